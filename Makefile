@@ -1,0 +1,58 @@
+# Every target makes the environment it needs; `make verify` is the main job.
+
+PYTHON ?= python3
+TRITON ?= 3.7.1
+TORCH_INDEX ?=
+ARGS ?=
+
+python := .venv/bin/python
+other_triton := build/triton-$(TRITON)
+
+.DEFAULT_GOAL := help
+.PHONY: help environment verify test test-triton lint format clean
+
+help:  ## list the targets
+	@echo "Targets:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables:"
+	@echo "  ARGS=...           passed on, as in: make test ARGS='-k softmax'"
+	@echo "  PYTHON=python3.12  the Python that .venv is made with (after make clean); if it has"
+	@echo "                     PyTorch and Triton, they are used as they are"
+	@echo "  TORCH_INDEX=URL    a further package index when .venv is made; without a GPU,"
+	@echo "                     https://download.pytorch.org/whl/cpu saves gigabytes of CUDA"
+	@echo "  TRITON=3.7.1       the Triton that test-triton installs beside the usual one"
+
+environment:  ## make .venv, unless it is up to date
+	@"$(PYTHON)" .ci/environment.py $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)")
+
+verify: environment  ## check every kernel against its NumPy twin
+	@$(python) -m gptwin verify $(ARGS)
+
+# At most 8 processes: on a GPU, each holds a CUDA context of its own.
+test: environment  ## run the tests
+	@$(python) -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
+
+test-triton: $(other_triton)/.installed  ## run the interpreter's tests on another Triton
+	@PYTHONPATH="$(CURDIR)/$(other_triton)" $(python) -m pytest tests/kernels/interpreter $(ARGS)
+
+$(other_triton)/.installed: | environment
+	@$(python) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(other_triton) triton==$(TRITON) \
+		|| { echo "make test-triton: could not install Triton $(TRITON) beside the usual one." \
+		"Likely cause: no network, no such release, or no pip in .venv" >&2; exit 1; }
+	@touch $@
+
+lint: environment  ## check format, style and types
+	@$(python) .ci/environment.py --check dev
+	$(python) -m ruff format --check .
+	$(python) -m ruff check .
+	MYPYPATH=.venv/checkout $(python) -m mypy -p gptwin
+
+format: environment  ## format the code and mend what can be mended
+	@$(python) .ci/environment.py --check dev
+	$(python) -m ruff format .
+	$(python) -m ruff check --fix .
+
+clean:  ## remove .venv and everything else that was made here
+	rm -rf .venv build *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The specification: each operation in NumPy, forward and backward."""

@@ -1,0 +1,94 @@
+"""Errors that help: which argument, what was expected, what came, and the likely cause.
+
+The kernels use the same helpers, so that both twins refuse the same input with the same words.
+They look at `.shape` and `.dtype` alone, which NumPy arrays and PyTorch tensors both have.
+"""
+
+import math
+from typing import Any, NoReturn
+
+
+def refuse(name: str, expected: str, got: str, cause: str = "") -> NoReturn:
+    """Raise the ValueError that every bad argument gets.
+
+    Parameters
+    ----------
+    name : str
+        The argument, as the caller wrote it.
+    expected, got : str
+        What it should have been, and what it was.
+    cause : str
+        The likely cause, a short clause; left out if empty.
+
+    Raises
+    ------
+    ValueError
+        Always.
+    """
+    why = f" (likely cause: {cause})" if cause else ""
+    raise ValueError(f"{name}: expected {expected}, got {got}{why}")
+
+
+def expect_shape(name: str, array: Any, expected: tuple[int, ...], cause: str = "") -> None:
+    """Refuse `array` unless its shape is exactly `expected`.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name.
+    array : numpy.ndarray or torch.Tensor
+        The argument.
+    expected : tuple of int
+        The shape it must have.
+    cause : str
+        The likely cause of another shape.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if tuple(array.shape) != tuple(expected):
+        refuse(name, f"shape {tuple(expected)}", f"shape {tuple(array.shape)}", cause)
+
+
+def expect_ndim(name: str, array: Any, at_least: int, meaning: str) -> None:
+    """Refuse `array` if it has fewer than `at_least` dimensions.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name.
+    array : numpy.ndarray or torch.Tensor
+        The argument.
+    at_least : int
+        The fewest dimensions that make sense.
+    meaning : str
+        What the dimensions are, such as ``"[..., query, key]"``.
+
+    Raises
+    ------
+    ValueError
+        If there are too few.
+    """
+    if len(array.shape) < at_least:
+        refuse(name, f"at least {at_least} dimensions {meaning}", f"shape {tuple(array.shape)}")
+
+
+def expect_positive(name: str, value: float) -> None:
+    """Refuse `value` unless it is a finite number above 0.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name.
+    value : float
+        The argument.
+
+    Raises
+    ------
+    ValueError
+        If it is zero, negative, infinite or NaN.
+    """
+    if not (math.isfinite(value) and value > 0):
+        refuse(name, "a finite number above 0", repr(value))

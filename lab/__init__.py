@@ -1,0 +1,1 @@
+"""The instruments that prove the twins agree: verify, inspect and the list of twins."""

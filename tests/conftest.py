@@ -1,0 +1,64 @@
+"""What all tests share: where they run, how Hypothesis draws, and how the files are imported."""
+
+import os
+from importlib import metadata
+from pathlib import Path
+
+IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if IN_WORKER:
+    # pytest-xdist runs one process per core: more threads would only get in each other's way.
+    # NumPy's libraries read this when they are loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+# Triton decides when a kernel is decorated, so this comes before any test imports one.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+
+if IN_WORKER:
+    torch.set_num_threads(1)
+
+# No deadline: a kernel's first example compiles it. Random at home, so that every run may find
+# something new; in CI the same examples each time, so that a failure is the change's own.
+slow = [HealthCheck.too_slow]
+settings.register_profile("default", deadline=None, print_blob=True, suppress_health_check=slow)
+settings.register_profile(
+    "ci", settings.get_profile("default"), derandomize=True, database=None, print_blob=True
+)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+class RootIsNoTestPackage:
+    """Keep pytest from importing the checkout as a package named after its folder.
+
+    The root has an `__init__.py`, since it is the package gptwin. pytest would take it for a
+    package of tests and import it again, as `main` or whatever the checkout is called.
+    """
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Dir | None:
+        if path == parent.config.rootpath:
+            return pytest.Dir.from_parent(parent, path=path)
+        return None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(RootIsNoTestPackage())
+
+
+def pytest_report_header() -> str:
+    how = "Triton's interpreter" if INTERPRETED else torch.cuda.get_device_name()
+    versions = [f"{name} {metadata.version(name)}" for name in ("numpy", "torch", "triton")]
+    return f"kernels run on: {how}; {', '.join(versions)}"
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """Where the tensors of a test go: "cuda", or "cpu" if the kernels are interpreted."""
+    return DEVICE
