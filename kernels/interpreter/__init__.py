@@ -1,0 +1,55 @@
+"""A faithful interpreter: Triton's CPU interpreter, made right, strict and fast.
+
+With ``TRITON_INTERPRET=1`` Triton runs a kernel as Python, one program after another. A value is a
+`TensorHandle`, a NumPy array and a Triton type; each operation of the language is a method of one
+`InterpreterBuilder` that calls NumPy. That makes a kernel easy to watch, but Triton's own
+interpreter is neither right nor strict nor fast. Each file here mends one part of it:
+
+- `values`: bfloat16 is held as its bits in a uint16 array, and cast by truncation or not at all;
+  a float argument stays float64. Here casts round as a GPU does, and there is a value that stands
+  for "undefined".
+- `arithmetic`: it computes on the bits of bfloat16 as if they were integers, rounds a fused
+  multiply-add twice, ignores tf32, and makes integer overflow and division by zero look harmless.
+- `memory`: masked-off lanes of a load read as zeros, so a kernel that uses them looks right. Here
+  they are undefined. :func:`observe` lets an instrument see every load, store and atomic.
+- `blocks`: reductions and scans call the kernel's function once for each element, on the bits of
+  bfloat16. Here they combine whole halves, in a tree.
+- `language`: it patches `triton.language` anew for each launch and each call of a device function,
+  copies every tensor onto itself, leaves `and` and `or` to Python, and calls any block true.
+- `location`: it does not say where a kernel failed.
+
+`patches` is how the other files declare what they mend. Nothing changes before :func:`install`. One
+thread at a time, as in Triton itself.
+"""
+
+import dataclasses
+import functools
+import importlib
+
+from triton.runtime import interpreter as upstream
+
+from . import arithmetic, blocks, language, values  # noqa: F401 (each declares its repairs)
+from .memory import Access, observe
+from .patches import apply
+
+__all__ = ["Access", "install", "observe"]
+
+
+@functools.cache
+def install() -> None:
+    """Patch `triton.runtime.interpreter`. A second call does nothing.
+
+    Call it before kernels run, in a process with ``TRITON_INTERPRET=1``.
+
+    Raises
+    ------
+    RuntimeError
+        If this version of Triton lacks the internals that are patched.
+    """
+    # Triton imports this at its first launch, from the language as it is patched then; Python 3.10
+    # fails in the middle of that.
+    importlib.import_module("triton.experimental.gluon")
+    apply()
+    # Without debug=True, tl.device_assert does nothing. It also asks for the overflow checks.
+    builder = upstream.interpreter_builder
+    builder.options = dataclasses.replace(builder.options, debug=True)

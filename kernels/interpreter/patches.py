@@ -1,0 +1,112 @@
+"""How a repair is declared: beside the function that makes it, by the name of what it mends.
+
+A name is a path in `triton.runtime.interpreter`, such as "InterpreterBuilder.create_fma".
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import triton
+from triton.runtime import interpreter as upstream
+
+Method = Callable[..., Any]
+
+_repairs: dict[str, Callable[[Method], Method]] = {}  # each makes a replacement from the original
+_additions: dict[str, Method] = {}
+_USED = (  # though not mended
+    "TensorHandle",
+    "TensorDescriptor",
+    "interpreter_builder.options",
+    "InterpretedFunction.rewrite",
+    "ReduceOps.to_tensor",
+    "ScanOps.to_tensor",
+    "_interpreter.load",
+    "_interpreter.store",
+    "_ir.INPUT_PRECISION.TF32",
+    "_ir.PADDING_OPTION.PAD_NAN",
+    "_ir.PROPAGATE_NAN.NONE",
+)
+
+
+def replaces(*names: str) -> Callable[[Method], Method]:
+    """Declare that the decorated function takes the place of `names`.
+
+    Parameters
+    ----------
+    names : str
+        What Triton has.
+    """
+
+    def declare(function: Method) -> Method:
+        _repairs.update(dict.fromkeys(names, lambda original: function))
+        return function
+
+    return declare
+
+
+def extends(*names: str) -> Callable[[Method], Method]:
+    """Declare that the decorated function takes the place of `names` and may call the original.
+
+    Parameters
+    ----------
+    names : str
+        What Triton has. The function receives each call's arguments after the original.
+    """
+
+    def declare(function: Method) -> Method:
+        def repair(original: Method) -> Method:
+            return lambda *args, **options: function(original, *args, **options)
+
+        _repairs.update(dict.fromkeys(names, repair))
+        return function
+
+    return declare
+
+
+def adds(name: str) -> Callable[[Method], Method]:
+    """Declare that the decorated function is to be `name`.
+
+    Parameters
+    ----------
+    name : str
+        What Triton lacks.
+    """
+
+    def declare(function: Method) -> Method:
+        _additions[name] = function
+        return function
+
+    return declare
+
+
+def apply() -> None:
+    """Put every declared function in its place.
+
+    Raises
+    ------
+    RuntimeError
+        If Triton has not got what is to be mended; nothing is changed then.
+    """
+    if missing := [name for name in (*_USED, *_repairs) if not _exists(name)]:
+        raise RuntimeError(
+            f"Triton {triton.__version__}: triton.runtime.interpreter has no {', '.join(missing)}; "
+            "gptwin's interpreter knows Triton 3.7 and 3.8"
+        )
+    for name, repair in _repairs.items():
+        owner, attribute = _find(name)
+        setattr(owner, attribute, repair(getattr(owner, attribute)))
+    for name, function in _additions.items():
+        setattr(*_find(name), function)
+
+
+def _find(name: str) -> tuple[Any, str]:
+    *path, attribute = name.split(".")
+    return functools.reduce(getattr, path, upstream), attribute
+
+
+def _exists(name: str) -> bool:
+    try:
+        return hasattr(*_find(name))
+    except AttributeError:
+        return False
