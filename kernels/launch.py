@@ -1,0 +1,327 @@
+"""The one door through which every kernel is launched, and the choice of backend before it.
+
+Instruments stand at this door instead of in every kernel: it can force one autotune configuration
+(so that each one's result is checked, not only the fastest one's), record what was launched, or
+compile for a GPU that is not there instead of launching.
+
+Backends: a CUDA tensor runs the Triton kernel; a CPU tensor runs the eager PyTorch equivalent.
+`GPTWIN_BACKEND=triton` or `eager` forces one; with `TRITON_INTERPRET=1` set before gptwin is
+imported, Triton's interpreter runs the kernels on the CPU (see `interpreter/`).
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from ..core.checks import refuse
+from ._triton import UNAVAILABLE
+
+INTERPRETED = UNAVAILABLE is None and os.environ.get("TRITON_INTERPRET") == "1"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+BACKENDS = ("triton", "eager")
+
+if INTERPRETED:
+    from . import interpreter
+
+    interpreter.install()
+
+Grid = tuple[int, ...] | Callable[[dict[str, Any]], tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """One kernel launch, or one compilation that stood in for it.
+
+    Attributes
+    ----------
+    kernel : str
+        The kernel's name.
+    configuration : int
+        Index into the kernel's list of autotune configurations; 0 if it has none.
+    options : dict
+        That configuration's own values: block sizes, num_warps, num_stages.
+    tensors : dict
+        Argument name to tensor, for each tensor the kernel was given.
+    compiled : object or None
+        Triton's compiled kernel, in compile-only mode.
+    error : str
+        Why it did not compile, in compile-only mode; empty otherwise.
+    """
+
+    kernel: str
+    configuration: int
+    options: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+    compiled: Any = None
+    error: str = ""
+
+
+@dataclasses.dataclass
+class _Door:
+    """What the instruments have asked for."""
+
+    backend: str | None = None
+    configuration: int | None = None
+    compile_only: bool = False
+    log: list[Launch] | None = None
+
+
+_door = _Door()
+
+
+@contextlib.contextmanager
+def _door_set(**wishes: Any) -> Iterator[None]:
+    before = dataclasses.replace(_door)
+    for name, value in wishes.items():
+        setattr(_door, name, value)
+    try:
+        yield
+    finally:
+        for name in wishes:
+            setattr(_door, name, getattr(before, name))
+
+
+def backend(name: str) -> contextlib.AbstractContextManager[None]:
+    """Force a backend while the context lasts, over `GPTWIN_BACKEND`.
+
+    Parameters
+    ----------
+    name : str
+        "triton" or "eager".
+
+    Returns
+    -------
+    context manager
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend.
+    """
+    if name not in BACKENDS:
+        refuse("backend", "'triton' or 'eager'", repr(name))
+    return _door_set(backend=name)
+
+
+def configuration(index: int) -> contextlib.AbstractContextManager[None]:
+    """Launch each kernel with its autotune configuration number `index` while the context lasts.
+
+    Parameters
+    ----------
+    index : int
+        Taken modulo the length of each kernel's own list.
+
+    Returns
+    -------
+    context manager
+    """
+    return _door_set(configuration=index)
+
+
+@contextlib.contextmanager
+def recording(*, compile_only: bool = False) -> Iterator[list[Launch]]:
+    """Collect every launch made while the context lasts.
+
+    Parameters
+    ----------
+    compile_only : bool
+        Compile each kernel with each of its configurations for the active Triton target, and run
+        none. The tensors may then be on PyTorch's meta device: no memory, no GPU.
+
+    Yields
+    ------
+    list of Launch
+        Grows as kernels are launched.
+    """
+    log: list[Launch] = []
+    wishes: dict[str, Any] = {"log": log, "compile_only": compile_only}
+    if compile_only:
+        wishes["backend"] = "triton"
+    with _door_set(**wishes):
+        yield log
+
+
+def runs_on_triton(operation: str, **tensors: torch.Tensor | None) -> bool:
+    """Decide whether these arguments go to the Triton kernel or to eager PyTorch.
+
+    Parameters
+    ----------
+    operation : str
+        The operation's name, for the error message.
+    **tensors : torch.Tensor or None
+        All its tensor arguments by name.
+
+    Returns
+    -------
+    bool
+        True for the Triton kernel.
+
+    Raises
+    ------
+    ValueError
+        If the tensors are on different devices, `GPTWIN_BACKEND` is unknown, or a tensor has a
+        dtype that the kernels do not have.
+    RuntimeError
+        If Triton was asked for and cannot run here.
+    """
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    first_name, first = next(iter(given.items()))
+    for name, tensor in given.items():
+        if tensor.device != first.device:
+            refuse(name, f"device {first.device}, like {first_name}", f"device {tensor.device}")
+
+    wish = _door.backend or os.environ.get("GPTWIN_BACKEND") or None
+    if wish is not None and wish not in BACKENDS:
+        refuse("GPTWIN_BACKEND", "'triton' or 'eager'", repr(wish))
+    if wish == "eager" or (wish is None and not first.is_cuda):
+        return False
+
+    _expect_triton_can_run(operation, first_name, first)
+    for name, tensor in given.items():
+        if tensor.is_floating_point() and tensor.dtype not in DTYPES:
+            refuse(
+                name,
+                "dtype float32, float16 or bfloat16",
+                f"dtype {tensor.dtype}",
+                "float64 is for the NumPy reference and for GPTWIN_BACKEND=eager",
+            )
+    return True
+
+
+def _expect_triton_can_run(operation: str, name: str, tensor: torch.Tensor) -> None:
+    if UNAVAILABLE is not None:
+        raise RuntimeError(
+            f"{operation}: expected Triton to be installed to run its kernel, but importing it "
+            f"failed: {UNAVAILABLE} (likely cause: Triton ships for Linux alone; "
+            "GPTWIN_BACKEND=eager runs everywhere)"
+        )
+    if tensor.device.type == "cpu" and not INTERPRETED and not _door.compile_only:
+        raise RuntimeError(
+            f"{operation}: expected {name} on a GPU, got a tensor on the CPU (likely cause: "
+            "GPTWIN_BACKEND=triton without a GPU; set TRITON_INTERPRET=1 before gptwin is "
+            "imported to run the kernel in Triton's interpreter, or GPTWIN_BACKEND=eager)"
+        )
+
+
+def expect_same_dtype(**tensors: torch.Tensor | None) -> None:
+    """Refuse tensors whose dtypes differ: a kernel mixes none silently.
+
+    Parameters
+    ----------
+    **tensors : torch.Tensor or None
+        The arguments by name; None is skipped.
+
+    Raises
+    ------
+    ValueError
+        Naming the first tensor whose dtype is not the first one's.
+    """
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    first_name, first = next(iter(given.items()))
+    for name, tensor in given.items():
+        if tensor.dtype != first.dtype:
+            refuse(
+                name,
+                f"dtype {first.dtype}, like {first_name}",
+                f"dtype {tensor.dtype}",
+                "a parameter or a residual kept in another precision",
+            )
+
+
+def multiprocessors(tensor: torch.Tensor) -> int:
+    """Return how many programs fill the device that a tensor is on.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        Any argument of the kernel.
+
+    Returns
+    -------
+    int
+        The GPU's multiprocessor count; 132 (an H100's) when compiling without one; 4 in the
+        interpreter, which runs programs one after another.
+    """
+    if tensor.is_cuda:
+        return torch.cuda.get_device_properties(tensor.device).multi_processor_count
+    return 132 if _door.compile_only else 4
+
+
+def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
+    """Launch a kernel, or do with it what an instrument asked for.
+
+    Parameters
+    ----------
+    kernel : a `triton.jit` function, autotuned or not
+        What to run.
+    grid : tuple of int, or a function from the constants to one
+        Number of programs along each axis; a grid of none launches nothing.
+    *args
+        The kernel's run-time arguments, in its order.
+    **constants
+        Its compile-time constants, except those that its autotune configurations set.
+    """
+    configurations = getattr(kernel, "configs", None)
+    variants: list[tuple[int, Any, dict[str, Any]]]
+    if configurations is None:
+        variants = [(0, kernel, {})]
+    elif _door.compile_only:
+        variants = [(i, kernel.fn, c.all_kwargs()) for i, c in enumerate(configurations)]
+    elif _door.configuration is not None or INTERPRETED:
+        index = (_door.configuration or 0) % len(configurations)
+        variants = [(index, kernel.fn, configurations[index].all_kwargs())]
+    else:
+        variants = [(-1, kernel, {})]  # Triton's autotuner times the list and picks
+
+    sizes = {**(configurations[0].all_kwargs() if configurations else {}), **constants}
+    if 0 in (grid(sizes) if callable(grid) else grid):
+        return
+    for index, function, options in variants:
+        compiled, error = None, ""
+        if _door.compile_only:
+            try:
+                compiled = function.warmup(*args, grid=grid, **constants, **options)
+            except Exception as reason:  # the other configurations are still to be tried
+                error = f"{type(reason).__name__}: {reason}"
+        else:
+            with _on_device_of(args):
+                function[grid](*args, **constants, **options)
+        if _door.log is not None:
+            tensors = {
+                name: value
+                for name, value in zip(kernel.arg_names, args, strict=False)
+                if isinstance(value, torch.Tensor)
+            }
+            name = kernel_name(kernel)
+            _door.log.append(Launch(name, index, options, tensors, compiled, error))
+
+
+def kernel_name(kernel: Any) -> str:
+    """Return the name of the function under the decorators.
+
+    Parameters
+    ----------
+    kernel : a `triton.jit` function, autotuned or not
+
+    Returns
+    -------
+    str
+        As written after `def`.
+    """
+    while hasattr(kernel, "fn"):
+        kernel = kernel.fn
+    return kernel.__name__
+
+
+def _on_device_of(args: tuple[Any, ...]) -> contextlib.AbstractContextManager[Any]:
+    """Make the device of the arguments the current one: Triton launches on that."""
+    for value in args:
+        if isinstance(value, torch.Tensor):
+            if value.is_cuda and value.device.index != torch.cuda.current_device():
+                return torch.cuda.device(value.device)
+            break
+    return contextlib.nullcontext()
