@@ -1,0 +1,104 @@
+"""The command line: `gptwin verify | inspect`. Thin: it reads arguments and calls lab/."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="The ChatGPT training stack twice: NumPy to be read, Triton to be fast.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def gptwin() -> None:
+    """Keep `verify` a subcommand also while it is alone."""
+
+
+@app.command()
+def verify(
+    operations: Annotated[
+        list[str] | None, typer.Argument(metavar="[OP]...", help="Twins to verify; default: all.")
+    ] = None,
+    examples: Annotated[int | None, typer.Option(help="Random cases per twin and dtype.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random cases.")] = 0,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="float32, float16 or bfloat16; may be repeated.")
+    ] = None,
+    thorough: Annotated[bool, typer.Option(help="Many more random cases.")] = False,
+    text: Annotated[
+        str | None, typer.Option(help="Text file for the real activations; default: Python's docs.")
+    ] = None,
+    case: Annotated[str | None, typer.Option(help="Run this one case (JSON).")] = None,
+    json: Annotated[str | None, typer.Option(help="Store the findings in this file.")] = None,
+) -> None:
+    """Check each kernel against its NumPy reference, forward and backward.
+
+    Runs on the GPU if there is one, else on the CPU through Triton's interpreter. Exit code 1 if
+    a twin disagrees, with the smallest failing case and the command that reproduces it.
+    """
+    _interpret_without_gpu()
+    from .lab import console
+
+    raise typer.Exit(
+        console.verify(
+            operations or [],
+            dtypes=dtype or [],
+            examples=examples,
+            seed=seed,
+            thorough=thorough,
+            text=text,
+            case=case,
+            json_file=json,
+        )
+    )
+
+
+@app.command()
+def inspect(
+    operations: Annotated[
+        list[str] | None, typer.Argument(metavar="[OP]...", help="Twins to compile; default: all.")
+    ] = None,
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(help="sm_80, sm_90, sm_100 or gfx942; may be repeated; default: all four."),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="float32, float16 or bfloat16; may be repeated.")
+    ] = None,
+    show: Annotated[
+        str | None,
+        typer.Option(help="Print each kernel as ttir, ttgir, ptx, sass, amdgcn or source."),
+    ] = None,
+) -> None:
+    """Compile every kernel and configuration for a GPU that need not be there.
+
+    Prints registers, spills, shared memory, occupancy and tensor-core instructions. Exit code 1 if
+    a configuration does not compile, spills, or does not fit.
+    """
+    from .lab import inspect as inspection
+    from .lab.twin import DTYPES
+
+    dtypes = tuple(dtype) if dtype else DTYPES
+    raise typer.Exit(inspection.inspect_operations(operations or [], arch or [], show, dtypes))
+
+
+def _interpret_without_gpu() -> None:
+    """Choose Triton's interpreter where no GPU can run kernels; Triton reads this on import."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on stderr and exit code 2."""
+    try:
+        app()
+    except (ValueError, RuntimeError) as error:
+        print(f"gptwin: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,364 @@
+"""One check: a twin on one case, forward and backward, against its error budget.
+
+The budget is honest in that nobody chooses it. Inputs are first quantised to the dtype; the truth
+is the NumPy reference in float64 on those same values. An element may then be off by
+
+    multiple · (worst error of PyTorch's eager implementation in the same dtype)
+    + one rounding of the element to the dtype
+    + `Twin.roundings` · (how far the truth moves when every input moves by one float32 rounding,
+                          + one float32 rounding of the tensor's largest entry)
+
+with multiple 2 for results and 3 for gradients. The last term is what any correct float32
+computation may do, and matters in float32 alone: on a handful of numbers eager's own error can be
+zero by luck. Where "tf32" is asked for, its rounding takes float32's place there. Where the truth
+is finite the result must be finite; where it is infinite or NaN the result must be the same.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..kernels import launch
+from .draw import RandomArrays, to_numpy, to_torch
+from .real_text import activations
+from .twin import Case, Inputs, Twin, as_tuple
+
+RESULT_MULTIPLE, GRADIENT_MULTIPLE = 2.0, 3.0
+# tf32 keeps 10 bits of mantissa and cuts the rest: a whole unit in the last place, not half.
+FLOAT32_ROUNDING, TF32_ROUNDING = 2.0**-24, 2.0**-10
+TEXT_CASE: Case = {"source": "text", "seed": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How one result or gradient compares with the truth.
+
+    Attributes
+    ----------
+    name : str
+        The result, or "d_" and the argument.
+    share : float
+        The worst element's error over its budget; above 1 is a disagreement.
+    index : tuple of int
+        The first element beyond its budget, or the worst one if none is.
+    expected, actual, allowed : float
+        At that index.
+    n_wrong, n_elements : int
+        Elements beyond their budget, and all.
+    """
+
+    name: str
+    share: float
+    index: tuple[int, ...]
+    expected: float
+    actual: float
+    allowed: float
+    n_wrong: int
+    n_elements: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The outcome of one check.
+
+    Attributes
+    ----------
+    case : Case
+        The case, with its `"configuration"`.
+    comparisons : tuple of Comparison
+        One per result and gradient; empty if the kernel raised.
+    reached : frozenset of (str, int)
+        Kernels launched, each with its configuration's index.
+    error : str
+        What the kernel raised, or why the runs differ; empty if nothing did.
+    """
+
+    case: Case
+    comparisons: tuple[Comparison, ...]
+    reached: frozenset[tuple[str, int]]
+    error: str = ""
+
+    @property
+    def worst(self) -> Comparison | None:
+        """The comparison with the largest share, if there is any."""
+        return max(self.comparisons, key=lambda c: c.share, default=None)
+
+    @property
+    def wrong(self) -> tuple[Comparison, ...]:
+        """The comparisons beyond their budget; results come before the gradients they spoil."""
+        return tuple(c for c in self.comparisons if c.share > 1)
+
+    @property
+    def share(self) -> float:
+        """The largest share of a budget that was used up; 0 if nothing was compared."""
+        return self.worst.share if self.worst else 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything stayed within its budget."""
+        return not self.error and self.share <= 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A case's arguments on the device, quantised and laid out, and its cotangents."""
+
+    tensors: dict[str, torch.Tensor]
+    options: dict[str, Any]
+    d_results: tuple[torch.Tensor, ...]
+    truth: dict[str, np.ndarray]
+    noise: dict[str, float]
+
+
+def prepare(twin: Twin, case: Case, dtype: str, device: str, text: str | None) -> Prepared:
+    """Make a case's arguments and compute its truth.
+
+    Parameters
+    ----------
+    twin : Twin
+        The operation.
+    case : Case
+        What to run; `{"source": "text"}` takes the decoder block's activations.
+    dtype : str
+        "float32", "float16" or "bfloat16".
+    device : str
+        "cpu" or "cuda".
+    text : str or None
+        File for the text case; None for Python's documentation.
+
+    Returns
+    -------
+    Prepared
+        `truth` maps each result and each gradient ("d_" and the argument) to float64; `noise` to
+        what one rounding in the arithmetic may do to it.
+    """
+    inputs = case_inputs(twin, case, text)
+    torch_dtype, layout = getattr(torch, dtype), case.get("layout", "contiguous")
+    tensors = {n: to_torch(a, torch_dtype, device, layout) for n, a in inputs.tensors.items()}
+    options = {
+        n: to_torch(o, torch_dtype, device) if isinstance(o, np.ndarray) else o
+        for n, o in inputs.options.items()
+    }
+    quantised = {n: to_numpy(t) for n, t in tensors.items()}
+    numpy_options = {
+        n: to_numpy(o) if isinstance(o, torch.Tensor) else o for n, o in options.items()
+    }
+
+    results = reference(twin, quantised, numpy_options, ())
+    cotangents, d_layout = RandomArrays(case.get("seed", 0) + 1), case.get("d_layout", "contiguous")
+    d_results = tuple(
+        to_torch(cotangents.normal(*r.shape), torch_dtype, device, d_layout)
+        for name, r in results.items()
+        if name not in twin.statistics
+    )
+    d_quantised = tuple(to_numpy(d) for d in d_results)
+    truth = reference(twin, quantised, numpy_options, d_quantised)
+
+    rounding = TF32_ROUNDING if case.get("precision") == "tf32" else FLOAT32_ROUNDING
+    moved = {n: cotangents.jitter(a, rounding) for n, a in quantised.items()}
+    d_moved = tuple(cotangents.jitter(d, rounding) for d in d_quantised)
+    moved_truth = reference(twin, moved, numpy_options, d_moved)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        noise = {
+            name: _largest(moved_truth[name] - truth[name]) + rounding * _largest(truth[name])
+            for name in truth
+        }
+    return Prepared(tensors, options, d_results, truth, noise)
+
+
+def reference(
+    twin: Twin,
+    tensors: dict[str, np.ndarray],
+    options: dict[str, Any],
+    d_results: tuple[np.ndarray, ...],
+) -> dict[str, np.ndarray]:
+    """Run the NumPy twin.
+
+    Parameters
+    ----------
+    twin : Twin
+        The operation.
+    tensors, options : dict
+        Its arguments by name, as NumPy arrays and plain values.
+    d_results : tuple of numpy.ndarray
+        Gradients of the results that carry one; empty to stop after the forward pass.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        Results by name and, with `d_results`, gradients by "d_" and the argument.
+    """
+    with np.errstate(all="ignore"):  # infinities and NaN are cases like others
+        results, saved = twin.forward(**tensors, **options)
+        named = dict(zip(twin.results, as_tuple(results), strict=False))
+        if not d_results:
+            return named
+        gradients = as_tuple(twin.backward(saved, *d_results))
+    return named | {
+        f"d_{name}": gradient
+        for name, gradient in zip(twin.arguments, gradients, strict=True)
+        if name in tensors
+    }
+
+
+def _largest(array: np.ndarray) -> float:
+    """Return the largest finite magnitude; 0 if there is none."""
+    return float(np.abs(np.where(np.isfinite(array), array, 0)).max(initial=0.0))
+
+
+def case_inputs(twin: Twin, case: Case, text: str | None) -> Inputs:
+    """Draw a case's arrays, or take them from the text."""
+    if case.get("source") == "text":
+        return twin.real(activations(text, case.get("seed", 0)))
+    return twin.inputs(case, RandomArrays(case.get("seed", 0)))
+
+
+def run(twin: Twin, operation: Any, prepared: Prepared) -> dict[str, torch.Tensor]:
+    """Run an operation forward and backward.
+
+    Parameters
+    ----------
+    twin : Twin
+        Whose operation it is.
+    operation : callable
+        `Twin.kernel` or `Twin.eager`.
+    prepared : Prepared
+        Its arguments.
+
+    Returns
+    -------
+    dict of torch.Tensor
+        Results and gradients by name, as in `Prepared.truth`.
+    """
+    leaves = {n: t.detach().requires_grad_() for n, t in prepared.tensors.items()}
+    named = dict(zip(twin.results, as_tuple(operation(**leaves, **prepared.options)), strict=False))
+    roots = [result for name, result in named.items() if name not in twin.statistics]
+    if not roots:
+        return named
+    gradients = torch.autograd.grad(roots, tuple(leaves.values()), prepared.d_results)
+    return named | {f"d_{n}": g for n, g in zip(leaves, gradients, strict=True)}
+
+
+def check(twin: Twin, case: Case, dtype: str, device: str, text: str | None = None) -> Finding:
+    """Run a twin's kernel on one case and compare everything it returns with the truth.
+
+    Output memory is filled with NaN before the launch, so an element that is never written shows.
+    On a GPU the run is repeated and must be bit-identical.
+
+    Parameters
+    ----------
+    twin, case, dtype, device, text
+        As in `prepare`; `case["configuration"]` selects the autotune configuration.
+
+    Returns
+    -------
+    Finding
+    """
+    prepared = prepare(twin, case, dtype, device, text)
+    eager = run(twin, twin.eager, prepared)
+    with launch.backend("triton"), launch.configuration(case.get("configuration", 0)):
+        with launch.recording() as log, _poisoned_memory():
+            try:
+                actual = run(twin, twin.kernel, prepared)
+                repeat = run(twin, twin.kernel, prepared) if device == "cuda" else actual
+            except Exception as error:  # whatever a kernel raises is the finding
+                return Finding(case, (), frozenset(), f"{type(error).__name__}: {error}")
+    reached = frozenset((entry.kernel, entry.configuration) for entry in log)
+    comparisons = tuple(
+        compare(
+            name,
+            truth,
+            to_numpy(eager[name]),
+            to_numpy(actual[name]),
+            dtype,
+            twin.roundings * prepared.noise[name],
+        )
+        for name, truth in prepared.truth.items()
+    )
+    differing = [n for n in actual if not _same_bits(actual[n], repeat[n])]
+    unstable = f"two runs on the same input differ in {', '.join(differing)}" if differing else ""
+    return Finding(case, comparisons, reached, unstable)
+
+
+def compare(
+    name: str,
+    truth: np.ndarray,
+    eager: np.ndarray,
+    actual: np.ndarray,
+    dtype: str,
+    noise: float,
+) -> Comparison:
+    """Measure a result against its budget, element by element.
+
+    Parameters
+    ----------
+    name : str
+        Of the result or gradient; a gradient starts with "d_".
+    truth, eager, actual : numpy.ndarray
+        Same shape, float64.
+    dtype : str
+        What the kernel computed in.
+    noise : float
+        What correct arithmetic may differ by.
+
+    Returns
+    -------
+    Comparison
+    """
+    if actual.shape != truth.shape:
+        return Comparison(name, np.inf, (), np.nan, np.nan, 0.0, truth.size, truth.size)
+    if truth.size == 0:
+        return Comparison(name, 0.0, (), 0.0, 0.0, 0.0, 0, 0)
+    shape = truth.shape
+    truth, eager, actual = map(np.atleast_1d, (truth, eager, actual))  # scalars can be indexed then
+    multiple = GRADIENT_MULTIPLE if name.startswith("d_") else RESULT_MULTIPLE
+    finite = np.isfinite(truth)
+    magnitude = np.abs(np.where(finite, truth, 0))
+    with np.errstate(invalid="ignore"):  # inf - inf
+        eager_error = _largest(np.where(finite, eager - truth, 0))
+        error = np.abs(np.where(finite, actual - truth, 0))
+    info = torch.finfo(getattr(torch, dtype))
+    allowed = (
+        multiple * eager_error
+        + magnitude * (info.eps / 2)
+        + noise
+        + info.smallest_normal * info.eps  # one step between denormals
+    )
+    error[np.isnan(error)] = np.inf  # the truth is finite, the result is not
+    same = (actual == truth) | (np.isnan(actual) & np.isnan(truth))
+    error[~finite & ~same] = np.inf
+    share = error / allowed
+    wrong = share > 1
+    flat = int(np.argmax(wrong)) if wrong.any() else int(np.argmax(share))
+    return Comparison(
+        name,
+        float(share.max()),
+        tuple(int(i) for i in np.unravel_index(flat, shape)),
+        float(truth.flat[flat]),
+        float(actual.flat[flat]),
+        float(allowed.flat[flat]),
+        int(wrong.sum()),
+        truth.size,
+    )
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a is b:
+        return True
+    as_bytes = [t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
+    return torch.equal(*as_bytes)
+
+
+@contextlib.contextmanager
+def _poisoned_memory() -> Iterator[None]:
+    """Let PyTorch fill what `torch.empty` returns with NaN."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

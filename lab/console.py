@@ -1,0 +1,315 @@
+"""`gptwin verify` as a person sees it: progress bar, table, explanation of a disagreement, JSON."""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .. import __version__
+from ..core.checks import refuse
+from ..kernels._triton import UNAVAILABLE, triton
+from ..kernels.launch import INTERPRETED
+from .check import Finding, case_inputs
+from .real_text import read_text
+from .twin import DTYPES, Case
+from .twins import TWINS
+from .verify import (
+    DEFAULT_EXAMPLES,
+    THOROUGH_EXAMPLES,
+    Job,
+    Row,
+    count_cases,
+    default_processes,
+    reproduce_command,
+    unreached,
+    variants,
+    verify_rows,
+)
+
+
+def verify(
+    operations: list[str],
+    *,
+    dtypes: list[str],
+    examples: int | None = None,
+    seed: int = 0,
+    thorough: bool = False,
+    text: str | None = None,
+    case: str | None = None,
+    json_file: str | None = None,
+) -> int:
+    """Verify twins and print what was found.
+
+    Parameters
+    ----------
+    operations : list of str
+        Twins to verify; empty for all.
+    dtypes : list of str
+        Empty for all that each twin takes.
+    examples : int, optional
+        Random cases per row.
+    seed : int
+        Of the random cases.
+    thorough : bool
+        Run many more random cases.
+    text : str, optional
+        File whose bytes make the real activations.
+    case : str, optional
+        JSON of the only case to run.
+    json_file : str, optional
+        Where to store the findings.
+
+    Returns
+    -------
+    int
+        0 if everything agreed, else 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense.
+    RuntimeError
+        If Triton is missing.
+    """
+    if UNAVAILABLE is not None:
+        raise RuntimeError(
+            f"verify: expected Triton to be installed, but importing it failed: {UNAVAILABLE} "
+            f"(likely cause: Triton ships for Linux alone; this is {platform.system()})"
+        )
+    only_case = _read_case(case, operations, dtypes)
+    if examples is None:
+        examples = THOROUGH_EXAMPLES if thorough else DEFAULT_EXAMPLES
+    if examples < 1:
+        refuse("examples", "at least 1", str(examples))
+    read_text(text)  # refuse a bad file now, not in a worker
+    if json_file is not None and not Path(json_file).resolve().parent.is_dir():
+        refuse("json", "a file in a directory that exists", json_file)
+    jobs = _jobs(operations, dtypes, examples, seed, text, only_case)
+
+    device = "cpu" if INTERPRETED else "cuda"
+    console = Console()
+    console.print(
+        f"gptwin {__version__}: each kernel against its NumPy reference, forward and backward, "
+        f"on {_device_name(device)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    started = time.monotonic()
+    rows = _run_with_progress(jobs, device, console)
+    order = {(job.operation, job.dtype): i for i, job in enumerate(jobs)}
+    rows.sort(key=lambda row: order[row.job.operation, row.job.dtype])
+    console.print(_table(rows))
+    for row in rows:
+        _explain(row, console)
+    missing = unreached(rows)
+    for name, kernels in missing.items():
+        console.print(f"[bold red]{name}[/bold red]: no case launched {', '.join(kernels)}")
+    n_failed = sum(not row.passed for row in rows)
+    verdict = f"{n_failed} of {len(rows)} rows disagree" if n_failed else "all agree"
+    launched = {(row.job.operation, *variant) for row in rows for variant in row.reached}
+    console.print(
+        f"{sum(row.n_cases for row in rows)} cases, {len(launched)} kernel variants, seed {seed}, "
+        f"{time.monotonic() - started:.0f} s: [bold]{verdict}[/bold]",
+        highlight=False,
+    )
+    passed = not n_failed and not missing
+    if json_file is not None:
+        _write_json(Path(json_file), rows, device, seed, passed)
+    return 0 if passed else 1
+
+
+def _read_case(case: str | None, operations: list[str], dtypes: list[str]) -> Case | None:
+    if case is None:
+        return None
+    if len(operations) != 1 or len(dtypes) != 1:
+        refuse("case", "exactly one operation and one --dtype beside it",
+               f"{len(operations)} operations and {len(dtypes)} dtypes")  # fmt: skip
+    try:
+        parsed = json.loads(case)
+    except json.JSONDecodeError as error:
+        refuse("case", "a JSON object", f"{case!r}: {error}", "quotes lost to the shell")
+    if not isinstance(parsed, dict):
+        refuse("case", "a JSON object", repr(parsed))
+    twin = TWINS.get(operations[0])
+    if twin is not None:
+        try:
+            case_inputs(twin, parsed, None)
+        except (KeyError, TypeError, ValueError) as error:
+            example = json.dumps(twin.corners[0])
+            refuse("case", f"one of {twin.name}, such as {example}", f"{case} ({error!r})")
+    return parsed
+
+
+def _jobs(
+    operations: list[str],
+    dtypes: list[str],
+    examples: int,
+    seed: int,
+    text: str | None,
+    case: Case | None,
+) -> list[Job]:
+    for name in operations:
+        if name not in TWINS:
+            refuse("operation", f"one of {', '.join(TWINS)}", repr(name))
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            refuse("dtype", f"one of {', '.join(DTYPES)}", repr(dtype))
+    return [
+        Job(name, dtype, examples, seed, text, case)
+        for name in operations or TWINS
+        for dtype in TWINS[name].dtypes
+        if not dtypes or dtype in dtypes
+    ]
+
+
+def _device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"the CPU, through Triton {triton.__version__}'s interpreter"
+
+
+def _run_with_progress(jobs: list[Job], device: str, console: Console) -> list[Row]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    rows = []
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("cases", total=sum(count_cases(job) for job in jobs))
+        processes = default_processes(device)
+        for row in verify_rows(jobs, device, lambda: progress.advance(task), processes):
+            rows.append(row)
+    return rows
+
+
+def _table(rows: list[Row]) -> Table:
+    caption = (
+        "worst error: the share of its budget that the worst element uses up; #n: configuration"
+    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
+    for heading in ("twin", "dtype"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("cases", "variants", "worst error"):
+        table.add_column(heading, justify="right")
+    table.add_column("where it occurred", overflow="fold")
+    table.add_column("")
+    for row in rows:
+        worst = row.worst.worst if row.worst else None
+        where = f"{worst.name} {_brief(row.worst.case)}" if worst and row.worst else "-"
+        table.add_row(
+            row.job.operation,
+            row.job.dtype,
+            str(row.n_cases),
+            f"{len(row.reached)}/{len(variants(TWINS[row.job.operation]))}",
+            _percent(worst.share) if worst else "-",
+            where,
+            "[green]ok[/green]" if row.passed else "[bold red]FAIL[/bold red]",
+        )
+    return table
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share < 10 else f"{share:.3g} x"
+
+
+def _brief(case: Case) -> str:
+    """Write a case in a few words: sizes and what is special about it. The JSON has all of it."""
+    configuration = f"#{case.get('configuration', 0)}"
+    if case.get("source") == "text":
+        return f"real text {configuration}"
+    words = []
+    for name, value in case.items():
+        if name in ("seed", "layout", "d_layout", "configuration") or value in (False, None):
+            continue
+        plain = "x".join(map(str, value)) if isinstance(value, list) else value
+        words.append(name if value is True else f"{name}={plain}")
+    return " ".join([*words, configuration])
+
+
+def _explain(row: Row, console: Console) -> None:
+    """Print what a person needs to find the fault."""
+    failure = row.failure
+    if failure is None:
+        return
+    console.print(f"[bold red]{row.job.operation} {row.job.dtype}[/bold red]")
+    lines = [f"smallest failing case: {json.dumps(failure.case)}"]
+    if failure.error:
+        lines.append(failure.error)
+    for wrong in failure.wrong:
+        lines.append(
+            f"{wrong.name}: {wrong.n_wrong} of {wrong.n_elements} elements beyond their budget, "
+            f"the first at {list(wrong.index)}: expected {wrong.expected:.9g}, "
+            f"got {wrong.actual:.9g}, allowed error {wrong.allowed:.3g}"
+        )
+        if row.tile is not None and wrong is failure.wrong[0]:
+            lines.append(f"  written by {row.tile}")
+    lines.append(f"reproduce: {reproduce_command(row)}")
+    for line in lines:
+        console.print("  " + line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _write_json(path: Path, rows: list[Row], device: str, seed: int, passed: bool) -> None:
+    """Store the findings; a file that exists is replaced in one step or not at all."""
+    document = {
+        "gptwin": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "device": _device_name(device),
+        "seed": seed,
+        "passed": passed,
+        "rows": [_row_as_json(row) for row in rows],
+    }
+    handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, suffix=".json")
+    with os.fdopen(handle, "w") as file:
+        json.dump(document, file, indent=1, default=str)
+        file.write("\n")
+    os.replace(temporary, path)
+
+
+def _row_as_json(row: Row) -> dict[str, Any]:
+    return {
+        "operation": row.job.operation,
+        "dtype": row.job.dtype,
+        "passed": row.passed,
+        "cases": row.n_cases,
+        "variants_reached": len(row.reached),
+        "variants": len(variants(TWINS[row.job.operation])),
+        "worst": row.worst and _finding_as_json(row.worst),
+        "failure": row.failure and _finding_as_json(row.failure),
+        "tile": row.tile and dataclasses.asdict(row.tile),
+        "reproduce": reproduce_command(row) if row.failure else None,
+    }
+
+
+def _finding_as_json(finding: Finding) -> dict[str, Any]:
+    """Write a finding; infinities and NaN as strings, since JSON has none."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        return value
+
+    return {
+        "case": finding.case,
+        "error": finding.error,
+        "comparisons": [
+            {name: plain(value) for name, value in dataclasses.asdict(comparison).items()}
+            for comparison in finding.comparisons
+        ],
+    }

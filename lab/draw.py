@@ -1,0 +1,136 @@
+"""Where the tensors of a case come from, and how they lie in memory."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+LAYOUTS = ("contiguous", "transposed", "every_other", "row_pitch")
+COTANGENT_LAYOUTS = (*LAYOUTS, "expanded")
+
+
+class RandomArrays:
+    """Draw float64 NumPy arrays from a seed.
+
+    Parameters
+    ----------
+    seed : int
+        The case's seed; equal seeds draw equal arrays.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+
+    def normal(self, *shape: int, std: float = 1.0, mean: float = 0.0) -> np.ndarray:
+        """Return floats from N(mean, std²); see `Draw`."""
+        return self.generator.normal(mean, std, size=shape)
+
+    def sparse_minus_inf(self, x: np.ndarray, share: float) -> np.ndarray:
+        """Return `x` with about this share of its elements at −inf; see `Draw`."""
+        return np.where(self.generator.random(x.shape) < share, -np.inf, x)
+
+    def mask(self, *shape: int, share: float) -> np.ndarray:
+        """Return bools, about this share of them True; see `Draw`."""
+        return self.generator.random(shape) < share
+
+    def jitter(self, x: np.ndarray, relative: float) -> np.ndarray:
+        """Return `x` with every element moved up or down by this share of itself."""
+        return x * (1 + relative * self.generator.choice([-1.0, 1.0], x.shape))
+
+
+class ShapesAlone:
+    """Make tensors on PyTorch's meta device: shapes and dtypes without memory, for compilation.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Of the floats.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def normal(self, *shape: int, std: float = 1.0, mean: float = 0.0) -> torch.Tensor:
+        """Return a float tensor of this shape; see `Draw`."""
+        return torch.empty(shape, dtype=self.dtype, device="meta")
+
+    def sparse_minus_inf(self, x: torch.Tensor, share: float) -> torch.Tensor:
+        """Return `x`; see `Draw`."""
+        return x
+
+    def mask(self, *shape: int, share: float) -> torch.Tensor:
+        """Return a bool tensor of this shape; see `Draw`."""
+        return torch.empty(shape, dtype=torch.bool, device="meta")
+
+
+def lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
+    """Return the same values in memory of another shape, to catch a kernel that assumes strides.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        A contiguous tensor.
+    layout : str
+        "contiguous"; "transposed" (the last two axes swapped in memory); "every_other" (last
+        stride 2, odd storage offset); "row_pitch" (rows longer in memory than they are);
+        "expanded" (the first axis repeats one slice with stride 0: this one changes the values).
+
+    Returns
+    -------
+    torch.Tensor
+        Values as in `tensor`, save for "expanded".
+    """
+    if tensor.ndim == 0 or tensor.numel() == 0 or layout == "contiguous":
+        return tensor
+    if layout == "expanded":
+        return tensor[:1].expand(tensor.shape)
+    if layout == "transposed" and tensor.ndim >= 2:
+        return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+    step = 2 if layout == "every_other" else 1
+    width = tensor.shape[-1]
+    # NaN between the elements: a read beside the view poisons the result.
+    memory = torch.full((*tensor.shape[:-1], width * step + 3), torch.nan).to(tensor)
+    view = memory[..., 1 : 1 + width * step : step]
+    return view.copy_(tensor)
+
+
+def to_torch(
+    array: Any, dtype: torch.dtype, device: str, layout: str = "contiguous"
+) -> torch.Tensor:
+    """Quantise a float array to `dtype` and lay it out; a bool or integer array keeps its dtype.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        The values.
+    dtype : torch.dtype
+        For floats.
+    device : str
+        "cpu" or "cuda".
+    layout : str
+        As in `lay_out`.
+
+    Returns
+    -------
+    torch.Tensor
+    """
+    tensor = torch.from_numpy(np.array(array, order="C"))  # a copy; a scalar stays a scalar
+    if tensor.is_floating_point():
+        tensor = tensor.to(dtype)
+    return lay_out(tensor.to(device), layout)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Read a tensor's values as float64 (bool and integer tensors keep their dtype).
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        On any device.
+
+    Returns
+    -------
+    numpy.ndarray
+    """
+    values = tensor.detach().cpu()
+    return (values.double() if values.is_floating_point() else values).numpy()

@@ -1,0 +1,489 @@
+"""Compile every kernel of every twin for GPUs that need not be there, and say what each takes.
+
+A row is one kernel, with one configuration, specialised as one of the twin's named shapes would
+specialise it. It fails if it spills registers, if it asks for more than a block may have, or if
+it did not compile; and a kernel that no named shape reaches is a failure of its twin.
+
+Compilation takes a second a kernel, so jobs (one twin, one dtype) run in several processes.
+Processes are also what makes it possible: a process compiles for one architecture (kernels may
+choose their configurations when they are imported), and one that has run Triton's interpreter
+cannot compile at all. Triton's cache on disk makes a second run quick.
+"""
+
+import concurrent.futures
+import dataclasses
+import importlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from ..core.checks import refuse
+from . import assembly
+from .assembly import Resources
+from .targets import ARCHITECTURES, MAX_THREADS_PER_BLOCK, Architecture, architecture, occupancy
+
+# Nothing here may import the kernels at module level: a worker process first has to say what it
+# compiles for.
+
+DTYPES = ("float32", "float16", "bfloat16")
+TWINS_MODULE = "gptwin.lab.twins"
+WIDTH_WHEN_PIPED = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One compiled kernel, or one failure to get there.
+
+    Attributes
+    ----------
+    arch, operation, dtype : str
+        What was compiled, and for what. `dtype` is "" where a failure is of no single one.
+    kernel : str
+        The kernel's name; "" if the failure came before any kernel.
+    configuration : int
+        Index into the kernel's list of autotune configurations.
+    options : dict
+        Its compile-time constants, num_warps and num_stages.
+    shapes : tuple of str
+        The named shapes of the twin that are specialised to this same kernel.
+    resources : Resources or None
+        None if it did not compile.
+    occupancy : float
+        Share of the multiprocessor's warps that can reside, 0 to 1.
+    failures : tuple of str
+        Why this row fails; empty if it passes.
+    text : str or None
+        The text that `--show` asked for.
+    """
+
+    arch: str
+    operation: str
+    dtype: str
+    kernel: str = ""
+    configuration: int = 0
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    shapes: tuple[str, ...] = ()
+    resources: Resources | None = None
+    occupancy: float = 0.0
+    failures: tuple[str, ...] = ()
+    text: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What one call in a worker process does."""
+
+    twins: str
+    operation: str
+    dtype: str
+    arch: str
+    form: str | None
+
+
+# --- in a worker process -------------------------------------------------------------------------
+
+
+def _prepare(arch: str) -> None:
+    """Turn this fresh process into a compiler for one architecture."""
+    os.environ["TRITON_INTERPRET"] = "0"
+    os.environ.pop("GPTWIN_BACKEND", None)
+    from .targets import compile_for
+
+    compile_for(arch)
+
+
+def _run(job: _Job) -> list[Row]:
+    """Compile what one twin launches with one dtype."""
+    twin = importlib.import_module(job.twins).TWINS[job.operation]
+    failed = Row(job.arch, job.operation, job.dtype)
+    rows: dict[str, Row] = {}
+    errors: dict[str, Row] = {}
+    for name, case in twin.shapes.items():
+        launches: list[Any] = []
+        try:
+            compile_case(twin, case, job.dtype, launches)
+        except Exception as error:  # whatever a compiler may raise is a finding, not a crash
+            why = f"{type(error).__name__}: {error}"
+            same = errors.get(why, dataclasses.replace(failed, failures=(why,)))
+            errors[why] = dataclasses.replace(same, shapes=(*same.shapes, name))
+        for launch in launches:
+            # One configuration that does not compile does not hide the others.
+            key = launch.error or launch.compiled.metadata.hash
+            if key in rows:
+                rows[key] = dataclasses.replace(rows[key], shapes=(*rows[key].shapes, name))
+            else:
+                rows[key] = _read(failed, name, launch, job.form)
+    return [*rows.values(), *errors.values()]
+
+
+def compile_case(twin: Any, case: dict[str, Any], dtype: str, launches: list[Any]) -> None:
+    """Compile what one call of a twin and its backward pass would launch, on no memory.
+
+    The process must have called `targets.compile_for` before.
+
+    Parameters
+    ----------
+    twin : Twin
+        The operation.
+    case : dict
+        One of its cases.
+    dtype : str
+        Of its float tensors.
+    launches : list of gptwin.kernels.launch.Launch
+        Every compilation is appended, also those before an exception.
+    """
+    import torch
+
+    from ..kernels.launch import recording
+    from .draw import ShapesAlone
+    from .twin import as_tuple
+
+    inputs = twin.inputs(case, ShapesAlone(getattr(torch, dtype)))
+    tensors = {name: tensor.requires_grad_() for name, tensor in inputs.tensors.items()}
+    with recording(compile_only=True) as log:
+        try:
+            results = as_tuple(twin.kernel(**tensors, **inputs.options))
+            roots = [result for result in results if result.requires_grad]
+            if roots:
+                cotangents = [torch.empty_like(root) for root in roots]
+                torch.autograd.grad(roots, list(tensors.values()), cotangents, allow_unused=True)
+        finally:
+            launches.extend(log)
+
+
+def _read(template: Row, shape: str, launch: Any, form: str | None) -> Row:
+    """Make the row of one compiled kernel, or of one that did not compile."""
+    of_kernel = dataclasses.replace(
+        template, kernel=launch.kernel, configuration=launch.configuration, shapes=(shape,)
+    )
+    if launch.error:
+        return dataclasses.replace(of_kernel, options=launch.options, failures=(launch.error,))
+    on = architecture(template.arch)
+    resources = assembly.read_resources(launch.compiled)
+    share = occupancy(
+        on,
+        warps=resources.warps,
+        registers=resources.registers,
+        shared_bytes=resources.shared_bytes,
+        tensor_memory_columns=resources.tensor_memory_columns,
+    )
+    return dataclasses.replace(
+        of_kernel,
+        options=_options(launch),
+        resources=resources,
+        occupancy=share,
+        failures=tuple(_excesses(resources, share, on)),
+        text=assembly.text(launch.compiled, form) if form else None,
+    )
+
+
+def _options(launch: Any) -> dict[str, Any]:
+    """Name every compile-time choice: the constants, then warps and stages."""
+    source, metadata = launch.compiled.src, launch.compiled.metadata
+    constants = {
+        parameter.name: source.constants[(parameter.num,)]
+        for parameter in source.fn.params
+        if parameter.is_constexpr and (parameter.num,) in source.constants
+    }
+    return {**constants, "num_warps": metadata.num_warps, "num_stages": metadata.num_stages}
+
+
+def _excesses(resources: Resources, share: float, on: Architecture) -> Iterator[str]:
+    """Say what a compiled kernel has too much of."""
+    if resources.spill_bytes:
+        yield f"spills {resources.spill_bytes} bytes a thread: fewer elements or more warps"
+    limits = (
+        ("bytes of shared memory", resources.shared_bytes, on.shared_memory_per_block),
+        ("columns of tensor memory", resources.tensor_memory_columns, on.tensor_memory_columns),
+        ("threads", resources.warps * on.warp_size, MAX_THREADS_PER_BLOCK),
+    )
+    excesses = [
+        f"asks for {n:,} {what}, {on.name} has {most:,}" for what, n, most in limits if n > most
+    ]
+    yield from excesses
+    if share == 0 and not excesses:
+        yield f"{resources.warps} warps of {resources.registers} registers a thread do not fit"
+
+
+# --- in the calling process ----------------------------------------------------------------------
+
+
+def inspect(
+    names: Sequence[str] = (),
+    archs: Sequence[str] = (),
+    *,
+    show: str | None = None,
+    dtypes: Sequence[str] = DTYPES,
+    twins: str = TWINS_MODULE,
+    on_progress: Callable[[str, int, int], None] = lambda arch, done, of: None,
+) -> list[Row]:
+    """Compile the kernels of some twins for some architectures.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Operations; none means all.
+    archs : sequence of str
+        Architectures as in `targets.ARCHITECTURES`; none means all.
+    show : str, optional
+        Which text of each kernel to keep: one of `assembly.FORMS`.
+    dtypes : sequence of str
+        Which of each twin's dtypes to compile.
+    twins : str
+        Module whose `TWINS` to walk.
+    on_progress : callable
+        Called as `(arch, jobs done, jobs in all)`.
+
+    Returns
+    -------
+    list of Row
+        Ordered by architecture, operation and dtype.
+
+    Raises
+    ------
+    ValueError
+        If an operation, architecture, dtype or `show` is unknown.
+    RuntimeError
+        If Triton, or a program that reads its binaries, is missing.
+    """
+    on = [architecture(name) for name in archs or ARCHITECTURES]
+    forms = {arch.name: show and assembly.form_for(show, arch.backend) for arch in on}
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            refuse("dtype", f"one of {', '.join(DTYPES)}", repr(dtype))
+    known = importlib.import_module(twins).TWINS
+    for name in names:
+        if name not in known:
+            refuse("op", f"one of {', '.join(known)}", repr(name))
+    _expect_triton()
+    for arch in on:
+        assembly.expect_tools(arch.backend)
+
+    rows: list[Row] = []
+    for arch in on:
+        jobs = [
+            _Job(twins, name, dtype, arch.name, forms[arch.name])
+            for name in dict.fromkeys(names or known)
+            for dtype in known[name].dtypes
+            if dtype in dtypes
+        ]
+        by_job = _run_all(jobs, arch.name, on_progress)
+        for name in dict.fromkeys(job.operation for job in jobs):
+            of_twin = [row for job in jobs if job.operation == name for row in by_job[job]]
+            rows += of_twin
+            rows += _never_compiled(known[name], arch.name, of_twin)
+    return rows
+
+
+def _expect_triton() -> None:
+    from ..kernels._triton import UNAVAILABLE
+
+    if UNAVAILABLE is not None:
+        raise RuntimeError(
+            f"inspect: expected Triton to be installed, but importing it failed: {UNAVAILABLE} "
+            "(likely cause: Triton ships for Linux alone)"
+        )
+
+
+def _run_all(
+    jobs: list[_Job], arch: str, on_progress: Callable[[str, int, int], None]
+) -> dict[_Job, list[Row]]:
+    """Run the jobs of one architecture, each process taking the next."""
+    results: dict[_Job, list[Row]] = {}
+    if not jobs:
+        return results
+    on_progress(arch, 0, len(jobs))
+    with _pool(arch, min(len(jobs), _processors())) as pool:
+        futures = {pool.submit(_run, job): job for job in jobs}
+        for future in concurrent.futures.as_completed(futures):
+            # A compiler that aborts takes the pool with it: the jobs that are left run alone.
+            if not isinstance(future.exception(), BrokenProcessPool):
+                results[futures[future]] = future.result()
+                on_progress(arch, len(results), len(jobs))
+    for job in jobs:
+        if job not in results:
+            results[job] = _run_alone(job)
+            on_progress(arch, len(results), len(jobs))
+    return results
+
+
+def _run_alone(job: _Job) -> list[Row]:
+    """Run a job in a process of its own, which may die."""
+    with _pool(job.arch, 1) as pool:
+        try:
+            return pool.submit(_run, job).result()
+        except BrokenProcessPool:
+            why = "the compiler ended its process: an abort in LLVM (see stderr), or out of memory"
+            return [Row(job.arch, job.operation, job.dtype, failures=(why,))]
+
+
+def _pool(arch: str, size: int) -> concurrent.futures.ProcessPoolExecutor:
+    # spawn, not fork: the children must import Triton afresh, for their own target.
+    fresh = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(
+        size, mp_context=fresh, initializer=_prepare, initargs=(arch,)
+    )
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _never_compiled(twin: Any, arch: str, rows: Iterable[Row]) -> Iterator[Row]:
+    """Report the kernels and configurations that no named shape of the twin reached.
+
+    Over all dtypes together: a kernel may well be for one of them alone.
+    """
+    rows = list(rows)
+    compiled = {(row.kernel, row.configuration) for row in rows if row.resources}
+    stopped = any(row.failures and not row.resources for row in rows)
+    none = "a shape failed first" if stopped else f"no shape of {list(twin.shapes)} launches it"
+    for name, kernel in twin.kernels().items():
+        count = len(getattr(kernel, "configs", None) or [None])
+        missing = [i for i in range(count) if (name, i) not in compiled]
+        if len(missing) == count:
+            yield Row(arch, twin.name, "", name, failures=(f"never compiled: {none}",))
+        elif missing:
+            why = f"never compiled with configurations {missing}"
+            yield Row(arch, twin.name, "", name, failures=(why,))
+
+
+# --- for people ----------------------------------------------------------------------------------
+
+
+def inspect_operations(
+    names: Sequence[str] = (),
+    archs: Sequence[str] = (),
+    show: str | None = None,
+    dtypes: Sequence[str] = DTYPES,
+    *,
+    twins: str = TWINS_MODULE,
+    console: Console | None = None,
+) -> int:
+    """Inspect, and print a table for each architecture.
+
+    Parameters
+    ----------
+    names, archs, show, dtypes, twins
+        As in `inspect`.
+    console : rich.console.Console, optional
+        Where to print; standard output by default.
+
+    Returns
+    -------
+    int
+        The exit code: 0 if every kernel passed, 1 if not.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        As in `inspect`.
+    """
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = WIDTH_WHEN_PIPED
+    # On stderr, so that a piped table or assembly listing stays clean.
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        bar_of: dict[str, Any] = {}
+
+        def on_progress(arch: str, done: int, of: int) -> None:
+            if arch not in bar_of:
+                bar_of[arch] = bars.add_task(f"compiling for {arch}", total=of)
+            bars.update(bar_of[arch], completed=done)
+
+        rows = inspect(names, archs, show=show, dtypes=dtypes, twins=twins, on_progress=on_progress)
+    for arch in dict.fromkeys(row.arch for row in rows):
+        of_arch = [row for row in rows if row.arch == arch]
+        if show:
+            _print_texts(of_arch, show, console)
+        _print_table(of_arch, architecture(arch), console)
+    return 1 if any(row.failures for row in rows) else 0
+
+
+def _print_table(rows: list[Row], on: Architecture, console: Console) -> None:
+    title = f"{on.name}: what each kernel takes"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    for heading in ("operation", "kernel", "dtype", "configuration", "shapes"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("registers", "spills (B)", "shared (B)", "occupancy"):
+        table.add_column(heading, justify="right")
+    for heading in ("tensor cores", "async copies"):
+        table.add_column(heading, overflow="fold")
+    compiled = [row for row in rows if row.resources]
+    for row in compiled:
+        table.add_row(*_cells(row, on), style="red" if row.failures else "")
+    console.print(table)
+
+    # Text, not a string: rich would take "[0, 1]" in a message for markup.
+    for row in rows:
+        for why in row.failures:
+            console.print(Text(f"FAILED {_headline(row)}: {why}", style="red"), soft_wrap=True)
+    kernels = {(row.operation, row.kernel) for row in compiled}
+    failures = sum(1 for row in rows if row.failures)
+    console.print(
+        f"{on.name}: {len(kernels)} kernels, {len(compiled)} compilations; {failures} failed; "
+        f"a block may have {on.shared_memory_per_block:,} bytes of shared memory",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _cells(row: Row, on: Architecture) -> list[str]:
+    resources = row.resources
+    assert resources is not None
+    return [
+        row.operation,
+        row.kernel.removeprefix(f"{row.operation}_").removesuffix("_kernel"),
+        row.dtype,
+        _configuration(row.options),
+        ", ".join(row.shapes),
+        str(resources.registers),
+        str(resources.spill_bytes),
+        f"{resources.shared_bytes:,}",
+        f"{row.occupancy:.0%}",
+        _mix(resources.tensor_core),
+        _mix(resources.async_copies),
+    ]
+
+
+def _configuration(options: dict[str, Any]) -> str:
+    """Shorten {"TILE": 2048, "CAUSAL": True, "num_warps": 4} to "TILE=2048 CAUSAL warps=4"."""
+    words = []
+    for name, value in options.items():
+        if value is True:
+            words.append(name)
+        elif value is not False and value is not None:
+            words.append(f"{name.removeprefix('num_')}={value}")
+    return " ".join(words)
+
+
+def _mix(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "-"
+
+
+def _headline(row: Row) -> str:
+    words = [row.operation, row.kernel, row.dtype, _configuration(row.options)]
+    shapes = f"({', '.join(row.shapes)})" if row.shapes else ""
+    return " ".join(word for word in [*words, shapes] if word)
+
+
+def _print_texts(rows: list[Row], show: str, console: Console) -> None:
+    """Print each kernel's text under a heading; its Python source once, whatever was compiled."""
+    seen = set()
+    for row in rows:
+        if row.text is None or (show == "source" and row.kernel in seen):
+            continue
+        seen.add(row.kernel)
+        heading = row.kernel if show == "source" else f"{row.arch} {_headline(row)}"
+        console.rule(Text(heading), align="left")
+        console.print(Text(row.text), soft_wrap=True)

@@ -1,0 +1,165 @@
+"""What a twin is: one operation, declared once, with everything that the instruments need.
+
+`lab/twins.py` holds the list. To add an operation is to write its NumPy file, its Triton file and
+one entry there; verification, the property tests and the ahead-of-time compile check follow.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from hypothesis.strategies import SearchStrategy
+
+from ..kernels.launch import kernel_name
+
+# A case is plain JSON: sizes, flags and a seed. It can be printed, stored and typed again.
+Case = dict[str, Any]
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+class Draw(Protocol):
+    """Where a case's tensors come from: random arrays, or shapes without memory.
+
+    Entries ask for tensors through this alone, so that one entry serves verification (NumPy arrays
+    drawn from the case's seed), ahead-of-time compilation (tensors on PyTorch's meta device) and
+    benchmarks (tensors drawn on the GPU).
+    """
+
+    def normal(self, *shape: int, std: float = 1.0, mean: float = 0.0) -> Any:
+        """Return floats from N(mean, std²)."""
+
+    def sparse_minus_inf(self, x: Any, share: float) -> Any:
+        """Return `x` with about this share of its elements set to −inf."""
+
+    def mask(self, *shape: int, share: float) -> Any:
+        """Return bools, about this share of them True."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The arguments of one call.
+
+    Attributes
+    ----------
+    tensors : dict
+        Argument name to float array, for the arguments that get gradients, in the reference's
+        order. An optional argument that is not given is left out.
+    options : dict
+        Every other argument: flags, numbers, masks, indices.
+    """
+
+    tensors: dict[str, Any]
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """The least that an implementation must do.
+
+    Attributes
+    ----------
+    flops : int
+        Floating-point operations, 2 per multiply-add.
+    bytes : int
+        Each input read once and each output written once.
+    """
+
+    flops: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Twin:
+    """One operation in its three forms, its cases, its error budget and its cost.
+
+    Attributes
+    ----------
+    name : str
+        The operation, and the name of its files in core/ and kernels/.
+    forward : callable
+        NumPy: `(*tensors, **options) -> (results, saved)`, tensors by keyword.
+    backward : callable
+        NumPy: `(saved, *d_results) -> gradients` in the order of `arguments`; called if any result
+        carries a gradient.
+    kernel : callable
+        The public operation in kernels/, run on Triton by the instruments.
+    eager : callable
+        PyTorch's equivalent; its own error is the yardstick of the budget.
+    arguments : tuple of str
+        The differentiable arguments, in the order of the gradients.
+    results : tuple of str
+        Names of the results, for reports.
+    cases : SearchStrategy of Case
+        Hypothesis strategy. `"layout"` in a case says how its tensors lie in memory, `"seed"` what
+        they hold.
+    corners : tuple of Case
+        Cases always run with every autotune configuration. Between them they must reach every
+        kernel: `verify` fails on a kernel or configuration that nothing reached.
+    inputs : callable
+        `(case, draw) -> Inputs`.
+    real : callable
+        `(activations) -> Inputs`: the same arguments taken from a decoder block over real text.
+    shapes : dict
+        Named cases at the sizes people run, for compilation and benchmarks.
+    cost : callable
+        `(case, itemsize) -> (forward Cost, backward Cost)`.
+    roundings : float
+        How many float32 roundings a correct computation passes through on the way to one element:
+        the floor of the budget (lab/check.py) where eager PyTorch happens to be exact. Irrelevant
+        in half precision.
+    dtypes : tuple of str
+        What the kernel takes.
+    shared_kernels : tuple of kernels
+        Kernels from other files that the operation launches.
+    statistics : tuple of str
+        Those of `results` that carry no gradient; `backward` gets none for them.
+    """
+
+    name: str
+    forward: Callable[..., tuple[Any, Any]]
+    backward: Callable[..., Any]
+    kernel: Callable[..., Any]
+    eager: Callable[..., Any]
+    arguments: tuple[str, ...]
+    results: tuple[str, ...]
+    cases: SearchStrategy[Case]
+    corners: tuple[Case, ...]
+    inputs: Callable[[Case, Draw], Inputs]
+    real: Callable[[dict[str, np.ndarray]], Inputs]
+    shapes: dict[str, Case]
+    cost: Callable[[Case, int], tuple[Cost, Cost]]
+    roundings: float = 4.0
+    dtypes: tuple[str, ...] = DTYPES
+    shared_kernels: tuple[Any, ...] = ()
+    statistics: tuple[str, ...] = ()
+
+    def kernels(self) -> dict[str, Any]:
+        """Find the operation's Triton kernels: those of its file, then the shared ones.
+
+        Returns
+        -------
+        dict
+            Kernel name to the (autotuned) kernel object. Kernels are told from device functions
+            by their names, which end in `_kernel`.
+        """
+        file = vars(sys.modules[self.kernel.__module__])
+        own = [value for name, value in file.items() if name.endswith("_kernel")]
+        return {kernel_name(kernel): kernel for kernel in (*own, *self.shared_kernels)}
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """Make one result and several results look alike.
+
+    Parameters
+    ----------
+    value : object or tuple
+        What an operation returned.
+
+    Returns
+    -------
+    tuple
+    """
+    return value if isinstance(value, tuple) else (value,)

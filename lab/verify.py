@@ -1,0 +1,374 @@
+"""Verify: prove on this machine that each kernel agrees with its reference.
+
+One row of the table is one twin in one dtype. A row runs the twin's corner cases and the decoder
+block's real activations with every autotune configuration, then random cases by Hypothesis, which
+shrinks a disagreement to the smallest case that still shows it. A kernel or configuration that no
+case reached in any dtype is a failure too: nothing was proved about it.
+"""
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import os
+import queue
+import shlex
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from .blame import Tile, find_tile
+from .check import TEXT_CASE, Finding, check
+from .twin import Case, Twin
+from .twins import TWINS
+
+DEFAULT_EXAMPLES, THOROUGH_EXAMPLES = 25, 400
+# Seconds after which a disagreement is no longer made smaller.
+SHRINK_SECONDS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One row to verify, as it travels to a worker process.
+
+    Attributes
+    ----------
+    operation, dtype : str
+        The row.
+    examples : int
+        Random cases.
+    seed : int
+        Of the random cases.
+    text : str or None
+        File for the real activations.
+    case : Case or None
+        Run this case alone.
+    """
+
+    operation: str
+    dtype: str
+    examples: int
+    seed: int
+    text: str | None
+    case: Case | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What one row of the table says.
+
+    Attributes
+    ----------
+    job : Job
+        What was asked.
+    n_cases : int
+        Checks run, shrinking not counted.
+    reached : frozenset of (str, int)
+        Kernels that ran, each with its configuration's index.
+    worst : Finding or None
+        The finding with the largest share of its budget.
+    failure : Finding or None
+        The smallest disagreement.
+    tile : Tile or None
+        Which tile wrote the first wrong element of the first wrong result.
+    """
+
+    job: Job
+    n_cases: int
+    reached: frozenset[tuple[str, int]]
+    worst: Finding | None
+    failure: Finding | None
+    tile: Tile | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every case agreed."""
+        return self.failure is None
+
+
+class _Disagreement(AssertionError):
+    """Tells Hypothesis that a case fails."""
+
+
+def variants(twin: Twin) -> list[tuple[str, int]]:
+    """List what must be proved about a twin: each kernel with each of its configurations.
+
+    Parameters
+    ----------
+    twin : Twin
+
+    Returns
+    -------
+    list of (str, int)
+        Kernel name and configuration index.
+    """
+    return [
+        (name, index)
+        for name, kernel in twin.kernels().items()
+        for index in range(len(getattr(kernel, "configs", [None])))
+    ]
+
+
+def fixed_cases(twin: Twin) -> Iterator[Case]:
+    """Yield the cases that every run contains: corners and real text, in every configuration.
+
+    Parameters
+    ----------
+    twin : Twin
+
+    Yields
+    ------
+    Case
+    """
+    n_configurations = 1 + max(index for _, index in variants(twin))
+    for case in (*twin.corners, TEXT_CASE):
+        for index in range(n_configurations):
+            yield case | {"configuration": index}
+
+
+class _RowRunner:
+    """Runs the cases of one row and remembers what they showed."""
+
+    def __init__(self, job: Job, device: str, on_case: Callable[[], None]) -> None:
+        self.job, self.device, self.on_case = job, device, on_case
+        self.twin = TWINS[job.operation]
+        self.n_cases = 0
+        self.reached: set[tuple[str, int]] = set()
+        self.worst: Finding | None = None
+        self.failures: dict[str, Finding] = {}
+        self.first_failure_at: float | None = None
+
+    def check(self, case: Case) -> Finding:
+        finding = check(self.twin, case, self.job.dtype, self.device, self.job.text)
+        self.n_cases += 1
+        self.reached |= finding.reached
+        if finding.share > (self.worst.share if self.worst else -1):
+            self.worst = finding
+        if not finding.passed:
+            self.failures[json.dumps(case)] = finding
+            self.first_failure_at = self.first_failure_at or time.monotonic()
+        self.on_case()
+        return finding
+
+    def random(self, examples: int) -> None:
+        """Let Hypothesis draw cases, and shrink the first that fails."""
+        n_configurations = 1 + max(index for _, index in variants(self.twin))
+
+        @seed(self.job.seed)
+        @settings(
+            max_examples=examples,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+            database=None,
+            deadline=None,
+            print_blob=False,
+        )
+        @given(self.twin.cases, st.integers(0, n_configurations - 1))
+        def agrees(case: Case, configuration: int) -> None:
+            case = case | {"configuration": configuration}
+            known = json.dumps(case) in self.failures
+            started = self.first_failure_at
+            small_enough = started is not None and time.monotonic() - started > SHRINK_SECONDS
+            # One raise: Hypothesis tells failures apart by the line that raised.
+            if known or (not small_enough and not self.check(case).passed):
+                raise _Disagreement
+
+        with contextlib.suppress(_Disagreement):
+            agrees()
+
+    def smallest_failure(self) -> Finding | None:
+        def size(finding: Finding) -> tuple[int, int]:
+            worst = finding.worst
+            return (worst.n_elements if worst else 0, len(json.dumps(finding.case)))
+
+        return min(self.failures.values(), key=size, default=None)
+
+
+def verify_row(job: Job, device: str, on_case: Callable[[], None]) -> Row:
+    """Run one row.
+
+    Parameters
+    ----------
+    job : Job
+        What to run.
+    device : str
+        "cpu" (the interpreter) or "cuda".
+    on_case : callable
+        Called after each case.
+
+    Returns
+    -------
+    Row
+    """
+    runner = _RowRunner(job, device, on_case)
+    if job.case is not None:
+        runner.check(job.case)
+    else:
+        for case in fixed_cases(runner.twin):
+            runner.check(case)
+        runner.random(job.examples)
+    failure = runner.smallest_failure()
+    tile = None
+    if failure is not None and failure.wrong:
+        wrong = failure.wrong[0]
+        tile = find_tile(job.operation, failure.case, job.dtype, wrong.name, wrong.index, job.text)
+    return Row(job, runner.n_cases, frozenset(runner.reached), runner.worst, failure, tile)
+
+
+def unreached(rows: list[Row]) -> dict[str, list[str]]:
+    """Find kernels and configurations that no row of their twin launched.
+
+    A twin counts once it was verified whole: every dtype, no single case, nothing failed (a kernel
+    that raised reached nothing, and the exception is the news then).
+
+    Parameters
+    ----------
+    rows : list of Row
+        The finished rows.
+
+    Returns
+    -------
+    dict
+        Twin name to what was not reached, as "kernel #configuration"; empty if all were.
+    """
+    missing = {}
+    for name, twin in TWINS.items():
+        own = [row for row in rows if row.job.operation == name]
+        whole = {row.job.dtype for row in own} >= set(twin.dtypes)
+        if not whole or any(row.job.case is not None or not row.passed for row in own):
+            continue
+        reached = frozenset().union(*(row.reached for row in own))
+        left = [f"{kernel} #{i}" for kernel, i in variants(twin) if (kernel, i) not in reached]
+        if left:
+            missing[name] = left
+    return missing
+
+
+def verify_rows(
+    jobs: list[Job], device: str, on_case: Callable[[], None], processes: int
+) -> Iterator[Row]:
+    """Run rows side by side in worker processes.
+
+    Parameters
+    ----------
+    jobs : list of Job
+        The rows.
+    device : str
+        "cpu" or "cuda".
+    on_case : callable
+        Called in this process after each case of any row.
+    processes : int
+        How many workers; 1 runs here.
+
+    Yields
+    ------
+    Row
+        As they finish.
+    """
+    if processes == 1 or len(jobs) == 1:
+        for job in jobs:
+            yield verify_row(job, device, on_case)
+        return
+    context = multiprocessing.get_context("spawn")  # CUDA and Triton do not survive a fork
+    ticks = context.Queue()
+    with ProcessPoolExecutor(
+        min(processes, len(jobs)), context, initializer=_start_worker, initargs=(ticks,)
+    ) as pool:
+        pending = {pool.submit(_work, job, device) for job in jobs}
+        try:
+            while pending:
+                done = {future for future in pending if future.done()}
+                for _ in range(_drain(ticks)):
+                    on_case()
+                for future in done:
+                    yield future.result()
+                pending -= done
+        except BaseException:  # Ctrl-C, say: the pool would wait for its workers to finish
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+
+
+def _drain(ticks: Any) -> int:
+    """Wait briefly for ticks and count them."""
+    count = 0
+    try:
+        ticks.get(timeout=0.1)
+        count += 1
+        while True:
+            ticks.get_nowait()
+            count += 1
+    except queue.Empty:
+        return count
+
+
+_ticks: Any = None
+
+
+def _start_worker(ticks: Any) -> None:
+    global _ticks
+    _ticks = ticks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    torch.set_num_threads(1)  # the workers share the cores
+
+
+def _work(job: Job, device: str) -> Row:
+    return verify_row(job, device, lambda: _ticks.put(1))
+
+
+def count_cases(job: Job) -> int:
+    """Tell how many checks a row will run, for the progress bar.
+
+    Parameters
+    ----------
+    job : Job
+
+    Returns
+    -------
+    int
+    """
+    if job.case is not None:
+        return 1
+    return sum(1 for _ in fixed_cases(TWINS[job.operation])) + job.examples
+
+
+def reproduce_command(row: Row) -> str:
+    """Give the command that shows a row's disagreement again.
+
+    Parameters
+    ----------
+    row : Row
+        One that failed.
+
+    Returns
+    -------
+    str
+        To be typed as it stands.
+    """
+    assert row.failure is not None
+    case = shlex.quote(json.dumps(row.failure.case))
+    text = f" --text {shlex.quote(row.job.text)}" if row.job.text else ""
+    return f"gptwin verify {row.job.operation} --dtype {row.job.dtype}{text} --case {case}"
+
+
+def default_processes(device: str) -> int:
+    """Choose how many worker processes verify uses.
+
+    Parameters
+    ----------
+    device : str
+        "cpu" or "cuda".
+
+    Returns
+    -------
+    int
+        One per core this process may use; at most 4 share a GPU.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return min(cores, 4) if device == "cuda" else cores

@@ -1,0 +1,182 @@
+"""The gate: every kernel and configuration compiles for every architecture, and fits.
+
+`inspect` compiles in fresh processes, so these tests run beside others that use the interpreter.
+Cold, a kernel takes up to a second for each dtype and architecture; Triton's cache on disk serves
+every later run.
+"""
+
+import functools
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gptwin.lab.assembly import Resources
+from gptwin.lab.inspect import Row, inspect, inspect_operations
+from gptwin.lab.targets import ARCHITECTURES, architecture, occupancy
+from gptwin.lab.twins import TWINS
+
+# float16 compiles to what bfloat16 compiles to, save for a letter in the tensor-core instruction.
+DTYPES = ("bfloat16", "float32")
+BROKEN = ("spilling", "greedy", "wrong", "forgetful")
+
+# One process of pytest-xdist, under --dist loadgroup: the rows below are shared.
+pytestmark = pytest.mark.xdist_group("inspect")
+
+
+@functools.cache
+def rows_for(arch: str) -> list[Row]:
+    """Compile all twins at once: starting the processes is a good part of the time."""
+    return inspect(archs=[arch], dtypes=DTYPES)
+
+
+@functools.cache
+def broken_rows(arch: str) -> dict[str, list[Row]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)  # worker processes get sys.path as it is here
+        rows = inspect(archs=[arch], twins="broken_kernels")
+    return {name: [row for row in rows if row.operation == name] for name in BROKEN}
+
+
+@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_configuration_compiles_and_fits(arch: str, name: str) -> None:
+    rows = [row for row in rows_for(arch) if row.operation == name]
+    failures = [
+        f"{row.kernel} {row.dtype} {row.options} {row.shapes}: {why}"
+        for row in rows
+        for why in row.failures
+    ]
+    assert not failures, "\n".join(failures)
+
+    expected = {
+        (kernel_name, index)
+        for kernel_name, kernel in TWINS[name].kernels().items()
+        for index in range(len(getattr(kernel, "configs", None) or [None]))
+    }
+    assert {(row.kernel, row.configuration) for row in rows} == expected
+    assert {row.dtype for row in rows} == set(DTYPES) & set(TWINS[name].dtypes)
+    for row in rows:
+        assert row.resources is not None and row.resources.registers > 0
+        assert 0 < row.occupancy <= 1
+        assert set(row.shapes) <= set(TWINS[name].shapes)
+
+
+@pytest.mark.parametrize("arch", ["sm_90", "gfx942"])
+def test_a_kernel_that_spills_fails(arch: str) -> None:
+    (row,) = broken_rows(arch)["spilling"]
+    assert row.resources is not None and row.resources.spill_bytes > 0
+    assert any("spills" in why for why in row.failures)
+
+
+@pytest.mark.parametrize("arch", ["sm_90", "gfx942"])
+def test_only_the_configuration_with_too_much_shared_memory_fails(arch: str) -> None:
+    modest, greedy = broken_rows(arch)["greedy"]
+    assert (modest.configuration, modest.failures) == (0, ())
+    assert greedy.resources is not None and greedy.configuration == 1
+    assert greedy.resources.shared_bytes > architecture(arch).shared_memory_per_block
+    assert any("shared memory" in why for why in greedy.failures)
+
+
+@pytest.mark.parametrize("arch", ["sm_90", "gfx942"])
+def test_a_kernel_that_does_not_compile_is_a_finding(arch: str) -> None:
+    error, never = broken_rows(arch)["wrong"]
+    assert "this kernel is wrong" in error.failures[0] and error.dtype == "bfloat16"
+    assert never.kernel == "wrong_kernel" and "a shape failed first" in never.failures[0]
+
+
+@pytest.mark.parametrize("arch", ["sm_90", "gfx942"])
+def test_a_kernel_that_no_shape_launches_fails(arch: str) -> None:
+    compiled, never = broken_rows(arch)["forgetful"]
+    assert compiled.kernel == "spilling_kernel" and not compiled.failures
+    assert never.kernel == "forgotten_kernel" and never.resources is None
+    assert "no shape of ['square'] launches it" in never.failures[0]
+
+
+@pytest.mark.parametrize(("arch", "instruction"), [("sm_90", "HGMMA"), ("gfx942", "mfma")])
+def test_tensor_core_instructions_are_found(arch: str, instruction: str) -> None:
+    for row in broken_rows(arch)["greedy"]:
+        assert row.resources is not None
+        if arch == "gfx942" or row.configuration == 1:
+            assert row.resources.tensor_core.keys() == {instruction}
+        else:  # a tile of 32 rows is too small for a warp group's instruction
+            assert row.resources.tensor_core.keys() == {"HMMA"}
+
+
+def test_exit_code_and_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    page = io.StringIO()
+    code = inspect_operations(
+        ["greedy"], ["sm_90"], "ptx", twins="broken_kernels", console=Console(file=page)
+    )
+    printed = page.getvalue()
+    assert code == 1
+    assert "FAILED greedy greedy_kernel bfloat16 BLOCK=128 warps=4 stages=9" in printed
+    assert "sm_90: 1 kernels, 2 compilations; 1 failed" in printed
+    assert printed.count(".visible .entry greedy_kernel(") == 2
+
+
+def test_occupancy_on_nvidia() -> None:
+    """Against NVIDIA's occupancy calculator (compute capability 9.0, 65,536 registers)."""
+    h100 = architecture("sm_90")
+    # 512 // 248 = 2 warps in each quarter: 8 warps, 2 blocks of 4.
+    assert occupancy(h100, warps=4, registers=242, shared_bytes=65536) == 8 / 64
+    # 233,472 // (65,536 + 1,024) = 3 blocks.
+    assert occupancy(h100, warps=4, registers=32, shared_bytes=65536) == 12 / 64
+    # 32 blocks of one warp are all that may reside.
+    assert occupancy(h100, warps=1, registers=16, shared_bytes=0) == 32 / 64
+    assert occupancy(h100, warps=4, registers=32, shared_bytes=232448) == 4 / 64
+    assert occupancy(h100, warps=4, registers=32, shared_bytes=232449) == 0
+    assert occupancy(h100, warps=16, registers=136, shared_bytes=0) == 0
+    b200 = architecture("sm_100")
+    limited = occupancy(b200, warps=4, registers=32, shared_bytes=0, tensor_memory_columns=256)
+    assert limited == 8 / 64
+
+
+def test_occupancy_on_amd_is_what_llvm_computes() -> None:
+    """LLVM writes waves per SIMD into the assembly; it does not know the shared memory."""
+    rows = inspect(["softmax"], ["gfx942"], show="sass", dtypes=["bfloat16"])
+    assert len(rows) >= 4
+    for row in rows:
+        assert row.text is not None and isinstance(row.resources, Resources)
+        waves = re.search(r"^; Occupancy: (\d+)", row.text, re.MULTILINE)
+        assert waves is not None
+        assert row.occupancy == pytest.approx(int(waves[1]) / 8, abs=row.resources.warps / 32)
+        assert row.occupancy <= int(waves[1]) / 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"names": ["softmix"]}, r"op: expected one of softmax, .*, got 'softmix'"),
+        ({"archs": ["sm_75"]}, r"arch: expected one of sm_80, .*, got 'sm_75'"),
+        ({"show": "llvm"}, r"show: expected one of ttir, .*, got 'llvm'"),
+        ({"archs": ["sm_90"], "show": "amdgcn"}, r"show: expected ptx or sass .* got 'amdgcn'"),
+        ({"dtypes": ["float64"]}, r"dtype: expected one of float32, .*, got 'float64'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        inspect(**arguments)
+
+
+def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton import knobs
+
+    class Missing:
+        def __getattr__(self, name: str) -> str:
+            raise RuntimeError(f"Cannot find {name}")
+
+    monkeypatch.setattr(knobs, "nvidia", Missing())
+    with pytest.raises(RuntimeError, match="expected NVIDIA's ptxas beside Triton"):
+        inspect(["softmax"], ["sm_90"])
+
+
+def test_missing_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gptwin.kernels import _triton
+
+    monkeypatch.setattr(_triton, "UNAVAILABLE", "No module named 'triton'")
+    with pytest.raises(RuntimeError, match="expected Triton to be installed"):
+        inspect(["softmax"], ["sm_90"])

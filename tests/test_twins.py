@@ -1,0 +1,148 @@
+"""What every twin must satisfy. A new entry in lab/twins.py is tested here without another line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from gptwin.lab.check import TEXT_CASE, check, prepare, reference, run
+from gptwin.lab.draw import RandomArrays, to_numpy
+from gptwin.lab.twin import as_tuple
+from gptwin.lab.twins import TWINS
+from gptwin.lab.verify import Job, fixed_cases, variants, verify_row
+
+each_twin = pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
+
+
+def tame(case: dict) -> dict:
+    """The same case with numbers near 1, where differences are accurate."""
+    return case | {"magnitude": 1.0, "minus_inf": False}
+
+
+def reference_case(twin, case):
+    inputs = twin.inputs(case, RandomArrays(case["seed"]))
+    rng = RandomArrays(case["seed"] + 1)
+    results = differentiable(twin, reference(twin, inputs.tensors, inputs.options, ()))
+    return inputs, tuple(rng.normal(*result.shape) for result in results.values())
+
+
+def differentiable(twin, results):
+    return {name: result for name, result in results.items() if name not in twin.statistics}
+
+
+@each_twin
+def test_backward_agrees_with_finite_differences(twin):
+    if set(twin.results) == set(twin.statistics):
+        pytest.skip(f"{twin.name} has no gradient")
+
+    @settings(max_examples=15)
+    @given(twin.cases.map(tame))
+    def agrees(case):
+        inputs, d_results = reference_case(twin, case)
+        direction = RandomArrays(case["seed"] + 2)
+        step = {name: direction.normal(*x.shape) for name, x in inputs.tensors.items()}
+
+        def loss(h):
+            moved = {name: x + h * step[name] for name, x in inputs.tensors.items()}
+            results = differentiable(twin, reference(twin, moved, inputs.options, ()))
+            return sum((r * d).sum() for r, d in zip(results.values(), d_results, strict=True))
+
+        h = 1e-3  # fourth-order central difference: the error is of order h⁴
+        numeric = (8 * (loss(h) - loss(-h)) - (loss(2 * h) - loss(-2 * h))) / (12 * h)
+        named = reference(twin, inputs.tensors, inputs.options, d_results)
+        products = [named[f"d_{name}"] * step[name] for name in step]
+        exact = sum(p.sum() for p in products)
+        size = sum(np.abs(p).sum() for p in products)
+        assert abs(numeric - exact) <= 1e-7 * max(size, 1e-3)
+
+    agrees()
+
+
+@each_twin
+def test_reference_agrees_with_pytorch_in_float64(twin):
+    @settings(max_examples=25)
+    @given(twin.cases.map(tame))
+    def agrees(case):
+        inputs, d_results = reference_case(twin, case)
+        named = reference(twin, inputs.tensors, inputs.options, d_results)
+        leaves = {n: torch.tensor(x, requires_grad=True) for n, x in inputs.tensors.items()}
+        options = {
+            n: torch.from_numpy(o) if isinstance(o, np.ndarray) else o
+            for n, o in inputs.options.items()
+        }
+        results = as_tuple(twin.eager(**leaves, **options))
+        actual = dict(zip(twin.results, results, strict=False))
+        roots = tuple(differentiable(twin, actual).values())
+        if roots:
+            d_roots = tuple(map(torch.tensor, d_results))
+            gradients = torch.autograd.grad(roots, tuple(leaves.values()), d_roots)
+            actual |= {f"d_{n}": g for n, g in zip(leaves, gradients, strict=True)}
+        assert actual.keys() == named.keys()
+        for name, expected in named.items():
+            scale = np.abs(expected).max(initial=1.0)  # cotangents are of size 1
+            np.testing.assert_allclose(to_numpy(actual[name]), expected, atol=1e-10 * scale)
+
+    agrees()
+
+
+@each_twin
+def test_reference_in_float32_stays_float32(twin):
+    for case in twin.corners:
+        inputs, d_results = reference_case(twin, {"seed": 0} | case)
+        tensors = {name: x.astype(np.float32) for name, x in inputs.tensors.items()}
+        d_results = tuple(d.astype(np.float32) for d in d_results)
+        named = reference(twin, tensors, inputs.options, d_results)
+        assert {name: x.dtype for name, x in named.items()} == dict.fromkeys(named, np.float32)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float16", "bfloat16"))
+@each_twin
+def test_kernel_agrees_with_reference(twin, dtype, device):
+    if dtype not in twin.dtypes:
+        pytest.skip(f"{twin.name} does not take {dtype}")
+    row = verify_row(Job(twin.name, dtype, examples=10, seed=1, text=None), device, lambda: None)
+    assert row.failure is None, (row.failure, row.tile)
+
+
+@each_twin
+def test_fixed_cases_reach_every_kernel_and_configuration(twin, device):
+    missing = set(variants(twin))
+    for dtype in twin.dtypes:
+        for case in fixed_cases(twin):
+            if missing:
+                missing -= check(twin, case, dtype, device).reached
+    assert not missing
+
+
+@each_twin
+def test_cases_are_json_and_draw_the_same_arrays_again(twin):
+    @settings(max_examples=5)
+    @given(twin.cases)
+    def stable(case):
+        again = json.loads(json.dumps(case))
+        assert again == case
+        first, second = (prepare(twin, c, "float32", "cpu", None) for c in (case, again))
+        for name in first.truth:
+            np.testing.assert_array_equal(first.truth[name], second.truth[name])
+
+    stable()
+
+
+@each_twin
+def test_declared_bytes_are_what_arguments_and_results_hold(twin):
+    """Forward reads each float argument once and writes each result once, at least."""
+    for case in twin.corners:
+        prepared = prepare(twin, case, "float32", "cpu", None)
+        eager = run(twin, twin.eager, prepared)
+        held = sum(t.numel() * 4 for t in prepared.tensors.values())
+        held += sum(eager[name].numel() * 4 for name in twin.results if name in eager)
+        forward, backward = twin.cost(case, 4)
+        assert held <= forward.bytes <= 3 * held
+        assert backward.bytes > 0 < min(forward.flops, backward.flops)
+
+
+def test_real_text_reaches_the_kernels_as_it_is():
+    prepared = prepare(TWINS["softmax"], TEXT_CASE, "float32", "cpu", None)
+    assert prepared.tensors["x"].shape == (1, 4, 48, 48)
