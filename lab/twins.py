@@ -5,8 +5,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from ..core import gelu as core_gelu
 from ..core import layer_norm as core_layer_norm
 from ..core import softmax as core_softmax
+from ..kernels import gelu as triton_gelu
 from ..kernels import layer_norm as triton_layer_norm
 from ..kernels import softmax as triton_softmax
 from ..kernels.column_sum import column_sum_kernel
@@ -175,4 +177,45 @@ layer_norm = Twin(
     shared_kernels=(column_sum_kernel,),
 )
 
-TWINS: dict[str, Twin] = {twin.name: twin for twin in (softmax, layer_norm)}
+# --- gelu ----------------------------------------------------------------------------------------
+
+
+def _gelu_inputs(case: Case, draw: Draw) -> Inputs:
+    x = draw.normal(*case["shape"], std=case.get("magnitude", 1.0))
+    return Inputs({"x": x}, {"approximate": case.get("approximate", "tanh")})
+
+
+def _gelu_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+    n = math.prod(case["shape"])
+    return Cost(10 * n, 2 * n * itemsize), Cost(18 * n, 3 * n * itemsize)
+
+
+gelu = Twin(
+    name="gelu",
+    forward=core_gelu.gelu_forward,
+    backward=core_gelu.gelu_backward,
+    kernel=triton_gelu.gelu,
+    eager=triton_gelu.gelu_eager,
+    arguments=("x",),
+    results=("result",),
+    cases=st.fixed_dictionaries(
+        {
+            "shape": st.lists(st.integers(0, 40), min_size=1, max_size=3),
+            "approximate": st.sampled_from(core_gelu.APPROXIMATIONS),
+            "magnitude": st.sampled_from([1.0, 0.01, 10.0, 1000.0]),
+            "layout": layouts,
+            "d_layout": cotangent_layouts,
+            "seed": seeds,
+        }
+    ),
+    corners=tuple({"shape": [5000], "approximate": a} for a in core_gelu.APPROXIMATIONS),
+    inputs=_gelu_inputs,
+    real=lambda activations: Inputs({"x": activations["up"]}, {"approximate": "tanh"}),
+    shapes={
+        "gpt2 mlp": {"shape": [8, 1024, 3072]},
+        "gpt2 mlp, erf": {"shape": [8, 1024, 3072], "approximate": "erf"},
+    },
+    cost=_gelu_cost,
+)
+
+TWINS: dict[str, Twin] = {twin.name: twin for twin in (softmax, layer_norm, gelu)}

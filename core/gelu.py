@@ -1,0 +1,142 @@
+"""GELU: the Gaussian error linear unit, x·Φ(x) (Hendrycks & Gimpel 2016, arXiv 1606.08415).
+
+    erf:   gelu(x) = x · ½(1 + erf(x / √2))                        the definition
+    tanh:  gelu(x) = x · ½(1 + tanh(u)),  u = √(2/π)·(x + 0.044715·x³)
+
+GPT-1, GPT-2 and GPT-3 use the tanh form; the two differ by up to 4.73e-4, so weights trained with
+one are not to be run with the other.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .checks import expect_shape, refuse
+
+Saved = tuple[np.ndarray, str]
+
+APPROXIMATIONS = ("tanh", "erf")
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+CUBIC = 0.044715
+# Beyond ±32 both forms are x or 0 to the last bit of float64; clamping there keeps x³ from
+# overflowing, and inf · 0 from arising in the derivative.
+SATURATED = 32.0
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def gelu(x: np.ndarray, *, approximate: str = "tanh") -> np.ndarray:
+    """Apply GELU to each element.
+
+    Parameters
+    ----------
+    x : numpy.ndarray [...]
+        Any shape.
+    approximate : str
+        "tanh" (what the GPTs use) or "erf" (the definition).
+
+    Returns
+    -------
+    numpy.ndarray
+        Shaped like `x`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such form.
+    """
+    return gelu_forward(x, approximate=approximate)[0]
+
+
+def gelu_forward(x: np.ndarray, *, approximate: str = "tanh") -> tuple[np.ndarray, Saved]:
+    """Compute `gelu` and keep what its backward pass needs.
+
+    Parameters
+    ----------
+    x, approximate
+        As in `gelu`.
+
+    Returns
+    -------
+    result : numpy.ndarray
+        As in `gelu`.
+    saved : tuple
+        For `gelu_backward`: the input itself.
+
+    Raises
+    ------
+    ValueError
+        As in `gelu`.
+    """
+    check_gelu(approximate)
+    return x * gate(x, approximate)[0], (x, approximate)
+
+
+def gelu_backward(saved: Saved, d_result: np.ndarray) -> np.ndarray:
+    """Carry the gradient back: d(x·g(x)) = g + x·g′.
+
+    Parameters
+    ----------
+    saved : tuple
+        From `gelu_forward`.
+    d_result : numpy.ndarray
+        Gradient with respect to the result, shaped like `x`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Gradient with respect to `x`.
+
+    Raises
+    ------
+    ValueError
+        If `d_result` is not shaped like `x`.
+    """
+    x, approximate = saved
+    expect_shape("d_result", d_result, x.shape)
+    open_share, slope = gate(x, approximate)
+    return d_result * (open_share + np.clip(x, -SATURATED, SATURATED) * slope)
+
+
+def gate(x: np.ndarray, approximate: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the share of x that passes, g(x), and its derivative g′(x).
+
+    Parameters
+    ----------
+    x : numpy.ndarray [...]
+        The input.
+    approximate : str
+        As in `gelu`.
+
+    Returns
+    -------
+    g, slope : numpy.ndarray
+        Φ(x) or its tanh form, and the derivative; both of `x`'s dtype.
+    """
+    x = np.clip(x, -SATURATED, SATURATED)  # NaN stays NaN
+    if approximate == "erf":
+        g = 0.5 * (1 + _erf(x * math.sqrt(0.5)).astype(x.dtype))
+        slope = np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+        return g, slope
+    u = SQRT_2_OVER_PI * (x + CUBIC * x * x * x)
+    tanh_u = np.tanh(u)
+    d_u = SQRT_2_OVER_PI * (1 + 3 * CUBIC * x * x)
+    return 0.5 * (1 + tanh_u), 0.5 * (1 - tanh_u * tanh_u) * d_u
+
+
+def check_gelu(approximate: Any) -> None:
+    """Refuse a form that does not exist.
+
+    Parameters
+    ----------
+    approximate : str
+        As in `gelu`.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+    """
+    if approximate not in APPROXIMATIONS:
+        refuse("approximate", "'tanh' or 'erf'", repr(approximate), "PyTorch's 'none' is 'erf'")
