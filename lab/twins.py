@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from ..core import gelu as core_gelu
 from ..core import layer_norm as core_layer_norm
+from ..core import linear as core_linear
 from ..core import softmax as core_softmax
 from ..kernels import gelu as triton_gelu
 from ..kernels import layer_norm as triton_layer_norm
+from ..kernels import linear as triton_linear
 from ..kernels import softmax as triton_softmax
 from ..kernels.column_sum import column_sum_kernel
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
@@ -218,4 +220,85 @@ gelu = Twin(
     cost=_gelu_cost,
 )
 
-TWINS: dict[str, Twin] = {twin.name: twin for twin in (softmax, layer_norm, gelu)}
+# --- linear --------------------------------------------------------------------------------------
+
+
+def _linear_forward(*, precision: str, **arguments: Any) -> Any:
+    """Run the reference, which knows no reduced precision."""
+    return core_linear.linear_forward(**arguments)
+
+
+def _linear_inputs(case: Case, draw: Draw) -> Inputs:
+    rows, d_in, d_out = case["rows"], case["d_in"], case["d_out"]
+    tensors = {"x": draw.normal(rows, d_in), "weight": draw.normal(d_in, d_out, std=0.3)}
+    if case.get("bias"):
+        tensors["bias"] = draw.normal(d_out)
+    if case.get("residual"):
+        tensors["residual"] = draw.normal(rows, d_out)
+    return Inputs(
+        tensors,
+        {"activation": case.get("activation"), "precision": case.get("precision", "ieee")},
+    )
+
+
+def _linear_real(activations: dict[str, Any]) -> Inputs:
+    tensors = {"x": activations["normed"], "weight": activations["w_up"]}
+    tensors["bias"] = activations["b_up"]
+    return Inputs(tensors, {"activation": "gelu", "precision": "ieee"})
+
+
+def _linear_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+    rows, d_in, d_out = case["rows"], case["d_in"], case["d_out"]
+    x, weight, y = rows * d_in, d_in * d_out, rows * d_out
+    product = 2 * rows * d_in * d_out
+    kept = y if case.get("activation") else 0  # u, written by forward and read by backward
+    extra = (d_out if case.get("bias") else 0) + (y if case.get("residual") else 0)
+    forward = Cost(product, (x + weight + y + kept + extra) * itemsize)
+    # d_x and d_W each read d_u; x and W are read, d_x and d_W written
+    return forward, Cost(2 * product, (2 * x + 2 * weight + 2 * y + 3 * kept) * itemsize)
+
+
+linear = Twin(
+    name="linear",
+    forward=_linear_forward,
+    backward=core_linear.linear_backward,
+    kernel=triton_linear.linear,
+    eager=triton_linear.linear_eager,
+    arguments=("x", "weight", "bias", "residual"),
+    results=("y",),
+    cases=st.fixed_dictionaries(
+        {
+            "rows": _sizes((0, 3), (1, 70), (120, 300)),
+            "d_in": _sizes((1, 3), (1, 70), (100, 200)),
+            "d_out": _sizes((1, 3), (1, 70), (100, 200)),
+            "bias": st.booleans(),
+            "activation": st.sampled_from([None, "gelu"]),
+            "residual": st.booleans(),
+            "precision": st.sampled_from(triton_linear.PRECISIONS),
+            "layout": layouts,
+            "d_layout": cotangent_layouts,
+            "seed": seeds,
+        }
+    ),
+    corners=(
+        # more rows than one program sums for d_bias, with and without an activation before it
+        {"rows": 300, "d_in": 70, "d_out": 130, "bias": True, "residual": True},
+        {"rows": 270, "d_in": 65, "d_out": 17, "bias": True, "activation": "gelu"},
+    ),
+    inputs=_linear_inputs,
+    real=_linear_real,
+    shapes={
+        "gpt2 qkv": {"rows": 8192, "d_in": 768, "d_out": 2304, "bias": True},
+        "gpt2 mlp up": {
+            "rows": 8192, "d_in": 768, "d_out": 3072, "bias": True, "activation": "gelu",
+        },
+        "gpt2 mlp down, tf32": {
+            "rows": 8192, "d_in": 3072, "d_out": 768, "bias": True, "residual": True,
+            "precision": "tf32",
+        },
+    },
+    cost=_linear_cost,
+    shared_kernels=(column_sum_kernel,),
+)  # fmt: skip
+
+TWINS: dict[str, Twin] = {twin.name: twin for twin in (softmax, layer_norm, gelu, linear)}

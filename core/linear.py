@@ -1,0 +1,168 @@
+"""Linear: a matrix product with everything that usually follows it.
+
+    u = x W + b,    y = residual + gelu(u)
+
+with bias, GELU (tanh form) and residual each optional: the decoder block's four projections are
+all of this shape. W is [d_in, d_out], as GPT-2's checkpoints store it, so that x W reads as it is
+written; `torch.nn.Linear` stores the transpose.
+
+Backward, with d_u = d_y · gelu′(u) (or d_y without activation):
+
+    d_x = d_u Wᵀ      d_W = xᵀ d_u      d_b = Σ_rows d_u      d_residual = d_y
+"""
+
+from typing import Any
+
+import numpy as np
+
+from .checks import expect_ndim, expect_shape, refuse
+from .gelu import gelu_backward, gelu_forward
+
+Saved = tuple[np.ndarray, np.ndarray, bool, bool, Any]
+
+ACTIVATIONS = (None, "gelu")
+
+
+def linear(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    activation: str | None = None,
+    residual: np.ndarray | None = None,
+) -> np.ndarray:
+    """Project the last axis of `x`, then activate, then add the residual.
+
+    Parameters
+    ----------
+    x : numpy.ndarray [..., d_in]
+        The input rows.
+    weight : numpy.ndarray [d_in, d_out]
+        As GPT-2 stores it: not transposed.
+    bias : numpy.ndarray [d_out], optional
+        Added to the product.
+    activation : None or "gelu"
+        Applied after the bias; GELU in its tanh form.
+    residual : numpy.ndarray [..., d_out], optional
+        Added last.
+
+    Returns
+    -------
+    numpy.ndarray [..., d_out]
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or there is no such activation.
+    """
+    return linear_forward(x, weight, bias, activation=activation, residual=residual)[0]
+
+
+def linear_forward(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    activation: str | None = None,
+    residual: np.ndarray | None = None,
+) -> tuple[np.ndarray, Saved]:
+    """Compute `linear` and keep what its backward pass needs.
+
+    Parameters
+    ----------
+    x, weight, bias, activation, residual
+        As in `linear`.
+
+    Returns
+    -------
+    y : numpy.ndarray [..., d_out]
+        As in `linear`.
+    saved : tuple
+        For `linear_backward`: x, weight, and what GELU saved (its input u).
+
+    Raises
+    ------
+    ValueError
+        As in `linear`.
+    """
+    check_linear(x, weight, bias, activation, residual)
+    y = x @ weight  # [..., d_in] -> [..., d_out]
+    if bias is not None:
+        y = y + bias
+    gelu_saved = None
+    if activation == "gelu":
+        y, gelu_saved = gelu_forward(y, approximate="tanh")
+    if residual is not None:
+        y = y + residual
+    return y, (x, weight, bias is not None, residual is not None, gelu_saved)
+
+
+def linear_backward(
+    saved: Saved, d_y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Carry the gradient back to the input, the weight, the bias and the residual.
+
+    Parameters
+    ----------
+    saved : tuple
+        From `linear_forward`.
+    d_y : numpy.ndarray [..., d_out]
+        Gradient of the loss with respect to y.
+
+    Returns
+    -------
+    d_x : numpy.ndarray [..., d_in]
+    d_weight : numpy.ndarray [d_in, d_out]
+    d_bias : numpy.ndarray [d_out] or None
+    d_residual : numpy.ndarray [..., d_out] or None
+        None where there was no such input.
+
+    Raises
+    ------
+    ValueError
+        If `d_y` is not shaped like y.
+    """
+    x, weight, has_bias, has_residual, gelu_saved = saved
+    d_in, d_out = weight.shape
+    expect_shape("d_y", d_y, (*x.shape[:-1], d_out))
+    d_u = d_y if gelu_saved is None else gelu_backward(gelu_saved, d_y)
+    d_x = d_u @ weight.T  # [..., d_out] -> [..., d_in]
+    x_rows, d_u_rows = x.reshape(-1, d_in), d_u.reshape(-1, d_out)  # [..., d] -> [row, d]
+    d_weight = x_rows.T @ d_u_rows
+    d_bias = d_u_rows.sum(axis=0) if has_bias else None
+    return d_x, d_weight, d_bias, d_y if has_residual else None
+
+
+def check_linear(x: Any, weight: Any, bias: Any, activation: Any, residual: Any) -> None:
+    """Refuse arguments that do not fit together.
+
+    Parameters
+    ----------
+    x, weight, bias, activation, residual
+        As in `linear`; arrays or tensors.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+    """
+    expect_ndim("x", x, 1, "[..., d_in]")
+    if len(weight.shape) != 2:
+        refuse("weight", "2 dimensions [d_in, d_out]", f"shape {tuple(weight.shape)}")
+    d_in, d_out = weight.shape
+    if x.shape[-1] != d_in:
+        transposed = "a torch.nn.Linear weight, which is [d_out, d_in]: pass weight.T"
+        refuse(
+            "weight",
+            f"shape ({x.shape[-1]}, d_out) to match the last axis of x",
+            f"shape {tuple(weight.shape)}",
+            transposed if x.shape[-1] == d_out else "",
+        )
+    if bias is not None:
+        expect_shape("bias", bias, (d_out,), "[d_out] of weight")
+    if activation not in ACTIVATIONS:
+        refuse("activation", "None or 'gelu'", repr(activation))
+    if residual is not None:
+        expect_shape(
+            "residual", residual, (*x.shape[:-1], d_out), "a residual from before the projection"
+        )

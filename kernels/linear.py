@@ -1,0 +1,450 @@
+"""Linear in Triton: one tiled matrix product with a fused epilogue, and its gradients.
+
+Mathematics (core/linear.py): y = residual + gelu(x W + b), each part but the product optional.
+
+Tiling. The result is cut into BLOCK_M × BLOCK_N tiles; a program owns one tile and walks along the
+inner axis, multiplying a BLOCK_M × BLOCK_K tile of A by a BLOCK_K × BLOCK_N tile of B into a
+float32 accumulator that never leaves its registers:
+
+              BLOCK_N                           order of the programs, GROUP_M = 2:
+            ┌────┐                                 0  2  4  6
+        B   │    │ ▲                               1  3  5  7
+            │    │ │ inner                         8 10 12 14
+            └────┘ ▼                               9 11 13 15
+    ┌──────┬────┐
+ A  │ ───► │tile│ BLOCK_M        Programs that run at the same time share rows of A and columns
+    └──────┴────┘                of B: in groups of GROUP_M tile rows more of both is in the L2
+                                 cache than in row order.
+
+The epilogue works on the accumulator: bias, GELU and residual cost no further pass over memory.
+
+The same kernel computes all three products, which differ in their strides alone:
+
+    forward   y   = x   W     A = x  [row, d_in]     B = W   [d_in, d_out]
+    backward  d_x = d_u Wᵀ    A = d_u [row, d_out]   B = Wᵀ  [d_out, d_in]
+              d_W = xᵀ  d_u   A = xᵀ [d_in, row]     B = d_u [row, d_out]
+
+Memory. Each program reads a row panel of A and a column panel of B. With GELU, forward also writes
+u = x W + b (one write; recomputing it in backward would be a whole product), and backward turns
+d_y into d_u once, in a kernel that sums d_b on the way, because both products read d_u.
+
+Precision. float16 and bfloat16 accumulate in float32. float32 is true float32 ("ieee") unless
+"tf32" is asked for, which cuts both operands to 10 bits of mantissa for the tensor cores.
+
+Deterministic: a tile is summed by one program in one order; d_b is summed in float32 per block of
+rows, and the blocks' sums by a second kernel. No atomics.
+"""
+
+import torch
+
+from ..core.checks import refuse
+from ..core.linear import check_linear
+from ._triton import tl, triton
+from .column_sum import column_sum
+from .gelu import gate, gelu_slope
+from .launch import expect_same_dtype, launch, runs_on_triton
+
+PRECISIONS = ("ieee", "tf32")
+
+# BLOCK_K is given in bytes, so that one list suits 2- and 4-byte floats: a stage of the pipeline
+# holds (BLOCK_M + BLOCK_N) · BLOCK_K_BYTES bytes of shared memory. Every entry fits sm_80, sm_90,
+# sm_100 and gfx942 without spills in every dtype (`gptwin inspect linear`). 128 × 256 does not: it
+# spills in float32 on all of NVIDIA's, with GELU in bfloat16 too, and is too large for gfx942.
+MATMUL_CONFIGS = [
+    triton.Config(
+        {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K_BYTES": 128, "GROUP_M": 8},
+        num_warps=8,
+        num_stages=3,
+    ),
+    triton.Config(
+        {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K_BYTES": 64, "GROUP_M": 8},
+        num_warps=4,
+        num_stages=3,
+    ),
+    triton.Config(
+        {"BLOCK_M": 64, "BLOCK_N": 32, "BLOCK_K_BYTES": 128, "GROUP_M": 8},
+        num_warps=4,
+        num_stages=3,
+    ),
+]
+D_U_CONFIGS = [
+    triton.Config({"BLOCK_ROWS": 32, "BLOCK_COLUMNS": 64}, num_warps=4),
+    triton.Config({"BLOCK_ROWS": 32, "BLOCK_COLUMNS": 128}, num_warps=8),
+]
+# Rows whose d_b one program sums; the blocks' sums are added by a second kernel.
+ROWS_PER_PROGRAM = 256
+
+
+@triton.jit
+def grouped_tile(
+    program, n_rows, n_columns, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr
+):
+    """Return which tile (row, column of tiles) a program owns, in groups of GROUP_M tile rows."""
+    tile_rows = tl.cdiv(n_rows, BLOCK_M)
+    tile_columns = tl.cdiv(n_columns, BLOCK_N)
+    per_group = GROUP_M * tile_columns
+    first_row = (program // per_group) * GROUP_M
+    rows_in_group = tl.minimum(tile_rows - first_row, GROUP_M)
+    within = program % per_group
+    return first_row + within % rows_in_group, within // rows_in_group
+
+
+@triton.autotune(MATMUL_CONFIGS, key=["row_bucket", "n_columns", "n_inner", "INPUT_PRECISION"])
+@triton.jit
+def matmul_kernel(
+    a_ptr,  # [row, inner]
+    b_ptr,  # [inner, column]
+    result_ptr,  # [row, column] contiguous
+    bias_ptr,  # [column], or a_ptr if there is none; likewise the next two
+    residual_ptr,  # [row, column]
+    pre_activation_ptr,  # [row, column] contiguous, written
+    n_rows,
+    n_columns,
+    n_inner,
+    row_bucket,  # n_rows rounded up to a power of two: tuned once for each, not for every length
+    a_row_stride,
+    a_inner_stride,
+    b_inner_stride,
+    b_column_stride,
+    bias_stride,
+    residual_row_stride,
+    residual_column_stride,
+    HAS_BIAS: tl.constexpr,
+    GELU: tl.constexpr,
+    KEEP_PRE_ACTIVATION: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    INPUT_PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K_BYTES: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """One tile of A B, and everything that follows it."""
+    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (a_ptr.dtype.element_ty.primitive_bitwidth // 8)
+    tile_row, tile_column = grouped_tile(
+        tl.program_id(0), n_rows, n_columns, BLOCK_M, BLOCK_N, GROUP_M
+    )
+    # int64: index times stride passes 2^31 long before memory runs out.
+    rows = tile_row.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    columns = tile_column.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inner = tl.arange(0, BLOCK_K).to(tl.int64)
+    row_inside, column_inside = rows < n_rows, columns < n_columns
+
+    accumulator = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    step = tl.full([], BLOCK_K, tl.int64)
+    a_at = a_ptr + rows[:, None] * a_row_stride + inner[None, :] * a_inner_stride
+    b_at = b_ptr + inner[:, None] * b_inner_stride + columns[None, :] * b_column_stride
+    for start in range(0, n_inner, BLOCK_K):
+        inner_inside = inner < n_inner - start
+        a = tl.load(a_at, mask=row_inside[:, None] & inner_inside[None, :], other=0.0)
+        b = tl.load(b_at, mask=inner_inside[:, None] & column_inside[None, :], other=0.0)
+        accumulator = tl.dot(a, b, accumulator, input_precision=INPUT_PRECISION)
+        a_at += step * a_inner_stride
+        b_at += step * b_inner_stride
+
+    inside = row_inside[:, None] & column_inside[None, :]
+    at = rows[:, None] * n_columns + columns[None, :]
+    if HAS_BIAS:
+        bias = tl.load(bias_ptr + columns * bias_stride, mask=column_inside, other=0.0)
+        accumulator += bias.to(tl.float32)[None, :]
+    if GELU:
+        if KEEP_PRE_ACTIVATION:
+            tl.store(pre_activation_ptr + at, accumulator, mask=inside)
+        g, _ = gate(accumulator, True)
+        accumulator = accumulator * g
+    if HAS_RESIDUAL:
+        residual_at = (
+            residual_ptr
+            + rows[:, None] * residual_row_stride
+            + columns[None, :] * residual_column_stride
+        )
+        accumulator += tl.load(residual_at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(result_ptr + at, accumulator, mask=inside)
+
+
+@triton.autotune(D_U_CONFIGS, key=["n_columns"])
+@triton.jit
+def linear_backward_activation_kernel(
+    d_y_ptr,
+    pre_activation_ptr,  # contiguous
+    d_u_ptr,  # contiguous
+    d_bias_partial_ptr,  # float32 [row block, column]
+    n_rows,
+    n_columns,
+    d_y_row_stride,
+    d_y_column_stride,
+    ROWS_PER_PROGRAM: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+):
+    """d_u = d_y · gelu′(u) for a panel of rows and columns, and the panel's share of d_b."""
+    row_block = tl.program_id(1).to(tl.int64)
+    columns = tl.program_id(0).to(tl.int64) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    column_inside = columns < n_columns
+    partial = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], tl.float32)
+    first = row_block * ROWS_PER_PROGRAM
+    for start in range(0, tl.minimum(n_rows - first, ROWS_PER_PROGRAM), BLOCK_ROWS):
+        rows = first + start + tl.arange(0, BLOCK_ROWS)
+        inside = (rows < n_rows)[:, None] & column_inside[None, :]
+        at = rows[:, None] * n_columns + columns[None, :]
+        d_y_at = d_y_ptr + rows[:, None] * d_y_row_stride + columns[None, :] * d_y_column_stride
+        u = tl.load(pre_activation_ptr + at, mask=inside, other=0.0).to(tl.float32)
+        d_y = tl.load(d_y_at, mask=inside, other=0.0).to(tl.float32)
+        d_u = d_y * gelu_slope(u, True)
+        tl.store(d_u_ptr + at, d_u, mask=inside)
+        partial += d_u
+    partial_at = d_bias_partial_ptr + row_block * n_columns + columns
+    tl.store(partial_at, tl.sum(partial, axis=0), mask=column_inside)
+
+
+def matmul(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    gelu: bool = False,
+    pre_activation: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    precision: str = "ieee",
+) -> torch.Tensor:
+    """Launch the product of two matrices with any strides, and its epilogue.
+
+    Parameters
+    ----------
+    a : torch.Tensor [row, inner]
+    b : torch.Tensor [inner, column]
+    bias : torch.Tensor [column], optional
+    gelu : bool
+        Apply GELU after the bias.
+    pre_activation : torch.Tensor [row, column], optional
+        Contiguous; what GELU is applied to is written here.
+    residual : torch.Tensor [row, column], optional
+        Added last.
+    precision : str
+        "ieee" or "tf32"; matters to float32 alone.
+
+    Returns
+    -------
+    torch.Tensor [row, column]
+        Contiguous, of `a`'s dtype.
+    """
+    (n_rows, n_inner), n_columns = a.shape, b.shape[1]
+    result = torch.empty(n_rows, n_columns, dtype=a.dtype, device=a.device)
+
+    def grid(meta):
+        return (triton.cdiv(n_rows, meta["BLOCK_M"]) * triton.cdiv(n_columns, meta["BLOCK_N"]),)
+
+    launch(
+        matmul_kernel,
+        grid,
+        a,
+        b,
+        result,
+        a if bias is None else bias,
+        a if residual is None else residual,
+        a if pre_activation is None else pre_activation,
+        *(n_rows, n_columns, n_inner, triton.next_power_of_2(n_rows)),
+        *a.stride(),
+        *b.stride(),
+        0 if bias is None else bias.stride(0),
+        *((0, 0) if residual is None else residual.stride()),
+        HAS_BIAS=bias is not None,
+        GELU=gelu,
+        KEEP_PRE_ACTIVATION=pre_activation is not None,
+        HAS_RESIDUAL=residual is not None,
+        INPUT_PRECISION=precision,
+    )
+    return result
+
+
+def backward_activation(
+    d_y: torch.Tensor, pre_activation: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Launch the step from d_y to d_u, and sum d_b on the way.
+
+    Parameters
+    ----------
+    d_y : torch.Tensor [row, column]
+        Any strides.
+    pre_activation : torch.Tensor [row, column]
+        From the forward pass; contiguous.
+
+    Returns
+    -------
+    d_u : torch.Tensor [row, column]
+    d_bias : torch.Tensor [column]
+        Both of `d_y`'s dtype.
+    """
+    n_rows, n_columns = d_y.shape
+    row_blocks = triton.cdiv(n_rows, ROWS_PER_PROGRAM)
+    d_u = torch.empty_like(pre_activation)
+    partial = torch.empty(row_blocks, n_columns, dtype=torch.float32, device=d_y.device)
+    launch(
+        linear_backward_activation_kernel,
+        lambda meta: (triton.cdiv(n_columns, meta["BLOCK_COLUMNS"]), row_blocks),
+        *(d_y, pre_activation, d_u, partial, n_rows, n_columns, *d_y.stride()),
+        ROWS_PER_PROGRAM=ROWS_PER_PROGRAM,
+    )
+    return d_u, column_sum(partial, d_y.dtype)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, residual, activation, precision):
+        rows = x.reshape(-1, x.shape[-1])  # [..., d_in] -> [row, d_in]
+        d_out = weight.shape[1]
+        gelu = activation is not None
+        pre_activation = None
+        if gelu and any(ctx.needs_input_grad):
+            pre_activation = torch.empty(rows.shape[0], d_out, dtype=x.dtype, device=x.device)
+        y = matmul(
+            rows,
+            weight,
+            bias=bias,
+            gelu=gelu,
+            pre_activation=pre_activation,
+            residual=None if residual is None else residual.reshape(-1, d_out),
+            precision=precision,
+        )
+        ctx.save_for_backward(rows, weight, pre_activation)
+        ctx.precision = precision
+        return y.view(*x.shape[:-1], d_out)
+
+    @staticmethod
+    def backward(ctx, d_y):
+        rows, weight, pre_activation = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias, wants_residual = ctx.needs_input_grad[:4]
+        d_x = d_weight = d_bias = None
+        d_u = d_y.reshape(-1, weight.shape[1])  # [..., d_out] -> [row, d_out]
+        if pre_activation is not None:
+            d_u, d_bias = backward_activation(d_u, pre_activation)
+        elif wants_bias:
+            d_bias = column_sum(d_u, d_u.dtype)
+        if wants_x:
+            d_x = matmul(d_u, weight.T, precision=ctx.precision)
+            d_x = d_x.view(*d_y.shape[:-1], weight.shape[0])
+        if wants_weight:
+            d_weight = matmul(rows.T, d_u, precision=ctx.precision)
+        return (
+            d_x,
+            d_weight,
+            d_bias if wants_bias else None,
+            d_y if wants_residual else None,
+            None,
+            None,
+        )
+
+
+def linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    activation: str | None = None,
+    residual: torch.Tensor | None = None,
+    precision: str = "ieee",
+) -> torch.Tensor:
+    """Project, activate, add the residual; the twin of `gptwin.core.linear.linear`.
+
+    Parameters
+    ----------
+    x : torch.Tensor [..., d_in]
+        float32, float16 or bfloat16, any strides.
+    weight : torch.Tensor [d_in, d_out]
+        As GPT-2 stores it: not transposed. Any strides.
+    bias : torch.Tensor [d_out], optional
+        Added to the product.
+    activation : None or "gelu"
+        Applied after the bias; GELU in its tanh form.
+    residual : torch.Tensor [..., d_out], optional
+        Added last.
+    precision : str
+        For float32: "ieee" multiplies true float32 numbers; "tf32" cuts them to 10 bits of
+        mantissa first, for the tensor cores. Products of half-precision numbers are exact.
+
+    Returns
+    -------
+    torch.Tensor [..., d_out]
+        Of `x`'s dtype.
+
+    Raises
+    ------
+    ValueError
+        If shapes, dtypes or devices do not fit, or there is no such activation or precision.
+    RuntimeError
+        If Triton was asked for and cannot run here.
+    """
+    check_linear(x, weight, bias, activation, residual)
+    if precision not in PRECISIONS:
+        refuse("precision", "'ieee' or 'tf32'", repr(precision))
+    expect_same_dtype(x=x, weight=weight, bias=bias, residual=residual)
+    if runs_on_triton("linear", x=x, weight=weight, bias=bias, residual=residual):
+        return _Linear.apply(x, weight, bias, residual, activation, precision)
+    return linear_eager(
+        x, weight, bias, activation=activation, residual=residual, precision=precision
+    )
+
+
+def linear_eager(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    activation: str | None = None,
+    residual: torch.Tensor | None = None,
+    precision: str = "ieee",
+) -> torch.Tensor:
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
+
+    Parameters
+    ----------
+    x, weight, bias, activation, residual, precision
+        As in `linear`.
+
+    Returns
+    -------
+    torch.Tensor [..., d_out]
+        As in `linear`.
+    """
+    y = _EagerMatmul.apply(x, weight, precision)
+    if bias is not None:
+        y = y + bias
+    if activation == "gelu":
+        y = torch.nn.functional.gelu(y, approximate="tanh")
+    return y if residual is None else y + residual
+
+
+class _EagerMatmul(torch.autograd.Function):
+    """`x @ weight` at a stated precision in both directions; PyTorch has a global switch alone."""
+
+    @staticmethod
+    def forward(ctx, x, weight, precision):
+        ctx.save_for_backward(x, weight)
+        ctx.precision = precision
+        return _eager_product(x, weight, precision)
+
+    @staticmethod
+    def backward(ctx, d_y):
+        x, weight = ctx.saved_tensors
+        x_rows = x.reshape(-1, x.shape[-1])
+        d_y_rows = d_y.reshape(-1, d_y.shape[-1])
+        d_x = _eager_product(d_y, weight.T, ctx.precision)
+        return d_x, _eager_product(x_rows.T, d_y_rows, ctx.precision), None
+
+
+def _eager_product(a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
+    if precision == "ieee" or a.dtype != torch.float32:
+        return a @ b
+    if not a.is_cuda:
+        return _cut_to_tf32(a) @ _cut_to_tf32(b)
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        return a @ b
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+def _cut_to_tf32(x: torch.Tensor) -> torch.Tensor:
+    """Drop the 13 low bits: Triton hands tensor cores raw float32, and they read the upper 19."""
+    return (x.contiguous().view(torch.int32) & ~0x1FFF).view(torch.float32)
