@@ -1,0 +1,113 @@
+"""The door: which backend runs, what is refused before a launch, what instruments can ask for."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gptwin.kernels import launch
+from gptwin.kernels.softmax import softmax
+
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+
+
+@pytest.fixture(autouse=True)
+def on_triton():
+    """Undo this folder's default: these tests choose the backend themselves."""
+    yield
+
+
+def python(code, **environment):
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@needs_no_gpu
+def test_cpu_tensors_run_eager_unless_asked(monkeypatch):
+    monkeypatch.delenv("GPTWIN_BACKEND", raising=False)
+    with launch.recording() as log:
+        softmax(torch.zeros(2, 3))
+        assert not log
+        monkeypatch.setenv("GPTWIN_BACKEND", "triton")
+        softmax(torch.zeros(2, 3))
+        assert [entry.kernel for entry in log] == ["softmax_forward_kernel"]
+        with launch.backend("eager"):
+            softmax(torch.zeros(2, 3))
+        assert len(log) == 1
+
+
+@needs_no_gpu
+def test_cpu_tensor_without_the_interpreter_is_refused():
+    code = """
+import torch
+from gptwin.kernels.softmax import softmax
+softmax(torch.zeros(2, 3))
+"""
+    status, output = python(code, GPTWIN_BACKEND="triton", TRITON_INTERPRET="0")
+    assert status == 1
+    assert "RuntimeError: softmax: expected x on a GPU, got a tensor on the CPU" in output
+    assert "TRITON_INTERPRET=1" in output
+
+
+def test_without_triton_eager_runs_and_kernels_are_refused():
+    code = """
+import sys
+sys.modules["triton"] = None  # as on a platform that has no Triton
+import torch
+from gptwin.kernels import gelu, layer_norm, linear, softmax
+print(softmax.softmax(torch.zeros(1, 2)).tolist())
+from gptwin.kernels import launch
+with launch.backend("triton"):
+    softmax.softmax(torch.zeros(1, 2))
+"""
+    status, output = python(code)
+    assert status == 1
+    assert "[[0.5, 0.5]]" in output
+    assert "softmax: expected Triton to be installed" in output
+    assert "Linux alone" in output
+
+
+def test_unknown_backend_is_refused(monkeypatch):
+    monkeypatch.setenv("GPTWIN_BACKEND", "cuda")
+    with pytest.raises(ValueError, match="GPTWIN_BACKEND: expected 'triton' or 'eager', got"):
+        softmax(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="backend: expected 'triton' or 'eager', got 'cpu'"):
+        launch.backend("cpu")
+
+
+def test_float64_is_refused_by_kernels(device):
+    x = torch.zeros(2, 3, dtype=torch.float64, device=device)
+    with launch.backend("triton"), launch.recording() as log:
+        with pytest.raises(ValueError, match="x: expected dtype float32, float16 or bfloat16"):
+            softmax(x)
+    assert not log
+
+
+def test_tensors_on_two_devices_are_refused():
+    mask = torch.ones(2, 3, dtype=torch.bool, device="meta")
+    with pytest.raises(ValueError, match="key_mask: expected device cpu, like x, got device meta"):
+        softmax(torch.zeros(2, 3), key_mask=mask)
+
+
+def test_a_forced_configuration_is_the_one_launched(device):
+    with launch.backend("triton"):
+        for index in (0, 1, 2, 4):
+            with launch.configuration(index), launch.recording() as log:
+                softmax(torch.zeros(2, 3, device=device))
+            assert log[0].configuration == index % 3
+
+
+def test_wishes_end_with_their_context(device):
+    with pytest.raises(KeyError):
+        with launch.backend("eager"), launch.configuration(1):
+            raise KeyError
+    assert launch._door == launch._Door()

@@ -1,0 +1,128 @@
+"""The suite has teeth: kernels broken on purpose, each of which `verify` and the tests must catch.
+
+Each mutant is one replacement in one file of a copy of the package. Both judges run on the copy as
+a user would run them, and both must fail; on the copy without a replacement both must pass.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gptwin
+
+ROOT = Path(gptwin.__file__).resolve().parent
+
+# name: (operation, dtype, file, what stands there once, what takes its place)
+MUTANTS = {
+    "online softmax without its rescale": (
+        "softmax",
+        "float32",
+        "kernels/softmax.py",
+        "running_sum = running_sum * rescale + block_sum",
+        "running_sum = running_sum + block_sum",
+    ),
+    "a load mask without its other": (
+        "softmax",
+        "float32",
+        "kernels/softmax.py",
+        'other=-float("inf")).to(tl.float32)  # [BLOCK_ROWS, BLOCK_KEYS]',
+        ").to(tl.float32)",
+    ),
+    "d_weight summed in bfloat16": (
+        "layer_norm",
+        "float32",
+        "kernels/layer_norm.py",
+        "d_weight += d_y * normalised",
+        "d_weight = (d_weight + d_y * normalised).to(tl.bfloat16).to(tl.float32)",
+    ),
+    "another variance in backward than the stored one": (
+        "layer_norm",
+        "bfloat16",
+        "kernels/layer_norm.py",
+        "        x, weight, statistics = ctx.saved_tensors\n",
+        "        x, weight, statistics = ctx.saved_tensors\n"
+        "        unbiased = (1 - 1 / x.shape[-1]) ** 0.5\n"
+        "        statistics = statistics * statistics.new_tensor([[1.0], [1.0], [unbiased]])\n",
+    ),
+    "last partial tile of rows forgotten": (
+        "layer_norm",
+        "float32",
+        "kernels/layer_norm.py",
+        "n_tiles = tl.cdiv(n_rows, BLOCK_ROWS)",
+        "n_tiles = n_rows // BLOCK_ROWS",
+    ),
+    "last partial block of the inner axis forgotten": (
+        "linear",
+        "bfloat16",
+        "kernels/linear.py",
+        "for start in range(0, n_inner, BLOCK_K):",
+        "for start in range(0, n_inner // BLOCK_K * BLOCK_K, BLOCK_K):",
+    ),
+    "epilogue's derivative without its second term": (
+        "gelu",
+        "float16",
+        "kernels/gelu.py",
+        "return g + tl.clamp(x, -_SATURATED, _SATURATED) * slope",
+        "return g",
+    ),
+    "d_b of all but the first block of rows": (
+        "linear",
+        "float32",
+        "kernels/linear.py",
+        "partial_at = d_bias_partial_ptr + row_block * n_columns + columns",
+        "partial_at = d_bias_partial_ptr + columns",
+    ),
+}
+
+
+@pytest.fixture
+def copy(tmp_path):
+    target = tmp_path / "gptwin"
+    ignored = shutil.ignore_patterns(".*", "build", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, target, ignore=ignored)
+    return target
+
+
+def judge(copy, operation, dtype):
+    """Run verify and the tests on a copy; return their exit codes and what verify printed."""
+    environment = {**os.environ, "PYTHONPATH": str(copy.parent), "COLUMNS": "200"}
+    environment.pop("PYTEST_ADDOPTS", None)
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    verify = run("gptwin", "verify", operation, "--dtype", dtype, "--examples", "1")
+    chosen = f"tests/test_twins.py::test_kernel_agrees_with_reference[{operation}-{dtype}]"
+    tests = run("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", chosen)
+    return verify, tests
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_is_caught(name, copy):
+    operation, dtype, file, old, new = MUTANTS[name]
+    source = (copy / file).read_text()
+    assert source.count(old) == 1, f"{file} has changed: write this mutant anew"
+    (copy / file).write_text(source.replace(old, new))
+    verify, tests = judge(copy, operation, dtype)
+    assert verify.returncode == 1, verify.stdout + verify.stderr
+    assert "smallest failing case" in verify.stdout
+    assert "reproduce: gptwin verify" in verify.stdout
+    assert tests.returncode == 1, tests.stdout
+    assert "1 failed" in tests.stdout
+
+
+def test_the_copy_itself_passes(copy):
+    verify, tests = judge(copy, "softmax", "float32")
+    assert verify.returncode == 0, verify.stdout + verify.stderr
+    assert tests.returncode == 0, tests.stdout
