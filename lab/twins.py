@@ -1,4 +1,8 @@
-"""The list of twins. Everything else in lab/ and benchmarks/ walks it."""
+"""The list of twins. Everything else in lab/ and benchmarks/ walks it.
+
+The transformer's entries are here; those of RLHF in `twins_preferences`, `twins_rollout` and
+`twins_ppo`.
+"""
 
 import math
 from typing import Any
@@ -16,6 +20,9 @@ from ..kernels import softmax as triton_softmax
 from ..kernels.column_sum import column_sum_kernel
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin
+from .twins_ppo import TWINS as PPO
+from .twins_preferences import TWINS as PREFERENCES
+from .twins_rollout import TWINS as ROLLOUT
 
 seeds = st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(LAYOUTS)
@@ -301,4 +308,5 @@ linear = Twin(
     shared_kernels=(column_sum_kernel,),
 )  # fmt: skip
 
-TWINS: dict[str, Twin] = {twin.name: twin for twin in (softmax, layer_norm, gelu, linear)}
+TRANSFORMER = (softmax, layer_norm, gelu, linear)
+TWINS: dict[str, Twin] = {twin.name: twin for twin in (*TRANSFORMER, *PREFERENCES, *ROLLOUT, *PPO)}

@@ -1,0 +1,213 @@
+"""Exact KL: the divergence of two next-token distributions, over the whole vocabulary.
+
+    KL(π‖π_ref) = Σ_j p[j]·(log p[j] − log q[j]),   p = softmax(logits), q = softmax(reference)
+
+`kl` estimates this from the sampled token alone; here nothing is estimated. The file climbs:
+`exact_kl` is the definition; `exact_kl_online` gets it in one pass over the vocabulary in blocks,
+as the kernel must. With maxima m and sums s of both rows,
+
+    KL = Σ_j e^(x[j] − m_p)·((x[j] − m_p) − (y[j] − m_q)) / s_p − log s_p + log s_q
+
+and where a block raises a maximum, the sums so far are brought up to date.
+
+Edge semantics, the same in both twins. A logit of −inf is a token of probability 0: in the policy
+it contributes 0 (p log p → 0), and a row of nothing else gives 0; in the reference it makes the KL
++inf if the policy gives that token any probability, that is any logit above −inf, however small.
+A row whose KL is +inf has gradient NaN. A logit of +inf or NaN makes its row NaN. A row outside the
+mask gives 0 and gets gradient 0, whatever it holds. The result is never below 0: what rounding
+leaves of a smaller number is cut off.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .checks import expect_ndim, expect_positive, expect_shape, refuse
+from .kl import expect_mask
+
+Saved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def exact_kl(logits: np.ndarray, reference_logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Compute KL(π‖π_ref) of each row: the definition.
+
+    Parameters
+    ----------
+    logits, reference_logits : numpy.ndarray [..., vocab]
+        Scores of the next token under the policy and the reference, before softmax.
+    mask : numpy.ndarray of bool [...]
+        True at the rows that count.
+
+    Returns
+    -------
+    numpy.ndarray [...]
+        In nats, not below 0; 0 outside the mask.
+
+    Raises
+    ------
+    ValueError
+        If a shape or the mask's dtype is wrong.
+    """
+    return exact_kl_forward(logits, reference_logits, mask)[0]
+
+
+def exact_kl_forward(
+    logits: np.ndarray, reference_logits: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, Saved]:
+    """Compute `exact_kl` and keep what its backward pass needs.
+
+    Parameters
+    ----------
+    logits, reference_logits, mask
+        As in `exact_kl`.
+
+    Returns
+    -------
+    kl : numpy.ndarray [...]
+        As in `exact_kl`.
+    saved : tuple
+        For `exact_kl_backward`.
+
+    Raises
+    ------
+    ValueError
+        As in `exact_kl`.
+    """
+    check_exact_kl(logits, reference_logits, mask)
+    x = np.where(mask[..., None], logits, 0)
+    y = np.where(mask[..., None], reference_logits, 0)
+    log_p, log_q = _log_softmax(x), _log_softmax(y)  # [..., vocab]
+    gone = np.isneginf(x)
+    surprise = np.where(gone, 0, log_p) - np.where(gone | np.isneginf(y), 0, log_q)
+    p, q = np.exp(log_p), np.exp(log_q)
+    kl = (p * surprise).sum(axis=-1)  # [...]
+    impossible = (~gone & np.isneginf(y)).any(axis=-1)
+    kl = np.where(impossible & ~np.isnan(kl), math.inf, kl)
+    kl = np.where(kl < 0, 0, kl)
+    # A policy row of −inf alone has p = 0: there is nothing to compare.
+    empty = gone.all(axis=-1)
+    kl = np.where(mask & ~empty, kl, 0).astype(p.dtype, copy=False)
+
+    nowhere = (empty | ~mask)[..., None]
+    d_logits = np.where(nowhere, 0, p * (surprise - kl[..., None]))
+    d_reference = np.where(nowhere, 0, q - p)
+    undefined = np.isposinf(kl)[..., None]
+    d_logits, d_reference = (np.where(undefined, math.nan, d) for d in (d_logits, d_reference))
+    return kl, (d_logits, d_reference, mask, kl)
+
+
+def exact_kl_backward(saved: Saved, d_kl: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Carry the gradient back to both rows of logits.
+
+    d_logits = p·(log p − log q − KL) and d_reference_logits = q − p, times the row's gradient.
+
+    Parameters
+    ----------
+    saved : tuple
+        From `exact_kl_forward`.
+    d_kl : numpy.ndarray [...]
+        Gradient of the loss with respect to the KL of each row.
+
+    Returns
+    -------
+    d_logits, d_reference_logits : numpy.ndarray [..., vocab]
+        0 outside the mask; NaN in a row whose KL is +inf.
+
+    Raises
+    ------
+    ValueError
+        If `d_kl` has another shape than the result.
+    """
+    slope, reference_slope, mask, kl = saved
+    expect_shape("d_kl", d_kl, kl.shape)
+    d = np.where(mask, d_kl, 0)[..., None]  # [..., 1]
+    return slope * d, reference_slope * d
+
+
+def exact_kl_online(
+    logits: np.ndarray, reference_logits: np.ndarray, mask: np.ndarray, block: int
+) -> np.ndarray:
+    """Compute the same in one pass over blocks of the vocabulary.
+
+    Parameters
+    ----------
+    logits, reference_logits, mask
+        As in `exact_kl`.
+    block : int
+        Tokens per block, at least 1.
+
+    Returns
+    -------
+    numpy.ndarray [...]
+        As in `exact_kl`.
+
+    Raises
+    ------
+    ValueError
+        As in `exact_kl`, or if `block` is not above 0.
+    """
+    expect_positive("block", block)
+    check_exact_kl(logits, reference_logits, mask)
+    all_x = np.where(mask[..., None], logits, 0)
+    all_y = np.where(mask[..., None], reference_logits, 0)
+    zeros = np.zeros((*mask.shape, 1), all_x.dtype)
+    max_p, max_q = zeros - math.inf, zeros - math.inf  # running maxima
+    sum_p, sum_q, cross = zeros, zeros, zeros  # Σ e^(x−m_p), Σ e^(y−m_q), Σ e^(x−m_p)·(…)
+    impossible = zeros > 0
+    for start in range(0, all_x.shape[-1], block):
+        x, y = all_x[..., start : start + block], all_y[..., start : start + block]
+        new_p = np.maximum(max_p, x.max(axis=-1, keepdims=True))
+        new_q = np.maximum(max_q, y.max(axis=-1, keepdims=True))
+        # −inf − (−inf) would be NaN: subtract 0 from a row that has seen nothing.
+        pivot_p, pivot_q = (np.where(np.isneginf(m), 0, m) for m in (new_p, new_q))
+        seen = ~np.isneginf(x)
+        rescale_p, rescale_q = np.exp(max_p - pivot_p), np.exp(max_q - pivot_q)
+        # What was summed so far was relative to the old maxima.
+        moved = np.where(sum_p == 0, 0, max_p - pivot_p)
+        moved = moved - np.where(sum_q == 0, 0, max_q - pivot_q)
+        cross = (cross + sum_p * moved) * rescale_p
+        weight = np.exp(x - pivot_p)
+        both = seen & ~np.isneginf(y)
+        gap = np.where(seen, x - pivot_p, 0) - np.where(both, y - pivot_q, 0)
+        cross = cross + (weight * gap).sum(axis=-1, keepdims=True)
+        sum_p = sum_p * rescale_p + weight.sum(axis=-1, keepdims=True)
+        sum_q = sum_q * rescale_q + np.exp(y - pivot_q).sum(axis=-1, keepdims=True)
+        impossible = impossible | (seen & ~both).any(axis=-1, keepdims=True)
+        max_p, max_q = new_p, new_q
+
+    empty = np.isneginf(max_p)
+    safe_p, safe_q = np.where(empty, 1, sum_p), np.where(sum_q == 0, 1, sum_q)
+    kl = cross / safe_p - np.log(safe_p) + np.log(safe_q)
+    kl = np.where(impossible & ~np.isnan(kl), math.inf, kl)
+    kl = np.where(kl < 0, 0, kl)
+    return np.where(mask & ~empty[..., 0], kl[..., 0], 0).astype(all_x.dtype, copy=False)
+
+
+def _log_softmax(x: np.ndarray) -> np.ndarray:
+    highest = x.max(axis=-1, keepdims=True)
+    centred = x - np.where(np.isneginf(highest), 0, highest)
+    total = np.exp(centred).sum(axis=-1, keepdims=True)
+    return centred - np.log(np.where(total == 0, 1, total))
+
+
+def check_exact_kl(logits: Any, reference_logits: Any, mask: Any) -> None:
+    """Refuse arguments that `exact_kl` has no meaning for.
+
+    Parameters
+    ----------
+    logits, reference_logits, mask
+        As in `exact_kl`; arrays or tensors.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+    """
+    expect_ndim("logits", logits, 1, "[..., vocab]")
+    expect_shape(
+        "reference_logits", reference_logits, logits.shape, "a reference of another vocabulary"
+    )
+    if logits.shape[-1] == 0:
+        refuse("logits", "a vocabulary of at least 1", f"shape {tuple(logits.shape)}")
+    expect_mask("mask", mask, logits.shape[:-1], "the rows of logits")

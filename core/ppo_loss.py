@@ -1,0 +1,385 @@
+"""The PPO loss: clipped policy objective, clipped value error and entropy bonus over a mask.
+
+Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347) reuses one batch of rollouts
+for several updates. With Δ = log π − log π_old of the token that was sampled, ρ = exp(Δ) the ratio
+of its probabilities and A its advantage, per token:
+
+    policy   max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε))                  equation 7, as a loss
+    value    ½·max((V − R)², (V_clip − R)²),  V_clip = V_old + clip(V − V_old, ±ε_V)
+    entropy  H
+
+    loss = mean(policy) + c_V·mean(value) − c_H·mean(H)           means over the True of the mask
+
+The maximum takes the worse of the two: once ρ has left [1 − ε, 1 + ε] on the side that A rewards,
+the term is constant and its gradient exactly 0, so nothing pulls the policy further away.
+
+Kinks. Where the two branches are equal the unclipped one counts: the gradient is −A·ρ as long as
+clipping does not make the loss strictly larger, and V − R likewise. Δ is clamped to ±20 first so
+that ρ cannot overflow; beyond, the gradient is 0. V_clip is V itself, bit for bit, inside ±ε_V.
+
+Gradients go to log π, V and H. log π_old, A, V_old and R are constants of the rollout.
+
+Edge semantics, the same in both twins: masked positions are never looked at, whatever they hold,
+and get gradient exactly 0. If nothing is unmasked, the loss, its gradients and every statistic
+are 0. NaN or infinity at an unmasked position gives results that are not finite.
+
+Precision: float64, unless `log_prob` is float32, which makes everything float32.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .checks import expect_positive, expect_shape, refuse
+
+MAX_LOG_RATIO = 20.0  # exp(20) = 4.9e8
+
+Saved = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class PPOResults(NamedTuple):
+    """What the PPO loss returns. Only `loss` carries a gradient.
+
+    Attributes
+    ----------
+    loss : scalar
+        policy_loss + value_coefficient·value_loss − entropy_coefficient·entropy.
+    policy_loss, value_loss : scalar
+        The masked means of the clipped terms.
+    entropy : scalar
+        Masked mean of the entropy, in nats.
+    approx_kl : scalar
+        ½·mean(Δ²), Δ not clamped: estimates KL(π_old ‖ π), in nats. 0 on the first minibatch.
+    policy_clip_fraction, value_clip_fraction : scalar
+        Share of tokens where clipping made the loss larger.
+    ratio_mean, ratio_min, ratio_max : scalar
+        Of ρ. All exactly 1 on the first minibatch.
+    explained_variance : scalar
+        1 − Var(R − V)/Var(R); 0 where the returns do not vary.
+    n_tokens : scalar
+        How many positions the mask counts, as a float.
+    """
+
+    loss: Any
+    policy_loss: Any
+    value_loss: Any
+    entropy: Any
+    approx_kl: Any
+    policy_clip_fraction: Any
+    value_clip_fraction: Any
+    ratio_mean: Any
+    ratio_min: Any
+    ratio_max: Any
+    explained_variance: Any
+    n_tokens: Any
+
+
+def ppo_loss(
+    log_prob: np.ndarray,
+    old_log_prob: np.ndarray,
+    advantages: np.ndarray,
+    values: np.ndarray,
+    old_values: np.ndarray,
+    returns: np.ndarray,
+    entropy: np.ndarray,
+    mask: np.ndarray,
+    *,
+    clip: float = 0.2,
+    value_clip: float = 0.2,
+    value_coefficient: float = 0.1,
+    entropy_coefficient: float = 0.0,
+) -> PPOResults:
+    """Compute the loss of one PPO minibatch and its statistics.
+
+    Parameters
+    ----------
+    log_prob : numpy.ndarray [batch, time]
+        log π of each sampled token, in nats. All arrays have this shape, which may be any.
+    old_log_prob : numpy.ndarray [batch, time]
+        The same under the policy that sampled it; constant.
+    advantages : numpy.ndarray [batch, time]
+        Constant.
+    values : numpy.ndarray [batch, time]
+        What the value network predicts now.
+    old_values, returns : numpy.ndarray [batch, time]
+        What it predicted at the rollout, and what it should predict; constant.
+    entropy : numpy.ndarray [batch, time]
+        Of π at each position, in nats.
+    mask : numpy.ndarray of bool [batch, time]
+        True for a response token that counts.
+    clip : float
+        ε of the ratio; above 0.
+    value_clip : float
+        ε_V: how far a value may move from the old one; above 0.
+    value_coefficient, entropy_coefficient : float
+        c_V and c_H; 0 or above.
+
+    Returns
+    -------
+    PPOResults
+
+    Raises
+    ------
+    ValueError
+        If a shape, the mask's dtype or a coefficient is wrong.
+    """
+    return ppo_loss_forward(
+        log_prob,
+        old_log_prob,
+        advantages,
+        values,
+        old_values,
+        returns,
+        entropy,
+        mask,
+        clip=clip,
+        value_clip=value_clip,
+        value_coefficient=value_coefficient,
+        entropy_coefficient=entropy_coefficient,
+    )[0]
+
+
+def ppo_loss_forward(
+    log_prob: np.ndarray,
+    old_log_prob: np.ndarray,
+    advantages: np.ndarray,
+    values: np.ndarray,
+    old_values: np.ndarray,
+    returns: np.ndarray,
+    entropy: np.ndarray,
+    mask: np.ndarray,
+    *,
+    clip: float = 0.2,
+    value_clip: float = 0.2,
+    value_coefficient: float = 0.1,
+    entropy_coefficient: float = 0.0,
+) -> tuple[PPOResults, Saved]:
+    """Compute `ppo_loss` and keep what its backward pass needs.
+
+    Parameters
+    ----------
+    log_prob, old_log_prob, advantages, values, old_values, returns, entropy, mask
+        As in `ppo_loss`.
+    clip, value_clip, value_coefficient, entropy_coefficient
+        As in `ppo_loss`.
+
+    Returns
+    -------
+    results : PPOResults
+        As in `ppo_loss`.
+    saved : tuple
+        For `ppo_loss_backward`: the gradients of the loss itself.
+
+    Raises
+    ------
+    ValueError
+        As in `ppo_loss`.
+    """
+    coefficients = (clip, value_clip, value_coefficient, entropy_coefficient)
+    arrays = (log_prob, old_log_prob, advantages, values, old_values, returns, entropy)
+    check_ppo_loss(*arrays, mask, *coefficients)
+    # A NumPy float64 scalar would promote a float32 model.
+    clip, value_clip, value_coefficient, entropy_coefficient = map(float, coefficients)
+    dtype = log_prob.dtype
+    count = int(mask.sum())
+    if count == 0:
+        nothing = np.zeros(log_prob.shape, dtype)
+        return PPOResults(*(dtype.type(0) for _ in PPOResults._fields)), (nothing,) * 3
+    # [batch, time] -> [token]: only what the mask counts is ever looked at.
+    new, old, advantage, value, old_value, target, disorder = (
+        x[mask].astype(dtype, copy=False) for x in arrays
+    )
+
+    log_ratio = new - old
+    ratio = np.exp(np.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+    unclipped = -advantage * ratio
+    clipped = -advantage * np.clip(ratio, 1 - clip, 1 + clip)
+    policy_binds = clipped > unclipped
+    policy_loss = np.where(policy_binds, clipped, unclipped).mean()
+    inside = np.abs(log_ratio) <= MAX_LOG_RATIO
+    d_new = np.where(policy_binds | ~inside, 0, unclipped)  # dρ/d log π = ρ
+
+    change = value - old_value
+    clipped_value = np.where(
+        np.abs(change) <= value_clip, value, old_value + np.clip(change, -value_clip, value_clip)
+    )
+    error, clipped_error = value - target, clipped_value - target
+    value_binds = np.abs(clipped_error) > np.abs(error)  # of squares, a flip could be rounding
+    value_loss = np.where(value_binds, clipped_error**2, error**2).mean() / 2
+    d_value = np.where(value_binds, 0, error)  # V_clip ≠ V only where it is constant
+
+    entropy_mean = disorder.mean()
+    results = PPOResults(
+        policy_loss + value_coefficient * value_loss - entropy_coefficient * entropy_mean,
+        policy_loss,
+        value_loss,
+        entropy_mean,
+        (log_ratio**2).mean() / 2,
+        policy_binds.mean(dtype=dtype),
+        value_binds.mean(dtype=dtype),
+        ratio.mean(),
+        ratio.min(),
+        ratio.max(),
+        explained_variance(value, target),
+        dtype.type(count),
+    )
+    return results, (
+        scatter(mask, d_new / count),
+        scatter(mask, d_value * value_coefficient / count),
+        scatter(mask, np.full_like(new, -entropy_coefficient / count)),
+    )
+
+
+def ppo_loss_backward(
+    saved: Saved, d_loss: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Carry the gradient from the loss back to log-probabilities, values and entropy.
+
+    With n unmasked tokens: d_log_prob = −A·ρ/n, or 0 where the clip binds or |Δ| > 20; d_values =
+    c_V·(V − R)/n, or 0 where the clip binds; d_entropy = −c_H/n; all times d_loss.
+
+    Parameters
+    ----------
+    saved : tuple
+        From `ppo_loss_forward`.
+    d_loss : numpy.ndarray []
+        Gradient with respect to `loss`. The statistics carry none.
+
+    Returns
+    -------
+    d_log_prob, d_values, d_entropy : numpy.ndarray [batch, time]
+        0 where masked.
+
+    Raises
+    ------
+    ValueError
+        If `d_loss` is not a scalar.
+    """
+    expect_shape("d_loss", np.asarray(d_loss), ())
+    d_log_prob, d_values, d_entropy = saved
+    return d_log_prob * d_loss, d_values * d_loss, d_entropy * d_loss
+
+
+def explained_variance(values: np.ndarray, returns: np.ndarray) -> Any:
+    """Say how much of the returns' variance the values predict.
+
+    Parameters
+    ----------
+    values, returns : numpy.ndarray [token]
+        At least one.
+
+    Returns
+    -------
+    scalar
+        1 − Var(R − V)/Var(R): 1 if perfect, 0 if no better than a constant, below 0 if worse.
+        0 where all returns are equal: there is nothing to explain.
+    """
+    if returns.min() == returns.max():
+        return returns.dtype.type(0)
+    return 1 - (returns - values).var() / returns.var()
+
+
+def scatter(mask: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Put the unmasked tokens back in their places, and 0 elsewhere.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray of bool [batch, time]
+    tokens : numpy.ndarray [token]
+        One for each True, in row order.
+
+    Returns
+    -------
+    numpy.ndarray [batch, time]
+    """
+    result = np.zeros(mask.shape, tokens.dtype)
+    result[mask] = tokens
+    return result
+
+
+def check_ppo_loss(
+    log_prob: Any,
+    old_log_prob: Any,
+    advantages: Any,
+    values: Any,
+    old_values: Any,
+    returns: Any,
+    entropy: Any,
+    mask: Any,
+    clip: float,
+    value_clip: float,
+    value_coefficient: float,
+    entropy_coefficient: float,
+) -> None:
+    """Refuse arguments that `ppo_loss` has no meaning for.
+
+    Parameters
+    ----------
+    log_prob, old_log_prob, advantages, values, old_values, returns, entropy, mask
+        As in `ppo_loss`; arrays or tensors.
+    clip, value_clip, value_coefficient, entropy_coefficient
+        As in `ppo_loss`.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+    """
+    others = {
+        "old_log_prob": old_log_prob,
+        "advantages": advantages,
+        "values": values,
+        "old_values": old_values,
+        "returns": returns,
+        "entropy": entropy,
+        "mask": mask,
+    }
+    for name, array in others.items():
+        expect_shape(name, array, log_prob.shape, "a prompt left in, or another minibatch")
+    expect_bool_mask(mask)
+    expect_positive("clip", clip)
+    expect_positive("value_clip", value_clip)
+    expect_not_negative("value_coefficient", value_coefficient)
+    expect_not_negative("entropy_coefficient", entropy_coefficient)
+
+
+def expect_bool_mask(mask: Any) -> None:
+    """Refuse `mask` unless it holds bools.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray or torch.Tensor
+        As in `ppo_loss`.
+
+    Raises
+    ------
+    ValueError
+        If it holds anything else.
+    """
+    if not str(mask.dtype).endswith("bool"):
+        refuse(
+            "mask",
+            "dtype bool, True where a token counts",
+            f"dtype {mask.dtype}",
+            "a mask of 0 and 1 as numbers",
+        )
+
+
+def expect_not_negative(name: str, value: float) -> None:
+    """Refuse `value` unless it is a finite number, 0 or above.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name.
+    value : float
+        The argument.
+
+    Raises
+    ------
+    ValueError
+        If it is negative, infinite or NaN.
+    """
+    if not (math.isfinite(value) and value >= 0):
+        refuse(name, "a finite number, 0 or above", repr(value))

@@ -1,0 +1,145 @@
+"""The sums that blocks of tokens leave behind, and the kernel that adds them up for the PPO loss.
+
+Each block of tokens writes one column of a [16, block] float32 matrix, whose rows are named below.
+One program then reduces each row to a number, and forms the loss and its statistics.
+
+Variances: each block sums squares about its own mean; from the blocks' counts, sums and squares
+Σ (x − mean)² over all is Σ_blocks (squares + count·(block mean − mean)²) (Chan, Golub & LeVeque
+1979), so that a large mean costs no digits.
+
+Deterministic: one order of summation. No atomics.
+"""
+
+from ._triton import tl, triton
+
+_INFINITY = tl.constexpr(float("inf"))
+
+# The rows of the partial sums: one float32 per block and row.
+N_ROWS = 16
+COUNT = tl.constexpr(0)
+POLICY_LOSS = tl.constexpr(1)
+SQUARED_ERROR = tl.constexpr(2)  # of the values: the larger of the two
+ENTROPY = tl.constexpr(3)
+SQUARED_LOG_RATIO = tl.constexpr(4)
+POLICY_BINDS = tl.constexpr(5)
+VALUE_BINDS = tl.constexpr(6)
+RATIO = tl.constexpr(7)
+RATIO_MIN = tl.constexpr(8)
+RATIO_MAX = tl.constexpr(9)
+RETURN = tl.constexpr(10)
+RETURN_SQUARES = tl.constexpr(11)  # about the block's mean
+RETURN_MIN = tl.constexpr(12)
+RETURN_MAX = tl.constexpr(13)
+ERROR = tl.constexpr(14)
+ERROR_SQUARES = tl.constexpr(15)  # about the block's mean
+
+
+@triton.jit
+def squares_about_mean(x, counts, count):
+    """Σ (x − mean)² over the counted elements of one block, x being 0 elsewhere."""
+    away = tl.where(counts, x - tl.sum(x) / tl.maximum(count, 1.0), 0.0)
+    # The mean is rounded: the second term takes out what that adds.
+    return tl.sum(away * away) - tl.sum(away) * tl.sum(away) / tl.maximum(count, 1.0)
+
+
+@triton.jit
+def _load_row(partial_ptr, ROW: tl.constexpr, start, n_columns, other, BLOCK: tl.constexpr):
+    columns = start + tl.arange(0, BLOCK)
+    row_at = partial_ptr + tl.cast(n_columns, tl.int64) * ROW
+    return tl.load(row_at + columns, mask=columns < n_columns, other=other)
+
+
+@triton.jit
+def _sum_row(partial_ptr, ROW: tl.constexpr, n_columns, BLOCK: tl.constexpr):
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, n_columns, BLOCK):
+        total += _load_row(partial_ptr, ROW, start, n_columns, 0.0, BLOCK)
+    return tl.sum(total)
+
+
+@triton.jit
+def _min_row(partial_ptr, ROW: tl.constexpr, n_columns, BLOCK: tl.constexpr):
+    smallest = tl.full([BLOCK], _INFINITY, tl.float32)
+    for start in range(0, n_columns, BLOCK):
+        x = _load_row(partial_ptr, ROW, start, n_columns, _INFINITY, BLOCK)
+        smallest = tl.minimum(smallest, x)
+    return tl.min(smallest)
+
+
+@triton.jit
+def _max_row(partial_ptr, ROW: tl.constexpr, n_columns, BLOCK: tl.constexpr):
+    largest = tl.full([BLOCK], -_INFINITY, tl.float32)
+    for start in range(0, n_columns, BLOCK):
+        x = _load_row(partial_ptr, ROW, start, n_columns, -_INFINITY, BLOCK)
+        largest = tl.maximum(largest, x)
+    return tl.max(largest)
+
+
+@triton.jit
+def _combined_squares(
+    partial_ptr,
+    SUM: tl.constexpr,
+    SQUARES: tl.constexpr,
+    mean,
+    n_columns,
+    BLOCK: tl.constexpr,
+):
+    """Σ (x − mean)² over all tokens, from each block's sum and squares about its own mean."""
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, n_columns, BLOCK):
+        count = _load_row(partial_ptr, COUNT, start, n_columns, 0.0, BLOCK)
+        block_sum = _load_row(partial_ptr, SUM, start, n_columns, 0.0, BLOCK)
+        squares = _load_row(partial_ptr, SQUARES, start, n_columns, 0.0, BLOCK)
+        away = block_sum / tl.maximum(count, 1.0) - mean
+        total += squares + count * away * away
+    return tl.sum(total)
+
+
+@triton.jit
+def ppo_loss_statistics_kernel(
+    partial_ptr,  # float32 [N_ROWS, n_columns]
+    loss_ptr,  # []
+    statistics_ptr,  # [11], in the order of PPOResults after the loss
+    n_columns,
+    value_coefficient,
+    entropy_coefficient,
+    BLOCK: tl.constexpr,
+):
+    """One program: the blocks' sums into the loss and its statistics."""
+    count = _sum_row(partial_ptr, COUNT, n_columns, BLOCK)
+    n = tl.maximum(count, 1.0)
+    policy_loss = _sum_row(partial_ptr, POLICY_LOSS, n_columns, BLOCK) / n
+    value_loss = _sum_row(partial_ptr, SQUARED_ERROR, n_columns, BLOCK) / n * 0.5
+    entropy = _sum_row(partial_ptr, ENTROPY, n_columns, BLOCK) / n
+    squared = _sum_row(partial_ptr, SQUARED_LOG_RATIO, n_columns, BLOCK)
+    policy_binds = _sum_row(partial_ptr, POLICY_BINDS, n_columns, BLOCK)
+    value_binds = _sum_row(partial_ptr, VALUE_BINDS, n_columns, BLOCK)
+    ratio = _sum_row(partial_ptr, RATIO, n_columns, BLOCK)
+    ratio_min = _min_row(partial_ptr, RATIO_MIN, n_columns, BLOCK)
+    ratio_max = _max_row(partial_ptr, RATIO_MAX, n_columns, BLOCK)
+
+    mean = _sum_row(partial_ptr, RETURN, n_columns, BLOCK) / n
+    squares = _combined_squares(partial_ptr, RETURN, RETURN_SQUARES, mean, n_columns, BLOCK)
+    error_mean = _sum_row(partial_ptr, ERROR, n_columns, BLOCK) / n
+    error_squares = _combined_squares(
+        partial_ptr, ERROR, ERROR_SQUARES, error_mean, n_columns, BLOCK
+    )
+    lowest = _min_row(partial_ptr, RETURN_MIN, n_columns, BLOCK)
+    highest = _max_row(partial_ptr, RETURN_MAX, n_columns, BLOCK)
+    # Equal returns have rounding errors for squares: their extremes tell them from others.
+    varies = (lowest != highest) & (squares > 0.0) & (count > 0.0)
+    explained = tl.where(varies, 1.0 - error_squares / tl.where(varies, squares, 1.0), 0.0)
+
+    loss = policy_loss + value_loss * value_coefficient - entropy * entropy_coefficient
+    tl.store(loss_ptr, loss)
+    tl.store(statistics_ptr + 0, policy_loss)
+    tl.store(statistics_ptr + 1, value_loss)
+    tl.store(statistics_ptr + 2, entropy)
+    tl.store(statistics_ptr + 3, squared / n * 0.5)
+    tl.store(statistics_ptr + 4, policy_binds / n)
+    tl.store(statistics_ptr + 5, value_binds / n)
+    tl.store(statistics_ptr + 6, ratio / n)
+    tl.store(statistics_ptr + 7, tl.where(count > 0.0, ratio_min, 0.0))
+    tl.store(statistics_ptr + 8, tl.where(count > 0.0, ratio_max, 0.0))
+    tl.store(statistics_ptr + 9, explained)
+    tl.store(statistics_ptr + 10, count)
