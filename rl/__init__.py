@@ -1,0 +1,1 @@
+"""The ChatGPT pipeline: from a language model to one that people prefer."""
