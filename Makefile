@@ -9,7 +9,7 @@ python := .venv/bin/python
 other_triton := build/triton-$(TRITON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environment verify test test-triton lint format clean
+.PHONY: help environment peers verify test test-triton lint format clean
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -24,6 +24,9 @@ help:  ## list the targets
 
 environment:  ## make .venv, unless it is up to date
 	@"$(PYTHON)" .ci/environment.py $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)")
+
+peers: environment  ## add the packages that gptwin is compared with to .venv
+	@$(python) .ci/environment.py --add peers
 
 verify: environment  ## check every kernel against its NumPy twin
 	@$(python) -m gptwin verify $(ARGS)

@@ -2,6 +2,7 @@
 
     python3 .ci/environment.py [--torch-index URL]     make it, unless it is there and up to date
     .venv/bin/python .ci/environment.py --check EXTRA  say what an extra of setup.cfg still lacks
+    .venv/bin/python .ci/environment.py --add EXTRA    let pip install what it lacks
 
 A machine that trains models usually has PyTorch and Triton already, built for its own GPU, and
 perhaps no network. So if the Python that runs this file has both, `.venv` borrows that Python's
@@ -46,8 +47,12 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--torch-index", metavar="URL", help="a further index, for PyTorch")
     arguments.add_argument("--check", metavar="EXTRA", help="check the packages of an extra")
+    arguments.add_argument("--add", metavar="EXTRA", help="install the packages of an extra")
     chosen = arguments.parse_args()
     refuse_unsupported()
+    if chosen.add:
+        add(chosen.add)
+        return
     if chosen.check:
         check(chosen.check)
         return
@@ -262,6 +267,23 @@ def check(extra: str) -> None:
         )
 
 
+def add(extra: str) -> None:
+    """Install the packages of an extra that the running Python, that of `.venv`, lacks.
+
+    Parameters
+    ----------
+    extra : str
+        A name under [options.extras_require].
+    """
+    if not unmet(required(extra)):
+        return
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command(
+        [*pip, *required(extra)],
+        "no network, or no pip in .venv because it borrows every package it needs",
+    )
+
+
 def fingerprint() -> str:
     """Return a hash of all that `.venv` depends on, the place of the checkout included."""
     parts = [Path(__file__).read_text(), str(ROOT), *required("dev")]
@@ -305,7 +327,7 @@ def command(arguments: list[str], likely_cause: str) -> None:
     if status != 0:
         stop(
             f"exit status {status} from\n    {shlex.join(arguments)}\n"
-            f"Likely cause: {likely_cause}. The half-made .venv is removed: "
+            f"Likely cause: {likely_cause}. A half-made .venv is removed: "
             "the next make starts over."
         )
 
