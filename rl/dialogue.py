@@ -1,0 +1,162 @@
+"""A conversation, and how it becomes tokens.
+
+    <|user|>What is the opposite of hot?<|end|><|assistant|>cold<|end|>
+
+Each turn is a token that names its speaker, the text, and the end token. The model learns what an
+assistant says and that it stops: in every assistant's turn the text and the end token count, and
+nothing else does (`Encoded.trained`). The end token is not the padding token: a model trained with
+one token for both never learns to stop.
+
+What a user writes is data: text that spells out a special token stays plain text, so nobody can end
+their own turn and begin the assistant's.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..core.checks import refuse
+
+ROLES = ("system", "user", "assistant")
+PAD, END_OF_TEXT, END = "<|pad|>", "<|endoftext|>", "<|end|>"
+SPECIAL_TOKENS = (PAD, END_OF_TEXT, END, *(f"<|{role}|>" for role in ROLES))
+
+
+class TextTokenizer(Protocol):
+    """What a dialogue needs of a tokenizer; `tokenizer.Tokenizer` has it."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of plain text, special tokens spelt out included."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids."""
+
+    def special(self, token: str) -> int:
+        """Return the id of a special token."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes
+    ----------
+    role : str
+        "system", "user" or "assistant".
+    content : str
+        What was said.
+    """
+
+    role: str
+    content: str
+
+    def __post_init__(self) -> None:
+        """Refuse a role that is not one of `ROLES`."""
+        if self.role not in ROLES:
+            refuse("role", f"one of {', '.join(ROLES)}", repr(self.role))
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A conversation as tokens.
+
+    Attributes
+    ----------
+    tokens : list of int
+        The ids.
+    trained : list of bool
+        True where the token is one that an assistant had to produce: its words, and its end.
+    """
+
+    tokens: list[int]
+    trained: list[bool]
+
+
+class Template:
+    """Turn conversations into tokens with one tokenizer.
+
+    Parameters
+    ----------
+    tokenizer : TextTokenizer
+        Must know `SPECIAL_TOKENS`.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.pad, self.end = tokenizer.special(PAD), tokenizer.special(END)
+        self.end_of_text = tokenizer.special(END_OF_TEXT)
+        self.speaker = {role: tokenizer.special(f"<|{role}|>") for role in ROLES}
+
+    def conversation(self, messages: Sequence[Message]) -> Encoded:
+        """Encode a whole conversation, to be trained on.
+
+        Parameters
+        ----------
+        messages : sequence of Message
+            The turns, in order.
+
+        Returns
+        -------
+        Encoded
+        """
+        tokens: list[int] = []
+        trained: list[bool] = []
+        for message in messages:
+            said = [*self.tokenizer.encode(message.content), self.end]
+            tokens += [self.speaker[message.role], *said]
+            trained += [False, *[message.role == "assistant"] * len(said)]
+        return Encoded(tokens, trained)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Encode a conversation up to where the assistant is to speak.
+
+        Parameters
+        ----------
+        messages : sequence of Message
+            The turns so far; the last is not the assistant's.
+
+        Returns
+        -------
+        list of int
+            Ids that end with the assistant's speaker token.
+
+        Raises
+        ------
+        ValueError
+            If there is no turn, or the assistant spoke last.
+        """
+        if not messages or messages[-1].role == "assistant":
+            last = f"a last turn by {messages[-1].role}" if messages else "no turn"
+            refuse("messages", "a conversation in which the assistant is next to speak", last)
+        return [*self.conversation(messages).tokens, self.speaker["assistant"]]
+
+    def response(self, text: str) -> list[int]:
+        """Encode what the assistant answers to a prompt, its end included.
+
+        Parameters
+        ----------
+        text : str
+            The answer.
+
+        Returns
+        -------
+        list of int
+        """
+        return [*self.tokenizer.encode(text), self.end]
+
+    def text(self, response: Sequence[int]) -> str:
+        """Read a generated response.
+
+        Parameters
+        ----------
+        response : sequence of int
+            Ids; what follows the first end token, and the end token, are left out.
+
+        Returns
+        -------
+        str
+        """
+        ids = list(response)
+        if self.end in ids:
+            ids = ids[: ids.index(self.end)]
+        return self.tokenizer.decode([i for i in ids if i != self.pad])

@@ -1,0 +1,60 @@
+"""Real text that every Python brings along: the embedded default for pretraining.
+
+Python's own reference documentation (`pydoc_data.topics`), and the docstrings and comments of the
+standard library's modules: a few megabytes of technical English, with no download.
+"""
+
+import ast
+import sysconfig
+from pathlib import Path
+
+
+def language_reference() -> list[str]:
+    """Return the topics of Python's `help()`.
+
+    Returns
+    -------
+    list of str
+        One text a topic, in the order of their names.
+    """
+    from pydoc_data.topics import topics
+
+    return [topics[name] for name in sorted(topics)]
+
+
+def library_docstrings() -> list[str]:
+    """Return what the standard library's top-level modules say of themselves.
+
+    Returns
+    -------
+    list of str
+        One text a module: the docstrings of the module, its classes and functions.
+    """
+    library = Path(sysconfig.get_path("stdlib"))
+    texts = []
+    for file in sorted(library.glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8", errors="ignore"))
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        nodes = [node for node in ast.walk(tree) if isinstance(node, documented)]
+        docstrings = [text for node in nodes if (text := ast.get_docstring(node))]
+        if docstrings:
+            texts.append("\n\n".join(docstrings))
+    return texts
+
+
+def documentation(held_out: int = 10) -> tuple[list[str], list[str]]:
+    """Return the embedded corpus.
+
+    Parameters
+    ----------
+    held_out : int
+        Every so-manieth text is kept for validation.
+
+    Returns
+    -------
+    training, validation : list of str
+    """
+    # Some topics of `help()` have two names: each text once, or validation would be training.
+    texts = list(dict.fromkeys(language_reference() + library_docstrings()))
+    training = [text for i, text in enumerate(texts) if i % held_out]
+    return training, texts[::held_out]

@@ -1,0 +1,74 @@
+"""What a conversation's tokens promise: who speaks, what is learnt, and that text stays text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptwin.rl.dialogue import END, ROLES, SPECIAL_TOKENS, Message, Template
+
+
+class Characters:
+    """A tokenizer of one id a character, the special tokens before them."""
+
+    def encode(self, text):
+        return [ord(character) + len(SPECIAL_TOKENS) for character in text]
+
+    def decode(self, ids):
+        return "".join(chr(i - len(SPECIAL_TOKENS)) for i in ids)
+
+    def special(self, token):
+        return SPECIAL_TOKENS.index(token)
+
+
+TEMPLATE = Template(Characters())
+turns = st.lists(
+    st.builds(Message, st.sampled_from(ROLES), st.text(st.characters(codec="utf-8"), max_size=20)),
+    min_size=1,
+    max_size=6,
+)
+
+
+def test_every_assistant_turn_is_trained_with_its_end():
+    messages = [
+        Message("system", "Be short."),
+        Message("user", "Hi"),
+        Message("assistant", "Yo"),
+        Message("user", "Bye"),
+        Message("assistant", "So long"),
+    ]
+    encoded = TEMPLATE.conversation(messages)
+    learnt = [t for t, wanted in zip(encoded.tokens, encoded.trained, strict=True) if wanted]
+    end = TEMPLATE.end
+    assert learnt == [*Characters().encode("Yo"), end, *Characters().encode("So long"), end]
+
+
+@given(turns)
+def test_prompt_and_response_are_the_conversation(messages):
+    question = [*messages, Message("user", "?")]
+    whole = TEMPLATE.conversation([*question, Message("assistant", "answer")])
+    assert TEMPLATE.prompt(question) + TEMPLATE.response("answer") == whole.tokens
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_text_that_spells_a_special_token_stays_text(text):
+    encoded = TEMPLATE.conversation([Message("user", text + END)])
+    assert encoded.tokens.count(TEMPLATE.end) == 1
+    assert not any(encoded.trained)
+
+
+def test_text_ends_at_the_first_end_token():
+    ids = [*TEMPLATE.response("yes"), TEMPLATE.pad, *TEMPLATE.response("no")]
+    assert TEMPLATE.text(ids) == "yes"
+
+
+def test_end_is_not_padding():
+    assert TEMPLATE.end != TEMPLATE.pad
+
+
+def test_refuses_what_is_no_prompt():
+    with pytest.raises(ValueError, match=r"^messages: .*next to speak, got no turn"):
+        TEMPLATE.prompt([])
+    with pytest.raises(ValueError, match=r"^messages: .*got a last turn by assistant"):
+        TEMPLATE.prompt([Message("assistant", "done")])
+    with pytest.raises(ValueError, match=r"^role: expected one of system, user, assistant"):
+        Message("human", "hi")
