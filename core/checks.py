@@ -1,11 +1,14 @@
 """Errors that help: which argument, what was expected, what came, and the likely cause.
 
 The kernels use the same helpers, so that both twins refuse the same input with the same words.
-They look at `.shape` and `.dtype` alone, which NumPy arrays and PyTorch tensors both have.
+They look at `.shape` and `.dtype` alone, which NumPy arrays and PyTorch tensors both have;
+`expect_finite` looks at the values too, which on a GPU means to wait for them.
 """
 
 import math
 from typing import Any, NoReturn
+
+import numpy as np
 
 
 def refuse(name: str, expected: str, got: str, cause: str = "") -> NoReturn:
@@ -92,3 +95,39 @@ def expect_positive(name: str, value: float) -> None:
     """
     if not (math.isfinite(value) and value > 0):
         refuse(name, "a finite number above 0", repr(value))
+
+
+def expect_finite(name: str, array: Any, mask: Any = None) -> None:
+    """Refuse `array` if an element that counts is infinite or NaN.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name.
+    array : numpy.ndarray or torch.Tensor
+        The argument.
+    mask : numpy.ndarray or torch.Tensor of bool, optional
+        True at the elements that count; the others may hold anything. Of `array`'s shape or of its
+        first axes alone; without it every element counts.
+
+    Raises
+    ------
+    ValueError
+        Saying how many there are, and what and where the first one is.
+    """
+    wrong = ~(
+        np.isfinite(array) if isinstance(array, np.ndarray | np.generic) else array.isfinite()
+    )
+    if mask is not None:
+        wrong = wrong & mask.reshape(
+            tuple(mask.shape) + (1,) * (len(array.shape) - len(mask.shape))
+        )
+    if wrong.any():
+        first = int((wrong.reshape(-1) * 1).argmax())
+        at = tuple(int(i) for i in np.unravel_index(first, tuple(array.shape)))
+        refuse(
+            name,
+            "finite numbers" if mask is None else "finite numbers where the mask is True",
+            f"{int(wrong.sum())} that are not, the first {array[at].item()} at {at}",
+            "what computed them overflowed or divided by 0, or the mask covers too little",
+        )

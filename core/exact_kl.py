@@ -13,7 +13,8 @@ and where a block raises a maximum, the sums so far are brought up to date.
 Edge semantics, the same in both twins. A logit of −inf is a token of probability 0: in the policy
 it contributes 0 (p log p → 0), and a row of nothing else gives 0; in the reference it makes the KL
 +inf if the policy gives that token any probability, that is any logit above −inf, however small.
-A row whose KL is +inf has gradient NaN. A logit of +inf or NaN makes its row NaN. A row outside the
+A row whose KL is +inf has gradient NaN. A logit of +inf or NaN makes its row NaN, and no other: it
+is not refused as elsewhere, which would take a pass over the whole vocabulary. A row outside the
 mask gives 0 and gets gradient 0, whatever it holds. The result is never below 0: what rounding
 leaves of a smaller number is cut off.
 """

@@ -20,14 +20,15 @@ A = R − V. λ = 0 leaves C = γV, so A = δ; γ = λ = 1 leaves the sum of the
 minus V.
 
 Edge semantics, the same in both twins: outside the mask both results are 0 and both gradients 0,
-whatever is there; a row without response tokens is all 0.
+whatever is there; a row without response tokens is all 0. An infinite or NaN reward or value
+inside the mask is refused: the recurrence would carry it to every token before it.
 """
 
 from typing import Any
 
 import numpy as np
 
-from .checks import expect_positive, expect_shape, refuse
+from .checks import expect_finite, expect_positive, expect_shape, refuse
 from .kl import expect_batch_time, expect_mask
 
 Saved = tuple[np.ndarray, float, float]
@@ -60,7 +61,8 @@ def gae(
     Raises
     ------
     ValueError
-        If a shape, the mask's dtype, `gamma` or `lam` is wrong.
+        If a shape, the mask's dtype, `gamma` or `lam` is wrong, or a reward or value inside the
+        mask is not finite.
     """
     return gae_forward(rewards, values, mask, gamma=gamma, lam=lam)[0]
 
@@ -93,6 +95,8 @@ def gae_forward(
         As in `gae`.
     """
     check_gae(rewards, values, mask, gamma, lam)
+    expect_finite("rewards", rewards, mask)
+    expect_finite("values", values, mask)
     gamma, lam = float(gamma), float(lam)
     rewards, values = np.where(mask, rewards, 0), np.where(mask, values, 0)
     advantages = np.zeros_like(rewards)
@@ -181,6 +185,8 @@ def gae_blockwise(
     """
     expect_positive("block", block)
     check_gae(rewards, values, mask, gamma, lam)
+    expect_finite("rewards", rewards, mask)
+    expect_finite("values", values, mask)
     gamma, lam = float(gamma), float(lam)
     rewards, values = np.where(mask, rewards, 0), np.where(mask, values, 0)
     batch, time = rewards.shape

@@ -12,15 +12,15 @@ that is reported is the KL that is trained on. The KL over the whole vocabulary,
 `exact_kl`.
 
 Edge semantics, the same in both twins: a position outside the mask gives 0 and gets gradient 0,
-whatever it holds; nothing is clamped, so a δ below about −88 makes k3 +inf in float32, and a
-non-finite log-probability inside the mask gives a non-finite result.
+whatever it holds; an infinite or NaN log-probability inside it is refused. Nothing is clamped, so a
+δ below about −88 makes k3 +inf in float32.
 """
 
 from typing import Any
 
 import numpy as np
 
-from .checks import expect_shape, refuse
+from .checks import expect_finite, expect_shape, refuse
 
 ESTIMATORS = ("k1", "k2", "k3")
 
@@ -53,7 +53,8 @@ def kl(
     Raises
     ------
     ValueError
-        If a shape, the mask's dtype or the estimator is wrong.
+        If a shape, the mask's dtype or the estimator is wrong, or a log-probability inside the
+        mask is not finite.
     """
     return kl_forward(log_prob, reference_log_prob, mask, estimator=estimator)[0]
 
@@ -85,6 +86,8 @@ def kl_forward(
         As in `kl`.
     """
     check_kl(log_prob, reference_log_prob, mask, estimator)
+    expect_finite("log_prob", log_prob, mask)
+    expect_finite("reference_log_prob", reference_log_prob, mask)
     # Masked before the subtraction: what lies outside may be inf or NaN.
     delta = np.where(mask, log_prob, 0) - np.where(mask, reference_log_prob, 0)
     if estimator == "k1":

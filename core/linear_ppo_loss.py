@@ -21,7 +21,8 @@ Both terms of log π are ≤ 0 in any rounding (the maximum contributes exactly 
 log-probability never exceeds 0.
 
 Edge semantics, the same in both twins: masked rows are never looked at, whatever their hidden
-state, target or any other entry holds, and get gradient exactly 0; the rest as in ppo_loss.py.
+state, target or any other entry holds, and get gradient exactly 0; the output matrix has no mask,
+and must be finite throughout; the rest as in ppo_loss.py.
 """
 
 import math
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_ndim, expect_positive, expect_shape, refuse
+from .checks import expect_finite, expect_ndim, expect_positive, expect_shape, refuse
 from .ppo_loss import (
     PPOResults,
     expect_bool_mask,
@@ -81,7 +82,8 @@ def linear_ppo_loss(
     Raises
     ------
     ValueError
-        If a shape, dtype, target, coefficient or the temperature is wrong.
+        If a shape, dtype, target, coefficient or the temperature is wrong, or an unmasked number
+        not finite.
     """
     return linear_ppo_loss_forward(
         hidden,
@@ -135,6 +137,8 @@ def linear_ppo_loss_forward(
     """
     check_linear_ppo_loss(hidden, weight, targets, mask, temperature)
     check_targets(targets, mask, weight.shape[1])
+    expect_finite("hidden", hidden, mask)
+    expect_finite("weight", weight)
     rows, wanted = hidden[mask], targets[mask]  # [token, d_model] -> [counted, d_model]
     log_p = log_softmax(rows @ weight / float(temperature))  # [counted, vocab]
     log_prob = log_p[np.arange(len(wanted)), wanted]

@@ -21,7 +21,7 @@ Gradients go to log π, V and H. log π_old, A, V_old and R are constants of the
 
 Edge semantics, the same in both twins: masked positions are never looked at, whatever they hold,
 and get gradient exactly 0. If nothing is unmasked, the loss, its gradients and every statistic
-are 0. NaN or infinity at an unmasked position gives results that are not finite.
+are 0. NaN or infinity at an unmasked position is refused.
 
 Precision: float64, unless `log_prob` is float32, which makes everything float32.
 """
@@ -31,9 +31,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import expect_positive, expect_shape, refuse
+from .checks import expect_finite, expect_positive, expect_shape, refuse
 
 MAX_LOG_RATIO = 20.0  # exp(20) = 4.9e8
+
+FLOAT_ARGUMENTS = (
+    "log_prob", "old_log_prob", "advantages", "values", "old_values", "returns", "entropy",
+)  # fmt: skip
 
 Saved = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -122,7 +126,7 @@ def ppo_loss(
     Raises
     ------
     ValueError
-        If a shape, the mask's dtype or a coefficient is wrong.
+        If a shape, the mask's dtype or a coefficient is wrong, or an unmasked number not finite.
     """
     return ppo_loss_forward(
         log_prob,
@@ -179,6 +183,8 @@ def ppo_loss_forward(
     coefficients = (clip, value_clip, value_coefficient, entropy_coefficient)
     arrays = (log_prob, old_log_prob, advantages, values, old_values, returns, entropy)
     check_ppo_loss(*arrays, mask, *coefficients)
+    for name, array in zip(FLOAT_ARGUMENTS, arrays, strict=True):
+        expect_finite(name, array, mask)
     # A NumPy float64 scalar would promote a float32 model.
     clip, value_clip, value_coefficient, entropy_coefficient = map(float, coefficients)
     dtype = log_prob.dtype

@@ -19,8 +19,7 @@ pair as completion i sees it.
 Edge semantics, the same in both twins. A completion with a negative rank is not there: its score
 is never read, whatever it holds, and its gradient is exactly 0. Equal ranks are ties, and make no
 pair. A prompt without a pair does not count in the mean; if no prompt has one, the loss, every
-statistic and every gradient are 0. A score that is infinite or NaN and is there may make the loss
-and its prompt's gradients NaN.
+statistic and every gradient are 0. A score that is there and infinite or NaN is refused.
 """
 
 import math
@@ -28,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import expect_shape, refuse
+from .checks import expect_finite, expect_shape, refuse
 
 # One prompt's pairs are a tile in one program's registers.
 MAX_COMPLETIONS = 64
@@ -89,6 +88,7 @@ def reward_loss_by_pairs(
         As in `reward_loss`.
     """
     check_reward_loss(scores, ranks, margin, centring)
+    expect_finite("scores", scores, ranks >= 0)
     of_prompts = []
     for r, rank in zip(scores, ranks, strict=True):
         of_pairs = [
@@ -127,7 +127,7 @@ def reward_loss(
     Raises
     ------
     ValueError
-        If a shape, a dtype, `margin` or `centring` is wrong.
+        If a shape, a dtype, `margin` or `centring` is wrong, or a score that is there not finite.
     """
     return reward_loss_forward(scores, ranks, margin=margin, centring=centring)[0]
 
@@ -156,6 +156,7 @@ def reward_loss_forward(
         As in `reward_loss`.
     """
     check_reward_loss(scores, ranks, margin, centring)
+    expect_finite("scores", scores, ranks >= 0)
     margin, centring = float(margin), float(centring)  # NumPy scalars would promote float32
     dtype = scores.dtype
     present = ranks >= 0

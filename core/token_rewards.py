@@ -17,7 +17,7 @@ end token if there is one and the last token before the limit if not.
 
 Edge semantics, the same in both twins: positions outside the mask give 0 and get gradient 0; a row
 without response tokens gets no score, and its score gets gradient 0; a replaced score gets
-gradient 0.
+gradient 0. What counts, scores included, must be finite; what does not count may hold anything.
 """
 
 import math
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_shape, refuse
+from .checks import expect_finite, expect_shape, refuse
 from .kl import check_kl, expect_batch_time, expect_mask, kl_backward, kl_forward
 
 MISSING_END_RULES = (None, "replace", "penalise")
@@ -75,7 +75,7 @@ def token_rewards(
     Raises
     ------
     ValueError
-        If a shape, a dtype or an option is wrong.
+        If a shape, a dtype or an option is wrong, or a number that counts is not finite.
     """
     return token_rewards_forward(
         log_prob,
@@ -128,6 +128,7 @@ def token_rewards_forward(
         ended, missing_end, missing_end_value,
     )  # fmt: skip
     beta, missing_end_value = float(beta), float(missing_end_value)
+    expect_finite("scores", scores, scores_that_count(mask, ended, missing_end))
     estimate, saved_kl = kl_forward(log_prob, reference_log_prob, mask, estimator=estimator)
 
     given = scores  # [batch]
@@ -173,6 +174,23 @@ def token_rewards_backward(
     d_log_prob, d_reference = kl_backward(saved_kl, -beta * d_rewards)
     d_scores = np.where(is_last & counts[:, None], d_rewards, 0).sum(axis=-1)
     return d_log_prob, d_reference, d_scores
+
+
+def scores_that_count(mask: Any, ended: Any, missing_end: str | None) -> Any:
+    """Say which scores reach a reward.
+
+    Parameters
+    ----------
+    mask, ended, missing_end
+        As in `token_rewards`; arrays or tensors.
+
+    Returns
+    -------
+    numpy.ndarray or torch.Tensor of bool [batch]
+        Those of the rows with response tokens, unless the score is replaced.
+    """
+    given = mask.any(-1)
+    return given & ended if missing_end == "replace" else given
 
 
 def last_of_each_row(mask: np.ndarray) -> np.ndarray:

@@ -7,15 +7,16 @@ by n − 1 (unbiased). PPO whitens advantages with the shift, and lm-human-prefe
 without it.
 
 Edge semantics, the same in both twins: outside the mask the result and the gradient are 0, whatever
-is there; an empty mask gives all zeros; the unbiased variance of a single element is taken as 0, so
-that one element gives 0 (or, not shifted, itself).
+is there; inside it an infinity or NaN is refused, as it would spoil every element; an empty mask
+gives all zeros; the unbiased variance of a single element is taken as 0, so that one element gives
+0 (or, not shifted, itself).
 """
 
 from typing import Any
 
 import numpy as np
 
-from .checks import expect_shape
+from .checks import expect_finite, expect_shape
 from .kl import expect_mask
 
 EPSILON = 1e-8
@@ -47,7 +48,7 @@ def whiten(
     Raises
     ------
     ValueError
-        If the mask's dtype or shape is wrong.
+        If the mask's dtype or shape is wrong, or an element inside it is not finite.
     """
     return whiten_forward(x, mask, shift_mean=shift_mean, unbiased=unbiased)[0]
 
@@ -75,6 +76,7 @@ def whiten_forward(
         As in `whiten`.
     """
     check_whiten(x, mask)
+    expect_finite("x", x, mask)
     n = int(mask.sum())
     degrees = n - 1 if unbiased else n  # of freedom
     x = np.where(mask, x, 0)

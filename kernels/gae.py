@@ -24,6 +24,7 @@ import torch
 
 from ..core.gae import check_gae
 from ._triton import tl, triton
+from .finite import expect_all_finite
 from .kl import expect_float32
 from .launch import launch, runs_on_triton
 
@@ -222,12 +223,15 @@ def gae(
     Raises
     ------
     ValueError
-        If a shape, dtype, device, `gamma` or `lam` is wrong.
+        If a shape, dtype, device, `gamma` or `lam` is wrong, or, where that is checked
+        (kernels/finite.py), a reward or value inside the mask is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """
     check_gae(rewards, values, mask, gamma, lam)
-    if runs_on_triton("gae", rewards=rewards, values=values, mask=mask):
+    on_triton = runs_on_triton("gae", rewards=rewards, values=values, mask=mask)
+    expect_all_finite(mask, rewards=rewards, values=values)
+    if on_triton:
         expect_float32(rewards=rewards, values=values)
         return _Gae.apply(rewards, values, mask, float(gamma), float(lam))
     return gae_eager(rewards, values, mask, gamma=gamma, lam=lam)

@@ -21,6 +21,7 @@ import torch
 from ..core.checks import refuse
 from ..core.kl import check_kl, expect_batch_time
 from ._triton import tl, triton
+from .finite import expect_all_finite
 from .launch import launch, runs_on_triton
 
 KL_CONFIGS = [
@@ -205,13 +206,17 @@ def kl(
     Raises
     ------
     ValueError
-        If a shape, dtype, device or the estimator is wrong.
+        If a shape, dtype, device or the estimator is wrong, or, where that is checked
+        (kernels/finite.py), a log-probability inside the mask is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """
     check_kl(log_prob, reference_log_prob, mask, estimator)
-    if runs_on_triton("kl", log_prob=log_prob, reference_log_prob=reference_log_prob, mask=mask):
-        expect_float32(log_prob=log_prob, reference_log_prob=reference_log_prob)
+    floats = {"log_prob": log_prob, "reference_log_prob": reference_log_prob}
+    on_triton = runs_on_triton("kl", **floats, mask=mask)
+    expect_all_finite(mask, **floats)
+    if on_triton:
+        expect_float32(**floats)
         return _Kl.apply(log_prob, reference_log_prob, mask, estimator)
     return kl_eager(log_prob, reference_log_prob, mask, estimator=estimator)
 

@@ -20,6 +20,7 @@ import torch
 from ..core.checks import refuse
 from ..core.linear_ppo_loss import check_linear_ppo_loss, check_targets
 from ..core.ppo_loss import PPOResults, check_ppo_loss
+from .finite import expect_all_finite
 from .launch import expect_same_dtype, runs_on_triton
 from .ppo_loss import ppo_loss_backward, ppo_loss_eager, ppo_loss_forward
 from .token_scores import score, score_backward
@@ -103,7 +104,8 @@ def linear_ppo_loss(
     Raises
     ------
     ValueError
-        If a shape, dtype, device, coefficient or the temperature is wrong.
+        If a shape, dtype, device, coefficient or the temperature is wrong, or, where that is
+        checked (kernels/finite.py), an unmasked number is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """
@@ -116,9 +118,12 @@ def linear_ppo_loss(
     expect_same_dtype(hidden=hidden, weight=weight)
     floats = dict(zip(TOKEN_ARGUMENTS, (values, *constants), strict=True))
     expect_same_dtype(**floats)
-    if runs_on_triton(
+    on_triton = runs_on_triton(
         "linear_ppo_loss", hidden=hidden, weight=weight, targets=targets, **floats, mask=mask
-    ):
+    )
+    expect_all_finite(mask, hidden=hidden, **floats)
+    expect_all_finite(None, weight=weight)
+    if on_triton:
         if values.dtype != torch.float32:
             refuse("values", "dtype float32, like log-probabilities", f"dtype {values.dtype}")
         loss, statistics = _LinearPPOLoss.apply(

@@ -29,8 +29,9 @@ Deterministic: each token is written by one program and each sum has one order. 
 import torch
 
 from ..core.checks import refuse
-from ..core.ppo_loss import MAX_LOG_RATIO, PPOResults, check_ppo_loss
+from ..core.ppo_loss import FLOAT_ARGUMENTS, MAX_LOG_RATIO, PPOResults, check_ppo_loss
 from ._triton import tl, triton
+from .finite import expect_all_finite
 from .launch import expect_same_dtype, launch, runs_on_triton
 from .ppo_statistics import (
     COUNT,
@@ -61,10 +62,6 @@ SCALE_CONFIGS = [
 ]
 # Tokens of one program: not tuned, since each block has its column of partial sums.
 BLOCK = 1024
-
-FLOAT_ARGUMENTS = (
-    "log_prob", "old_log_prob", "advantages", "values", "old_values", "returns", "entropy",
-)  # fmt: skip
 
 _MAX_LOG_RATIO = tl.constexpr(MAX_LOG_RATIO)
 _INFINITY = tl.constexpr(float("inf"))
@@ -334,7 +331,8 @@ def ppo_loss(
     Raises
     ------
     ValueError
-        If a shape, dtype, device or coefficient is wrong.
+        If a shape, dtype, device or coefficient is wrong, or, where that is checked
+        (kernels/finite.py), an unmasked number is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """
@@ -343,7 +341,9 @@ def ppo_loss(
     check_ppo_loss(*tokens, mask, *coefficients)
     floats = dict(zip(FLOAT_ARGUMENTS, tokens, strict=True))
     expect_same_dtype(**floats)
-    if runs_on_triton("ppo_loss", **floats, mask=mask):
+    on_triton = runs_on_triton("ppo_loss", **floats, mask=mask)
+    expect_all_finite(mask, **floats)
+    if on_triton:
         if log_prob.dtype != torch.float32:
             refuse(
                 "log_prob",

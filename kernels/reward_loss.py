@@ -37,9 +37,10 @@ import math
 
 import torch
 
-from ..core.checks import refuse
+from ..core.checks import expect_finite, refuse
 from ..core.reward_loss import BIN_EDGES, N_BINS, RewardLoss, check_reward_loss
 from ._triton import tl, triton
+from .finite import checks_finite
 from .launch import launch, runs_on_triton
 
 # Elements [prompt, completion, completion] of one program, unless a single prompt has more.
@@ -322,12 +323,16 @@ def reward_loss(
     Raises
     ------
     ValueError
-        If a shape, a dtype, a device, `margin` or `centring` is wrong.
+        If a shape, a dtype, a device, `margin` or `centring` is wrong, or, where that is checked
+        (kernels/finite.py), a score that is there is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """
     check_reward_loss(scores, ranks, margin, centring)
-    if not runs_on_triton("reward_loss", scores=scores, ranks=ranks):
+    on_triton = runs_on_triton("reward_loss", scores=scores, ranks=ranks)
+    if checks_finite(scores):
+        expect_finite("scores", scores, ranks >= 0)
+    if not on_triton:
         return reward_loss_eager(scores, ranks, margin=margin, centring=centring)
     if scores.dtype != torch.float32:
         refuse("scores", "dtype float32", f"dtype {scores.dtype}", "scores not cast: .float()")

@@ -17,9 +17,11 @@ recomputes δ. Deterministic: nothing crosses a row.
 
 import torch
 
-from ..core.token_rewards import MISSING_END_RULES, check_token_rewards
+from ..core.checks import expect_finite
+from ..core.token_rewards import MISSING_END_RULES, check_token_rewards, scores_that_count
 from ..core.token_rewards import find_ended as find_ended
 from ._triton import tl, triton
+from .finite import checks_finite, expect_all_finite
 from .kl import ESTIMATOR_NUMBERS, expect_float32, kl_eager, kl_of
 from .launch import launch, runs_on_triton
 
@@ -200,7 +202,8 @@ def token_rewards(
     Raises
     ------
     ValueError
-        If a shape, dtype, device or an option is wrong.
+        If a shape, dtype, device or an option is wrong, or, where that is checked
+        (kernels/finite.py), a number that counts is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """
@@ -209,7 +212,11 @@ def token_rewards(
         ended, missing_end, missing_end_value,
     )  # fmt: skip
     floats = {"log_prob": log_prob, "reference_log_prob": reference_log_prob, "scores": scores}
-    if runs_on_triton("token_rewards", **floats, mask=mask, ended=ended):
+    on_triton = runs_on_triton("token_rewards", **floats, mask=mask, ended=ended)
+    expect_all_finite(mask, log_prob=log_prob, reference_log_prob=reference_log_prob)
+    if checks_finite(scores):
+        expect_finite("scores", scores, scores_that_count(mask, ended, missing_end))
+    if on_triton:
         expect_float32(**floats)
         return _TokenRewards.apply(
             log_prob, reference_log_prob, scores, mask, float(beta), estimator,

@@ -24,6 +24,7 @@ import torch
 from ..core.whiten import EPSILON, check_whiten
 from ._triton import tl, triton
 from .column_sum import column_sum
+from .finite import expect_all_finite
 from .kl import expect_float32
 from .launch import launch, runs_on_triton
 
@@ -307,12 +308,15 @@ def whiten(
     Raises
     ------
     ValueError
-        If a shape, dtype or device is wrong.
+        If a shape, dtype or device is wrong, or, where that is checked (kernels/finite.py), an
+        element inside the mask is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """
     check_whiten(x, mask)
-    if runs_on_triton("whiten", x=x, mask=mask):
+    on_triton = runs_on_triton("whiten", x=x, mask=mask)
+    expect_all_finite(mask, x=x)
+    if on_triton:
         expect_float32(x=x)
         return _Whiten.apply(x, mask, bool(shift_mean), bool(unbiased))
     return whiten_eager(x, mask, shift_mean=shift_mean, unbiased=unbiased)

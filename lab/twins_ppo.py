@@ -268,6 +268,7 @@ linear_ppo_loss = Twin(
             "poison": st.booleans(),
             **_coefficient_cases,
             "clip": st.sampled_from([0.2, 0.3]),
+            "magnitude": st.sampled_from([1.0, 0.001, 100.0]),  # float16 ends at 65504
         }
     ),
     corners=(
