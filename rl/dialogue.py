@@ -13,26 +13,13 @@ their own turn and begin the assistant's.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
 
 from ..core.checks import refuse
+from .tokenizer import END_OF_TEXT, Tokenizer
 
 ROLES = ("system", "user", "assistant")
-PAD, END_OF_TEXT, END = "<|pad|>", "<|endoftext|>", "<|end|>"
+PAD, END = "<|pad|>", "<|end|>"
 SPECIAL_TOKENS = (PAD, END_OF_TEXT, END, *(f"<|{role}|>" for role in ROLES))
-
-
-class TextTokenizer(Protocol):
-    """What a dialogue needs of a tokenizer; `tokenizer.Tokenizer` has it."""
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of plain text, special tokens spelt out included."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids."""
-
-    def special(self, token: str) -> int:
-        """Return the id of a special token."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +64,24 @@ class Template:
 
     Parameters
     ----------
-    tokenizer : TextTokenizer
+    tokenizer : Tokenizer
         Must know `SPECIAL_TOKENS`.
+
+    Raises
+    ------
+    ValueError
+        If it does not.
     """
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.special_tokens]
+        if missing:
+            cause = "a tokenizer for text alone: train one with dialogue.SPECIAL_TOKENS"
+            refuse("tokenizer", "one with a chat's special tokens", f"none for {missing}", cause)
         self.tokenizer = tokenizer
-        self.pad, self.end = tokenizer.special(PAD), tokenizer.special(END)
-        self.end_of_text = tokenizer.special(END_OF_TEXT)
-        self.speaker = {role: tokenizer.special(f"<|{role}|>") for role in ROLES}
+        ids = tokenizer.special_tokens
+        self.pad, self.end, self.end_of_text = ids[PAD], ids[END], ids[END_OF_TEXT]
+        self.speaker = {role: ids[f"<|{role}|>"] for role in ROLES}
 
     def conversation(self, messages: Sequence[Message]) -> Encoded:
         """Encode a whole conversation, to be trained on.

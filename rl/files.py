@@ -33,10 +33,10 @@ def write_together(directory: Path, writers: Mapping[str, Callable[[Path], objec
         written = {name: Path(temporary, name) for name in writers}
         for name, path in written.items():
             writers[name](path)
-            _flush(path)
+            flush(path)
         for name, path in written.items():
             os.replace(path, directory / name)
-        _flush(directory)
+        flush(directory)
 
 
 def text_writer(text: str) -> Callable[[Path], object]:
@@ -44,7 +44,7 @@ def text_writer(text: str) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(text.encode("utf-8"))
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Ask the system to put a file or a directory's entries on the disk now."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -5,22 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptwin.rl.dialogue import END, ROLES, SPECIAL_TOKENS, Message, Template
+from gptwin.rl.tokenizer import Tokenizer
 
-
-class Characters:
-    """A tokenizer of one id a character, the special tokens before them."""
-
-    def encode(self, text):
-        return [ord(character) + len(SPECIAL_TOKENS) for character in text]
-
-    def decode(self, ids):
-        return "".join(chr(i - len(SPECIAL_TOKENS)) for i in ids)
-
-    def special(self, token):
-        return SPECIAL_TOKENS.index(token)
-
-
-TEMPLATE = Template(Characters())
+TOKENIZER = Tokenizer.train(["hello there, so long"], 280, SPECIAL_TOKENS)
+TEMPLATE = Template(TOKENIZER)
 turns = st.lists(
     st.builds(Message, st.sampled_from(ROLES), st.text(st.characters(codec="utf-8"), max_size=20)),
     min_size=1,
@@ -39,7 +27,7 @@ def test_every_assistant_turn_is_trained_with_its_end():
     encoded = TEMPLATE.conversation(messages)
     learnt = [t for t, wanted in zip(encoded.tokens, encoded.trained, strict=True) if wanted]
     end = TEMPLATE.end
-    assert learnt == [*Characters().encode("Yo"), end, *Characters().encode("So long"), end]
+    assert learnt == [*TOKENIZER.encode("Yo"), end, *TOKENIZER.encode("So long"), end]
 
 
 @given(turns)
@@ -72,3 +60,8 @@ def test_refuses_what_is_no_prompt():
         TEMPLATE.prompt([Message("assistant", "done")])
     with pytest.raises(ValueError, match=r"^role: expected one of system, user, assistant"):
         Message("human", "hi")
+
+
+def test_refuses_a_tokenizer_without_the_speakers():
+    with pytest.raises(ValueError, match=r"^tokenizer: expected one with a chat's special tokens"):
+        Template(Tokenizer.train(["text"], 260, []))

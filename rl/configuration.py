@@ -1,0 +1,443 @@
+"""What a training stage is told: every setting named, with its default and where that is from.
+
+A file and the command line may change any of them:
+
+    gptwin train ppo --config chat.toml ppo.kl_coefficient=0.05 model.n_layer=6
+
+Each default that InstructGPT (arXiv 2203.02155) publishes is InstructGPT's; `sources(...)` lists
+them with their places. The small defaults of `make chatgpt` are in `chatgpt.py`.
+"""
+
+import dataclasses
+import difflib
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from ..core.checks import refuse
+from ..core.presets import GPTConfig, preset
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Settings = TypeVar("Settings")
+
+
+def from_source(default: Any, source: str) -> Any:
+    """Return a dataclass field whose default is a published one.
+
+    Parameters
+    ----------
+    default : object
+        The value.
+    source : str
+        The paper and the place in it.
+
+    Returns
+    -------
+    dataclasses.Field
+    """
+    return dataclasses.field(default=default, metadata={"source": source})
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Which model to train.
+
+    Attributes
+    ----------
+    preset : str
+        A name of `core.presets.PRESETS`; empty: the sizes that follow.
+    n_ctx, n_layer, n_head, d_model : int
+        As in `GPTConfig`; without a preset. The vocabulary's size is the tokenizer's.
+    dropout : float
+        As in `GPTConfig`.
+    """
+
+    preset: str = ""
+    n_ctx: int = 128
+    n_layer: int = 4
+    n_head: int = 4
+    d_model: int = 128
+    dropout: float = 0.0
+
+    def architecture(self, vocab_size: int) -> GPTConfig:
+        """Return the model's configuration.
+
+        Parameters
+        ----------
+        vocab_size : int
+            The tokenizer's.
+
+        Returns
+        -------
+        GPTConfig
+        """
+        if self.preset:
+            return preset(self.preset, vocab_size=vocab_size, dropout=self.dropout)
+        return GPTConfig(
+            vocab_size, self.n_ctx, self.n_layer, self.n_head, self.d_model, dropout=self.dropout
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """Where and how a stage runs.
+
+    Attributes
+    ----------
+    directory : str
+        Of the run: resolved settings, log, checkpoints, plots.
+    seed : int
+        Of everything drawn; rank r uses seed + 100003·r (lm-human-preferences).
+    checkpoint_every : int
+        Steps between checkpoints; the last step is always kept.
+    keep_last : int
+        Checkpoints kept.
+    evaluate_every : int
+        Steps between evaluations.
+    dtype : str
+        Of the forward and backward pass: "float32", or "bfloat16" by autocast. Weights, moments
+        and statistics are float32.
+    fsdp : bool
+        Under torchrun: shard parameters, gradients and moments over the ranks (FSDP2).
+    compile : bool
+        Run the model through `torch.compile`.
+    tensorboard : bool
+        Also write the log for TensorBoard, if it is installed.
+    """
+
+    directory: str = "runs/gptwin"
+    seed: int = 0
+    checkpoint_every: int = 200
+    keep_last: int = 2
+    evaluate_every: int = 200
+    dtype: str = "float32"
+    fsdp: bool = False
+    compile: bool = False
+    tensorboard: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainSettings:
+    """Pretraining: the next token of running text.
+
+    Attributes
+    ----------
+    data : str
+        A file of texts (see `data.py`); empty: Python's documentation.
+    steps, batch, time : int
+        Optimizer steps; windows a step over all ranks; tokens a window.
+    accumulate : int
+        Micro-batches a step.
+    lr, warmup, final_lr : float, int, float
+        Peak rate, linear warm-up steps, and the cosine's last rate as a share of the peak.
+    betas, eps, weight_decay, clip : tuple, float, float, float
+        AdamW's, and the global norm that gradients are clipped to.
+    """
+
+    data: str = ""
+    steps: int = 1000
+    batch: int = 16
+    time: int = 128
+    accumulate: int = 1
+    lr: float = from_source(6e-4, "GPT-3 table 2.1, the 125M model")
+    warmup: int = 100
+    final_lr: float = from_source(0.1, "GPT-3 appendix B: cosine to 10%")
+    betas: tuple[float, float] = from_source((0.9, 0.95), "GPT-3 appendix B")
+    eps: float = from_source(1e-8, "GPT-3 appendix B")
+    weight_decay: float = from_source(0.1, "GPT-3 appendix B")
+    clip: float = from_source(1.0, "GPT-3 appendix B")
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTSettings:
+    """Supervised fine-tuning on demonstrations; the loss is on the assistant's tokens alone.
+
+    Attributes
+    ----------
+    data : str
+        A file of dialogues (see `data.py`); empty: the exercises of `tasks.py`.
+    examples : int
+        Exercises drawn, if there is no file.
+    carelessness : float
+        Share of the drawn demonstrations with a fault.
+    epochs, batch, accumulate : int
+        Passes over the data; conversations a step over all ranks; micro-batches a step.
+    lr, warmup, final_lr, betas, eps, weight_decay, clip
+        As in `PretrainSettings`.
+    dropout : float
+        Residual dropout in this stage.
+    """
+
+    data: str = ""
+    examples: int = 4000
+    carelessness: float = 0.3
+    epochs: int = from_source(16, "InstructGPT C.1")
+    batch: int = from_source(32, "InstructGPT C.1, the 1.3B and 6B models")
+    accumulate: int = 1
+    lr: float = from_source(9.65e-6, "InstructGPT C.1, the 1.3B and 6B models")
+    warmup: int = from_source(0, "InstructGPT C.1: no warm-up")
+    final_lr: float = from_source(0.1, "InstructGPT C.1: cosine to 10%")
+    betas: tuple[float, float] = from_source((0.9, 0.95), "InstructGPT C")
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    dropout: float = from_source(0.2, "InstructGPT C.1: residual dropout")
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardSettings:
+    """The reward model: K-wise ranking of completions.
+
+    Attributes
+    ----------
+    data : str
+        A file of rankings or pairs (see `data.py`); empty: completions sampled from the SFT model
+        for the exercises, ranked by noisy gold comparisons.
+    prompts : int
+        Prompts for which completions are sampled, if there is no file.
+    k_min, k_max : int
+        Completions ranked for a prompt, at least and at most.
+    noise : float
+        The labeller's, in gold reward: see `tasks.rank`.
+    epochs, batch, accumulate : int
+        Passes over the data; prompts a step over all ranks; micro-batches a step.
+    lr, warmup, final_lr, betas, eps, weight_decay, clip
+        As in `PretrainSettings`.
+    centring : float
+        Weight of the mean square of a pair's rewards, which keeps them near 0; 0: none.
+    """
+
+    data: str = ""
+    prompts: int = 1500
+    k_min: int = from_source(4, "InstructGPT 3.5: K = 4 to 9")
+    k_max: int = from_source(9, "InstructGPT 3.5: K = 4 to 9")
+    noise: float = 0.15
+    epochs: int = from_source(1, "InstructGPT C.2")
+    batch: int = from_source(64, "InstructGPT C.2")
+    accumulate: int = 1
+    lr: float = from_source(9e-6, "InstructGPT C.2")
+    warmup: int = 0
+    final_lr: float = from_source(0.1, "InstructGPT C.2: cosine to 10%")
+    betas: tuple[float, float] = from_source((0.9, 0.95), "InstructGPT C")
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    centring: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOSettings:
+    """Reinforcement learning from the reward model.
+
+    Attributes
+    ----------
+    data : str
+        A file of prompts (see `data.py`); empty: the exercises.
+    pretraining_data : str
+        Texts for the pretraining term; empty: Python's documentation.
+    reward_fn : str
+        "package.module:function" that scores (prompts, responses) instead of a reward model.
+    episodes, batch, minibatches, inner_epochs : int
+        Responses in all; responses a rollout; optimizer steps a pass; passes a rollout.
+    max_response : int
+        Tokens a response may have.
+    temperature : float
+        Of sampling; the recomputed log-probabilities use it too.
+    kl_coefficient : float
+        β of the reward −β·KL a token.
+    kl_estimator : str
+        "k1", "k2" or "k3".
+    adaptive_kl : bool
+        Steer β towards `kl_target` over `kl_horizon` episodes.
+    missing_end : str
+        What becomes of the score of a response without an end token: "replace" by, or "subtract",
+        `missing_end_penalty`.
+    gamma, gae_lambda : float
+        Discount, and λ of the advantages.
+    clip_ratio, clip_value : float
+        Of the policy ratio, and of the value's step.
+    value_coefficient, entropy_coefficient : float
+        Weights in the loss; the first one acts where policy and value share a trunk.
+    shared_trunk : bool
+        Whether the value is a second head on the policy instead of a network of its own.
+    ptx : float
+        γ of the pretraining term; 0: plain PPO.
+    ptx_ratio : int
+        Pretraining windows an episode.
+    lr, value_lr, lr_warmup : float, float, int
+        Rates of policy and value; iterations of warm-up from a tenth.
+    betas, eps, clip : tuple, float, float
+        Adam's, and the global norm that gradients are clipped to.
+    ema : float
+        Decay of the averaged policy.
+    """
+
+    data: str = ""
+    pretraining_data: str = ""
+    reward_fn: str = ""
+    episodes: int = from_source(256_000, "InstructGPT C.4")
+    batch: int = from_source(512, "InstructGPT C.4")
+    minibatches: int = from_source(8, "InstructGPT C.4: 8 minibatches of 64")
+    inner_epochs: int = from_source(1, "InstructGPT C.4")
+    max_response: int = 64
+    temperature: float = from_source(1.0, "InstructGPT C.4")
+    kl_coefficient: float = from_source(0.02, "InstructGPT C.4")
+    kl_estimator: str = "k1"
+    adaptive_kl: bool = False
+    kl_target: float = from_source(6.0, "lm-human-preferences")
+    kl_horizon: int = from_source(10_000, "lm-human-preferences")
+    missing_end: str = "replace"
+    missing_end_penalty: float = from_source(-1.0, "lm-human-preferences")
+    gamma: float = from_source(1.0, "InstructGPT C.4: no discount")
+    gae_lambda: float = from_source(0.95, "lm-human-preferences")
+    clip_ratio: float = from_source(0.2, "InstructGPT C.4")
+    clip_value: float = from_source(0.2, "lm-human-preferences")
+    value_coefficient: float = from_source(0.1, "lm-human-preferences")
+    entropy_coefficient: float = 0.0
+    shared_trunk: bool = False
+    ptx: float = from_source(27.8, "InstructGPT C.4")
+    ptx_ratio: int = from_source(8, "InstructGPT C.4: 8 times more examples than episodes")
+    lr: float = 9e-6
+    value_lr: float = from_source(9e-6, "InstructGPT C.4")
+    lr_warmup: int = from_source(10, "InstructGPT C.4: 10 iterations from a tenth")
+    betas: tuple[float, float] = from_source((0.9, 0.95), "InstructGPT C")
+    eps: float = from_source(1e-5, "lm-human-preferences' implementation details")
+    clip: float = 1.0
+    ema: float = from_source(0.992, "InstructGPT C.4")
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """Everything that `gptwin train` is told, one table of the file for each part."""
+
+    model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
+    run: RunSettings = dataclasses.field(default_factory=RunSettings)
+    pretrain: PretrainSettings = dataclasses.field(default_factory=PretrainSettings)
+    sft: SFTSettings = dataclasses.field(default_factory=SFTSettings)
+    reward: RewardSettings = dataclasses.field(default_factory=RewardSettings)
+    ppo: PPOSettings = dataclasses.field(default_factory=PPOSettings)
+
+
+# --- reading and writing -------------------------------------------------------------------------
+
+
+def load(
+    file: str | None, changes: Sequence[str] = (), defaults: Configuration | None = None
+) -> Configuration:
+    """Read a configuration.
+
+    Parameters
+    ----------
+    file : str or None
+        A TOML file with tables as in `Configuration`; None: the defaults.
+    changes : sequence of str
+        ``table.key=value``, stronger than the file; the value as TOML writes it, or a bare word.
+    defaults : Configuration, optional
+        What neither mentions; default: `Configuration()`.
+
+    Returns
+    -------
+    Configuration
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, or a key or value is wrong: with the nearest key that exists.
+    """
+    configuration = defaults or Configuration()
+    if file is not None:
+        try:
+            tables = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        except OSError as error:
+            refuse("config", "a TOML file that can be read", f"{file}: {error.strerror}")
+        except tomllib.TOMLDecodeError as error:
+            refuse("config", "valid TOML", f"{file}: {error}")
+        configuration = _merged(configuration, tables, file)
+    for change in changes:
+        path, equals, text = change.partition("=")
+        table, dot, key = path.strip().partition(".")
+        if not (equals and dot):
+            refuse("setting", "table.key=value, such as ppo.lr=1e-5", repr(change))
+        configuration = _merged(configuration, {table: {key: _value(text)}}, change)
+    return configuration
+
+
+def dump(configuration: Configuration) -> str:
+    """Write a configuration as the TOML that `load` reads.
+
+    Parameters
+    ----------
+    configuration : Configuration
+        The resolved settings.
+
+    Returns
+    -------
+    str
+    """
+    return tomli_w.dumps(dataclasses.asdict(configuration))
+
+
+def sources(settings: Any) -> dict[str, str]:
+    """List the defaults that are published ones.
+
+    Parameters
+    ----------
+    settings : dataclass or its instance
+        Such as `PPOSettings`.
+
+    Returns
+    -------
+    dict
+        Setting to paper and place.
+    """
+    fields = dataclasses.fields(settings)
+    return {f.name: f.metadata["source"] for f in fields if "source" in f.metadata}
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()  # a bare word
+
+
+def _merged(settings: Settings, changes: dict[str, Any], where: str) -> Settings:
+    """Return `settings` with some fields changed; tables are merged field by field."""
+    kinds = typing.get_type_hints(type(settings))
+    accepted = {}
+    for name, value in changes.items():
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, n=1)
+            cause = f"{near[0]} is meant" if near else ""
+            refuse(f"{where}: {name}", f"one of {', '.join(kinds)}", repr(name), cause)
+        before = getattr(settings, name)
+        if dataclasses.is_dataclass(before):
+            if not isinstance(value, dict):
+                refuse(f"{where}: {name}", f"a table [{name}]", repr(value))
+            accepted[name] = _merged(before, value, where)
+        else:
+            accepted[name] = _converted(f"{where}: {name}", kinds[name], value)
+    return dataclasses.replace(settings, **accepted)  # type: ignore[type-var]
+
+
+def _converted(name: str, kind: Any, value: Any) -> Any:
+    """Return `value` as the type that a field has."""
+    if typing.get_origin(kind) is tuple:
+        kinds = typing.get_args(kind)
+        if not isinstance(value, list | tuple) or len(value) != len(kinds):
+            refuse(name, f"a list of {len(kinds)} numbers", repr(value))
+        return tuple(_converted(name, k, v) for k, v in zip(kinds, value, strict=True))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        refuse(name, words[kind], repr(value))
+    return value

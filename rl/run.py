@@ -1,0 +1,235 @@
+"""One run of one stage: its folder, its log, its progress, and how it stops and goes on.
+
+    runs/chat/ppo/
+      settings.toml     the resolved settings: `gptwin train ppo --config` takes it
+      log.jsonl         every statistic of every step, a JSON object a line
+      checkpoints/      see checkpoint.py
+      plots/            learning curves
+
+A stage (`Stage`) says what one step does and what its state is; `train` does the rest, alike for
+all stages: progress with tokens per second and time left, the log, evaluations, checkpoints,
+resuming bit for bit, a clean end on Ctrl-C, and a stop that names the statistic on the first number
+that is not finite, before it reaches a checkpoint.
+"""
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..core.checks import refuse
+from . import checkpoint
+from .configuration import Configuration, dump
+
+SETTINGS, LOG, CHECKPOINTS = "settings.toml", "log.jsonl", "checkpoints"
+Statistics = dict[str, float]
+
+
+class Stage(Protocol):
+    """What a training stage must say of itself.
+
+    Attributes
+    ----------
+    name : str
+        Of its folder: "pretrain", "sft", "reward", "ppo".
+    steps : int
+        Steps in all.
+    """
+
+    name: str
+    steps: int
+
+    def step(self, index: int) -> Statistics:
+        """Do step `index`, from 0, and return its statistics; "tokens" counts those processed."""
+
+    def evaluate(self) -> Statistics:
+        """Measure on held-out data."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its last checkpoint holds every step done."""
+
+
+def train(
+    stage: Stage,
+    configuration: Configuration,
+    *,
+    resume: bool = False,
+    main: bool = True,
+    quiet: bool = False,
+) -> None:
+    """Run a stage to its end, from its beginning or from its last checkpoint.
+
+    Parameters
+    ----------
+    stage : Stage
+        What to train.
+    configuration : Configuration
+        The resolved settings; `configuration.run` says where and how often.
+    resume : bool
+        Go on from the last checkpoint of the folder, if there is one.
+    main : bool
+        Whether this process writes: rank 0 of several.
+    quiet : bool
+        No progress bar.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds another run and `resume` is not asked for.
+    FloatingPointError
+        If a statistic is not finite; the last checkpoint stays as it was.
+    Interrupted
+        After Ctrl-C or SIGTERM, once the step is done and kept.
+    """
+    run = configuration.run
+    folder = Path(run.directory) / stage.name
+    done = _begin(stage, folder, configuration, resume, main)
+    with _stop_asked() as asked, _progress(stage, done, quiet or not main) as show:
+        for index in range(done, stage.steps):
+            started = time.perf_counter()
+            statistics = stage.step(index)
+            seconds = time.perf_counter() - started
+            _expect_finite(stage.name, index, statistics, folder)
+            step = index + 1
+            last = step == stage.steps
+            if last or step % run.evaluate_every == 0:
+                statistics |= {f"validation_{k}": v for k, v in stage.evaluate().items()}
+            if main:
+                _write_log(folder / LOG, {"step": step, "seconds": seconds, **statistics})
+            if last or asked or step % run.checkpoint_every == 0:
+                _keep(stage, folder, step, run.keep_last, main)
+            show(step, statistics, seconds)
+            if asked and not last:
+                raise Interrupted(f"{stage.name}: stopped after step {step}, which is kept")
+
+
+def read_log(folder: Path) -> list[Statistics]:
+    """Read a run's log.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the stage's run.
+
+    Returns
+    -------
+    list of dict
+        One a step. A last line that a kill cut short is left out.
+    """
+    lines = (folder / LOG).read_text().splitlines() if (folder / LOG).exists() else []
+    records = []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _begin(
+    stage: Stage, folder: Path, configuration: Configuration, resume: bool, main: bool
+) -> int:
+    """Prepare the folder and the stage; return how many steps are done."""
+    kept = checkpoint.complete(folder / CHECKPOINTS)
+    if kept and not resume:
+        refuse(
+            "run.directory",
+            "a folder without a run in it",
+            f"{folder}, which holds {kept[-1].name}",
+            "an earlier run: go on with --resume, or name another folder",
+        )
+    done = 0
+    if kept:
+        done, state = checkpoint.load(kept[-1])
+        stage.load_state_dict(state["stage"])
+        checkpoint.set_random_state(state["random"])
+    if main:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SETTINGS).write_text(dump(configuration))
+        # Steps after the checkpoint will be done again, the same way: forget them.
+        records = [record for record in read_log(folder) if record["step"] <= done]
+        (folder / LOG).write_text("".join(json.dumps(record) + "\n" for record in records))
+    return done
+
+
+def _keep(stage: Stage, folder: Path, step: int, keep_last: int, main: bool) -> None:
+    state = {"stage": stage.state_dict(), "random": checkpoint.random_state()}
+    if main:
+        checkpoint.save(folder / CHECKPOINTS, step, state, keep_last)
+
+
+def _write_log(log: Path, record: dict[str, Any]) -> None:
+    with log.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _expect_finite(name: str, index: int, statistics: Statistics, folder: Path) -> None:
+    wrong = [key for key, value in statistics.items() if not math.isfinite(value)]
+    if wrong:
+        kept = checkpoint.complete(folder / CHECKPOINTS)
+        stays = f"{kept[-1]} is the last checkpoint" if kept else "there is no checkpoint yet"
+        raise FloatingPointError(
+            f"{name}: {', '.join(wrong)} of step {index + 1} is not finite: "
+            f"{', '.join(str(statistics[key]) for key in wrong)} "
+            f"(likely cause: a learning rate that is too high). {stays}"
+        )
+
+
+@contextlib.contextmanager
+def _stop_asked() -> Iterator[list[int]]:
+    """Yield a list that becomes non-empty when the process is asked to stop.
+
+    The first Ctrl-C or SIGTERM lets the step end; a second one stops at once.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    try:
+        before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever started it decides
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _progress(stage: Stage, done: int, quiet: bool) -> Iterator[Any]:
+    """Yield a function that shows a step's statistics beside a bar."""
+    columns = (
+        TextColumn("{task.description:>9}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[news]}"),
+    )
+    with Progress(*columns, disable=quiet) as progress:
+        task = progress.add_task(stage.name, total=stage.steps, completed=done, news="")
+
+        def show(step: int, statistics: Statistics, seconds: float) -> None:
+            shown = [f"{k} {statistics[k]:.3g}" for k in ("loss", "score", "kl") if k in statistics]
+            if "tokens" in statistics:
+                shown.append(f"{statistics['tokens'] / max(seconds, 1e-9):,.0f} tokens/s")
+            progress.update(task, completed=step, news=", ".join(shown))
+
+        yield show

@@ -1,0 +1,131 @@
+"""What a run promises of every stage: a log, a clean stop, and going on as if never stopped."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptwin.rl import checkpoint
+from gptwin.rl.configuration import Configuration, RunSettings, load
+from gptwin.rl.run import CHECKPOINTS, LOG, SETTINGS, Interrupted, read_log, train
+
+
+class Walk:
+    """A stage whose every step depends on the last, on its optimizer and on the random state."""
+
+    name = "walk"
+
+    def __init__(self, steps=12, seconds=0.0, bad_step=None):
+        torch.manual_seed(0)
+        self.steps, self.seconds, self.bad_step = steps, seconds, bad_step
+        self.weight = torch.nn.Parameter(torch.zeros(4))
+        self.optimizer = torch.optim.AdamW([self.weight], lr=0.1)
+
+    def step(self, index):
+        time.sleep(self.seconds)
+        loss = ((self.weight - torch.randn(4)) ** 2).sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        bad = index == self.bad_step
+        return {"loss": float("nan") if bad else loss.item(), "tokens": 4}
+
+    def evaluate(self):
+        return {"norm": self.weight.norm().item()}
+
+    def state_dict(self):
+        return {"weight": self.weight.data, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state):
+        self.weight.data.copy_(state["weight"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def settings(directory, **changes):
+    run = RunSettings(str(directory), checkpoint_every=3, evaluate_every=5, **changes)
+    return Configuration(run=run)
+
+
+def whole(directory):
+    stage = Walk()
+    train(stage, settings(directory), quiet=True)
+    return stage.weight.detach().clone(), losses(directory)
+
+
+def losses(directory):
+    return [(r["step"], r["loss"], r.get("validation_norm")) for r in read_log(directory / "walk")]
+
+
+def test_a_run_leaves_settings_log_and_checkpoints(tmp_path):
+    whole(tmp_path)
+    folder = tmp_path / "walk"
+    assert load(str(folder / SETTINGS)) == settings(tmp_path)
+    assert [r["step"] for r in read_log(folder)] == list(range(1, 13))
+    assert [r["step"] for r in read_log(folder) if "validation_norm" in r] == [5, 10, 12]
+    assert [p.name for p in checkpoint.complete(folder / CHECKPOINTS)][-1] == "step-00000012"
+
+
+def test_another_run_is_not_overwritten(tmp_path):
+    whole(tmp_path)
+    before = (tmp_path / "walk" / LOG).read_text()
+    with pytest.raises(ValueError, match=r"run\.directory: .*--resume"):
+        train(Walk(), settings(tmp_path), quiet=True)
+    assert (tmp_path / "walk" / LOG).read_text() == before
+
+
+def test_ctrl_c_keeps_the_step_and_the_run_goes_on_bit_for_bit(tmp_path):
+    weight, expected = whole(tmp_path / "whole")
+
+    class Stopped(Walk):
+        def step(self, index):
+            if index == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().step(index)
+
+    with pytest.raises(Interrupted, match="stopped after step 7, which is kept"):
+        train(Stopped(), settings(tmp_path / "stopped"), quiet=True)
+    torch.manual_seed(1234)
+    resumed = Walk()
+    torch.rand(3)
+    train(resumed, settings(tmp_path / "stopped"), resume=True, quiet=True)
+    torch.testing.assert_close(resumed.weight.detach(), weight, rtol=0, atol=0)
+    assert losses(tmp_path / "stopped") == expected
+
+
+def run_slowly(directory):
+    train(Walk(seconds=0.02), settings(directory), quiet=True)
+
+
+@pytest.mark.parametrize("after", [1, 4, 8])
+def test_a_kill_in_a_step_loses_no_bit(tmp_path, after):
+    weight, expected = whole(tmp_path / "whole")
+    directory = tmp_path / "killed"
+    process = multiprocessing.get_context("fork").Process(target=run_slowly, args=(directory,))
+    process.start()
+    while len(read_log(directory / "walk")) < after:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    resumed = Walk()
+    train(resumed, settings(directory), resume=True, quiet=True)
+    torch.testing.assert_close(resumed.weight.detach(), weight, rtol=0, atol=0)
+    assert losses(directory) == expected
+
+
+def test_a_number_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"walk: loss of step 8 is not finite: nan.*00006"):
+        train(Walk(bad_step=7), settings(tmp_path), quiet=True)
+    kept = checkpoint.complete(tmp_path / "walk" / CHECKPOINTS)
+    assert kept[-1].name == "step-00000006"
+    assert len(read_log(tmp_path / "walk")) == 7
+
+
+def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
+    whole(tmp_path)
+    log = Path(tmp_path / "walk" / LOG)
+    log.write_text(log.read_text()[:-20])
+    assert [r["step"] for r in read_log(tmp_path / "walk")] == list(range(1, 12))
