@@ -273,7 +273,7 @@ def attention_online(
         rescale = np.exp((running_max - origin) * scale)
         exponents = np.exp((scores - origin) * scale)
         factor = dropout_factor(seed, dropout, heads, queries, keys, query.dtype)
-        weights = exponents * factor.reshape(-1, n_head, *factor.shape[1:])
+        weights = exponents * factor.reshape(n_batch, n_head, *factor.shape[1:])
         running_sum = running_sum * rescale + exponents.sum(axis=-1, keepdims=True)
         accumulator = accumulator * rescale + weights @ value[:, :, keys]
         running_max = new_max
