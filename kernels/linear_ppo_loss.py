@@ -18,8 +18,9 @@ Deterministic, as its pieces are.
 import torch
 
 from ..core.checks import refuse
-from ..core.linear_ppo_loss import check_linear_ppo_loss, check_targets
+from ..core.linear_ppo_loss import check_linear_ppo_loss
 from ..core.ppo_loss import PPOResults, check_ppo_loss
+from ..core.token_scores import check_targets
 from .finite import expect_all_finite
 from .launch import expect_same_dtype, runs_on_triton
 from .ppo_loss import ppo_loss_backward, ppo_loss_eager, ppo_loss_forward

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ..core import linear_ppo_loss as core_linear_ppo_loss
 from ..core import ppo_loss as core_ppo_loss
+from ..core.token_scores import log_softmax
 from ..kernels import linear_ppo_loss as triton_linear_ppo_loss
 from ..kernels import ppo_loss as triton_ppo_loss
 from ..kernels.ppo_statistics import ppo_loss_statistics_kernel
@@ -187,7 +188,7 @@ def _linear_ppo_loss_inputs(case: Case, draw: Draw) -> Inputs:
     wanted = abs(draw.normal(n_tokens, std=1e4))
     if isinstance(hidden, np.ndarray):
         targets = wanted.astype(np.int64) % vocab
-        log_p = core_linear_ppo_loss.log_softmax(hidden @ weight / case.get("temperature", 1.0))
+        log_p = log_softmax(hidden @ weight / case.get("temperature", 1.0))
         log_prob = np.take_along_axis(log_p, targets[:, None], -1)[:, 0]
     else:
         targets, log_prob = wanted.long() % vocab, -wanted
@@ -208,7 +209,7 @@ def _linear_ppo_loss_real(activations: dict[str, Any]) -> Inputs:
     hidden, table = activations["residual"][0, :-1], activations["token_table"]
     targets = activations["tokens"][0, 1:]
     weight = table.T / hidden.shape[-1] ** 0.5  # [d_model, vocab]
-    log_p = core_linear_ppo_loss.log_softmax(hidden @ weight)
+    log_p = log_softmax(hidden @ weight)
     values, returns = activations["embedded"][0, 1:, 0], activations["residual"][0, 1:, 0]
     return Inputs(
         {"hidden": hidden, "weight": weight, "values": values},

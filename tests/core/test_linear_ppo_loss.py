@@ -7,15 +7,13 @@ from hypothesis import strategies as st
 
 from gptwin.core.linear import linear_backward, linear_forward
 from gptwin.core.linear_ppo_loss import (
-    backward_tiled,
     linear_ppo_loss,
     linear_ppo_loss_backward,
     linear_ppo_loss_forward,
-    log_softmax,
-    score_tiled,
 )
 from gptwin.core.ppo_loss import PPOResults, ppo_loss, ppo_loss_backward, ppo_loss_forward
 from gptwin.core.softmax import softmax
+from gptwin.core.token_scores import backward_tiled, log_softmax, score_tiled
 
 TOKEN_NAMES = ("old_log_prob", "advantages", "values", "old_values", "returns")
 ENTROPY = {"entropy_coefficient": 0.3}
@@ -68,11 +66,17 @@ def test_it_is_linear_then_log_softmax_then_ppo_loss(seed, temperature):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-@given(st.integers(0, 1000), st.integers(1, 12), st.integers(1, 8), st.sampled_from([1.0, 0.5]))
-def test_the_tiled_climb_equals_the_definition(seed, block, chunk, temperature):
+@given(
+    st.integers(0, 1000),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.sampled_from([1.0, 0.5]),
+)
+def test_the_tiled_climb_equals_the_definition(seed, block, span, chunk, temperature):
     arguments = batch(seed)
     hidden, weight, targets = (arguments[name] for name in ("hidden", "weight", "targets"))
-    scores = score_tiled(hidden, weight, targets, temperature, block)
+    scores = score_tiled(hidden, weight, targets, temperature, block, span)
     log_p = log_softmax(hidden @ weight / temperature)
     np.testing.assert_allclose(scores[0], log_p[np.arange(len(targets)), targets], atol=1e-13)
     np.testing.assert_allclose(scores[1], -(np.exp(log_p) * log_p).sum(-1), atol=1e-13)
@@ -110,7 +114,7 @@ def test_log_prob_is_never_above_0(seed, std):
         a = batch(seed, std=std)
         hidden, weight = a["hidden"].astype(dtype), a["weight"].astype(dtype)
         assert (log_softmax(hidden @ weight) <= 0).all()
-        log_prob, entropy, _ = score_tiled(hidden, weight, a["targets"], 1.0, 4)
+        log_prob, entropy, _ = score_tiled(hidden, weight, a["targets"], 1.0, 2, 4)
         assert (log_prob <= 0).all() and (entropy >= -1e-5).all()
 
 
@@ -138,7 +142,7 @@ def test_nothing_unmasked_gives_zeros(n):
 
 def test_coefficients_reach_the_loss():
     arguments = batch()
-    scores = score_tiled(arguments["hidden"], arguments["weight"], arguments["targets"], 1.0, 5)
+    scores = score_tiled(arguments["hidden"], arguments["weight"], arguments["targets"], 1.0, 5, 9)
     named = {name: arguments[name] for name in (*TOKEN_NAMES, "mask")}
     given_ = {"clip": 0.05, "value_clip": 0.3, "value_coefficient": 0.7, **ENTROPY}
     expected = ppo_loss(log_prob=scores[0], entropy=scores[1], **named, **given_)
