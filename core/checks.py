@@ -131,3 +131,44 @@ def expect_finite(name: str, array: Any, mask: Any = None) -> None:
             f"{int(wrong.sum())} that are not, the first {array[at].item()} at {at}",
             "what computed them overflowed or divided by 0, or the mask covers too little",
         )
+
+
+def expect_matching_lists(**lists: Any) -> None:
+    """Refuse lists of tensors unless they are as long as the first, and shaped like it.
+
+    Parameters
+    ----------
+    **lists : list or tuple of numpy.ndarray or torch.Tensor
+        The arguments by name.
+
+    Raises
+    ------
+    ValueError
+        Naming the list, or the tensor as ``name[i]``: also one that holds no floats.
+    """
+    for name, tensors in lists.items():
+        if not isinstance(tensors, list | tuple):
+            refuse(
+                name,
+                "a list of tensors",
+                type(tensors).__name__,
+                "a generator such as model.parameters(): write list(...)",
+            )
+    first_name, first = next(iter(lists.items()))
+    for name, tensors in lists.items():
+        if len(tensors) != len(first):
+            refuse(
+                name,
+                f"{len(first)} tensors, like {first_name}",
+                f"{len(tensors)}",
+                "a model with tied or frozen weights listed differently",
+            )
+        for i, (tensor, like) in enumerate(zip(tensors, first, strict=True)):
+            expect_shape(f"{name}[{i}]", tensor, tuple(like.shape), f"like {first_name}[{i}]")
+            if "float" not in str(tensor.dtype):
+                refuse(
+                    f"{name}[{i}]",
+                    "a floating dtype",
+                    f"dtype {tensor.dtype}",
+                    "a buffer, not a weight",
+                )

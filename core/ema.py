@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_shape, refuse
+from .checks import expect_matching_lists, refuse
 
 
 def ema(
@@ -67,25 +67,6 @@ def check_ema(averages: Any, parameters: Any, decay: float) -> None:
     ValueError
         Naming the argument.
     """
-    for name, tensors in (("averages", averages), ("parameters", parameters)):
-        if not isinstance(tensors, list | tuple):
-            refuse(
-                name,
-                "a list of tensors",
-                type(tensors).__name__,
-                "a generator such as model.parameters(): write list(...)",
-            )
-    if len(averages) != len(parameters):
-        refuse(
-            "parameters",
-            f"{len(averages)} tensors, like averages",
-            f"{len(parameters)}",
-            "a model with tied or frozen weights listed differently",
-        )
-    for i, (average, parameter) in enumerate(zip(averages, parameters, strict=True)):
-        expect_shape(f"parameters[{i}]", parameter, tuple(average.shape), f"like averages[{i}]")
-        for name, tensor in ((f"averages[{i}]", average), (f"parameters[{i}]", parameter)):
-            if "float" not in str(tensor.dtype):
-                refuse(name, "a floating dtype", f"dtype {tensor.dtype}", "a buffer, not a weight")
+    expect_matching_lists(averages=averages, parameters=parameters)
     if not (math.isfinite(decay) and 0 <= decay <= 1):
         refuse("decay", "a number from 0 to 1", repr(decay))
