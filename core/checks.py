@@ -55,6 +55,30 @@ def expect_shape(name: str, array: Any, expected: tuple[int, ...], cause: str = 
         refuse(name, f"shape {tuple(expected)}", f"shape {tuple(array.shape)}", cause)
 
 
+def expect_parameter(name: str, array: Any, expected: tuple[int, ...]) -> None:
+    """Refuse a model's parameter unless it is there, with exactly the shape `expected`.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's name.
+    array : numpy.ndarray or torch.Tensor or None
+        The parameter.
+    expected : tuple of int
+        The shape it must have; a projection is [in, out].
+
+    Raises
+    ------
+    ValueError
+        If it is None or has another shape; a transposed projection is recognised.
+    """
+    if array is None:
+        refuse(name, f"shape {tuple(expected)}", "None", "a checkpoint that lacks it")
+    transposed = len(expected) == 2 and tuple(array.shape) == tuple(expected[::-1])
+    cause = "a torch.nn.Linear weight, [out, in], where GPT-2's Conv1D has [in, out]: transpose it"
+    expect_shape(name, array, expected, cause if transposed else "")
+
+
 def expect_ndim(name: str, array: Any, at_least: int, meaning: str) -> None:
     """Refuse `array` if it has fewer than `at_least` dimensions.
 
