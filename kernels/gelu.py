@@ -18,6 +18,7 @@ import torch
 from ..core.gelu import CUBIC, SATURATED, SQRT_2_OVER_PI, check_gelu
 from ._triton import tl, triton
 from .launch import launch, runs_on_triton
+from .registered import registered
 
 ELEMENTWISE_CONFIGS = [
     triton.Config({"BLOCK": 1024}, num_warps=4),
@@ -83,6 +84,7 @@ def gelu_backward_kernel(
     tl.store(d_x_ptr + at, d_result * gelu_slope(x, TANH), mask=inside)
 
 
+@registered
 def gelu_forward(x: torch.Tensor, approximate: str) -> torch.Tensor:
     """Launch the forward kernel.
 
@@ -104,6 +106,7 @@ def gelu_forward(x: torch.Tensor, approximate: str) -> torch.Tensor:
     return result
 
 
+@registered
 def gelu_backward(x: torch.Tensor, d_result: torch.Tensor, approximate: str) -> torch.Tensor:
     """Launch the backward kernel.
 

@@ -68,6 +68,7 @@ class _Door:
     configuration: int | None = None
     compile_only: bool = False
     log: list[Launch] | None = None
+    tracing: bool = False
 
 
 _door = _Door()
@@ -143,6 +144,16 @@ def recording(*, compile_only: bool = False) -> Iterator[list[Launch]]:
         wishes["backend"] = "triton"
     with _door_set(**wishes):
         yield log
+
+
+def tracing() -> contextlib.AbstractContextManager[None]:
+    """Launch nothing while the context lasts: `torch.compile` asks for shapes alone.
+
+    Returns
+    -------
+    context manager
+    """
+    return _door_set(tracing=True)
 
 
 def runs_on_triton(operation: str, **tensors: torch.Tensor | None) -> bool:
@@ -265,6 +276,8 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
     **constants
         Its compile-time constants, except those that its autotune configurations set.
     """
+    if _door.tracing:
+        return
     configurations = getattr(kernel, "configs", None)
     variants: list[tuple[int, Any, dict[str, Any]]]
     if configurations is None:

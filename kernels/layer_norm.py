@@ -57,6 +57,7 @@ from .layer_norm_wide import (
     layer_norm_backward_wide_kernel,
     layer_norm_forward_wide_kernel,
 )
+from .registered import registered
 from .rows import load_summed, load_tile, normalise, tile_at
 
 # Beyond this a row no longer stays in one program's registers.
@@ -195,6 +196,7 @@ def layer_norm_backward_kernel(
         tl.store(d_weight_at + n_features, tl.sum(d_bias, axis=0), mask=feature_inside)
 
 
+@registered
 def layer_norm_forward(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -254,6 +256,7 @@ def layer_norm_forward(
     return y, summed, statistics
 
 
+@registered
 def layer_norm_backward(
     x: torch.Tensor,
     weight: torch.Tensor,

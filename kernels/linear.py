@@ -43,6 +43,7 @@ from ._triton import tl, triton
 from .column_sum import column_sum
 from .gelu import gate, gelu_slope
 from .launch import expect_same_dtype, launch, runs_on_triton
+from .registered import registered
 
 PRECISIONS = ("ieee", "tf32")
 
@@ -211,15 +212,12 @@ def matmul(
 
     Parameters
     ----------
-    a : torch.Tensor [row, inner]
-    b : torch.Tensor [inner, column]
+    a, b : torch.Tensor [row, inner] and [inner, column]
     bias : torch.Tensor [column], optional
     gelu : bool
         Apply GELU after the bias.
-    pre_activation : torch.Tensor [row, column], optional
-        Contiguous; what GELU is applied to is written here.
-    residual : torch.Tensor [row, column], optional
-        Added last.
+    pre_activation, residual : torch.Tensor [row, column], optional
+        What GELU is applied to is written into the one, contiguous; the other is added last.
     precision : str
         "ieee" or "tf32"; matters to float32 alone.
 
@@ -264,16 +262,13 @@ def backward_activation(
 
     Parameters
     ----------
-    d_y : torch.Tensor [row, column]
-        Any strides.
-    pre_activation : torch.Tensor [row, column]
-        From the forward pass; contiguous.
+    d_y, pre_activation : torch.Tensor [row, column]
+        d_y with any strides; the other, from the forward pass, contiguous.
 
     Returns
     -------
     d_u : torch.Tensor [row, column]
     d_bias : torch.Tensor [column]
-        Both of `d_y`'s dtype.
     """
     n_rows, n_columns = d_y.shape
     row_blocks = triton.cdiv(n_rows, ROWS_PER_PROGRAM)
@@ -288,51 +283,107 @@ def backward_activation(
     return d_u, column_sum(partial, d_y.dtype)
 
 
+@registered
+def linear_forward(
+    rows: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    activation: str | None,
+    precision: str,
+    training: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Launch the forward pass for checked arguments.
+
+    Parameters
+    ----------
+    rows : torch.Tensor [row, d_in]
+    residual : torch.Tensor [row, d_out] or None
+    weight, bias, activation, precision
+        As in `linear`.
+    training : bool
+        Whether to return the pre-activation for `linear_backward`, if there is an activation.
+
+    Returns
+    -------
+    y : torch.Tensor [row, d_out]
+    pre_activation : torch.Tensor [row, d_out] or None
+    """
+    pre_activation = None
+    if training and activation is not None:
+        shape = rows.shape[0], weight.shape[1]
+        pre_activation = torch.empty(shape, dtype=rows.dtype, device=rows.device)
+    y = matmul(
+        *(rows, weight),
+        bias=bias,
+        gelu=activation is not None,
+        pre_activation=pre_activation,
+        residual=residual,
+        precision=precision,
+    )
+    return y, pre_activation
+
+
+@registered
+def linear_backward(
+    rows: torch.Tensor,
+    weight: torch.Tensor,
+    pre_activation: torch.Tensor | None,
+    d_y: torch.Tensor,
+    precision: str,
+    wants_x: bool,
+    wants_weight: bool,
+    wants_bias: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """Launch the backward pass.
+
+    Parameters
+    ----------
+    rows, weight, pre_activation, precision
+        As in `linear_forward`, and from it.
+    d_y : torch.Tensor [row, d_out]
+        Any strides.
+    wants_x, wants_weight, wants_bias : bool
+        Which gradients to return.
+
+    Returns
+    -------
+    d_x, d_weight, d_bias : torch.Tensor or None
+    """
+    d_u, d_x, d_weight, d_bias = d_y, None, None, None
+    if pre_activation is not None:
+        d_u, d_bias = backward_activation(d_y, pre_activation)
+    elif wants_bias:
+        d_bias = column_sum(d_u, d_u.dtype)
+    if wants_x:
+        d_x = matmul(d_u, weight.T, precision=precision)
+    if wants_weight:
+        d_weight = matmul(rows.T, d_u, precision=precision)
+    return d_x, d_weight, d_bias if wants_bias else None
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, residual, activation, precision):
         rows = x.reshape(-1, x.shape[-1])  # [..., d_in] -> [row, d_in]
         d_out = weight.shape[1]
-        gelu = activation is not None
-        pre_activation = None
-        if gelu and any(ctx.needs_input_grad):
-            pre_activation = torch.empty(rows.shape[0], d_out, dtype=x.dtype, device=x.device)
-        y = matmul(
-            rows,
-            weight,
-            bias=bias,
-            gelu=gelu,
-            pre_activation=pre_activation,
-            residual=None if residual is None else residual.reshape(-1, d_out),
-            precision=precision,
-        )
-        ctx.save_for_backward(rows, weight, pre_activation)
+        added = None if residual is None else residual.reshape(-1, d_out)
+        training = any(ctx.needs_input_grad)
+        y, kept = linear_forward(rows, weight, bias, added, activation, precision, training)
+        ctx.save_for_backward(rows, weight, kept)
         ctx.precision = precision
         return y.view(*x.shape[:-1], d_out)
 
     @staticmethod
     def backward(ctx, d_y):
         rows, weight, pre_activation = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias, wants_residual = ctx.needs_input_grad[:4]
-        d_x = d_weight = d_bias = None
         d_u = d_y.reshape(-1, weight.shape[1])  # [..., d_out] -> [row, d_out]
-        if pre_activation is not None:
-            d_u, d_bias = backward_activation(d_u, pre_activation)
-        elif wants_bias:
-            d_bias = column_sum(d_u, d_u.dtype)
-        if wants_x:
-            d_x = matmul(d_u, weight.T, precision=ctx.precision)
-            d_x = d_x.view(*d_y.shape[:-1], weight.shape[0])
-        if wants_weight:
-            d_weight = matmul(rows.T, d_u, precision=ctx.precision)
-        return (
-            d_x,
-            d_weight,
-            d_bias if wants_bias else None,
-            d_y if wants_residual else None,
-            None,
-            None,
+        d_x, d_weight, d_bias = linear_backward(
+            rows, weight, pre_activation, d_u, ctx.precision, *ctx.needs_input_grad[:3]
         )
+        if d_x is not None:
+            d_x = d_x.view(*d_y.shape[:-1], weight.shape[0])
+        return d_x, d_weight, d_bias, d_y if ctx.needs_input_grad[3] else None, None, None
 
 
 def linear(
@@ -406,35 +457,33 @@ def linear_eager(
     torch.Tensor [..., d_out]
         As in `linear`.
     """
-    y = _EagerMatmul.apply(x, weight, precision)
-    if bias is not None:
-        y = y + bias
-    if activation == "gelu":
+    rows = x.reshape(-1, x.shape[-1])  # [..., d_in] -> [row, d_in]
+    if precision == "tf32" and x.dtype == torch.float32:
+        y = _Tf32Product.apply(rows, weight)
+        y = y if bias is None else y + bias
+    else:
+        y = rows @ weight if bias is None else torch.addmm(bias, rows, weight)
+    y = y.view(*x.shape[:-1], weight.shape[1])
+    if activation is not None:
         y = torch.nn.functional.gelu(y, approximate="tanh")
     return y if residual is None else y + residual
 
 
-class _EagerMatmul(torch.autograd.Function):
-    """`x @ weight` at a stated precision in both directions; PyTorch has a global switch alone."""
+class _Tf32Product(torch.autograd.Function):
+    """`a @ b` in tf32 in both directions; PyTorch has a global switch alone."""
 
     @staticmethod
-    def forward(ctx, x, weight, precision):
-        ctx.save_for_backward(x, weight)
-        ctx.precision = precision
-        return _eager_product(x, weight, precision)
+    def forward(ctx, a, b):
+        ctx.save_for_backward(a, b)
+        return _tf32_product(a, b)
 
     @staticmethod
     def backward(ctx, d_y):
-        x, weight = ctx.saved_tensors
-        x_rows = x.reshape(-1, x.shape[-1])
-        d_y_rows = d_y.reshape(-1, d_y.shape[-1])
-        d_x = _eager_product(d_y, weight.T, ctx.precision)
-        return d_x, _eager_product(x_rows.T, d_y_rows, ctx.precision), None
+        a, b = ctx.saved_tensors
+        return _tf32_product(d_y, b.T), _tf32_product(a.T, d_y)
 
 
-def _eager_product(a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
-    if precision == "ieee" or a.dtype != torch.float32:
-        return a @ b
+def _tf32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if not a.is_cuda:
         return _cut_to_tf32(a) @ _cut_to_tf32(b)
     before = torch.backends.cuda.matmul.fp32_precision

@@ -29,6 +29,7 @@ import torch
 from ..core.softmax import check_softmax
 from ._triton import tl, triton
 from .launch import launch, runs_on_triton
+from .registered import registered
 
 LOG2_E = math.log2(math.e)
 
@@ -240,6 +241,7 @@ def softmax_backward_wide_kernel(
         tl.store(d_x_ptr + row * n_keys + keys, p * (d_p - row_coupling) * scale, mask=inside)
 
 
+@registered
 def softmax_forward(
     x: torch.Tensor, scale: float, causal: bool, key_mask: torch.Tensor | None
 ) -> torch.Tensor:
@@ -285,6 +287,7 @@ def softmax_forward(
     return probabilities
 
 
+@registered
 def softmax_backward(
     probabilities: torch.Tensor, d_probabilities: torch.Tensor, scale: float
 ) -> torch.Tensor:
