@@ -1,8 +1,14 @@
 """What all tests share: where they run, how Hypothesis draws, and how the files are imported."""
 
 import os
+import sys
 from importlib import metadata
 from pathlib import Path
+
+# `python -m pytest` puts the checkout itself on the path; transformers would then take kernels/ for
+# Hugging Face's package of that name, and import it.
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
 IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if IN_WORKER:
