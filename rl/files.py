@@ -12,8 +12,10 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+Writer = Callable[[Path], object]  # writes its file to the path it is given
 
-def write_together(directory: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
+
+def write_together(directory: Path, writers: Mapping[str, Writer]) -> None:
     """Write several files of a directory, all or none.
 
     Parameters
@@ -39,7 +41,7 @@ def write_together(directory: Path, writers: Mapping[str, Callable[[Path], objec
         flush(directory)
 
 
-def text_writer(text: str) -> Callable[[Path], object]:
+def text_writer(text: str) -> Writer:
     """Return what writes `text`, in UTF-8 and with its line ends as they are."""
     return lambda path: path.write_bytes(text.encode("utf-8"))
 

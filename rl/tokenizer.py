@@ -33,7 +33,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from ..core.checks import refuse
-from .files import text_writer, write_together
+from .files import Writer, text_writer, write_together
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
@@ -210,21 +210,22 @@ class Tokenizer:
         directory : str or pathlib.Path
             Made if it is not there.
         """
+        write_together(Path(directory), self.files())
+
+    def files(self) -> dict[str, Writer]:
+        """Return what `save` writes: by file name, what writes it to the path it is given."""
         everything = {**self._vocabulary, **self.special_tokens}
         ordered = dict(sorted(everything.items(), key=lambda item: item[1]))
         lines = [MERGES_HEADER, *(f"{left} {right}" for left, right in self._merges)]
-        special = {"additional_special_tokens": list(self.special_tokens)}
+        special: dict[str, object] = {"additional_special_tokens": list(self.special_tokens)}
         if END_OF_TEXT in self.special_tokens:
             special |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
-        write_together(
-            Path(directory),
-            {
-                "vocab.json": text_writer(json.dumps(ordered, ensure_ascii=False)),
-                "merges.txt": text_writer("\n".join(lines) + "\n"),
-                SPECIAL_FILE: text_writer(json.dumps(special, ensure_ascii=False, indent=1)),
-                CLASS_FILE: text_writer(json.dumps({"tokenizer_class": "GPT2Tokenizer"})),
-            },
-        )
+        return {
+            "vocab.json": text_writer(json.dumps(ordered, ensure_ascii=False)),
+            "merges.txt": text_writer("\n".join(lines) + "\n"),
+            SPECIAL_FILE: text_writer(json.dumps(special, ensure_ascii=False, indent=1)),
+            CLASS_FILE: text_writer(json.dumps({"tokenizer_class": "GPT2Tokenizer"})),
+        }
 
     def encode(self, text: str, *, allow_special: bool | Collection[str] = False) -> list[int]:
         """Turn text into ids.

@@ -1,0 +1,203 @@
+"""GPT-2's weights in Hugging Face's layout, read and written.
+
+    config.json          what the model is made of                      (hf_config.py)
+    model.safetensors    its tensors, or several files and an index     (tensors.py)
+    vocab.json, merges.txt, …   its tokenizer                           (tokenizer.py)
+
+The names are those of `core.presets.parameter_shapes`; projections are stored [in, out], so that
+`x @ weight` takes them as they are. Files differ in what they add, and all these are read alike:
+
+- a prefix ``transformer.``, written by GPT2LMHeadModel and not by GPT2Model;
+- the head, lm_head.weight: if config.json ties it to the token table it may be absent or equal;
+- the buffers attn.bias and attn.masked_bias of old versions: masks, which nobody learnt.
+
+OpenAI's own release is a TensorFlow checkpoint; as an .npz it can be read too (openai_weights.py).
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+
+from ..core.checks import refuse
+from ..core.presets import GPTConfig, parameter_shapes
+from .files import text_writer, write_together
+from .hf_config import config_json, read_config, read_json
+from .openai_weights import load_openai
+from .tensors import (
+    PICKLE_REASON,
+    PICKLES,
+    Stored,
+    check_target,
+    check_tensors,
+    convert,
+    own_memory,
+    read_safetensors,
+)
+from .tokenizer import END_OF_TEXT, Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PREFIX, HEAD, TABLE = "transformer.", "lm_head.weight", "wte.weight"
+BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
+
+
+def load_gpt2(
+    path: str | Path, *, framework: str = "numpy", dtype: str = "float32"
+) -> tuple[GPTConfig, dict[str, Any]]:
+    """Read a GPT-2.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A directory in Hugging Face's layout, or an .npz with OpenAI's names beside hparams.json.
+    framework : str
+        "numpy" or "torch".
+    dtype : str
+        float32, float64, float16, or with torch bfloat16; whatever the file holds.
+
+    Returns
+    -------
+    config : GPTConfig
+    parameters : dict of str to numpy.ndarray or torch.Tensor
+        With the names and shapes, and in the order, of ``parameter_shapes(config)``.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing, damaged or a pickle; or a tensor is missing, has another shape, is
+        not finite, or is not one of the model's.
+    """
+    path = Path(path)
+    check_target(framework, dtype)
+    if path.suffix == ".npz":
+        return load_openai(path, framework=framework, dtype=dtype)
+    if not path.is_dir():
+        _refuse_path(path)
+    stored = _strip(_find_tensors(path))
+    config = read_config(path / CONFIG)
+    head = stored.pop(HEAD, None) if config.tied else None
+    check_tensors(stored, parameter_shapes(config), str(path))
+    if head is not None:
+        _check_tied(stored[TABLE], head)
+    return config, {
+        name: convert(name, stored[name], framework, dtype) for name in parameter_shapes(config)
+    }
+
+
+def save_gpt2(
+    directory: str | Path,
+    config: GPTConfig,
+    parameters: "Mapping[str, np.ndarray | torch.Tensor]",
+    tokenizer: Tokenizer | None = None,
+) -> None:
+    """Write a model as Hugging Face does; the files that were there stay until all are written.
+
+    Parameters
+    ----------
+    directory : str or pathlib.Path
+        Made if it is not there.
+    config : GPTConfig
+        One that Hugging Face's GPT-2 has no name for is written so that only gptwin reads it.
+    parameters : mapping of str to numpy.ndarray or torch.Tensor
+        As `load_gpt2` returns; stored in the dtype they have.
+    tokenizer : Tokenizer, optional
+        Written beside the weights.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, has another shape, or is not one of the model's; or the tokenizer
+        has ids that the model has not.
+    OSError
+        If the disk is full, say.
+    """
+    shapes = parameter_shapes(config)
+    check_tensors(parameters, shapes, "parameters")
+    tensors = {_their_name(name): own_memory(parameters[name]) for name in shapes}
+    end_of_text = None
+    files = {}
+    if tokenizer is not None:
+        if tokenizer.vocab_size > config.vocab_size:
+            expected = f"at most the model's {config.vocab_size} ids"
+            refuse("tokenizer", expected, str(tokenizer.vocab_size), "another model's")
+        end_of_text = tokenizer.special_tokens.get(END_OF_TEXT)
+        files = tokenizer.files()
+    files[CONFIG] = text_writer(config_json(config, end_of_text))
+    # transformers asks for the entry "format".
+    files[WEIGHTS] = lambda path: save_file(tensors, path, metadata={"format": "pt"})
+    write_together(Path(directory), files)
+
+
+def _their_name(name: str) -> str:
+    return name if name == HEAD else PREFIX + name
+
+
+def _strip(stored: dict[str, Stored]) -> dict[str, Stored]:
+    """Take the prefix from the names, and leave out the buffers."""
+    stripped: dict[str, Stored] = {}
+    for name, tensor in stored.items():
+        short = name.removeprefix(PREFIX)
+        if BUFFER.fullmatch(short):
+            continue
+        if short in stripped:
+            cause = "two models in one file"
+            refuse(f"{tensor.file}: {short}", "one tensor", "it with and without prefix", cause)
+        stripped[short] = tensor
+    return stripped
+
+
+def _check_tied(table: Stored, head: Stored) -> None:
+    """Refuse a head that differs from the token table although config.json ties them."""
+    if head.shape == table.shape and torch.equal(head.read(), table.read()):
+        return
+    refuse(
+        f"{head.file}: {HEAD}",
+        "the same numbers as wte.weight, since config.json says tie_word_embeddings true",
+        f"others, of shape {head.shape}",
+        "a head trained on its own: write tie_word_embeddings false; transformers ignores it too",
+    )
+
+
+def _find_tensors(directory: Path) -> dict[str, Stored]:
+    """List the tensors of model.safetensors, or of the files that its index names."""
+    if (directory / WEIGHTS).exists():
+        return read_safetensors(directory / WEIGHTS)
+    if (directory / INDEX).exists():
+        return _read_shards(directory / INDEX)
+    names = sorted(path.name for path in directory.iterdir())
+    for name in names:
+        if name.endswith((*PICKLES, ".index", ".meta")):
+            refuse(str(directory), WEIGHTS, f"only {name}", PICKLE_REASON)
+    got = ", ".join(names) or "nothing"
+    refuse(str(directory), f"{WEIGHTS}, or {INDEX}", got, "the tokenizer alone, or another folder")
+
+
+def _read_shards(index: Path) -> dict[str, Stored]:
+    """List the tensors of a model cut into several files; each is where the index says."""
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        refuse(str(index), "an entry weight_map with the file of each tensor", repr(listed))
+    for name in listed.values():
+        if not isinstance(name, str) or Path(name).name != name:
+            cause = "an index that was tampered with"
+            refuse(str(index), "names of files beside it", repr(name), cause)
+    shards = {name: read_safetensors(index.parent / name) for name in sorted(set(listed.values()))}
+    for tensor, name in listed.items():
+        if tensor not in shards[name]:
+            cause = "index and files of two different saves"
+            refuse(f"{index.parent / name}: {tensor}", "there, says the index", "nothing", cause)
+    return {tensor: shards[name][tensor] for tensor, name in listed.items()}
+
+
+def _refuse_path(path: Path) -> None:
+    if path.suffix in PICKLES:
+        refuse(str(path), f"a directory with {WEIGHTS}", "a pickle", PICKLE_REASON)
+    got = "a file" if path.exists() else "nothing there"
+    cause = "the directory that holds it is meant" if path.exists() else "a wrong path"
+    refuse(str(path), f"a directory with {CONFIG} and {WEIGHTS}", got, cause)
