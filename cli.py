@@ -1,4 +1,4 @@
-"""The command line: `gptwin verify | inspect`. Thin: it reads arguments and calls lab/."""
+"""The command line: `gptwin verify | inspect | model`. Thin: it reads arguments and calls."""
 
 import os
 import sys
@@ -85,6 +85,25 @@ def inspect(
 
     dtypes = tuple(dtype) if dtype else DTYPES
     raise typer.Exit(inspection.inspect_operations(operations or [], arch or [], show, dtypes))
+
+
+@app.command()
+def model(
+    preset: Annotated[
+        str | None, typer.Argument(help="Such as gpt2 or gpt3-175b; default: a table of all.")
+    ] = None,
+    band: Annotated[
+        int | None, typer.Option(help="GPT-3: keys an odd layer's query sees; 0: all.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print a published model's size, parameters, FLOPs and memory, exactly.
+
+    Exit code 2 if there is no such model, or its architecture was never published.
+    """
+    from .rl import model_card
+
+    raise typer.Exit(model_card.print_model(preset, band=band, as_json=json))
 
 
 def _interpret_without_gpu() -> None:
