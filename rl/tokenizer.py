@@ -432,13 +432,11 @@ def _read_special(path: Path) -> set[str]:
 
 def _read_merges(path: Path) -> list[Merge]:
     """Read the pairs, one a line. Not every line that starts with # is a comment: `# #` merges."""
-    lines = _read_text(path).split("\n")  # not splitlines: U+0085 is a letter here
-    first = 1 if lines[0].startswith("#version") else 0
-    if lines[-1] == "":
-        lines.pop()
+    lines = _read_text(path).splitlines()
+    first = 1 if lines and lines[0].startswith("#version") else 0
     merges = []
     for number, line in enumerate(lines[first:], start=first + 1):
-        pair = line.removesuffix("\r").split(" ")
+        pair = line.split(" ")
         if len(pair) != 2 or not all(pair):
             cause = "a file cut short, or not a list of merges"
             refuse(f"{path}:{number}", "two tokens and a space between", repr(line), cause)
