@@ -193,7 +193,8 @@ def convert(name: str, stored: Stored, framework: str, dtype: str) -> Any:
     if not tensor.is_floating_point():
         refuse(where, "floating-point numbers", str(tensor.dtype), "quantised weights")
     converted = tensor.to(getattr(torch, dtype), copy=True).contiguous()
-    if not bool(torch.isfinite(converted).all()):
+    # One addition per number finds what isfinite, which is several times slower, then counts.
+    if not math.isfinite(converted.sum()) and not bool(torch.isfinite(converted).all()):
         n_wrong = int((~torch.isfinite(converted)).sum())
         cause = f"they are too large for {dtype}"
         if not bool(torch.isfinite(tensor.float()).all()):
@@ -223,21 +224,25 @@ def check_target(framework: str, dtype: str) -> None:
         refuse("dtype", "one that NumPy has", "'bfloat16'", 'framework="torch" was meant')
 
 
-def own_memory(array: Any) -> torch.Tensor:
-    """Return a contiguous tensor on the CPU whose memory no other one shares.
+def own_memory(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return contiguous tensors on the CPU, no two of which are the same memory.
 
-    safetensors refuses to write tensors that share memory, such as views of one flat buffer.
+    safetensors refuses to write one memory twice, such as a table that is also an untied head.
 
     Parameters
     ----------
-    array : numpy.ndarray or torch.Tensor
+    arrays : mapping of str to numpy.ndarray or torch.Tensor
 
     Returns
     -------
-    torch.Tensor
+    dict of str to torch.Tensor
+        Those that could be taken as they were share the memory of `arrays`.
     """
-    if not isinstance(array, torch.Tensor):
-        return torch.from_numpy(np.array(array))
-    tensor = array.detach().cpu().contiguous()
-    shared = tensor.untyped_storage().nbytes() > math.prod(tensor.shape) * tensor.element_size()
-    return tensor.clone() if shared else tensor
+    tensors: dict[str, torch.Tensor] = {}
+    seen = set()
+    for name, array in arrays.items():
+        tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array))
+        tensor = tensor.detach().cpu().contiguous()
+        tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return tensors

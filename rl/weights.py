@@ -119,7 +119,7 @@ def save_gpt2(
     """
     shapes = parameter_shapes(config)
     check_tensors(parameters, shapes, "parameters")
-    tensors = {_their_name(name): own_memory(parameters[name]) for name in shapes}
+    tensors = own_memory({_their_name(name): parameters[name] for name in shapes})
     end_of_text = None
     files = {}
     if tokenizer is not None:

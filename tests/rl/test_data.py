@@ -108,6 +108,7 @@ def test_a_line_with_the_entries_of_several_kinds_is_read_as_the_one_wanted():
         (line(prompt="Hi", completion=None), "completion: expected a list of messages"),
         (line(prompt="Hi", completion=messages(*HI)), "completion: expected one turn"),
         (line(chosen="a", rejected="b"), "chosen: expected messages, or a text that begins with"),
+        (line(chosen="A: " + TRANSCRIPT, rejected=TRANSCRIPT), "chosen: expected messages, or"),
         (line(chosen="\n\nAssistant: a", rejected="\n\nAssistant: b"), "since there is no prompt"),
         (line(chosen=messages(*HI, HELLO), rejected=messages(*LONGER, HELLO)), "rejected: exp"),
         (line(chosen=messages(*LONGER), rejected=messages(*LONGER)), "chosen: expected one turn"),
@@ -117,7 +118,7 @@ def test_a_line_with_the_entries_of_several_kinds_is_read_as_the_one_wanted():
         (line(prompt="Hi", completions=["a", "b"], rank=[-1, 0]), "rank: expected integers from 0"),
         (line(prompt="Hi", completions=["a", 2], rank=[1, 0]), r"completions\[1\]: expected a"),
     ],
-    ids=range(27),
+    ids=range(28),
 )  # fmt: skip
 def test_a_bad_line_is_refused_with_the_reason(bad, message):
     with pytest.raises(ValueError, match=message):

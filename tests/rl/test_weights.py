@@ -108,11 +108,37 @@ def test_parameters_of_a_module_are_saved(tmp_path):
     assert all(torch.equal(loaded[name], view) for name, view in views.items())
 
 
+def test_a_head_that_begins_as_the_token_table_is_saved(tmp_path):
+    """Untied, though for now they are one memory, and again where the loaded ones are not."""
+    untied = dataclasses.replace(CONFIG, tied=False)
+    parameters = {n: torch.from_numpy(a) for n, a in random_parameters(untied).items()}
+    parameters["lm_head.weight"] = parameters["wte.weight"]
+    save_gpt2(tmp_path, untied, parameters)
+    _, loaded = load_gpt2(tmp_path, framework="torch")
+    assert torch.equal(loaded["lm_head.weight"], parameters["wte.weight"])
+    assert loaded["lm_head.weight"].data_ptr() != loaded["wte.weight"].data_ptr()
+
+
+def test_large_numbers_are_not_taken_for_infinite(tmp_path):
+    """Their sum is infinite; they are not."""
+    parameters = random_parameters(CONFIG)
+    parameters["wte.weight"][:] = 3e38
+    save_gpt2(tmp_path, CONFIG, parameters)
+    assert equal(load_gpt2(tmp_path)[1], parameters)
+
+
 def test_the_loaded_arrays_outlive_the_file(saved):
     _, loaded = load_gpt2(saved)
     with (saved / "model.safetensors").open("r+b") as file:
         file.write(b"\0" * os.path.getsize(saved / "model.safetensors"))
     assert equal(loaded, random_parameters(CONFIG))
+
+
+def test_the_names_in_the_file_are_hugging_faces(tmp_path):
+    untied = dataclasses.replace(CONFIG, tied=False)
+    save_gpt2(tmp_path, untied, random_parameters(untied))
+    names = {f"transformer.{name}" for name in parameter_shapes(CONFIG)} | {"lm_head.weight"}
+    assert set(load_file(tmp_path / "model.safetensors")) == names
 
 
 def test_a_tokenizer_is_saved_beside_the_weights(tmp_path):
