@@ -160,6 +160,7 @@ ppo_loss = Twin(
     corners=(
         {"shape": [3, 700], "seed": 1},
         {"shape": [2, 50], "share": 0.0, "poison": True, "seed": 2},
+        {"shape": [3, 70], "magnitude": 100.0, "poison": True, "seed": 3},  # some |Δ| above 20
     ),
     inputs=_ppo_loss_inputs,
     real=_ppo_loss_real,

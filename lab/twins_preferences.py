@@ -21,25 +21,6 @@ layouts = st.sampled_from(LAYOUTS)
 # --- reward_loss ---------------------------------------------------------------------------------
 
 
-def _scalars_as_vectors(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Give each scalar that an operation returns the shape [1]: the instruments index results."""
-
-    @functools.wraps(operation)
-    def wrapped(*args: Any, **options: Any) -> tuple[Any, ...]:
-        return tuple(result.reshape(-1) for result in operation(*args, **options))
-
-    return wrapped
-
-
-def _reward_loss_forward(**arguments: Any) -> tuple[Any, Any]:
-    results, saved = core_reward_loss.reward_loss_forward(**arguments)
-    return tuple(result.reshape(-1) for result in results), saved
-
-
-def _reward_loss_backward(saved: Any, d_loss: np.ndarray) -> np.ndarray:
-    return core_reward_loss.reward_loss_backward(saved, d_loss[0])
-
-
 def _reward_loss_inputs(case: Case, draw: Draw) -> Inputs:
     shape = (case["prompts"], case["completions"])
     scores = draw.normal(*shape, std=case.get("magnitude", 1.0))
@@ -82,10 +63,10 @@ def _reward_loss_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 
 reward_loss = Twin(
     name="reward_loss",
-    forward=_reward_loss_forward,
-    backward=_reward_loss_backward,
-    kernel=_scalars_as_vectors(triton_reward_loss.reward_loss),
-    eager=_scalars_as_vectors(triton_reward_loss.reward_loss_eager),
+    forward=core_reward_loss.reward_loss_forward,
+    backward=core_reward_loss.reward_loss_backward,
+    kernel=triton_reward_loss.reward_loss,
+    eager=triton_reward_loss.reward_loss_eager,
     arguments=("scores",),
     results=core_reward_loss.RewardLoss._fields,
     statistics=core_reward_loss.RewardLoss._fields[1:],

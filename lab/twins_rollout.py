@@ -128,6 +128,8 @@ def _exact_kl_inputs(case: Case, draw: Draw) -> Inputs:
     if case.get("minus_inf"):  # in the policy, mostly: elsewhere it makes every row infinite
         x = draw.sparse_minus_inf(x, share=0.4)
         y = draw.sparse_minus_inf(y, share=0.02)
+    if case.get("nan") and isinstance(x, np.ndarray):
+        x = np.where(np.arange(vocab) == vocab // 2, np.nan, x)
     return Inputs(
         {"logits": x, "reference_logits": y},
         {"mask": draw.mask(rows, share=case.get("share", 0.8))},
@@ -172,6 +174,9 @@ exact_kl = Twin(
     ),
     corners=(
         {"rows": 37, "vocab": 77, "minus_inf": True, "seed": 1},
+        # impossible tokens of which the policy's probability underflows
+        {"rows": 80, "vocab": 9, "minus_inf": True, "magnitude": 100.0, "seed": 3},
+        {"rows": 40, "vocab": 50, "minus_inf": True, "nan": True, "seed": 4},
         {"rows": 3, "vocab": 2 * _VOCAB_BLOCK + 1, "share": 1.0, "magnitude": 3.0, "seed": 2},
     ),
     inputs=_exact_kl_inputs,
@@ -388,6 +393,8 @@ whiten = Twin(
     corners=(
         {"shape": [3, 2 * _WHITEN_BLOCK + 3], "offset": 100.0, "seed": 1},
         {"shape": [2, _WHITEN_BLOCK], "shift_mean": False, "unbiased": False, "seed": 2},
+        # so close together that ε counts
+        {"shape": [3, 50], "magnitude": 1e-3, "seed": 4},
         # more partial sums than one block of the merge holds, many of them of no element
         {"shape": [triton_whiten.MERGE_BLOCK + 2, _WHITEN_BLOCK], "share": 0.0003, "seed": 3},
     ),
