@@ -25,7 +25,8 @@ def _reward_loss_inputs(case: Case, draw: Draw) -> Inputs:
     shape = (case["prompts"], case["completions"])
     scores = draw.normal(*shape, std=case.get("magnitude", 1.0))
     if case.get("coarse"):
-        scores = scores.round()  # some scores are equal
+        # Some scores are equal: 0, so that the rounding that measures noise keeps them so.
+        scores = scores * (abs(scores) > 0.7 * case.get("magnitude", 1.0))
     places = draw.normal(*shape).argsort(-1).argsort(-1)  # a permutation of 0, 1, ... each
     # Neighbouring places tie, some completions are not there.
     places = places // case.get("tied", 1)

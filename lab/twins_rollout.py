@@ -267,6 +267,7 @@ token_rewards = Twin(
             "estimator": "k3", "seed": 2,
         },
         {"shape": [5, 20], "estimator": "k2", "seed": 3},
+        {"shape": [9, 20], "missing_end": "replace", "seed": 4},  # some ended, some not
     ),
     inputs=_token_rewards_inputs,
     real=_token_rewards_real,
