@@ -29,8 +29,9 @@ Memory. Forward reads scores and ranks once and writes the gradients once (4 byt
 with about 140 bytes of partial sums a program. Backward reads and writes 4 bytes a completion.
 
 Deterministic: each element is written by one program, floats are added in one order, and counts
-are integers (`tl.histogram` adds them in any order, with the same result). Block sizes are fixed
-and not tuned, so that the order of addition is the same on every machine.
+are integers: `tl.histogram` adds them in shared memory with atomics, in any order, and integers
+have the same sum in every order. Block sizes are fixed and not tuned, so that the order of addition
+is the same on every machine.
 """
 
 import math
