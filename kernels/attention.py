@@ -1,0 +1,433 @@
+"""Attention in Triton: flash attention, which never writes a score to memory.
+
+Mathematics (core/attention.py), for query i over the keys j of its interval [low(i), high(i)):
+
+    output[i] = Σ_j p[i, j] · value[j],   p[i, :] = softmax(scale · query[i] · key[j])
+
+The scores of one head are n_query × n_key, far more than query, key and value together, and worth
+nothing afterwards. So a program (Dao 2023, arXiv 2307.08691) takes one tile of queries, walks along
+the keys, and keeps three things in its registers: the running maximum and sum of `softmax_online`,
+and an accumulator of weighted values. `attention_tiled` in core/ is this loop in NumPy.
+
+Tiling. The query tile is loaded once and stays; key and value tiles stream through shared memory,
+`num_stages` of them in flight:
+
+                         key ──────────────────────►
+                       ┌───────┬───────┬───────┬──┄
+                       │ tile  │ tile  │ tile  │         ▲ d_head
+                       └───────┴───────┴───────┴──┄      ▼
+           ┌───────┐   ┌───────┐
+     query │ stays │ × │scores │  → maximum, exp2, sum
+           └───────┘   └───────┘        │
+         BLOCK_QUERIES BLOCK_KEYS       ▼  × value tile
+                       ┌───────┐   ┌─────────────┐
+                       │weights│ → │ accumulator │ [BLOCK_QUERIES, d_head], rescaled when the
+                       └───────┘   └─────────────┘ maximum rises, divided by the sum at the end
+
+Masks cost nothing where they hide everything or nothing. Keys that no query of the tile sees are
+never read; those that all of them see go through a loop without a mask; only the blocks between,
+at the edge of an interval, compare positions (attention_tiles.py). The loop is compiled
+once for each.
+
+Memory. Query is read and output written once; keys and values are read once by each query tile of
+their head, from the L2 cache but for the first. Kept for backward: the inputs, the output, and lse,
+one float32 for each query. The weights are computed again there (attention_backward.py).
+
+exp(scale·s − m) is computed as exp2(c·s − c·max) with c = scale·log₂e, one fused multiply-add and
+one instruction of the special function unit. Scores, sums and accumulator are float32; the weights
+are rounded to the inputs' dtype for the second product, as its tensor cores need. float32 is true
+float32. c·s must stay within float32.
+
+Deterministic: each element is written by one program, and no sum crosses programs.
+"""
+
+import math
+from typing import Any
+
+import torch
+
+from ..core.attention import default_scale, dropout_factor
+from ..core.key_intervals import check_attention
+from ._triton import tl, triton
+from .attention_backward import attention_backward
+from .attention_tiles import (
+    LOG2_E,
+    TUNING_KEY,
+    Masks,
+    dropout_arguments,
+    is_kept,
+    key_interval,
+    key_stretch,
+    load_key_start,
+    load_rows,
+    parts,
+    place,
+    rows_per_tile,
+    tile_grid,
+)
+from .launch import expect_same_dtype, launch, runs_on_triton
+from .rows import tile_at
+
+LN_2 = tl.constexpr(math.log(2))
+
+# In bytes: see rows_per_tile. In 2-byte floats the first is 128 queries × 128 keys at d_head 64 and
+# 128 × 64 at 128.
+FORWARD_CONFIGS = [
+    triton.Config({"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 16384}, num_warps=8, num_stages=3),
+    triton.Config({"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=4, num_stages=3),
+]
+
+
+@triton.autotune(FORWARD_CONFIGS, key=TUNING_KEY)
+@triton.jit
+def attention_forward_kernel(
+    query_ptr,  # [batch, head, query, d_head], any strides, like the next three
+    key_ptr,  # [batch, kv_head, key, d_head]
+    value_ptr,
+    output_ptr,  # [batch, head, query, d_head], written
+    lse_ptr,  # float32 [batch, head, query] contiguous, written
+    key_start_ptr,  # int [batch], or query_ptr if there is none; likewise the next two
+    document_start_ptr,  # int32 [query]
+    document_end_ptr,
+    n_head,
+    n_query,
+    n_key,
+    length_bucket,  # the length rounded up to a power of two: tuned once for each
+    window,
+    seed,
+    dropout_threshold,
+    keep_scale,  # 1 / (1 - dropout)
+    scale_log2_e,
+    query_batch_stride,
+    query_head_stride,
+    query_row_stride,
+    query_feature_stride,
+    key_batch_stride,
+    key_head_stride,
+    key_row_stride,
+    key_feature_stride,
+    value_batch_stride,
+    value_head_stride,
+    value_row_stride,
+    value_feature_stride,
+    output_batch_stride,
+    output_head_stride,
+    output_row_stride,
+    output_feature_stride,
+    CAUSAL: tl.constexpr,
+    HAS_WINDOW: tl.constexpr,
+    HAS_KEY_START: tl.constexpr,
+    HAS_DOCUMENTS: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    GROUP: tl.constexpr,  # query heads for each key head
+    D_HEAD: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    QUERY_TILE_BYTES: tl.constexpr,
+    KEY_TILE_BYTES: tl.constexpr,
+):
+    """One tile of queries of one head."""
+    ROW_BYTES: tl.constexpr = BLOCK_D * query_ptr.dtype.element_ty.primitive_bitwidth // 8
+    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, ROW_BYTES)
+    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, ROW_BYTES)
+    LOW_VARIES: tl.constexpr = HAS_WINDOW or HAS_DOCUMENTS
+    tile, batch, head = place(tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=CAUSAL)
+    batch_head = batch * n_head + head
+    first_query = tile * BLOCK_QUERIES
+    queries = first_query + tl.arange(0, BLOCK_QUERIES)
+    features = tl.arange(0, BLOCK_D)
+    in_block = tl.arange(0, BLOCK_KEYS)
+    row_inside = queries < n_query
+
+    key_start = load_key_start(key_start_ptr, batch, HAS_KEY_START)
+    low, high = key_interval(
+        queries, key_start, n_query, n_key, window, document_start_ptr, document_end_ptr,
+        CAUSAL, HAS_WINDOW, HAS_DOCUMENTS,
+    )  # fmt: skip
+    start, full_start, full_end, end = key_stretch(
+        first_query, BLOCK_QUERIES, key_start, n_query, n_key, window,
+        document_start_ptr, document_end_ptr, CAUSAL, HAS_WINDOW, HAS_DOCUMENTS,
+    )  # fmt: skip
+    starts, ends = parts(start, full_start, full_end, end, BLOCK_KEYS)
+
+    batch, head = batch.to(tl.int64), head.to(tl.int64)
+    kv_head = head // GROUP
+    query_ptr += batch * query_batch_stride + head * query_head_stride
+    key_ptr += batch * key_batch_stride + kv_head * key_head_stride
+    value_ptr += batch * value_batch_stride + kv_head * value_head_stride
+    output_ptr += batch * output_batch_stride + head * output_head_stride
+    query = load_rows(
+        query_ptr, queries, features, row_inside, query_row_stride, query_feature_stride,
+        True, D_HEAD, BLOCK_D,
+    )  # fmt: skip
+
+    accumulator = tl.zeros([BLOCK_QUERIES, BLOCK_D], tl.float32)
+    running_max = tl.full([BLOCK_QUERIES], -float("inf"), tl.float32)
+    running_sum = tl.zeros([BLOCK_QUERIES], tl.float32)
+    # A masked part comes first only where the keys do not start at the same one for all queries.
+    for part in tl.static_range(0 if LOW_VARIES else 1, 3):
+        for first_key in range(starts[part], ends[part], BLOCK_KEYS):
+            keys = first_key + in_block
+            inside = in_block < ends[part] - first_key
+            # int64, here and for every position that meets a stride: their product passes 2^31.
+            first = tl.cast(first_key, tl.int64)
+            key = load_rows(
+                key_ptr + first * key_row_stride, in_block, features, inside,
+                key_row_stride, key_feature_stride, part != 1, D_HEAD, BLOCK_D,
+            )  # fmt: skip
+            scores = tl.dot(query, tl.trans(key), input_precision="ieee")  # [queries, keys]
+            if part != 1:
+                seen = (keys[None, :] >= low[:, None]) & (keys[None, :] < high[:, None])
+                scores = tl.where(seen, scores, -float("inf"))
+
+            new_max = tl.maximum(running_max, tl.max(scores, axis=1))
+            # A row that has seen nothing so far: subtract 0, since -inf - (-inf) is NaN.
+            pivot = tl.where(new_max == -float("inf"), 0.0, new_max) * scale_log2_e
+            weights = tl.exp2(scores * scale_log2_e - pivot[:, None])
+            # What was summed so far was relative to the old maximum.
+            rescale = tl.exp2(running_max * scale_log2_e - pivot)
+            running_sum = running_sum * rescale + tl.sum(weights, axis=1)
+            running_max = new_max
+            if DROPOUT:
+                kept = is_kept(
+                    seed, dropout_threshold, batch_head, queries[:, None], keys[None, :]
+                )  # fmt: skip
+                weights = tl.where(kept, weights, 0.0)
+
+            value = load_rows(
+                value_ptr + first * value_row_stride, in_block, features, inside,
+                value_row_stride, value_feature_stride, part != 1, D_HEAD, BLOCK_D,
+            )  # fmt: skip
+            accumulator = accumulator * rescale[:, None]
+            weights = weights.to(value.dtype)
+            accumulator = tl.dot(weights, value, accumulator, input_precision="ieee")
+
+    total = tl.where(running_sum == 0.0, 1.0, running_sum)
+    output = accumulator * (keep_scale / total)[:, None]
+    output_at = tile_at(
+        output_ptr, queries.to(tl.int64), features, output_row_stride, output_feature_stride
+    )
+    inside = row_inside[:, None] & (features < D_HEAD)[None, :]
+    tl.store(output_at, output, mask=inside)
+    # Nothing seen: -inf + log 0, which is -inf.
+    lse = (running_max * scale_log2_e + tl.log2(running_sum)) * LN_2
+    tl.store(lse_ptr + batch_head.to(tl.int64) * n_query + queries, lse, mask=row_inside)
+
+
+def attention_forward(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    masks: Masks,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+    seed: int = 0,
+    out: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Launch the forward kernel for checked arguments with any strides.
+
+    Parameters
+    ----------
+    query, key, value, scale, dropout, seed
+        As in `attention`.
+    masks : Masks
+        From `Masks.of`.
+    out : torch.Tensor [batch, head, query, d_head], optional
+        Where the output goes, with any strides: a view of an activation with its heads merged,
+        say. A new contiguous tensor if not given.
+
+    Returns
+    -------
+    output : torch.Tensor [batch, head, query, d_head]
+        `out` if it was given.
+    lse : torch.Tensor of float32 [batch, head, query]
+        Contiguous.
+    """
+    n_batch, n_head, n_query, _ = query.shape
+    output = torch.empty_like(query, memory_format=torch.contiguous_format) if out is None else out
+    lse = torch.empty(n_batch, n_head, n_query, dtype=torch.float32, device=query.device)
+    constants = masks.constants(query, key, dropout)
+    launch(
+        attention_forward_kernel,
+        tile_grid(n_query, n_batch * n_head, query, constants["BLOCK_D"], "QUERY_TILE_BYTES"),
+        *(query, key, value, output, lse),
+        *masks.arguments(query, key),
+        *dropout_arguments(dropout, seed),
+        scale * LOG2_E,
+        *query.stride(),
+        *key.stride(),
+        *value.stride(),
+        *output.stride(),
+        **constants,
+    )
+    return output, lse
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, value, masks, options):
+        output, lse = attention_forward(query, key, value, masks, **options)
+        ctx.save_for_backward(query, key, value, output, lse)
+        ctx.masks, ctx.options = masks, options
+        ctx.set_materialize_grads(False)  # most have no use for lse: its gradient is None then
+        return output, lse
+
+    @staticmethod
+    def backward(ctx, d_output, d_lse):
+        wants_query, wants_key, wants_value = ctx.needs_input_grad[:3]
+        d_query, d_key, d_value = attention_backward(
+            *ctx.saved_tensors,
+            d_output,
+            d_lse,
+            ctx.masks,
+            wants_query=wants_query,
+            wants_key_value=wants_key or wants_value,
+            **ctx.options,
+        )
+        return d_query, d_key if wants_key else None, d_value if wants_value else None, None, None
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    key_start: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attend; the twin of `gptwin.core.attention.attention`.
+
+    Parameters
+    ----------
+    query : torch.Tensor [batch, head, query, d_head]
+        float32, float16 or bfloat16, any strides. d_head up to 256, best a power of two.
+    key, value : torch.Tensor [batch, kv_head, key, d_head]
+        kv_head divides head: grouped- or multi-query attention, without copies.
+    scale : float, optional
+        Multiplies the scores; above 0. 1/√d_head if not given.
+    causal : bool
+        Let query i see key j only if j ≤ i + (n_key − n_query).
+    window : int, optional
+        With `causal`: let a query see only the last `window` of those keys.
+    key_start : torch.Tensor of int [batch], optional
+        Keys before it are left padding, which nobody sees.
+    cu_seqlens : torch.Tensor of int [n_documents + 1], optional
+        Documents packed on the time axis: document d is at positions cu_seqlens[d] to
+        cu_seqlens[d + 1] − 1 and sees itself alone. From 0, never decreasing, to at most n_query;
+        this is not checked, for that would wait for the GPU. Positions from the last entry on see
+        nothing.
+    dropout : float
+        Share of the weights that are zeroed, from 0 to below 1.
+    seed : int
+        Which ones; 64 bits. The same weights as the NumPy twin, bit for bit.
+
+    Returns
+    -------
+    output : torch.Tensor [batch, head, query, d_head]
+        Contiguous, of `query`'s dtype; 0 where a query sees nothing.
+    lse : torch.Tensor of float32 [batch, head, query]
+        Log-sum-exp of the scaled scores; −inf where a query sees nothing. Differentiable, too.
+
+    Raises
+    ------
+    ValueError
+        If a shape, dtype, device or number is wrong.
+    RuntimeError
+        If Triton was asked for and cannot run here.
+    """
+    check_attention(
+        query, key, value, scale, causal, window, key_start, cu_seqlens, dropout, seed
+    )  # fmt: skip
+    expect_same_dtype(query=query, key=key, value=value)
+    tensors = {"query": query, "key": key, "value": value}
+    if runs_on_triton("attention", **tensors, key_start=key_start, cu_seqlens=cu_seqlens):
+        masks = Masks.of(
+            query.shape[2], causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens
+        )
+        scale = default_scale(scale, query.shape[-1])
+        options = {"scale": scale, "dropout": float(dropout), "seed": seed}
+        return _Attention.apply(query, key, value, masks, options)
+    return attention_eager(
+        query, key, value, scale=scale, causal=causal, window=window, key_start=key_start,
+        cu_seqlens=cu_seqlens, dropout=dropout, seed=seed,
+    )  # fmt: skip
+
+
+def attention_eager(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    key_start: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
+
+    Parameters
+    ----------
+    query, key, value, scale, causal, window, key_start, cu_seqlens, dropout, seed
+        As in `attention`.
+
+    Returns
+    -------
+    output, lse : torch.Tensor
+        As in `attention`; lse is float64 for float64.
+    """
+    n_batch, n_head, n_query, d_head = query.shape
+    n_kv_head, n_key = key.shape[1:3]
+    masks = Masks.of(
+        n_query, causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens
+    )
+    seen = _seen(masks, n_query, n_key, query.device)  # [batch or 1, query, key]
+    # 0, even instead of NaN: 0 · NaN in a product would be NaN.
+    sees, is_seen = seen.any(dim=2)[:, None, None, :, None], seen.any(dim=1)[:, None, None, :, None]
+    # [batch, head, ...] -> [batch, kv_head, group, ...]
+    query = query.unflatten(1, (n_kv_head, -1)).masked_fill(~sees, 0)
+    key, value = (x[:, :, None].masked_fill(~is_seen, 0) for x in (key, value))
+
+    scores = query @ key.transpose(-1, -2) * default_scale(scale, d_head)
+    exact = torch.promote_types(torch.float32, query.dtype)
+    scores = scores.to(exact).masked_fill(~seen[:, None, None], -math.inf)
+    row_max = scores.new_full((*scores.shape[:-1], 1), -math.inf)
+    if n_key > 0:  # PyTorch knows no maximum of nothing
+        row_max = scores.detach().amax(dim=-1, keepdim=True)
+    exponents = torch.exp(scores - row_max.masked_fill(row_max == -math.inf, 0))
+    total = exponents.sum(dim=-1, keepdim=True)
+    nothing = total == 0
+    total = total.masked_fill(nothing, 1)
+    probabilities = (exponents / total).to(query.dtype)
+    lse = (row_max + torch.log(total)).masked_fill(nothing, -math.inf)
+    if dropout > 0:
+        heads, queries, keys = (torch.arange(n).numpy() for n in (n_batch * n_head, n_query, n_key))
+        factor = torch.from_numpy(dropout_factor(seed, dropout, heads, queries, keys))
+        probabilities = probabilities * factor.to(probabilities).view(probabilities.shape)
+    output = probabilities @ value
+    return output.flatten(1, 2), lse[..., 0].flatten(1, 2)
+
+
+def _seen(masks: Masks, n_query: int, n_key: int, device: Any) -> torch.Tensor:
+    """Write the masks out: bool [batch or 1, query, key]."""
+    queries = torch.arange(n_query, device=device)[:, None]
+    keys = torch.arange(n_key, device=device)
+    own = queries + (n_key - n_query)
+    seen = torch.ones(1, n_query, n_key, dtype=torch.bool, device=device)
+    if masks.causal:
+        seen = seen & (keys <= own)
+    if masks.window is not None:
+        seen = seen & (keys > own - masks.window)
+    if masks.key_start is not None:
+        seen = seen & (keys >= masks.key_start[:, None, None])
+    if masks.document_start is not None and masks.document_end is not None:
+        seen = seen & (keys >= masks.document_start[:, None])
+        seen = seen & (keys < masks.document_end[:, None])
+    return seen

@@ -1,0 +1,192 @@
+"""The kernel that sums d_key and d_value; attention_backward.py tells its place.
+
+A program owns a tile of keys and walks along the queries that see it, head after head of the group
+that shares these keys: the sum over the group is made in its registers, in one order. Everything
+is transposed, [keys, queries], so that the weights and the scores' gradient leave the first two
+products as the left side of the last two.
+"""
+
+from ._triton import tl, triton
+from .attention_tiles import (
+    TUNING_KEY,
+    is_kept,
+    key_interval,
+    load_key_start,
+    load_rows,
+    load_statistics,
+    parts,
+    place,
+    query_stretch,
+    rows_per_tile,
+)
+from .rows import tile_at
+
+# In bytes: see rows_per_tile. 8 warps: the two sums of a key tile fill half of their registers.
+KEY_VALUE_CONFIGS = [
+    triton.Config({"KEY_TILE_BYTES": 32768, "QUERY_TILE_BYTES": 16384}, num_warps=8, num_stages=2),
+    triton.Config({"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 8192}, num_warps=8, num_stages=3),
+]
+
+
+@triton.autotune(KEY_VALUE_CONFIGS, key=[*TUNING_KEY, "GROUP"])
+@triton.jit
+def attention_backward_key_value_kernel(
+    query_ptr,  # [batch, head, query, d_head], any strides, like all but the next two
+    lse_ptr,  # float32 [batch, head, query] contiguous
+    delta_ptr,
+    key_ptr,  # [batch, kv_head, key, d_head]
+    value_ptr,
+    d_output_ptr,
+    d_key_ptr,  # written
+    d_value_ptr,  # written
+    key_start_ptr,  # int [batch], or query_ptr if there is none; likewise the next two
+    document_start_ptr,  # int32 [query]
+    document_end_ptr,
+    n_head,
+    n_query,
+    n_key,
+    length_bucket,
+    window,
+    seed,
+    dropout_threshold,
+    keep_scale,
+    scale,
+    scale_log2_e,
+    query_batch_stride,
+    query_head_stride,
+    query_row_stride,
+    query_feature_stride,
+    key_batch_stride,
+    key_head_stride,
+    key_row_stride,
+    key_feature_stride,
+    value_batch_stride,
+    value_head_stride,
+    value_row_stride,
+    value_feature_stride,
+    d_output_batch_stride,
+    d_output_head_stride,
+    d_output_row_stride,
+    d_output_feature_stride,
+    d_key_batch_stride,
+    d_key_head_stride,
+    d_key_row_stride,
+    d_key_feature_stride,
+    d_value_batch_stride,
+    d_value_head_stride,
+    d_value_row_stride,
+    d_value_feature_stride,
+    CAUSAL: tl.constexpr,
+    HAS_WINDOW: tl.constexpr,
+    HAS_KEY_START: tl.constexpr,
+    HAS_DOCUMENTS: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    GROUP: tl.constexpr,
+    D_HEAD: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    QUERY_TILE_BYTES: tl.constexpr,
+    KEY_TILE_BYTES: tl.constexpr,
+):
+    """d_key and d_value of one tile of keys, from all query heads of its group."""
+    ROW_BYTES: tl.constexpr = BLOCK_D * query_ptr.dtype.element_ty.primitive_bitwidth // 8
+    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, ROW_BYTES)
+    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, ROW_BYTES)
+    # With a causal mask the first keys are seen by the most queries: the first tile is the longest.
+    tile, batch, kv_head = place(tl.cdiv(n_key, BLOCK_KEYS), n_head // GROUP, LAST_FIRST=False)
+    first_key = tile * BLOCK_KEYS
+    keys = first_key + tl.arange(0, BLOCK_KEYS)
+    features = tl.arange(0, BLOCK_D)
+
+    # Which of these keys anyone sees: from the first query's low to the last one's high.
+    key_start = load_key_start(key_start_ptr, batch, HAS_KEY_START)
+    first_seen, _ = key_interval(
+        batch * 0, key_start, n_query, n_key, window, document_start_ptr, document_end_ptr,
+        CAUSAL, HAS_WINDOW, HAS_DOCUMENTS,
+    )  # fmt: skip
+    _, end_seen = key_interval(
+        batch * 0 + n_query - 1, key_start, n_query, n_key, window, document_start_ptr,
+        document_end_ptr, CAUSAL, HAS_WINDOW, HAS_DOCUMENTS,
+    )  # fmt: skip
+    first_seen = tl.maximum(first_seen, first_key)
+    end_seen = tl.minimum(end_seen, first_key + BLOCK_KEYS)
+    is_seen = (keys >= first_seen) & (keys < end_seen)
+    start, full_start, full_end, end = query_stretch(
+        first_seen, end_seen, n_query, n_key, window, document_start_ptr, document_end_ptr,
+        CAUSAL, HAS_WINDOW, HAS_DOCUMENTS,
+    )  # fmt: skip
+    starts, ends = parts(start, full_start, full_end, end, BLOCK_QUERIES)
+
+    wide_batch, wide_head = batch.to(tl.int64), kv_head.to(tl.int64)
+    key = load_rows(
+        key_ptr + wide_batch * key_batch_stride + wide_head * key_head_stride,
+        keys, features, is_seen, key_row_stride, key_feature_stride, True, D_HEAD, BLOCK_D,
+    )  # fmt: skip
+    value = load_rows(
+        value_ptr + wide_batch * value_batch_stride + wide_head * value_head_stride,
+        keys, features, is_seen, value_row_stride, value_feature_stride, True, D_HEAD, BLOCK_D,
+    )  # fmt: skip
+    in_block = tl.arange(0, BLOCK_QUERIES)
+    d_key = tl.zeros([BLOCK_KEYS, BLOCK_D], tl.float32)
+    d_value = tl.zeros([BLOCK_KEYS, BLOCK_D], tl.float32)
+    for member in range(0, GROUP):
+        head = kv_head * GROUP + member
+        batch_head = batch * n_head + head
+        wide_head = head.to(tl.int64)
+        query_of_head = query_ptr + wide_batch * query_batch_stride + wide_head * query_head_stride
+        d_output_of_head = (
+            d_output_ptr + wide_batch * d_output_batch_stride + wide_head * d_output_head_stride
+        )
+        of_head = batch_head.to(tl.int64) * n_query
+        for part in tl.static_range(0 if CAUSAL or HAS_DOCUMENTS else 1, 3):
+            for first_query in range(starts[part], ends[part], BLOCK_QUERIES):
+                queries = first_query + in_block
+                inside = in_block < ends[part] - first_query
+                first = tl.cast(first_query, tl.int64)
+                query = load_rows(
+                    query_of_head + first * query_row_stride, in_block, features, inside,
+                    query_row_stride, query_feature_stride, part != 1, D_HEAD, BLOCK_D,
+                )  # fmt: skip
+                lse, delta = load_statistics(
+                    lse_ptr + of_head, delta_ptr + of_head, queries, inside, part != 1
+                )
+                scores = tl.dot(key, tl.trans(query), input_precision="ieee")  # [keys, queries]
+                p = tl.exp2(scores * scale_log2_e - lse[None, :])
+                if part != 1:
+                    low, high = key_interval(
+                        queries, key_start, n_query, n_key, window, document_start_ptr,
+                        document_end_ptr, CAUSAL, HAS_WINDOW, HAS_DOCUMENTS,
+                    )  # fmt: skip
+                    seen = (keys[:, None] >= low[None, :]) & (keys[:, None] < high[None, :])
+                    p = tl.where(seen, p, 0.0)
+                d_output = load_rows(
+                    d_output_of_head + first * d_output_row_stride, in_block, features, inside,
+                    d_output_row_stride, d_output_feature_stride, part != 1, D_HEAD, BLOCK_D,
+                )  # fmt: skip
+                weights = p
+                d_p = tl.dot(value, tl.trans(d_output), input_precision="ieee")
+                if DROPOUT:
+                    kept = is_kept(
+                        seed, dropout_threshold, batch_head, queries[None, :], keys[:, None]
+                    )  # fmt: skip
+                    weights = tl.where(kept, weights, 0.0)
+                    d_p = tl.where(kept, d_p * keep_scale, 0.0)
+                weights = weights.to(d_output.dtype)
+                d_value = tl.dot(weights, d_output, d_value, input_precision="ieee")
+                d_scores = (p * (d_p - delta[None, :])).to(query.dtype)
+                d_key = tl.dot(d_scores, query, d_key, input_precision="ieee")
+
+    # Where nobody sees a key, its zeros were scored like any other in the loop without a mask.
+    d_key = tl.where(is_seen[:, None], d_key * scale, 0.0)
+    d_value = tl.where(is_seen[:, None], d_value * keep_scale, 0.0)
+    wide_head = kv_head.to(tl.int64)
+    inside = (keys < n_key)[:, None] & (features < D_HEAD)[None, :]
+    d_key_at = tile_at(
+        d_key_ptr + wide_batch * d_key_batch_stride + wide_head * d_key_head_stride,
+        keys.to(tl.int64), features, d_key_row_stride, d_key_feature_stride,
+    )  # fmt: skip
+    d_value_at = tile_at(
+        d_value_ptr + wide_batch * d_value_batch_stride + wide_head * d_value_head_stride,
+        keys.to(tl.int64), features, d_value_row_stride, d_value_feature_stride,
+    )  # fmt: skip
+    tl.store(d_key_at, d_key, mask=inside)
+    tl.store(d_value_at, d_value, mask=inside)
