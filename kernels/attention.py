@@ -126,9 +126,9 @@ def attention_forward_kernel(
     KEY_TILE_BYTES: tl.constexpr,
 ):
     """One tile of queries of one head."""
-    ROW_BYTES: tl.constexpr = BLOCK_D * query_ptr.dtype.element_ty.primitive_bitwidth // 8
-    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, ROW_BYTES)
-    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, ROW_BYTES)
+    ITEMSIZE: tl.constexpr = query_ptr.dtype.element_ty.primitive_bitwidth // 8
+    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
+    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, BLOCK_D, ITEMSIZE)
     LOW_VARIES: tl.constexpr = HAS_WINDOW or HAS_DOCUMENTS
     tile, batch, head = place(tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=CAUSAL)
     batch_head = batch * n_head + head
@@ -176,7 +176,9 @@ def attention_forward_kernel(
             )  # fmt: skip
             scores = tl.dot(query, tl.trans(key), input_precision="ieee")  # [queries, keys]
             if part != 1:
-                seen = (keys[None, :] >= low[:, None]) & (keys[None, :] < high[:, None])
+                seen = keys[None, :] < high[:, None]
+                if LOW_VARIES:  # elsewhere the keys start at low
+                    seen = seen & (keys[None, :] >= low[:, None])
                 scores = tl.where(seen, scores, -float("inf"))
 
             new_max = tl.maximum(running_max, tl.max(scores, axis=1))

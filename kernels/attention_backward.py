@@ -49,8 +49,9 @@ from .attention_tiles import (
     key_interval,
     key_stretch,
     load_key_start,
+    load_lse,
     load_rows,
-    load_statistics,
+    load_statistic,
     parts,
     place,
     rows_per_tile,
@@ -62,7 +63,6 @@ from .rows import tile_at
 # In bytes: see rows_per_tile.
 QUERY_CONFIGS = [
     triton.Config({"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 16384}, num_warps=8, num_stages=2),
-    triton.Config({"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=3),
 ]
 DELTA_TILE_BYTES = 16384
 
@@ -92,8 +92,8 @@ def attention_backward_delta_kernel(
     QUERY_TILE_BYTES: tl.constexpr,
 ):
     """Compute delta − d_lse of a tile of queries."""
-    ROW_BYTES: tl.constexpr = BLOCK_D * output_ptr.dtype.element_ty.primitive_bitwidth // 8
-    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, ROW_BYTES)
+    ITEMSIZE: tl.constexpr = output_ptr.dtype.element_ty.primitive_bitwidth // 8
+    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
     tile, batch, head = place(tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=False)
     batch, head = batch.to(tl.int64), head.to(tl.int64)
     queries = tile * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES)
@@ -175,9 +175,9 @@ def attention_backward_query_kernel(
     KEY_TILE_BYTES: tl.constexpr,
 ):
     """d_query of one tile of queries of one head."""
-    ROW_BYTES: tl.constexpr = BLOCK_D * query_ptr.dtype.element_ty.primitive_bitwidth // 8
-    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, ROW_BYTES)
-    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, ROW_BYTES)
+    ITEMSIZE: tl.constexpr = query_ptr.dtype.element_ty.primitive_bitwidth // 8
+    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
+    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, BLOCK_D, ITEMSIZE)
     LOW_VARIES: tl.constexpr = HAS_WINDOW or HAS_DOCUMENTS
     tile, batch, head = place(tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=CAUSAL)
     batch_head = batch * n_head + head
@@ -212,7 +212,8 @@ def attention_backward_query_kernel(
         True, D_HEAD, BLOCK_D,
     )  # fmt: skip
     of_head = batch_head.to(tl.int64) * n_query
-    lse, delta = load_statistics(lse_ptr + of_head, delta_ptr + of_head, queries, sees, True)
+    lse = load_lse(lse_ptr + of_head, queries, sees, True)
+    delta = load_statistic(delta_ptr + of_head, queries, sees, 0.0, True)
 
     d_query = tl.zeros([BLOCK_QUERIES, BLOCK_D], tl.float32)
     in_block = tl.arange(0, BLOCK_KEYS)
@@ -228,7 +229,9 @@ def attention_backward_query_kernel(
             scores = tl.dot(query, tl.trans(key), input_precision="ieee")  # [queries, keys]
             p = tl.exp2(scores * scale_log2_e - lse[:, None])
             if part != 1:
-                seen = (keys[None, :] >= low[:, None]) & (keys[None, :] < high[:, None])
+                seen = keys[None, :] < high[:, None]
+                if LOW_VARIES:  # elsewhere the keys start at low
+                    seen = seen & (keys[None, :] >= low[:, None])
                 p = tl.where(seen, p, 0.0)
             value = load_rows(
                 value_ptr + first * value_row_stride, in_block, features, inside,

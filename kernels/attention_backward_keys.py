@@ -12,8 +12,9 @@ from .attention_tiles import (
     is_kept,
     key_interval,
     load_key_start,
+    load_lse,
     load_rows,
-    load_statistics,
+    load_statistic,
     parts,
     place,
     query_stretch,
@@ -21,9 +22,11 @@ from .attention_tiles import (
 )
 from .rows import tile_at
 
-# In bytes: see rows_per_tile. 8 warps: the two sums of a key tile fill half of their registers.
+# In bytes: see rows_per_tile. The first is 128 keys × 64 queries at d_head 64 in 2-byte floats, and
+# 128 × 32 at 128. 8 warps: the two sums of a key tile fill half of their registers, and 128 × 64
+# would spill there.
 KEY_VALUE_CONFIGS = [
-    triton.Config({"KEY_TILE_BYTES": 32768, "QUERY_TILE_BYTES": 16384}, num_warps=8, num_stages=2),
+    triton.Config({"KEY_TILE_BYTES": 32768, "QUERY_TILE_BYTES": 8192}, num_warps=8, num_stages=2),
     triton.Config({"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 8192}, num_warps=8, num_stages=3),
 ]
 
@@ -88,9 +91,9 @@ def attention_backward_key_value_kernel(
     KEY_TILE_BYTES: tl.constexpr,
 ):
     """d_key and d_value of one tile of keys, from all query heads of its group."""
-    ROW_BYTES: tl.constexpr = BLOCK_D * query_ptr.dtype.element_ty.primitive_bitwidth // 8
-    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, ROW_BYTES)
-    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, ROW_BYTES)
+    ITEMSIZE: tl.constexpr = query_ptr.dtype.element_ty.primitive_bitwidth // 8
+    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
+    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, BLOCK_D, ITEMSIZE)
     # With a causal mask the first keys are seen by the most queries: the first tile is the longest.
     tile, batch, kv_head = place(tl.cdiv(n_key, BLOCK_KEYS), n_head // GROUP, LAST_FIRST=False)
     first_key = tile * BLOCK_KEYS
@@ -146,9 +149,7 @@ def attention_backward_key_value_kernel(
                     query_of_head + first * query_row_stride, in_block, features, inside,
                     query_row_stride, query_feature_stride, part != 1, D_HEAD, BLOCK_D,
                 )  # fmt: skip
-                lse, delta = load_statistics(
-                    lse_ptr + of_head, delta_ptr + of_head, queries, inside, part != 1
-                )
+                lse = load_lse(lse_ptr + of_head, queries, inside, part != 1)
                 scores = tl.dot(key, tl.trans(query), input_precision="ieee")  # [keys, queries]
                 p = tl.exp2(scores * scale_log2_e - lse[None, :])
                 if part != 1:
@@ -156,7 +157,9 @@ def attention_backward_key_value_kernel(
                         queries, key_start, n_query, n_key, window, document_start_ptr,
                         document_end_ptr, CAUSAL, HAS_WINDOW, HAS_DOCUMENTS,
                     )  # fmt: skip
-                    seen = (keys[:, None] >= low[None, :]) & (keys[:, None] < high[None, :])
+                    seen = keys[:, None] < high[None, :]
+                    if HAS_WINDOW or HAS_DOCUMENTS:  # elsewhere low is the same for all
+                        seen = seen & (keys[:, None] >= low[None, :])
                     p = tl.where(seen, p, 0.0)
                 d_output = load_rows(
                     d_output_of_head + first * d_output_row_stride, in_block, features, inside,
@@ -172,6 +175,7 @@ def attention_backward_key_value_kernel(
                     d_p = tl.where(kept, d_p * keep_scale, 0.0)
                 weights = weights.to(d_output.dtype)
                 d_value = tl.dot(weights, d_output, d_value, input_precision="ieee")
+                delta = load_statistic(delta_ptr + of_head, queries, inside, 0.0, part != 1)
                 d_scores = (p * (d_p - delta[None, :])).to(query.dtype)
                 d_key = tl.dot(d_scores, query, d_key, input_precision="ieee")
 

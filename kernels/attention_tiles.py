@@ -22,21 +22,26 @@ TUNING_KEY = ["BLOCK_D", "CAUSAL", "HAS_WINDOW", "HAS_DOCUMENTS", "DROPOUT", "le
 LOG2_E = math.log2(math.e)
 LOG2_E_CONSTANT = tl.constexpr(LOG2_E)
 DROPOUT_SHIFT = tl.constexpr(32 - DROPOUT_BITS)
-# tl.dot's smallest side, and the largest that leaves a tile of scores in the registers.
-SMALLEST_BLOCK, LARGEST_BLOCK = 16, 128
+# Below it a block is mostly overhead, above it a tile of scores no longer fits into the registers.
+SMALLEST_BLOCK, LARGEST_BLOCK = 32, 128
+SMALLEST_D = 16  # of tl.dot
 
 
 @triton.constexpr_function
-def rows_per_tile(tile_bytes, row_bytes):
-    """Return how many positions a tile of so many bytes holds, 16 to 128.
+def rows_per_tile(tile_bytes, d_block, itemsize):
+    """Return how many positions a tile holds, 32 to 128.
 
     Parameters
     ----------
-    tile_bytes, row_bytes : int
-        Powers of two. Configurations are given in bytes, so that one list suits every head
-        dimension and 2- and 4-byte floats: it is bytes of shared memory that run out.
+    tile_bytes : int
+        Of a tile of 2-byte floats. Configurations are given in bytes, so that one list suits every
+        head dimension: it is bytes of shared memory that run out. 4-byte floats get half of them,
+        for their products are no tensor core's but long lists of multiply-adds on registers.
+    d_block, itemsize : int
+        BLOCK_D and the bytes of a number.
     """
-    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, tile_bytes // row_bytes))
+    rows = 2 * tile_bytes // (d_block * itemsize * itemsize)
+    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, rows))
 
 
 @triton.jit
@@ -79,19 +84,23 @@ def load_rows(
 
 
 @triton.jit
-def load_statistics(lse_ptr, delta_ptr, queries, inside, MASKED: tl.constexpr):
-    """Load lse, in units of log 2, and delta; where not inside, what makes all gradients 0.
-
-    A row that saw nothing has lse −∞. As +∞, exp(s − lse) is 0.
-    """
+def load_statistic(ptr, queries, inside, outside, MASKED: tl.constexpr):
+    """Load one number for each query; `outside` where it is not inside."""
     if MASKED:
-        lse = tl.load(lse_ptr + queries, mask=inside, other=float("inf"))
-        delta = tl.load(delta_ptr + queries, mask=inside, other=0.0)
+        x = tl.load(ptr + queries, mask=inside, other=outside)
     else:
-        lse = tl.load(lse_ptr + queries)
-        delta = tl.load(delta_ptr + queries)
-    lse = tl.where(lse == -float("inf"), float("inf"), lse)
-    return lse * LOG2_E_CONSTANT, delta
+        x = tl.load(ptr + queries)
+    return x
+
+
+@triton.jit
+def load_lse(ptr, queries, inside, MASKED: tl.constexpr):
+    """Load lse in units of log 2; +∞ where not inside or where nothing was seen.
+
+    exp(s − ∞) is 0, and so is every gradient there; exp(s + ∞) would not be.
+    """
+    lse = load_statistic(ptr, queries, inside, float("inf"), MASKED)
+    return tl.where(lse == -float("inf"), float("inf"), lse) * LOG2_E_CONSTANT
 
 
 @triton.jit
@@ -109,12 +118,12 @@ def key_interval(
 ):
     """Return low and high of each query."""
     low = queries * 0 + key_start
-    high = queries * 0 + n_key
     if CAUSAL:
-        after_last_seen = queries + (n_key - n_query) + 1
-        high = tl.minimum(high, after_last_seen)
+        high = queries + (n_key - n_query) + 1
         if HAS_WINDOW:
-            low = tl.maximum(low, after_last_seen - window)
+            low = tl.maximum(low, high - window)
+    else:
+        high = queries * 0 + n_key
     if HAS_DOCUMENTS:
         inside = queries < n_query
         low = tl.maximum(low, tl.load(document_start_ptr + queries, mask=inside, other=0))
@@ -322,7 +331,7 @@ class Masks:
             "DROPOUT": dropout > 0,
             "GROUP": query.shape[1] // key.shape[1],
             "D_HEAD": d_head,
-            "BLOCK_D": max(SMALLEST_BLOCK, triton.next_power_of_2(d_head)),
+            "BLOCK_D": max(SMALLEST_D, triton.next_power_of_2(d_head)),
         }
 
 
@@ -362,5 +371,10 @@ def tile_grid(
     function from the constants to a tuple
         One axis: the others end at 65,535.
     """
-    row_bytes = block_d * tensor.element_size()
-    return lambda meta: (triton.cdiv(n_positions, rows_per_tile(meta[which], row_bytes)) * n_heads,)
+    itemsize = tensor.element_size()
+
+    def grid(meta: dict[str, Any]) -> tuple[int, ...]:
+        block = rows_per_tile(meta[which], block_d, itemsize)
+        return (triton.cdiv(n_positions, block) * n_heads,)
+
+    return grid

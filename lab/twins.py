@@ -1,7 +1,7 @@
 """The list of twins. Everything else in lab/ and benchmarks/ walks it.
 
-The transformer's entries are here; those of RLHF in `twins_preferences`, `twins_rollout` and
-`twins_ppo`.
+The transformer's entries are here and in `twins_attention`; those of RLHF in `twins_preferences`,
+`twins_rollout` and `twins_ppo`.
 """
 
 import math
@@ -20,6 +20,7 @@ from ..kernels import softmax as triton_softmax
 from ..kernels.column_sum import column_sum_kernel
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin
+from .twins_attention import TWINS as ATTENTION
 from .twins_ppo import TWINS as PPO
 from .twins_preferences import TWINS as PREFERENCES
 from .twins_rollout import TWINS as ROLLOUT
@@ -309,4 +310,6 @@ linear = Twin(
 )  # fmt: skip
 
 TRANSFORMER = (softmax, layer_norm, gelu, linear)
-TWINS: dict[str, Twin] = {twin.name: twin for twin in (*TRANSFORMER, *PREFERENCES, *ROLLOUT, *PPO)}
+TWINS: dict[str, Twin] = {
+    twin.name: twin for twin in (*TRANSFORMER, *ATTENTION, *PREFERENCES, *ROLLOUT, *PPO)
+}

@@ -1,0 +1,187 @@
+"""The twin of attention; part of the list in `twins.py`."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ..core import attention as core_attention
+from ..core.key_intervals import key_intervals
+from ..kernels import attention as triton_attention
+from ..kernels.attention_backward import (
+    attention_backward_delta_kernel,
+    attention_backward_query_kernel,
+)
+from ..kernels.attention_backward_keys import attention_backward_key_value_kernel
+from .draw import COTANGENT_LAYOUTS, LAYOUTS
+from .twin import Case, Cost, Draw, Inputs, Twin
+
+MASKS = ("causal", "window", "key_start", "cu_seqlens")
+
+
+def _sizes(*ranges: tuple[int, int]) -> st.SearchStrategy[int]:
+    """Draw from one of several ranges, each as likely, so that rare paths are reached."""
+    return st.one_of(*(st.integers(low, high) for low, high in ranges))
+
+
+def _lengths(case: Case) -> tuple[int, int]:
+    """Return n_query and n_key: equal with documents; keys for every query without "minus_inf"."""
+    n_query = case["queries"]
+    if case.get("documents") is not None:
+        return n_query, n_query
+    n_key = case.get("keys", n_query)
+    return n_query, n_key if case.get("minus_inf") else max(n_key, n_query, 1)
+
+
+def _options(case: Case) -> dict[str, Any]:
+    """Make every argument but the tensors.
+
+    Only with "minus_inf" may a query see nothing: its lse is −inf then, which has no derivative.
+    """
+    n_query, n_key = _lengths(case)
+    blind = case.get("minus_inf", False)
+    options: dict[str, Any] = {"causal": case.get("causal", False)}
+    for name in ("scale", "dropout"):
+        if case.get(name) is not None:
+            options[name] = case[name]
+    if options.get("dropout"):
+        options["seed"] = 2**33 + case.get("seed", 0)
+    if options["causal"] and case.get("window") is not None:
+        options["window"] = case["window"]
+    if case.get("padding") is not None:
+        # Another one for each sequence, up to this share of the keys.
+        most = n_key + 1 if blind else n_key - n_query
+        starts = np.arange(1, case["batch"] + 1) / case["batch"] * case["padding"] * most
+        options["key_start"] = starts.astype(np.int64)
+    if case.get("documents") is not None:
+        bounds = np.minimum(np.cumsum([0, *case["documents"]]), n_query)
+        if not blind:
+            bounds[-1] = n_query
+        options["cu_seqlens"] = bounds
+    return options
+
+
+def _attention_inputs(case: Case, draw: Draw) -> Inputs:
+    n_query, n_key = _lengths(case)
+    n_batch, n_head, d_head = case["batch"], case["head"], case["d_head"]
+    n_kv_head, magnitude = case.get("kv_head", n_head), case.get("magnitude", 1.0)
+    tensors = {
+        "query": draw.normal(n_batch, n_head, n_query, d_head, std=magnitude),
+        "key": draw.normal(n_batch, n_kv_head, n_key, d_head),
+        "value": draw.normal(n_batch, n_kv_head, n_key, d_head),
+    }
+    options = _options(case)
+    for name in ("key_start", "cu_seqlens"):
+        if name in options:
+            # The same numbers in memory of this drawing's kind; on the meta device, none.
+            drawn = draw.mask(len(options[name]), share=0.0).cumsum(0) * 0
+            for i, position in enumerate(options[name][: drawn.shape[0]]):
+                drawn[i] += int(position)
+            options[name] = drawn
+    return Inputs(tensors, options)
+
+
+def _attention_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+    n_query, n_key = _lengths(case)
+    n_batch, n_head, d_head = case["batch"], case["head"], case["d_head"]
+    masks = {name: option for name, option in _options(case).items() if name in MASKS}
+    low, high = key_intervals(n_batch, n_query, n_key, **masks)
+    pairs = n_head * int(np.maximum(high - low, 0).sum())
+    rows = n_batch * n_head * n_query
+    query, key = rows * d_head, n_batch * case.get("kv_head", n_head) * n_key * d_head
+    # forward: query·key and weight·value. backward: both again with their two gradients each, save
+    # that weight·value itself is not needed: 5 products of a multiplication and an addition.
+    forward = Cost(4 * d_head * pairs, (2 * query + 2 * key) * itemsize + 4 * rows)
+    # reads query, key, value, output, lse and their gradients; writes three gradients
+    backward = Cost(10 * d_head * pairs, (4 * query + 4 * key) * itemsize + 8 * rows)
+    return forward, backward
+
+
+def _real(activations: dict[str, Any]) -> Inputs:
+    tensors = {name: activations[name] for name in ("query", "key", "value")}
+    return Inputs(tensors, {"causal": True, "scale": activations["scale"].item()})
+
+
+attention = Twin(
+    name="attention",
+    forward=core_attention.attention_forward,
+    backward=core_attention.attention_backward,
+    kernel=triton_attention.attention,
+    eager=triton_attention.attention_eager,
+    arguments=("query", "key", "value"),
+    results=("output", "lse"),
+    cases=st.fixed_dictionaries(
+        {
+            "batch": _sizes((0, 2), (1, 2)),
+            "kv_head": st.integers(1, 2),
+            "group": st.integers(1, 2),
+            "queries": _sizes((0, 3), (1, 60), (100, 150)),
+            "keys": _sizes((0, 3), (1, 60), (100, 150)),
+            "d_head": st.sampled_from([1, 8, 16, 40, 59, 64, 96, 111, 128]),
+            "causal": st.booleans(),
+            "window": st.none() | _sizes((1, 3), (1, 150)),
+            "padding": st.none() | st.sampled_from([0.1, 0.6, 1.0]),
+            "documents": st.none() | st.lists(st.integers(0, 60), max_size=5),
+            "dropout": st.sampled_from([0.0, 0.0, 0.1, 0.5]),
+            "scale": st.sampled_from([None, 0.125, 0.02]),
+            "magnitude": st.sampled_from([1.0, 0.001, 4.0]),
+            "minus_inf": st.booleans(),
+            "layout": st.sampled_from(LAYOUTS),
+            "d_layout": st.sampled_from(COTANGENT_LAYOUTS),
+            "seed": st.integers(0, 2**32 - 1),
+        }
+    ).map(lambda case: case | {"head": case["kv_head"] * case["group"]}),
+    corners=(
+        # Every part of a walk: boundary, seen by all, boundary; more than one tile either way.
+        {"batch": 1, "head": 2, "kv_head": 1, "queries": 150, "keys": 200, "d_head": 40,
+         "causal": True, "window": 140},
+        {"batch": 2, "head": 1, "queries": 70, "d_head": 64, "causal": True, "padding": 0.6,
+         "documents": [20, 0, 33, 1], "dropout": 0.3, "minus_inf": True, "scale": 0.2},
+        {"batch": 1, "head": 1, "queries": 33, "keys": 170, "d_head": 128},
+    ),
+    inputs=_attention_inputs,
+    real=_real,
+    shapes={
+        "gpt2 training": {
+            "batch": 8, "head": 12, "queries": 1024, "d_head": 64, "causal": True,
+        },
+        "gpt2-xl training, dropout": {
+            "batch": 4, "head": 25, "queries": 1024, "d_head": 64, "causal": True, "dropout": 0.1,
+        },
+        "gpt3-13b layer": {"batch": 2, "head": 40, "queries": 2048, "d_head": 128, "causal": True},
+        "16k, d_head 64": {"batch": 1, "head": 16, "queries": 16384, "d_head": 64},
+        "16k, d_head 64, causal": {
+            "batch": 1, "head": 16, "queries": 16384, "d_head": 64, "causal": True,
+        },
+        "16k, d_head 128": {"batch": 1, "head": 16, "queries": 16384, "d_head": 128},
+        "16k, d_head 128, causal": {
+            "batch": 1, "head": 16, "queries": 16384, "d_head": 128, "causal": True,
+        },
+        "grouped heads": {
+            "batch": 2, "head": 32, "kv_head": 8, "queries": 4096, "d_head": 128, "causal": True,
+        },
+        "packed documents": {
+            "batch": 1, "head": 12, "queries": 8192, "d_head": 64, "causal": True,
+            "documents": [900, 3000, 17, 1250, 2000, 1025],
+        },
+        "window 256": {
+            "batch": 2, "head": 12, "queries": 4096, "d_head": 64, "causal": True, "window": 256,
+        },
+        "d_head 40, left padding": {
+            "batch": 8, "head": 8, "queries": 4000, "d_head": 40, "padding": 0.5, "minus_inf": True,
+        },
+        "d_head 96": {"batch": 4, "head": 16, "queries": 2048, "d_head": 96, "causal": True},
+    },
+    cost=_attention_cost,
+    # Backward computes a weight from a score and lse, rounded a few times at their own size, which
+    # is up to 20 here: that many roundings of the weight each. Eager, which keeps the weight, makes
+    # no error at all where a query sees one key.
+    roundings=64.0,
+    shared_kernels=(
+        attention_backward_delta_kernel,
+        attention_backward_key_value_kernel,
+        attention_backward_query_kernel,
+    ),
+)  # fmt: skip
+
+TWINS = (attention,)
