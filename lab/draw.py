@@ -33,6 +33,10 @@ class RandomArrays:
         """Return bools, about this share of them True; see `Draw`."""
         return self.generator.random(shape) < share
 
+    def integers(self, *shape: int, below: int) -> np.ndarray:
+        """Return int64 from 0 to `below` − 1; see `Draw`."""
+        return self.generator.integers(below, size=shape)
+
     def jitter(self, x: np.ndarray, relative: float) -> np.ndarray:
         """Return `x` with every element moved up or down by this share of itself."""
         return x * (1 + relative * self.generator.choice([-1.0, 1.0], x.shape))
@@ -61,6 +65,10 @@ class ShapesAlone:
     def mask(self, *shape: int, share: float) -> torch.Tensor:
         """Return a bool tensor of this shape; see `Draw`."""
         return torch.empty(shape, dtype=torch.bool, device="meta")
+
+    def integers(self, *shape: int, below: int) -> torch.Tensor:
+        """Return an int64 tensor of this shape; see `Draw`."""
+        return torch.empty(shape, dtype=torch.int64, device="meta")
 
 
 def lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:

@@ -37,6 +37,9 @@ class Draw(Protocol):
     def mask(self, *shape: int, share: float) -> Any:
         """Return bools, about this share of them True."""
 
+    def integers(self, *shape: int, below: int) -> Any:
+        """Return int64 from 0 to `below` − 1, such as token ids."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:

@@ -21,6 +21,7 @@ from ..kernels.column_sum import column_sum_kernel
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin
 from .twins_attention import TWINS as ATTENTION
+from .twins_embedding import TWINS as EMBEDDING
 from .twins_ppo import TWINS as PPO
 from .twins_preferences import TWINS as PREFERENCES
 from .twins_rollout import TWINS as ROLLOUT
@@ -311,5 +312,13 @@ linear = Twin(
 
 TRANSFORMER = (softmax, layer_norm, gelu, linear)
 TWINS: dict[str, Twin] = {
-    twin.name: twin for twin in (*TRANSFORMER, *ATTENTION, *PREFERENCES, *ROLLOUT, *PPO)
+    twin.name: twin
+    for twin in (
+        *TRANSFORMER,
+        *ATTENTION,
+        *EMBEDDING,
+        *PPO,
+        *PREFERENCES,
+        *ROLLOUT,
+    )
 }

@@ -262,7 +262,7 @@ def _scaled(size: Any, factor: int) -> Any:
 
 
 def huge_cases(twin: Any) -> Iterator[dict[str, Any]]:
-    """Scale each named shape until its largest input has more than 2³¹ elements."""
+    """Scale each named shape until its largest argument has more than 2³¹ elements."""
     import torch
 
     from gptwin.lab.draw import ShapesAlone
@@ -270,8 +270,9 @@ def huge_cases(twin: Any) -> Iterator[dict[str, Any]]:
     for case in twin.shapes.values():
 
         def largest(case: dict[str, Any]) -> int:
-            tensors = twin.inputs(case, ShapesAlone(torch.bfloat16)).tensors.values()
-            return max(tensor.numel() for tensor in tensors)
+            inputs = twin.inputs(case, ShapesAlone(torch.bfloat16))
+            arguments = (*inputs.tensors.values(), *inputs.options.values())
+            return max(a.numel() for a in arguments if isinstance(a, torch.Tensor))
 
         case = enlarge(case, LIMIT // largest(case) + 1)
         while largest(case) <= LIMIT:  # what was largest does not grow with this size

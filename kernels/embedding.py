@@ -1,0 +1,423 @@
+"""Embedding in Triton: both lookups and their sum in one pass, a backward pass without atomics.
+
+Mathematics (core/embedding.py): y = token_table[tokens] + position_table[positions]; backward, each
+row of a table gets the sum of d_y wherever it was looked up.
+
+Forward. One program takes BLOCK_ROWS tokens × BLOCK_FEATURES: it reads the ids, gathers the two
+rows and writes their sum. Without positions, they are counted, not read. The tables' rows are read
+once per use and y is written once.
+
+Backward, for each table. PyTorch sorts the ids on the device (stably, so in an order that is always
+the same); row r then owns an interval of the sorted order. Two launches follow:
+
+    sorted ids   3 3 5 7 │ 7 7 7 7 │ 7 7 7 7 │ 7 8 8 9       chunks of CHUNK sources
+    chunk sums             ────►     ────►                   1: chunks of one id, all at once
+    row 7              •   +         +         •             2: head, whole chunks, tail
+
+A program of the second sums the rows of BLOCK_ROWS ids side by side and writes each once, zeros
+where an id does not occur: nothing is initialised, and no element is written twice. The steps it
+takes are those of its longest row: fewer than 2 · CHUNK sources and one step for each whole chunk.
+A table row that N tokens share so costs N / CHUNK steps, not N, and the CHUNK sources of each chunk
+were added by programs of their own. That last stretch still grows with N: one id in all of a
+million tokens is 31,250 steps of one program per BLOCK_FEATURES.
+
+Default positions need no sort: position t's sources are the batch's tokens at t.
+
+Memory. d_y is read once per table and each gradient written once; the chunk sums are float32,
+[batch · time / CHUNK, d_model], and only those of one id are written or read.
+
+Deterministic: sums are float32, in the order of the tokens within heads, tails and chunks, and
+rounded once. No atomics.
+"""
+
+from typing import Any
+
+import torch
+
+from ..core.embedding import check_embedding, check_ids
+from ._triton import tl, triton
+from .launch import expect_same_dtype, launch, runs_on_triton
+
+# Sources per chunk: a row's program reads fewer than twice as many one by one.
+CHUNK = 32
+
+FORWARD_CONFIGS = [
+    triton.Config({"BLOCK_ROWS": 8, "BLOCK_FEATURES": 256}, num_warps=4),
+    triton.Config({"BLOCK_ROWS": 4, "BLOCK_FEATURES": 1024}, num_warps=8),
+]
+CHUNK_CONFIGS = [
+    triton.Config({"BLOCK_FEATURES": 128}, num_warps=4),
+    triton.Config({"BLOCK_FEATURES": 256}, num_warps=8),
+]
+BACKWARD_CONFIGS = [
+    triton.Config({"BLOCK_ROWS": 8, "BLOCK_FEATURES": 256}, num_warps=4),
+    triton.Config({"BLOCK_ROWS": 16, "BLOCK_FEATURES": 256}, num_warps=8),
+]
+
+
+@triton.autotune(FORWARD_CONFIGS, key=["d_model"])
+@triton.jit
+def embedding_forward_kernel(
+    tokens_ptr,
+    positions_ptr,  # or tokens_ptr if there are none
+    token_table_ptr,
+    position_table_ptr,
+    y_ptr,  # [batch · time, d_model] contiguous
+    n_tokens,  # batch · time
+    time,
+    d_model,
+    vocab,
+    n_ctx,
+    tokens_batch_stride,
+    tokens_time_stride,
+    positions_batch_stride,
+    positions_time_stride,
+    token_row_stride,
+    token_feature_stride,
+    position_row_stride,
+    position_feature_stride,
+    HAS_POSITIONS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+):
+    """Gather and add the rows of BLOCK_ROWS tokens."""
+    # int64, here and below: id times stride passes 2^31 long before memory runs out.
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    features = tl.program_id(1).to(tl.int64) * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
+    batch, step = rows // time, rows % time
+    real = rows < n_tokens
+    tokens_at = tokens_ptr + batch * tokens_batch_stride + step * tokens_time_stride
+    tokens = tl.load(tokens_at, mask=real, other=0).to(tl.int64)
+    if HAS_POSITIONS:
+        positions_at = positions_ptr + batch * positions_batch_stride + step * positions_time_stride
+        positions = tl.load(positions_at, mask=real, other=0).to(tl.int64)
+    else:
+        positions = step
+    # An id out of range is no address: its row is NaN.
+    known = (tokens >= 0) & (tokens < vocab) & (positions >= 0) & (positions < n_ctx)
+    inside = (features < d_model)[None, :]
+    read = (real & known)[:, None] & inside
+    token_at = (
+        token_table_ptr
+        + tokens[:, None] * token_row_stride
+        + (features * token_feature_stride)[None, :]
+    )
+    position_at = (
+        position_table_ptr
+        + positions[:, None] * position_row_stride
+        + (features * position_feature_stride)[None, :]
+    )
+    y = tl.load(token_at, mask=read, other=0.0).to(tl.float32)
+    y += tl.load(position_at, mask=read, other=0.0).to(tl.float32)
+    y = tl.where(known[:, None], y, float("nan"))
+    y_at = y_ptr + rows[:, None] * d_model + features[None, :]
+    tl.store(y_at, y, mask=real[:, None] & inside)
+
+
+@triton.jit
+def _load_sources(
+    d_y_ptr,
+    order_ptr,
+    places,  # [BLOCK_ROWS] int64, in the sorted order
+    read,  # [BLOCK_ROWS]
+    features,
+    d_model,
+    time,
+    d_batch_stride,
+    d_time_stride,
+    d_feature_stride,
+):
+    """Load the rows of d_y that stand at these places of the sorted order, as float32."""
+    sources = tl.load(order_ptr + places, mask=read, other=0)
+    batch, step = sources // time, sources % time
+    row_at = batch * d_batch_stride + step * d_time_stride
+    d_at = d_y_ptr + row_at[:, None] + (features * d_feature_stride)[None, :]
+    inside = read[:, None] & (features < d_model)[None, :]
+    return tl.load(d_at, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.autotune(CHUNK_CONFIGS, key=["d_model"])
+@triton.jit
+def embedding_chunk_kernel(
+    d_y_ptr,
+    order_ptr,  # int64 [source]: token numbers, sorted by id
+    sorted_ids_ptr,  # int64 [source]
+    chunk_sums_ptr,  # float32 [chunk, d_model] contiguous
+    d_model,
+    time,
+    d_batch_stride,
+    d_time_stride,
+    d_feature_stride,
+    CHUNK: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+):
+    """Sum a whole chunk, if all of it is of one id."""
+    chunk = tl.program_id(0).to(tl.int64)
+    first_id = tl.load(sorted_ids_ptr + chunk * CHUNK)
+    last_id = tl.load(sorted_ids_ptr + chunk * CHUNK + CHUNK - 1)
+    if first_id == last_id:
+        features = tl.program_id(1).to(tl.int64) * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
+        places = chunk * CHUNK + tl.arange(0, CHUNK)
+        d_y = _load_sources(
+            d_y_ptr, order_ptr, places, places >= 0, features, d_model, time,
+            d_batch_stride, d_time_stride, d_feature_stride,
+        )  # fmt: skip
+        sums_at = chunk_sums_ptr + chunk * d_model + features
+        tl.store(sums_at, tl.sum(d_y, axis=0), mask=features < d_model)
+
+
+@triton.autotune(BACKWARD_CONFIGS, key=["d_model"])
+@triton.jit
+def embedding_backward_kernel(
+    d_y_ptr,
+    order_ptr,
+    bounds_ptr,  # int64 [row + 1]: row r owns bounds[r] to bounds[r + 1] of the sorted order
+    chunk_sums_ptr,
+    d_table_ptr,  # [row, d_model] contiguous
+    n_rows,
+    d_model,
+    time,
+    d_batch_stride,
+    d_time_stride,
+    d_feature_stride,
+    CHUNK: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+):
+    """Sum what belongs to BLOCK_ROWS rows of the table, side by side."""
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    features = tl.program_id(1).to(tl.int64) * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
+    real = rows < n_rows
+    start = tl.load(bounds_ptr + rows, mask=real, other=0)
+    end = tl.load(bounds_ptr + rows + 1, mask=real, other=0)
+    first_chunk, last_chunk = (start + CHUNK - 1) // CHUNK, end // CHUNK
+    head_end = tl.minimum(end, first_chunk * CHUNK)
+    tail_start = tl.maximum(head_end, last_chunk * CHUNK)
+
+    sums = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
+    for i in range(0, tl.max(head_end - start, axis=0)):
+        sums += _load_sources(
+            d_y_ptr, order_ptr, start + i, start + i < head_end, features, d_model, time,
+            d_batch_stride, d_time_stride, d_feature_stride,
+        )  # fmt: skip
+    for i in range(0, tl.max(last_chunk - first_chunk, axis=0)):
+        chunks = first_chunk + i
+        inside = (chunks < last_chunk)[:, None] & (features < d_model)[None, :]
+        sums_at = chunk_sums_ptr + chunks[:, None] * d_model + features[None, :]
+        sums += tl.load(sums_at, mask=inside, other=0.0)
+    for i in range(0, tl.max(end - tail_start, axis=0)):
+        sums += _load_sources(
+            d_y_ptr, order_ptr, tail_start + i, tail_start + i < end, features, d_model, time,
+            d_batch_stride, d_time_stride, d_feature_stride,
+        )  # fmt: skip
+    d_at = d_table_ptr + rows[:, None] * d_model + features[None, :]
+    tl.store(d_at, sums, mask=real[:, None] & (features < d_model)[None, :])
+
+
+def embedding_forward(
+    tokens: torch.Tensor,
+    token_table: torch.Tensor,
+    position_table: torch.Tensor,
+    positions: torch.Tensor | None,
+) -> torch.Tensor:
+    """Launch the forward kernel for checked arguments; an id out of range makes its row NaN.
+
+    Parameters
+    ----------
+    tokens, token_table, position_table, positions
+        As in `embedding`.
+
+    Returns
+    -------
+    torch.Tensor [batch, time, d_model]
+        Contiguous.
+    """
+    (batch, time), (vocab, d_model) = tokens.shape, token_table.shape
+    y = torch.empty(batch, time, d_model, dtype=token_table.dtype, device=tokens.device)
+    n_tokens = tokens.numel()
+    given = tokens if positions is None else positions
+    launch(
+        embedding_forward_kernel,
+        lambda meta: (
+            triton.cdiv(n_tokens, meta["BLOCK_ROWS"]),
+            triton.cdiv(d_model, meta["BLOCK_FEATURES"]),
+        ),
+        *(tokens, given, token_table, position_table, y),
+        *(n_tokens, time, d_model, vocab, position_table.shape[0]),
+        *(*tokens.stride(), *given.stride(), *token_table.stride(), *position_table.stride()),
+        HAS_POSITIONS=positions is not None,
+    )
+    return y
+
+
+def scatter_add(
+    d_y: torch.Tensor,
+    order: torch.Tensor,
+    sorted_ids: torch.Tensor,
+    n_rows: int,
+) -> torch.Tensor:
+    """Sum the rows of `d_y` by id, each sum in the order given; launch the two backward kernels.
+
+    Parameters
+    ----------
+    d_y : torch.Tensor [batch, time, d_model]
+        Any strides.
+    order : torch.Tensor of int64 [batch · time]
+        Token numbers (batch · time + t), sorted by id.
+    sorted_ids : torch.Tensor of int64 [batch · time]
+        Their ids; those outside 0 to `n_rows` − 1 are left out.
+    n_rows : int
+        How many sums there are.
+
+    Returns
+    -------
+    torch.Tensor [n_rows, d_model]
+        Contiguous; 0 for an id that does not occur.
+    """
+    _, time, d_model = d_y.shape
+    n_chunks = order.numel() // CHUNK
+    every_row = torch.arange(n_rows + 1, device=d_y.device)
+    bounds = torch.searchsorted(sorted_ids, every_row)  # [row + 1]
+    chunk_sums = torch.empty(n_chunks, d_model, dtype=torch.float32, device=d_y.device)
+    launch(
+        embedding_chunk_kernel,
+        lambda meta: (n_chunks, triton.cdiv(d_model, meta["BLOCK_FEATURES"])),
+        *(d_y, order, sorted_ids, chunk_sums, d_model, time, *d_y.stride()),
+        CHUNK=CHUNK,
+    )
+    d_table = torch.empty(n_rows, d_model, dtype=d_y.dtype, device=d_y.device)
+    launch(
+        embedding_backward_kernel,
+        lambda meta: (
+            triton.cdiv(n_rows, meta["BLOCK_ROWS"]),
+            triton.cdiv(d_model, meta["BLOCK_FEATURES"]),
+        ),
+        *(d_y, order, bounds, chunk_sums, d_table, n_rows, d_model, max(time, 1), *d_y.stride()),
+        CHUNK=CHUNK,
+    )
+    return d_table
+
+
+def sort_ids(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sort ids on their device, equal ones in the order of the tokens.
+
+    Parameters
+    ----------
+    ids : torch.Tensor of integers [batch, time]
+
+    Returns
+    -------
+    order, sorted_ids : torch.Tensor of int64 [batch · time]
+        As in `scatter_add`.
+    """
+    sorted_ids, order = torch.sort(ids.reshape(-1).long(), stable=True)
+    return order, sorted_ids
+
+
+def count_positions(batch: int, time: int, device: torch.device) -> tuple[Any, Any]:
+    """Return what `sort_ids` would for positions 0, 1, 2, ... in each row.
+
+    Parameters
+    ----------
+    batch, time : int
+        The tokens' shape.
+    device : torch.device
+        Of the result.
+
+    Returns
+    -------
+    order, sorted_ids : torch.Tensor of int64 [batch · time]
+        As in `scatter_add`.
+    """
+    numbers = torch.arange(batch * time, device=device).view(batch, time)
+    return numbers.T.reshape(-1), torch.arange(time, device=device).repeat_interleave(batch)
+
+
+class _Embedding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tokens, token_table, position_table, positions):
+        ctx.save_for_backward(tokens, positions)
+        ctx.lengths = (len(token_table), len(position_table))
+        return embedding_forward(tokens, token_table, position_table, positions)
+
+    @staticmethod
+    def backward(ctx, d_y):
+        tokens, positions = ctx.saved_tensors
+        vocab, n_ctx = ctx.lengths
+        d_token_table = d_position_table = None
+        if ctx.needs_input_grad[1]:
+            d_token_table = scatter_add(d_y, *sort_ids(tokens), vocab)
+        if ctx.needs_input_grad[2]:
+            if positions is None:
+                by_position = count_positions(*tokens.shape, tokens.device)
+            else:
+                by_position = sort_ids(positions)
+            d_position_table = scatter_add(d_y, *by_position, n_ctx)
+        return None, d_token_table, d_position_table, None
+
+
+def embedding(
+    tokens: torch.Tensor,
+    token_table: torch.Tensor,
+    position_table: torch.Tensor,
+    *,
+    positions: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Look up each token and its position, and add; twin of `gptwin.core.embedding.embedding`.
+
+    Parameters
+    ----------
+    tokens : torch.Tensor of integers [batch, time]
+        Ids below vocab. Tensors on the CPU are checked; on a GPU, where a check would wait for the
+        device, an id out of range makes its row NaN and adds to no gradient.
+    token_table : torch.Tensor [vocab, d_model]
+        float32, float16 or bfloat16, any strides. The sum is float32, rounded once.
+    position_table : torch.Tensor [n_ctx, d_model]
+        Of the same dtype.
+    positions : torch.Tensor of integers [batch, time], optional
+        Positions below n_ctx; 0, 1, 2, ... in each row if not given. Checked like `tokens`.
+
+    Returns
+    -------
+    torch.Tensor [batch, time, d_model]
+
+    Raises
+    ------
+    ValueError
+        If a shape, dtype or device is wrong, or an id on the CPU lies outside its table.
+    RuntimeError
+        If Triton was asked for and cannot run here.
+    """
+    check_embedding(tokens, token_table, position_table, positions)
+    expect_same_dtype(token_table=token_table, position_table=position_table)
+    if tokens.device.type == "cpu":
+        check_ids(tokens, positions, len(token_table), len(position_table))
+    tensors = {"token_table": token_table, "position_table": position_table}
+    if runs_on_triton("embedding", tokens=tokens, **tensors, positions=positions):
+        return _Embedding.apply(tokens, token_table, position_table, positions)
+    return embedding_eager(tokens, token_table, position_table, positions=positions)
+
+
+def embedding_eager(
+    tokens: torch.Tensor,
+    token_table: torch.Tensor,
+    position_table: torch.Tensor,
+    *,
+    positions: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
+
+    Parameters
+    ----------
+    tokens, token_table, position_table, positions
+        As in `embedding`.
+
+    Returns
+    -------
+    torch.Tensor
+        As in `embedding`.
+    """
+    if positions is None:
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+    y = torch.nn.functional.embedding(tokens.long(), token_table)
+    return y + torch.nn.functional.embedding(positions.long(), position_table)

@@ -1,0 +1,88 @@
+"""The twin of the embedding: tokens and positions in, the first residual state out."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ..core import embedding as core_embedding
+from ..kernels import embedding as triton_embedding
+from .draw import COTANGENT_LAYOUTS, LAYOUTS
+from .twin import Case, Cost, Draw, Inputs, Twin
+
+
+def _inputs(case: Case, draw: Draw) -> Inputs:
+    shape, vocab, n_ctx, d_model = case["shape"], case["vocab"], case["n_ctx"], case["d_model"]
+    # Token 0 is in most places where `hot` is large: its sum takes whole chunks.
+    rare = draw.mask(*shape, share=1 - case.get("hot", 0.0))
+    options: dict[str, Any] = {"tokens": draw.integers(*shape, below=vocab) * rare}
+    if case.get("positions"):
+        options["positions"] = draw.integers(*shape, below=n_ctx)
+    tensors = {
+        "token_table": draw.normal(vocab, d_model),
+        "position_table": draw.normal(n_ctx, d_model, std=0.5),
+    }
+    return Inputs(tensors, options)
+
+
+def _cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+    (batch, time), d_model = case["shape"], case["d_model"]
+    n_tokens = batch * time
+    ids = 8 * n_tokens * (2 if case.get("positions") else 1)
+    n_positions = case["n_ctx"] if case.get("positions") else time
+    used = min(case["vocab"], n_tokens) + min(n_positions, n_tokens)  # rows of the tables
+    every = case["vocab"] + case["n_ctx"]
+    return (
+        Cost(n_tokens * d_model, (used + n_tokens) * d_model * itemsize + ids),
+        Cost(2 * n_tokens * d_model, (every + n_tokens) * d_model * itemsize + ids),
+    )
+
+
+_CHUNK = triton_embedding.CHUNK
+
+embedding = Twin(
+    name="embedding",
+    forward=core_embedding.embedding_forward,
+    backward=core_embedding.embedding_backward,
+    kernel=triton_embedding.embedding,
+    eager=triton_embedding.embedding_eager,
+    arguments=("token_table", "position_table"),
+    results=("y",),
+    cases=st.fixed_dictionaries(
+        {
+            "shape": st.tuples(st.integers(0, 3), st.integers(0, 60)).map(list),
+            "vocab": st.sampled_from([1, 3, 20]),
+            "n_ctx": st.sampled_from([60, 61, 70]),
+            "d_model": st.one_of(st.integers(1, 40), st.integers(257, 300)),
+            "hot": st.sampled_from([0.0, 0.5, 1.0]),
+            "positions": st.booleans(),
+            "layout": st.sampled_from(LAYOUTS),
+            "d_layout": st.sampled_from(COTANGENT_LAYOUTS),
+            "seed": st.integers(0, 2**32 - 1),
+        }
+    ),
+    corners=(
+        {"shape": [3, 60], "vocab": 20, "n_ctx": 62, "d_model": 77, "hot": 0.7, "seed": 1},
+        # one id and one position at a time, in exactly whole chunks
+        {
+            "shape": [2, 2 * _CHUNK], "vocab": 2, "n_ctx": 64, "d_model": 300, "hot": 1.0,
+            "positions": True, "seed": 2,
+        },
+        # more batches than a chunk holds: default positions fill chunks too
+        {"shape": [2 * _CHUNK + 3, 3], "vocab": 5, "n_ctx": 4, "d_model": 16, "seed": 3},
+    ),
+    inputs=_inputs,
+    real=lambda a: Inputs(
+        {"token_table": a["token_table"], "position_table": a["position_table"]},
+        {"tokens": a["tokens"]},
+    ),
+    shapes={
+        "gpt2": {"shape": [8, 1024], "vocab": 50257, "n_ctx": 1024, "d_model": 768},
+        "gpt2-xl, left-padded": {
+            "shape": [8, 1000], "vocab": 50257, "n_ctx": 1024, "d_model": 1600, "positions": True,
+        },
+        "bytes": {"shape": [64, 256], "vocab": 256, "n_ctx": 256, "d_model": 384},
+    },
+    cost=_cost,
+)  # fmt: skip
+
+TWINS = (embedding,)

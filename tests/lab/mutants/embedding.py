@@ -1,0 +1,33 @@
+"""The embedding's kernels, broken on purpose: see ../test_mutants.py."""
+
+# name: (operation, dtype, file, what stands there once, what takes its place)
+MUTANTS = {
+    "a row's whole chunks forgotten": (
+        "embedding",
+        "float32",
+        "kernels/embedding.py",
+        "        sums += tl.load(sums_at, mask=inside, other=0.0)\n",
+        "",
+    ),
+    "a tail that starts with the last whole chunk": (
+        "embedding",
+        "float32",
+        "kernels/embedding.py",
+        "tail_start = tl.maximum(head_end, last_chunk * CHUNK)",
+        "tail_start = tl.maximum(head_end, last_chunk * CHUNK - CHUNK)",
+    ),
+    "a chunk of several ids taken for one of its first": (
+        "embedding",
+        "float32",
+        "kernels/embedding.py",
+        "first_chunk, last_chunk = (start + CHUNK - 1) // CHUNK, end // CHUNK",
+        "first_chunk, last_chunk = start // CHUNK, end // CHUNK",
+    ),
+    "given positions ignored": (
+        "embedding",
+        "bfloat16",
+        "kernels/embedding.py",
+        "HAS_POSITIONS=positions is not None",
+        "HAS_POSITIONS=False",
+    ),
+}
