@@ -12,6 +12,7 @@ with multiple 2 for results and 3 for gradients. The last term is what any corre
 computation may do, and matters in float32 alone: on a handful of numbers eager's own error can be
 zero by luck. Where "tf32" is asked for, its rounding takes float32's place there. Where the truth
 is finite the result must be finite; where it is infinite or NaN the result must be the same.
+Integers, such as drawn tokens, must be equal.
 """
 
 import contextlib
@@ -313,8 +314,9 @@ def compare(
         return Comparison(name, np.inf, (), np.nan, np.nan, 0.0, truth.size, truth.size)
     if truth.size == 0:
         return Comparison(name, 0.0, (), 0.0, 0.0, 0.0, 0, 0)
-    shape = truth.shape
-    truth, eager, actual = map(np.atleast_1d, (truth, eager, actual))  # scalars can be indexed then
+    shape, whole = truth.shape, truth.dtype.kind in "iu"
+    # floats even of integers, and scalars can be indexed
+    truth, eager, actual = (np.atleast_1d(a).astype(np.float64) for a in (truth, eager, actual))
     multiple = GRADIENT_MULTIPLE if name.startswith("d_") else RESULT_MULTIPLE
     finite = np.isfinite(truth)
     magnitude = np.abs(np.where(finite, truth, 0))
@@ -331,6 +333,8 @@ def compare(
     error[np.isnan(error)] = np.inf  # the truth is finite, the result is not
     same = (actual == truth) | (np.isnan(actual) & np.isnan(truth))
     error[~finite & ~same] = np.inf
+    if whole:
+        allowed = np.full(truth.shape, 0.5)  # integers are equal or wrong
     share = error / allowed
     wrong = share > 1
     flat = int(np.argmax(wrong)) if wrong.any() else int(np.argmax(share))

@@ -25,6 +25,7 @@ from .twins_embedding import TWINS as EMBEDDING
 from .twins_ppo import TWINS as PPO
 from .twins_preferences import TWINS as PREFERENCES
 from .twins_rollout import TWINS as ROLLOUT
+from .twins_sampling import TWINS as SAMPLING
 
 seeds = st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(LAYOUTS)
@@ -320,5 +321,6 @@ TWINS: dict[str, Twin] = {
         *PPO,
         *PREFERENCES,
         *ROLLOUT,
+        *SAMPLING,
     )
 }

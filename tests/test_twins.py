@@ -94,7 +94,8 @@ def test_reference_in_float32_stays_float32(twin):
         tensors = {name: x.astype(np.float32) for name, x in inputs.tensors.items()}
         d_results = tuple(d.astype(np.float32) for d in d_results)
         named = reference(twin, tensors, inputs.options, d_results)
-        assert {name: x.dtype for name, x in named.items()} == dict.fromkeys(named, np.float32)
+        floats = {name: x.dtype for name, x in named.items() if x.dtype.kind == "f"}
+        assert floats and floats == dict.fromkeys(floats, np.float32)
 
 
 @pytest.mark.parametrize("dtype", ("float32", "float16", "bfloat16"))

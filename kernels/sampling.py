@@ -1,0 +1,392 @@
+"""Sampling in Triton: temperature, top-k, top-p and the draw in one launch, without sorting.
+
+Mathematics (core/sampling.py): weights w[j] = ⌊2⁴⁰ · exp((x[j] − max x) / temperature)⌋ as exact
+integers, the fewest tokens that top_k and top_p keep, and the first token whose cumulative weight
+lies above ⌊u · Σ w⌋. The tokens are the reference's bit for bit, since after one subtraction and
+one product in float32 all is integers: no sum depends on its order, and nothing can be contracted
+or approximated (a subtraction before a product is no fused multiply-add).
+
+Tiling. One program is one row, walked in blocks; nothing of the row stays between walks:
+
+    vocab ─►  ┌───────┬───────┬───────┬──┐
+              │ ──────► max x, any NaN?  │  1
+              │ ──────► Σ w              │  1
+              │ ──────► two bits of t    │  N_BITS / 2 for top_k, as many for top_p
+              │ ──────► what lies above t│  1 for each
+              │ ──────► the token        │  1: the cumulative weight of what is kept
+              └───────┴───────┴───────┴──┘
+
+A threshold t stands for top_k or top_p: the largest t for which the tokens at or above it number
+top_k, or weigh p. Logits are compared as integers of the same order, and t's bits are found from
+the top, two in a walk: three candidates are summed side by side. bfloat16 has 16 bits to find,
+float16 20 (as a float32), float32 32. Sorting a row of 50,257 takes 16 · 17 / 2 = 136 passes of
+compare and exchange, and two arrays as long as the row to exchange in.
+
+Memory. The logits are read from memory once and again from the L2 cache: 3 walks without filters,
+up to 12 (bfloat16) or 20 (float32) with one. Two numbers a row are written. The weight of a token
+is computed anew in each walk that needs it, some 25 integer operations.
+
+The log-probability comes from the same integers: −(max x − x[token]) / T − log(1 + rest / 2⁴⁰),
+where rest is the weight of all tokens but the likeliest.
+
+Deterministic, and no gradient: the results are not differentiable.
+"""
+
+import torch
+
+from ..core.philox import philox
+from ..core.sampling import (
+    HALF_BITS,
+    MAX_STEPS,
+    POLYNOMIAL,
+    STEP_BITS,
+    WEIGHT_BITS,
+    check_sampling,
+    inverse_temperature,
+    steps_per_unit,
+    units,
+    without_filters,
+)
+from ._triton import tl, triton
+from .launch import launch, runs_on_triton
+
+# Four elements a thread: with eight, the searches' three sums in int64 spill.
+SAMPLING_CONFIGS = [
+    triton.Config({"BLOCK": 1024}, num_warps=8),
+    triton.Config({"BLOCK": 2048}, num_warps=16),
+]
+# Low bits of a float32 that are the same in all numbers of one sign.
+LOW_BITS = {torch.float32: 0, torch.float16: 12, torch.bfloat16: 16}
+
+_C0, _C1, _C2, _C3, _C4, _C5, _C6 = (tl.constexpr(c) for c in POLYNOMIAL)
+_MAX_STEPS = tl.constexpr(float(MAX_STEPS))
+_STEP_BITS = tl.constexpr(STEP_BITS)
+_HEADROOM = tl.constexpr(WEIGHT_BITS - 31)
+_ONE = tl.constexpr(2**WEIGHT_BITS)
+_HALF_BITS = tl.constexpr(HALF_BITS)
+_LOW_HALF = tl.constexpr(2**HALF_BITS - 1)
+_SIGN = tl.constexpr(2**31)
+
+
+@triton.jit
+def _load_logits(row_ptr, tokens, vocab, token_stride):
+    """Load as float32; −inf, which is never drawn, beyond the vocabulary."""
+    x = tl.load(
+        row_ptr + tokens.to(tl.int64) * token_stride, mask=tokens < vocab, other=-float("inf")
+    )
+    return x.to(tl.float32)
+
+
+@triton.jit
+def _keys(x, LOW_BITS: tl.constexpr):
+    """Map floats to uint32 of the same order, without the bits that are the same in all."""
+    bits = tl.where(x == 0.0, 0.0, x).to(tl.int32, bitcast=True)  # −0 counts as 0
+    flipped = (bits >> 31).to(tl.uint32, bitcast=True) | _SIGN  # all bits, or the sign alone
+    return (bits.to(tl.uint32, bitcast=True) ^ flipped) >> LOW_BITS
+
+
+@triton.jit
+def _weights(x, row_max, steps_per_unit):
+    """Return the integers that probabilities are proportional to: 2⁴⁰ for the maximum."""
+    steps = tl.minimum((row_max - x) * steps_per_unit, _MAX_STEPS).to(tl.int32)
+    fraction = steps.to(tl.uint32) << (32 - _STEP_BITS)  # the whole part falls off the top
+    mantissa = tl.full(x.shape, _C6, tl.uint32)
+    mantissa = _C5 - tl.umulhi(mantissa, fraction)
+    mantissa = _C4 - tl.umulhi(mantissa, fraction)
+    mantissa = _C3 - tl.umulhi(mantissa, fraction)
+    mantissa = _C2 - tl.umulhi(mantissa, fraction)
+    mantissa = _C1 - tl.umulhi(mantissa, fraction)
+    mantissa = _C0 - tl.umulhi(mantissa, fraction)
+    return (mantissa.to(tl.int64) << _HEADROOM) >> (steps >> _STEP_BITS).to(tl.int64)
+
+
+@triton.jit
+def _threshold(
+    row_ptr,
+    vocab,
+    token_stride,
+    row_max,
+    steps_per_unit,
+    target,  # int64
+    BY_WEIGHT: tl.constexpr,
+    LOW_BITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Find the largest key such that the tokens at or above it number, or weigh, the target.
+
+    Returns the key, what the tokens above it number or weigh, their weight, and the weight of one
+    token at the key.
+    """
+    threshold = tl.full([], 0, tl.uint32)
+    for i in range(0, (32 - LOW_BITS) // 2):
+        quarter = tl.full([], 1, tl.uint32) << (32 - LOW_BITS - 2 - 2 * i)
+        first, second, third = threshold + quarter, threshold + 2 * quarter, threshold + 3 * quarter
+        at_first = tl.zeros([BLOCK], tl.int64)
+        at_second = tl.zeros([BLOCK], tl.int64)
+        at_third = tl.zeros([BLOCK], tl.int64)
+        for start in range(0, vocab, BLOCK):
+            tokens = start + tl.arange(0, BLOCK)
+            x = _load_logits(row_ptr, tokens, vocab, token_stride)
+            keys = _keys(x, LOW_BITS)
+            if BY_WEIGHT:
+                size = _weights(x, row_max, steps_per_unit)
+            else:
+                size = (tokens < vocab).to(tl.int64)
+            at_first += tl.where(keys >= first, size, 0)
+            at_second += tl.where(keys >= second, size, 0)
+            at_third += tl.where(keys >= third, size, 0)
+        # The sums fall from one candidate to the next: so many of them are reached.
+        reached = (tl.sum(at_first, axis=0) >= target).to(tl.uint32)
+        reached += (tl.sum(at_second, axis=0) >= target).to(tl.uint32)
+        reached += (tl.sum(at_third, axis=0) >= target).to(tl.uint32)
+        threshold += reached * quarter
+
+    n_above = tl.zeros([BLOCK], tl.int64)
+    above = tl.zeros([BLOCK], tl.int64)
+    at = tl.zeros([BLOCK], tl.int64)
+    for start in range(0, vocab, BLOCK):
+        tokens = start + tl.arange(0, BLOCK)
+        x = _load_logits(row_ptr, tokens, vocab, token_stride)
+        keys = _keys(x, LOW_BITS)
+        weights = _weights(x, row_max, steps_per_unit)
+        n_above += (keys > threshold).to(tl.int64)
+        above += tl.where(keys > threshold, weights, 0)
+        at = tl.maximum(at, tl.where(keys == threshold, weights, 0))
+    return threshold, tl.sum(n_above, axis=0), tl.sum(above, axis=0), tl.max(at, axis=0)
+
+
+@triton.autotune(SAMPLING_CONFIGS, key=["vocab"])
+@triton.jit(do_not_specialize=["seed", "step"])
+def sampling_kernel(
+    logits_ptr,
+    tokens_ptr,  # int64 [row]
+    log_prob_ptr,  # float32 [row]
+    vocab,
+    row_stride,
+    token_stride,
+    steps_per_unit,  # log₂e · 2²⁴ / temperature
+    inverse_temperature,
+    top_k,
+    top_p_units,  # in 2⁻³¹
+    seed,
+    step,
+    GREEDY: tl.constexpr,
+    HAS_TOP_K: tl.constexpr,
+    HAS_TOP_P: tl.constexpr,
+    LOW_BITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Draw one row's token."""
+    row = tl.program_id(0)
+    row_ptr = logits_ptr + row.to(tl.int64) * row_stride  # int64: logits have 2^31 elements soon
+    largest = tl.full([BLOCK], -float("inf"), tl.float32)
+    broken = tl.zeros([BLOCK], tl.int32)
+    for start in range(0, vocab, BLOCK):
+        x = _load_logits(row_ptr, start + tl.arange(0, BLOCK), vocab, token_stride)
+        largest = tl.maximum(largest, x)
+        broken |= ((x != x) | (x == float("inf"))).to(tl.int32)
+    row_max = tl.max(largest, axis=0)
+    drawable = (tl.max(broken, axis=0) == 0) & (row_max > -float("inf"))
+
+    sums = tl.zeros([BLOCK], tl.int64)
+    for start in range(0, vocab, BLOCK):
+        x = _load_logits(row_ptr, start + tl.arange(0, BLOCK), vocab, token_stride)
+        sums += _weights(x, row_max, steps_per_unit)
+    total = tl.sum(sums, axis=0)
+
+    # Kept is what lies above the threshold, and the first n_tied of what lies at it.
+    threshold = tl.full([], 0, tl.uint32)
+    n_tied = tl.cast(vocab, tl.int64)
+    kept_total = total
+    if GREEDY:
+        threshold = tl.max(_keys(largest, LOW_BITS), axis=0)
+        n_tied = tl.full([], 1, tl.int64)
+        kept_total = tl.full([], _ONE, tl.int64)
+    if HAS_TOP_K:
+        target = tl.cast(top_k, tl.int64)
+        threshold, n_above, above, weight = _threshold(
+            row_ptr, vocab, token_stride, row_max, steps_per_unit, target,
+            False, LOW_BITS, BLOCK,
+        )  # fmt: skip
+        n_tied = target - n_above
+        kept_total = above + n_tied * weight
+    if HAS_TOP_P:
+        p = tl.cast(top_p_units, tl.int64)
+        # ⌈p · kept_total / 2³¹⌉, in halves that do not overflow.
+        rest = p * (kept_total & _LOW_HALF)
+        target = p * (kept_total >> _HALF_BITS) + ((rest + _LOW_HALF) >> _HALF_BITS)
+        threshold, n_above, above, weight = _threshold(
+            row_ptr, vocab, token_stride, row_max, steps_per_unit, target,
+            True, LOW_BITS, BLOCK,
+        )  # fmt: skip
+        weight = tl.maximum(weight, 1)  # it is, but in a row that cannot be drawn from
+        n_tied = (target - above + weight - 1) // weight
+        kept_total = above + n_tied * weight
+
+    # ⌊u · kept_total⌋ with u = 62 random bits / 2⁶², in halves that do not overflow.
+    u_high, u_low, _, _ = tl.philox(seed, row.to(tl.uint32), tl.cast(step, tl.uint32), 0, 0)
+    u_high, u_low = u_high.to(tl.int64) >> 1, u_low.to(tl.int64) >> 1
+    high, low = kept_total >> _HALF_BITS, kept_total & _LOW_HALF
+    middle = u_high * low + u_low * high + ((u_low * low) >> _HALF_BITS)
+    target = u_high * high + (middle >> _HALF_BITS)
+
+    passed = tl.zeros([BLOCK], tl.int32)
+    weight_before = tl.full([], 0, tl.int64)
+    tied_before = tl.full([], 0, tl.int64)
+    for start in range(0, vocab, BLOCK):
+        tokens = start + tl.arange(0, BLOCK)
+        x = _load_logits(row_ptr, tokens, vocab, token_stride)
+        weights = _weights(x, row_max, steps_per_unit)
+        if GREEDY or HAS_TOP_K or HAS_TOP_P:
+            keys = _keys(x, LOW_BITS)
+            tied = ((keys == threshold) & (tokens < vocab)).to(tl.int64)
+            rank = tied_before + tl.cumsum(tied, axis=0)
+            kept = (keys > threshold) | ((tied == 1) & (rank <= n_tied))
+            weights = tl.where(kept, weights, 0)
+            tied_before += tl.sum(tied, axis=0)
+        up_to = weight_before + tl.cumsum(weights, axis=0)
+        passed += ((up_to <= target) & (tokens < vocab)).to(tl.int32)
+        weight_before += tl.sum(weights, axis=0)
+    token = tl.sum(passed, axis=0)  # the first whose cumulative weight lies above the target
+
+    x_token = tl.load(row_ptr + token.to(tl.int64) * token_stride, mask=drawable, other=0.0)
+    rest = (total - _ONE).to(tl.float32) * (1.0 / _ONE)
+    more = 1.0 + rest
+    # log(1 + rest) without the digits that 1 + rest rounds away
+    log_total = tl.where(more == 1.0, rest, tl.log(more) * (rest / (more - 1.0)))
+    log_prob = (x_token.to(tl.float32) - row_max) * inverse_temperature - log_total
+    tl.store(tokens_ptr + row, tl.where(drawable, token, -1).to(tl.int64))
+    tl.store(log_prob_ptr + row, tl.where(drawable, log_prob, float("nan")))
+
+
+def sampling(
+    logits: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    step: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one token for each row of logits; the twin of `gptwin.core.sampling.sampling`.
+
+    Given the same logits, the tokens are the reference's, bit for bit.
+
+    Parameters
+    ----------
+    logits : torch.Tensor [row, vocab]
+        float32, float16 or bfloat16, any strides.
+    temperature : float
+        Divides the logits; finite. 0 takes the likeliest token, the first of equal ones.
+    top_k : int, optional
+        Draw from the `top_k` likeliest tokens alone; of equal ones the first.
+    top_p : float, optional
+        Draw from the fewest tokens that have at least this share of the probability that `top_k`
+        left; of equal ones the first.
+    seed : int
+        Of the random bits; fits 64 bits.
+    step : int
+        Of the rollout; fits 32 bits. Row r draws `philox(seed, r, step, 0, 0)`.
+
+    Returns
+    -------
+    tokens : torch.Tensor of int64 [row]
+        The draws; −1 in a row that holds NaN or +inf, or nothing above −inf.
+    log_prob : torch.Tensor of float32 [row]
+        Of each drawn token under the whole softmax at this temperature, before `top_k` and `top_p`;
+        at temperature 0, under the softmax at temperature 1. At most 0; NaN where nothing is drawn.
+        Without a gradient.
+
+    Raises
+    ------
+    ValueError
+        If an argument has no meaning.
+    RuntimeError
+        If Triton was asked for and cannot run here.
+    """
+    check_sampling(logits, temperature, top_k, top_p, seed, step)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    if not runs_on_triton("sampling", logits=logits):
+        return sampling_eager(logits, **options, seed=seed, step=step)
+    n_rows, vocab = logits.shape
+    temperature, top_k, top_p = without_filters(vocab, **options)
+    tokens = torch.empty(n_rows, dtype=torch.int64, device=logits.device)
+    log_prob = torch.empty(n_rows, dtype=torch.float32, device=logits.device)
+    launch(
+        sampling_kernel,
+        (n_rows,),
+        *(logits.detach(), tokens, log_prob, vocab, *logits.stride()),
+        *(steps_per_unit(temperature), inverse_temperature(temperature)),
+        *(top_k or 0, 0 if top_p is None else units(top_p), seed, step),
+        GREEDY=top_k == 1,
+        HAS_TOP_K=top_k is not None and top_k > 1,
+        HAS_TOP_P=top_p is not None,
+        LOW_BITS=LOW_BITS[logits.dtype],
+    )
+    return tokens, log_prob
+
+
+def sampling_eager(
+    logits: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    step: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the same in plain PyTorch, by sorting: for the CPU and as a yardstick.
+
+    Parameters
+    ----------
+    logits, temperature, top_k, top_p, seed, step
+        As in `sampling`.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        As from `sampling`; the log-probabilities are float64 if the logits are.
+    """
+    temperature, top_k, top_p = without_filters(logits.shape[1], temperature, top_k, top_p)
+    x = logits.detach().float()
+    row_max = x.amax(dim=1, keepdim=True)
+    drawable = row_max.isfinite()
+    x = x.where(drawable, 0)
+    weights = _weights_eager(x, temperature)
+
+    by_logit = x.argsort(dim=1, descending=True, stable=True)
+    kept = weights.gather(1, by_logit)  # [row, vocab], the likeliest first
+    if top_k is not None:
+        kept[:, top_k:] = 0
+    if top_p is not None:
+        p, total = units(top_p), kept.sum(dim=1, keepdim=True)
+        rest = p * (total & _LOW_HALF.value)
+        target = p * (total >> HALF_BITS) + ((rest + _LOW_HALF.value) >> HALF_BITS)
+        kept = kept.where(kept.cumsum(dim=1) - kept < target, 0)
+    kept = torch.empty_like(kept).scatter_(1, by_logit, kept)  # by token again
+
+    words = philox(seed, torch.arange(len(x)).numpy(), step, 0, 0)
+    u_high, u_low = (torch.from_numpy(w.astype("int64") >> 1).to(x.device) for w in words[:2])
+    total = kept.sum(dim=1)
+    high, low = total >> HALF_BITS, total & _LOW_HALF.value
+    middle = u_high * low + u_low * high + (u_low * low >> HALF_BITS)
+    target = u_high * high + (middle >> HALF_BITS)
+    tokens = (kept.cumsum(dim=1) <= target[:, None]).sum(dim=1, keepdim=True)
+
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    scaled = (logits.detach().to(precise) * inverse_temperature(temperature)).where(drawable, 0)
+    log_prob = scaled.log_softmax(dim=1).gather(1, tokens)
+    log_prob = log_prob.masked_fill(~drawable, torch.nan)
+    return tokens.masked_fill(~drawable, -1)[:, 0], log_prob[:, 0]
+
+
+def _weights_eager(x: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the integers that probabilities are proportional to: 2⁴⁰ for the maximum."""
+    scale = torch.tensor(steps_per_unit(temperature), dtype=torch.float32, device=x.device)
+    below = (x.amax(dim=1, keepdim=True) - x) * scale
+    steps = below.clamp(max=float(MAX_STEPS)).long()
+    fraction = steps & (2**STEP_BITS - 1)
+    mantissa = torch.full_like(steps, POLYNOMIAL[-1])
+    for coefficient in reversed(POLYNOMIAL[:-1]):
+        mantissa = coefficient - (mantissa * fraction >> STEP_BITS)
+    return (mantissa << (WEIGHT_BITS - 31)) >> (steps >> STEP_BITS)

@@ -1,0 +1,89 @@
+"""The twin of sampling: logits in, a token for each row out. The tokens are compared exactly."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ..core import sampling as core_sampling
+from ..kernels import sampling as triton_sampling
+from .draw import LAYOUTS
+from .twin import Case, Cost, Draw, Inputs, Twin
+
+
+def _inputs(case: Case, draw: Draw) -> Inputs:
+    logits = draw.normal(case["rows"], case["vocab"], std=case.get("magnitude", 1.0))
+    if case.get("ties"):
+        logits = logits // 0.5 * 0.5
+    if case.get("minus_inf"):
+        logits = draw.sparse_minus_inf(logits, share=0.4)
+    names = ("temperature", "top_k", "top_p", "step")
+    options: dict[str, Any] = {name: case[name] for name in names if name in case}
+    return Inputs({"logits": logits}, options | {"seed": case.get("seed", 0)})
+
+
+def _cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+    rows, vocab = case["rows"], case["vocab"]
+    # a token: compare for the maximum, 25 integer operations for its weight, 2 sums; no backward
+    return Cost(28 * rows * vocab, rows * (vocab * itemsize + 12)), Cost(1, 1)
+
+
+_BLOCK = triton_sampling.SAMPLING_CONFIGS[0].kwargs["BLOCK"]
+FILTERS = (
+    {},
+    {"temperature": 0.0},
+    {"temperature": 0.7},
+    {"temperature": 30.0},
+    {"top_k": 1},
+    {"top_k": 5},
+    {"top_p": 0.5},
+    {"top_p": 0.95, "temperature": 1.3},
+    {"top_k": 20, "top_p": 0.8},
+)
+
+sampling = Twin(
+    name="sampling",
+    forward=core_sampling.sampling_forward,
+    backward=lambda saved: (),  # a draw has no gradient
+    kernel=triton_sampling.sampling,
+    eager=triton_sampling.sampling_eager,
+    arguments=("logits",),
+    results=("tokens", "log_prob"),
+    statistics=("tokens", "log_prob"),
+    cases=st.builds(
+        lambda case, filters: case | filters,
+        st.fixed_dictionaries(
+            {
+                "rows": st.integers(0, 2),
+                "vocab": st.one_of(
+                    st.integers(1, 30), st.integers(31, _BLOCK), st.just(_BLOCK + 5)
+                ),
+                "magnitude": st.sampled_from([1.0, 0.001, 5.0, 1000.0]),
+                "ties": st.booleans(),
+                "minus_inf": st.booleans(),
+                "step": st.integers(0, 2**32 - 1),
+                "layout": st.sampled_from(LAYOUTS),
+                "seed": st.integers(0, 2**32 - 1),
+            }
+        ),
+        st.sampled_from(FILTERS),
+    ),
+    corners=(
+        {"rows": 5, "vocab": 2 * _BLOCK + 7, "magnitude": 3.0, "seed": 1},
+        {"rows": 2, "vocab": 2 * _BLOCK + 7, "top_k": 500, "top_p": 0.9, "ties": True, "seed": 2},
+        {"rows": 3, "vocab": 2 * _BLOCK, "temperature": 0.0, "ties": True, "seed": 3},
+        {"rows": 3, "vocab": 50, "top_p": 0.7, "minus_inf": True, "step": 9, "seed": 4},
+        {"rows": 3, "vocab": 50, "top_k": 3, "ties": True, "seed": 5},
+    ),
+    inputs=_inputs,
+    real=lambda a: Inputs({"logits": a["up"][0, ::12]}, {"top_p": 0.9, "temperature": 0.8}),
+    shapes={
+        "gpt2 rollout": {"rows": 512, "vocab": 50257},
+        "gpt2, top-p": {"rows": 64, "vocab": 50257, "top_p": 0.95, "temperature": 0.8},
+        "gpt2, top-k": {"rows": 64, "vocab": 50257, "top_k": 40},
+        "widest vocabulary, both": {"rows": 64, "vocab": 151936, "top_k": 50, "top_p": 0.9},
+        "greedy": {"rows": 64, "vocab": 50257, "temperature": 0.0},
+    },
+    cost=_cost,
+)
+
+TWINS = (sampling,)
