@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from .checks import expect_finite, expect_shape, refuse
+from .linear import weight_gradient
 from .ppo_loss import scatter
 from .token_scores import (
     backward_tiled,
@@ -37,6 +38,9 @@ from .token_scores import (
 )
 
 REDUCTIONS = ("mean", "sum", "none")
+
+# Logits are large: a few rows at a time, what lies between them and the result stays in the cache.
+ROWS_IN_CACHE = 8
 
 Results = tuple[np.ndarray, np.ndarray, np.ndarray]
 Saved = tuple[Any, ...]
@@ -117,9 +121,13 @@ def cross_entropy_forward(
     expect_finite("hidden", hidden, counted)
     expect_finite("weight", weight)
     rows, wanted = hidden[counted], targets[counted]  # [token, d_model] -> [counted, d_model]
-    log_p = log_softmax(rows @ weight)  # [counted, vocab]
+    log_p = rows @ weight  # [counted, vocab]: the logits, and then in place
+    entropy = np.zeros(len(rows), log_p.dtype)
+    for start in range(0, len(rows), ROWS_IN_CACHE):
+        part = slice(start, start + ROWS_IN_CACHE)
+        log_p[part] = log_softmax(log_p[part])
+        entropy[part] = -np.einsum("tv,tv->t", np.exp(log_p[part]), log_p[part])
     log_prob = log_p[np.arange(len(wanted)), wanted]
-    entropy = -(np.exp(log_p) * log_p).sum(axis=-1)
     loss = reduce(scatter(counted, 0 - log_prob), counted, reduction)
     saved = (rows, weight, wanted, counted, log_p, entropy, reduction)
     return (loss, scatter(counted, log_prob), scatter(counted, entropy)), saved
@@ -152,7 +160,8 @@ def cross_entropy_backward(
     d_token = log_prob_gradient(counted, reduction, d_loss, d_log_prob)
     expect_shape("d_entropy", d_entropy, counted.shape)
     d_logits = logits_gradient(log_p, entropy, wanted, d_token[counted], d_entropy[counted])
-    return scatter_rows(counted, d_logits @ weight.T), rows.T @ d_logits
+    d_hidden = scatter_rows(counted, d_logits @ weight.T)
+    return d_hidden, weight_gradient(rows, d_logits, weight)
 
 
 def cross_entropy_tiled(

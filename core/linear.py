@@ -11,6 +11,7 @@ Backward, with d_u = d_y · gelu′(u) (or d_y without activation):
     d_x = d_u Wᵀ      d_W = xᵀ d_u      d_b = Σ_rows d_u      d_residual = d_y
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -86,14 +87,15 @@ def linear_forward(
         As in `linear`.
     """
     check_linear(x, weight, bias, activation, residual)
-    y = x @ weight  # [..., d_in] -> [..., d_out]
+    # One product of all rows, [row, d_in] -> [row, d_out]: BLAS is fastest on large matrices.
+    y = (as_rows(x) @ weight).reshape(*x.shape[:-1], weight.shape[1])
     if bias is not None:
-        y = y + bias
+        y += bias
     gelu_saved = None
     if activation == "gelu":
         y, gelu_saved = gelu_forward(y, approximate="tanh")
     if residual is not None:
-        y = y + residual
+        y += residual
     return y, (x, weight, bias is not None, residual is not None, gelu_saved)
 
 
@@ -123,14 +125,49 @@ def linear_backward(
         If `d_y` is not shaped like y.
     """
     x, weight, has_bias, has_residual, gelu_saved = saved
-    d_in, d_out = weight.shape
-    expect_shape("d_y", d_y, (*x.shape[:-1], d_out))
-    d_u = d_y if gelu_saved is None else gelu_backward(gelu_saved, d_y)
-    d_x = d_u @ weight.T  # [..., d_out] -> [..., d_in]
-    x_rows, d_u_rows = x.reshape(-1, d_in), d_u.reshape(-1, d_out)  # [..., d] -> [row, d]
-    d_weight = x_rows.T @ d_u_rows
-    d_bias = d_u_rows.sum(axis=0) if has_bias else None
+    expect_shape("d_y", d_y, (*x.shape[:-1], weight.shape[1]))
+    d_u = as_rows(d_y if gelu_saved is None else gelu_backward(gelu_saved, d_y))  # [row, d_out]
+    d_x = (d_u @ weight.T).reshape(x.shape)
+    d_weight = weight_gradient(as_rows(x), d_u, weight)
+    d_bias = d_u.sum(axis=0) if has_bias else None
     return d_x, d_weight, d_bias, d_y if has_residual else None
+
+
+def weight_gradient(x: np.ndarray, d_u: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return xᵀ d_u, laid out in memory like the weight.
+
+    A tied head's weight is a transposed view of the token table: its gradient is one, too, so that
+    what is added to it or updated with it runs along both.
+
+    Parameters
+    ----------
+    x : numpy.ndarray [row, d_in]
+    d_u : numpy.ndarray [row, d_out]
+    weight : numpy.ndarray [d_in, d_out]
+
+    Returns
+    -------
+    numpy.ndarray [d_in, d_out]
+    """
+    if weight.T.flags.c_contiguous:
+        return (d_u.T @ x).T
+    return x.T @ d_u
+
+
+def as_rows(x: np.ndarray) -> np.ndarray:
+    """Lay all leading axes out as one.
+
+    Parameters
+    ----------
+    x : numpy.ndarray [..., d]
+        Any array.
+
+    Returns
+    -------
+    numpy.ndarray [row, d]
+        A view where the layout allows it.
+    """
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def check_linear(x: Any, weight: Any, bias: Any, activation: Any, residual: Any) -> None:

@@ -67,7 +67,8 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
     numpy.ndarray [..., vocab]
     """
     away = x - x.max(axis=-1, keepdims=True)
-    return away - np.log(np.exp(away).sum(axis=-1, keepdims=True))
+    away -= np.log(np.exp(away).sum(axis=-1, keepdims=True))
+    return away
 
 
 def logits_gradient(
@@ -91,12 +92,18 @@ def logits_gradient(
     -------
     numpy.ndarray [token, column]
     """
-    p = np.exp(log_p)
-    is_target = np.arange(log_p.shape[1]) == columns[:, None]
-    wants = (is_target - p) * d_log_prob[:, None] - p * (log_p + entropy[:, None]) * d_entropy[
-        :, None
-    ]
-    return wants.astype(log_p.dtype, copy=False)
+    d_x = np.exp(log_p)  # p, and from here on in place: the logits are large
+    rows = np.flatnonzero((columns >= 0) & (columns < log_p.shape[1]))
+    at = rows, columns[rows]
+    d_target = (1 - d_x[at]) * d_log_prob[rows]
+    by_entropy = None
+    if d_entropy.any():
+        by_entropy = d_x * (log_p + entropy[:, None]) * d_entropy[:, None]
+    d_x *= -d_log_prob[:, None]
+    d_x[at] = d_target
+    if by_entropy is not None:
+        d_x -= by_entropy
+    return d_x
 
 
 def score_tile(x: np.ndarray, columns: np.ndarray) -> Partial:
