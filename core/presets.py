@@ -193,6 +193,8 @@ def preset(name: str, **changes: Any) -> GPTConfig:
         refuse("name", known, repr(name), "InstructGPT is GPT-3: gpt3-1.3b, -6.7b or -175b")
     if key not in PRESETS:
         refuse("name", known, repr(name))
+    if changes.keys() & {"n_head", "d_model"}:
+        changes = {"d_head": 0} | changes  # follows from the new ones
     return dataclasses.replace(PRESETS[key], **changes)
 
 

@@ -148,6 +148,7 @@ def test_unpublished_architectures_are_refused(name):
 def test_names_are_forgiving_and_hints_are_given():
     assert preset("GPT2_Medium") is not None
     assert preset("gpt1", dropout=0.0) == dataclasses.replace(PRESETS["gpt1"], dropout=0.0)
+    assert preset("gpt2", n_head=6).d_head == 128 and preset("gpt2", d_head=32).d_head == 32
     with pytest.raises(ValueError, match="InstructGPT is GPT-3"):
         preset("instructgpt")
     with pytest.raises(ValueError, match=r"name: expected one of .*, got 'gpt9'"):
