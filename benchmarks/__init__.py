@@ -1,0 +1,1 @@
+"""Timing: what gptwin is compared with, and how."""

@@ -1,0 +1,452 @@
+"""The GPT models: embeddings, decoder blocks, a final norm, and the token table again.
+
+    x = wte[tokens] + wpe[positions]                      [batch, time, d_model]
+    x = block_l(x) for every layer l
+    hidden = ln_f(x)                                      GPT-1, post-LN, has no final norm
+    logits = hidden wteᵀ                                  [batch, time, vocab_size]
+
+GPT-1 (Radford et al. 2018), GPT-2 (Radford et al. 2019) and GPT-3 (Brown et al. 2020, arXiv
+2005.14165) are this with other sizes: see `presets`. With ``causal=False`` the same code is an
+encoder, the contrast: there every position sees every other.
+
+A model is a dict from name to array, as in `parameters`. The loss is computed straight from hidden
+states, by `cross_entropy`. The token table is used twice, and its gradient is the sum of both uses.
+
+Sequences of unequal length are padded on the left: `key_start` says where each begins. Padding is
+seen by nobody, and positions count from there, so that it changes nothing but the shape.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .adamw import adamw
+from .branches import norm_forward
+from .checks import expect_shape, refuse
+from .cross_entropy import cross_entropy_backward, cross_entropy_forward
+from .decoder_block import decoder_block_backward, decoder_block_forward
+from .embedding import embedding_backward, embedding_forward
+from .layer_norm import layer_norm_backward
+from .linear import linear_backward, linear_forward
+from .parameters import (
+    Parameters,
+    block_names,
+    block_parameters,
+    check_parameters,
+    output_matrix,
+)
+from .presets import GPTConfig
+
+Saved = tuple[Any, ...]
+
+
+def gpt(
+    parameters: Parameters,
+    tokens: np.ndarray,
+    config: GPTConfig,
+    *,
+    key_start: np.ndarray | None = None,
+    positions: np.ndarray | None = None,
+    cu_seqlens: np.ndarray | None = None,
+) -> np.ndarray:
+    """Compute the logits of every position.
+
+    Parameters
+    ----------
+    parameters : dict of str to numpy.ndarray
+        Named and shaped as `parameter_shapes` says.
+    tokens : numpy.ndarray of int [batch, time]
+        Ids from 0 to vocab_size − 1; at most n_ctx of them in a row.
+    config : GPTConfig
+    key_start : numpy.ndarray of int [batch], optional
+        Tokens before it are left padding.
+    positions : numpy.ndarray of int [batch, time], optional
+        Rows of the position table; counted from the sequence's first token if left out.
+    cu_seqlens : numpy.ndarray of int [n_documents + 1], optional
+        Boundaries of documents packed on the time axis, as in `attention`.
+
+    Returns
+    -------
+    numpy.ndarray [batch, time, vocab_size]
+        Row t scores the token that follows tokens[:, t].
+
+    Raises
+    ------
+    ValueError
+        If a parameter, a token or an option is wrong.
+    """
+    return gpt_forward(
+        parameters, tokens, config,
+        key_start=key_start, positions=positions, cu_seqlens=cu_seqlens,
+    )[0]  # fmt: skip
+
+
+def gpt_forward(
+    parameters: Parameters, tokens: np.ndarray, config: GPTConfig, **options: Any
+) -> tuple[np.ndarray, Saved]:
+    """Compute `gpt` and keep what its backward pass needs.
+
+    Parameters
+    ----------
+    parameters, tokens, config
+        As in `gpt`.
+    **options
+        `key_start`, `positions` and `cu_seqlens`, as in `gpt`.
+
+    Returns
+    -------
+    logits : numpy.ndarray [batch, time, vocab_size]
+    saved : tuple
+        For `gpt_backward`.
+
+    Raises
+    ------
+    ValueError
+        As in `gpt`.
+    """
+    hidden, hidden_saved = hidden_forward(parameters, tokens, config, **options)
+    logits, head_saved = linear_forward(hidden, output_matrix(parameters))
+    return logits, (hidden_saved, head_saved, tokens, config)
+
+
+def gpt_backward(saved: Saved, d_logits: np.ndarray) -> Parameters:
+    """Carry the gradient from the logits back to every parameter.
+
+    Parameters
+    ----------
+    saved : tuple
+        From `gpt_forward`.
+    d_logits : numpy.ndarray [batch, time, vocab_size]
+        Gradient of the loss with respect to the logits.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        A gradient for each parameter, shaped like it.
+    """
+    hidden_saved, head_saved, tokens, config = saved
+    d_hidden, d_output_matrix, _, _ = linear_backward(head_saved, d_logits)
+    gradients = hidden_backward(hidden_saved, d_hidden)
+    return head_gradient(gradients, d_output_matrix, tokens, config)
+
+
+class TrainState(NamedTuple):
+    """What AdamW remembers between steps.
+
+    Attributes
+    ----------
+    step : int
+        Updates so far.
+    first_moments, second_moments : dict of str to numpy.ndarray
+        Shaped like the parameters.
+    """
+
+    step: int
+    first_moments: Parameters
+    second_moments: Parameters
+
+
+def init_state(parameters: Parameters) -> TrainState:
+    """Return the state before the first step: moments of 0.
+
+    Parameters
+    ----------
+    parameters : dict of str to numpy.ndarray
+        The model.
+
+    Returns
+    -------
+    TrainState
+    """
+    zeros = [{name: np.zeros_like(p) for name, p in parameters.items()} for _ in range(2)]
+    return TrainState(0, *zeros)
+
+
+def train_step(
+    parameters: Parameters,
+    state: TrainState,
+    tokens: np.ndarray,
+    targets: np.ndarray,
+    config: GPTConfig,
+    *,
+    lr: float,
+    weight_decay: float = 0.0,
+    **options: Any,
+) -> tuple[np.ndarray, np.ndarray, Parameters, TrainState]:
+    """Take one step of AdamW on the mean cross-entropy; nothing given is changed.
+
+    Parameters
+    ----------
+    parameters, tokens, targets, config
+        As in `loss_and_gradients`.
+    state : TrainState
+        From `init_state`, or the step before.
+    lr : float
+        Learning rate.
+    weight_decay : float
+        Of matrices; biases and norms are not decayed.
+    **options
+        `betas`, `eps`, `max_norm` and `epsilon`, as in `adamw`.
+
+    Returns
+    -------
+    loss : numpy.ndarray []
+        Before the step.
+    gradient_norm : numpy.ndarray []
+        Over all parameters, before clipping.
+    parameters : dict of str to numpy.ndarray
+        After the step.
+    state : TrainState
+
+    Raises
+    ------
+    ValueError
+        As in `loss_and_gradients` and `adamw`.
+    """
+    loss, gradients = loss_and_gradients(parameters, tokens, targets, config)
+    updated = adamw(
+        *([each[name] for name in parameters] for each in (parameters, gradients, *state[1:])),
+        step=state.step + 1,
+        lr=lr,
+        weight_decay=[weight_decay if p.ndim > 1 else 0.0 for p in parameters.values()],
+        **options,
+    )
+    new, first, second = (dict(zip(parameters, each, strict=True)) for each in updated[:3])
+    return loss, updated.gradient_norm, new, TrainState(state.step + 1, first, second)
+
+
+def loss_and_gradients(
+    parameters: Parameters,
+    tokens: np.ndarray,
+    targets: np.ndarray,
+    config: GPTConfig,
+    *,
+    ignore_index: int = -100,
+    **options: Any,
+) -> tuple[np.ndarray, Parameters]:
+    """Compute the mean cross-entropy of the targets and its gradient for every parameter.
+
+    Parameters
+    ----------
+    parameters, tokens, config
+        As in `gpt`.
+    targets : numpy.ndarray of int [batch, time]
+        The token that follows each token.
+    ignore_index : int
+        The target of a position that does not count.
+    **options
+        `key_start`, `positions` and `cu_seqlens`, as in `gpt`.
+
+    Returns
+    -------
+    loss : numpy.ndarray []
+        Mean over the positions that count, in nats; 0 if there are none.
+    gradients : dict of str to numpy.ndarray
+        Shaped like the parameters.
+
+    Raises
+    ------
+    ValueError
+        As in `gpt`, or if `targets` is not shaped like `tokens` or holds an id out of range.
+    """
+    hidden, saved = hidden_forward(parameters, tokens, config, **options)
+    expect_shape("targets", targets, tokens.shape, "one target for each token")
+    rows = hidden.reshape(-1, config.d_model)  # [batch, time, d_model] -> [token, d_model]
+    (loss, _, _), loss_saved = cross_entropy_forward(
+        rows, output_matrix(parameters), targets.reshape(-1), ignore_index=ignore_index
+    )
+    nothing = np.zeros(len(rows), loss.dtype)  # for log-probabilities and entropies
+    d_rows, d_output_matrix = cross_entropy_backward(
+        loss_saved, np.ones((), loss.dtype), nothing, nothing
+    )
+    gradients = hidden_backward(saved, d_rows.reshape(hidden.shape))
+    return loss, head_gradient(gradients, d_output_matrix, tokens, config)
+
+
+# --- the trunk: from tokens to hidden states -------------------------------------------------
+
+
+def hidden_forward(
+    parameters: Parameters,
+    tokens: np.ndarray,
+    config: GPTConfig,
+    *,
+    key_start: np.ndarray | None = None,
+    positions: np.ndarray | None = None,
+    cu_seqlens: np.ndarray | None = None,
+) -> tuple[np.ndarray, Saved]:
+    """Compute the hidden states that the logits, or another head, are read from.
+
+    Parameters
+    ----------
+    parameters, tokens, config, key_start, positions, cu_seqlens
+        As in `gpt`.
+
+    Returns
+    -------
+    hidden : numpy.ndarray [batch, time, d_model]
+    saved : tuple
+        For `hidden_backward`.
+
+    Raises
+    ------
+    ValueError
+        As in `gpt`.
+    """
+    check_parameters(parameters, config)
+    check_tokens(tokens, config)
+    if positions is None:
+        positions = count_positions(*tokens.shape, key_start=key_start, cu_seqlens=cu_seqlens)
+    x, embedding_saved = embedding_forward(
+        tokens, parameters["wte.weight"], parameters["wpe.weight"], positions=positions
+    )
+    blocks_saved = []
+    for layer in range(config.n_layer):
+        x, block_saved = decoder_block_forward(
+            x, *block_parameters(parameters, layer), n_head=config.n_head, norm=config.norm,
+            causal=config.causal, window=config.window(layer), key_start=key_start,
+            cu_seqlens=cu_seqlens, eps=config.eps,
+        )  # fmt: skip
+        blocks_saved.append(block_saved)
+    hidden, final_saved = final_norm(parameters, x, config)
+    return hidden, (parameters.keys(), embedding_saved, blocks_saved, final_saved)
+
+
+def hidden_backward(saved: Saved, d_hidden: np.ndarray) -> Parameters:
+    """Carry the gradient from the hidden states back to every parameter below the head.
+
+    Parameters
+    ----------
+    saved : tuple
+        From `hidden_forward`.
+    d_hidden : numpy.ndarray [batch, time, d_model]
+        Gradient with respect to the hidden states.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Shaped like the parameters; the token table's is that of the embedding alone.
+    """
+    names, embedding_saved, blocks_saved, final_saved = saved
+    gradients: dict[str, Any] = {}
+    d_x = d_hidden
+    if final_saved is not None:
+        d_x, *d_norm, _ = layer_norm_backward(final_saved, d_x)
+        gradients |= zip(("ln_f.weight", "ln_f.bias"), d_norm, strict=True)
+    for layer, block_saved in reversed(list(enumerate(blocks_saved))):
+        d_x, *d_block = decoder_block_backward(block_saved, d_x)
+        gradients |= zip(block_names(layer), d_block, strict=True)
+    d_tables = embedding_backward(embedding_saved, d_x)
+    gradients |= zip(("wte.weight", "wpe.weight"), d_tables, strict=True)
+    # In the parameters' order, and without the biases that the model has not.
+    return {name: gradients[name] for name in names if name in gradients}
+
+
+def head_gradient(
+    gradients: Parameters, d_output_matrix: np.ndarray, tokens: np.ndarray, config: GPTConfig
+) -> Parameters:
+    """Join the output matrix's gradient with those of `hidden_backward`.
+
+    Parameters
+    ----------
+    gradients : dict of str to numpy.ndarray
+        From `hidden_backward`.
+    d_output_matrix : numpy.ndarray [d_model, vocab_size]
+        Gradient of `output_matrix`; becomes part of the result, and is changed.
+    tokens : numpy.ndarray of int [batch, time]
+        Of the forward pass.
+    config : GPTConfig
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        A gradient for each parameter.
+    """
+    d_rows = d_output_matrix.T  # [vocab_size, d_model]
+    if not config.tied:
+        return gradients | {"lm_head.weight": d_rows}
+    # One table, used twice. Only the rows that were looked up have a gradient from below.
+    looked_up = np.unique(tokens)
+    d_rows[looked_up] += gradients["wte.weight"][looked_up]
+    return gradients | {"wte.weight": d_rows}
+
+
+def final_norm(
+    parameters: Parameters, x: np.ndarray, config: GPTConfig
+) -> tuple[np.ndarray, Saved | None]:
+    """Apply the norm after the last block, if the model has one.
+
+    Parameters
+    ----------
+    parameters : dict of str to numpy.ndarray
+        The model.
+    x : numpy.ndarray [..., d_model]
+        The stream after the last block.
+    config : GPTConfig
+
+    Returns
+    -------
+    hidden : numpy.ndarray [..., d_model]
+    saved : tuple or None
+        For `layer_norm_backward`.
+    """
+    if not config.final_norm:
+        return x, None
+    weight, bias = parameters["ln_f.weight"], parameters.get("ln_f.bias")
+    return norm_forward(x, weight, bias, eps=config.eps)
+
+
+def count_positions(
+    batch: int,
+    time: int,
+    *,
+    key_start: np.ndarray | None = None,
+    cu_seqlens: np.ndarray | None = None,
+) -> np.ndarray:
+    """Count each token's position from the first of its sequence, or of its document.
+
+    Parameters
+    ----------
+    batch, time : int
+        Shape of the tokens.
+    key_start, cu_seqlens
+        As in `gpt`.
+
+    Returns
+    -------
+    numpy.ndarray of int [batch, time]
+        0 for padding.
+    """
+    index = np.arange(time)
+    first = np.zeros((batch, 1), dtype=np.int64)
+    if cu_seqlens is not None:
+        document = np.searchsorted(cu_seqlens, index, side="right") - 1
+        first = first + np.asarray(cu_seqlens)[document]  # [batch, time]
+    if key_start is not None:
+        first = np.maximum(first, key_start[:, None])
+    return np.maximum(index - first, 0)
+
+
+def check_tokens(tokens: Any, config: GPTConfig) -> None:
+    """Refuse tokens that are no batch of sequences, or sequences longer than the context.
+
+    Parameters
+    ----------
+    tokens : numpy.ndarray or torch.Tensor
+        As in `gpt`; that every id is in the vocabulary is `embedding`'s to check.
+    config : GPTConfig
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+    """
+    if len(tokens.shape) != 2:
+        refuse("tokens", "2 dimensions [batch, time]", f"shape {tuple(tokens.shape)}")
+    if tokens.shape[1] > config.n_ctx:
+        refuse(
+            "tokens",
+            f"at most n_ctx = {config.n_ctx} of them in a row",
+            str(tokens.shape[1]),
+            "a text longer than the context",
+        )

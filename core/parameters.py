@@ -1,0 +1,123 @@
+"""A model's parameters: a dict from name to array, how it begins, and what it must hold.
+
+The names are Hugging Face's for GPT-2 without their prefix ``transformer.``, and the arrays are as
+GPT-2 stores them: projections are [in, out].
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .checks import expect_parameter, refuse
+from .decoder_block import PARAMETERS
+from .presets import GPTConfig, parameter_shapes
+
+Parameters = dict[str, np.ndarray]
+
+
+def init_parameters(config: GPTConfig, seed: int = 0, dtype: Any = np.float32) -> Parameters:
+    """Draw a new model's parameters.
+
+    Matrices are N(0, 0.02²), norms 1, biases 0. GPT-2 and GPT-3 draw positions from N(0, 0.01²),
+    and divide the two projections into the stream by √(2·n_layer): 2·n_layer branches add up
+    there (Radford et al. 2019, section 2.3).
+
+    Parameters
+    ----------
+    config : GPTConfig
+    seed : int
+        Of NumPy's generator: the same numbers in any dtype, but for their rounding.
+    dtype : NumPy dtype
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+    """
+    rng = np.random.default_rng(seed)
+    pre = config.norm == "pre"
+
+    def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if len(shape) == 1:
+            return (np.zeros if name.endswith("bias") else np.ones)(shape, dtype)
+        std = 0.01 if pre and name == "wpe.weight" else 0.02
+        if pre and name.endswith("c_proj.weight"):
+            std /= math.sqrt(2 * config.n_layer)
+        return rng.normal(0, std, size=shape).astype(dtype)
+
+    return {name: draw(name, shape) for name, shape in parameter_shapes(config).items()}
+
+
+def block_names(layer: int) -> list[str]:
+    """List a block's twelve parameters in the order of `decoder_block`'s arguments.
+
+    Parameters
+    ----------
+    layer : int
+
+    Returns
+    -------
+    list of str
+    """
+    return [f"h.{layer}.{name}" for name in PARAMETERS]
+
+
+def block_parameters(parameters: Parameters, layer: int) -> list[Any]:
+    """Return a block's twelve arrays; None for a bias that the model has not.
+
+    Parameters
+    ----------
+    parameters : dict of str to numpy.ndarray
+        The model.
+    layer : int
+
+    Returns
+    -------
+    list of (numpy.ndarray or None)
+    """
+    return [parameters.get(name) for name in block_names(layer)]
+
+
+def output_matrix(parameters: Parameters) -> np.ndarray:
+    """Return what turns hidden states into logits: the tied token table, or a matrix of its own.
+
+    Parameters
+    ----------
+    parameters : dict of str to numpy.ndarray
+        The model.
+
+    Returns
+    -------
+    numpy.ndarray [d_model, vocab_size]
+        A transposed view.
+    """
+    return parameters.get("lm_head.weight", parameters["wte.weight"]).T
+
+
+def check_parameters(parameters: Parameters, config: GPTConfig) -> None:
+    """Refuse a model that is not of this configuration.
+
+    Parameters
+    ----------
+    parameters : dict of str to numpy.ndarray or torch.Tensor
+        The model.
+    config : GPTConfig
+
+    Raises
+    ------
+    ValueError
+        If a parameter is missing, left over or of another shape, or the model is none that this
+        code runs.
+    """
+    if config.activation != "gelu_tanh" or config.n_types or config.pooler:
+        refuse("config", "a model of GPT's parts", "BERT's parts", "a preset that is counted only")
+    shapes = parameter_shapes(config)
+    for name, shape in shapes.items():
+        expect_parameter(name, parameters.get(name), shape)
+    for name in parameters.keys() - shapes.keys():
+        refuse(
+            "parameters",
+            "the names of parameter_shapes(config) alone",
+            repr(name),
+            "a prefix `transformer.`, a buffer such as attn.bias, or a head that is tied",
+        )
