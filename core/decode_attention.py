@@ -1,0 +1,332 @@
+"""Decode attention: one or a few new queries against a cache of keys and values.
+
+    s[j] = scale · q·k[j],   lse = log Σ_j exp(s[j]),   output = Σ_j exp(s[j] − lse) · v[j]
+
+over the keys j that the query sees. While a model generates, each step brings n_query new tokens
+(one, or a few at a time) whose keys and values are already in the cache. Sequences differ in
+length: the cache has room for `capacity` keys, sequence b fills the first `lengths[b]`, and the
+queries are its last n_query positions. Query i stands at position t = lengths[b] − n_query + i and
+sees key j when
+
+    key_start[b] ≤ j ≤ t   and, with a window,   j > t − window.
+
+The file climbs: `decode_attention` is the definition; `decode_attention_split` gets the same from
+separate pieces of the cache, as the kernel must: with one query, a GPU is filled only by sharing
+out the keys (flash decoding, Dao et al. 2023). A piece returns its own output and lse, and pieces
+combine as
+
+    lse = log Σ_s exp(lse_s),   output = Σ_s exp(lse_s − lse) · output_s
+
+because output_s · exp(lse_s) is the piece's unnormalised sum.
+
+Grouped queries: with fewer key heads than query heads, query head h reads key head h // group.
+
+Edge semantics, the same in both twins: a query that sees no key (a length of 0, a position before
+the sequence's start, a key_start behind it) gives output 0 and lse −inf; what the cache holds where
+no query looks, NaN included, changes nothing.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .checks import expect_positive, expect_shape, refuse
+from .softmax import pivot
+
+Result = tuple[np.ndarray, np.ndarray]
+
+
+def decode_attention(
+    query: np.ndarray,
+    key_cache: np.ndarray,
+    value_cache: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    scale: float | None = None,
+    window: int | None = None,
+    key_start: np.ndarray | None = None,
+) -> Result:
+    """Attend from each sequence's last positions to its cache: the definition.
+
+    Parameters
+    ----------
+    query : numpy.ndarray [batch, head, query, d_head]
+        The last n_query positions of each sequence.
+    key_cache, value_cache : numpy.ndarray [batch, kv_head, capacity, d_head]
+        Keys and values; `head` is a multiple of `kv_head`.
+    lengths : numpy.ndarray of int [batch]
+        Keys that each sequence has so far, its queries' own included; from 0 to capacity.
+    scale : float, optional
+        Multiplies the scores; 1/√d_head if not given.
+    window : int, optional
+        Let a query see at most the last `window` keys up to its own position.
+    key_start : numpy.ndarray of int [batch], optional
+        Keys before it are padding on the left.
+
+    Returns
+    -------
+    output : numpy.ndarray [batch, head, query, d_head]
+    lse : numpy.ndarray [batch, head, query]
+        Log of the sum of the exponentials of the scaled scores, −inf where no key is seen.
+
+    Raises
+    ------
+    ValueError
+        If shapes, dtypes or values do not fit.
+    """
+    return decode_attention_forward(
+        query, key_cache, value_cache, lengths, scale=scale, window=window, key_start=key_start
+    )[0]
+
+
+def decode_attention_forward(
+    query: np.ndarray,
+    key_cache: np.ndarray,
+    value_cache: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    scale: float | None = None,
+    window: int | None = None,
+    key_start: np.ndarray | None = None,
+) -> tuple[Result, None]:
+    """Compute `decode_attention`; nothing is kept, for generation has no backward pass.
+
+    Parameters
+    ----------
+    query, key_cache, value_cache, lengths, scale, window, key_start
+        As in `decode_attention`.
+
+    Returns
+    -------
+    result : tuple
+        As in `decode_attention`.
+    saved : None
+
+    Raises
+    ------
+    ValueError
+        As in `decode_attention`.
+    """
+    check_decode_attention(query, key_cache, value_cache, lengths, scale, window, key_start)
+    check_lengths(lengths, key_cache.shape[2])
+    seen = visible_keys(query.shape[2], key_cache.shape[2], lengths, window, key_start)
+    return attend(query, key_cache, value_cache, seen, scale), None
+
+
+def decode_attention_split(
+    query: np.ndarray,
+    key_cache: np.ndarray,
+    value_cache: np.ndarray,
+    lengths: np.ndarray,
+    n_splits: int,
+    *,
+    scale: float | None = None,
+    window: int | None = None,
+    key_start: np.ndarray | None = None,
+) -> Result:
+    """Attend to pieces of the cache one by one, then combine them.
+
+    Parameters
+    ----------
+    query, key_cache, value_cache, lengths, scale, window, key_start
+        As in `decode_attention`.
+    n_splits : int
+        Pieces, at least 1; they may be empty.
+
+    Returns
+    -------
+    output, lse : numpy.ndarray
+        The same as from `decode_attention`.
+
+    Raises
+    ------
+    ValueError
+        As in `decode_attention`, or if `n_splits` is not above 0.
+    """
+    expect_positive("n_splits", n_splits)
+    check_decode_attention(query, key_cache, value_cache, lengths, scale, window, key_start)
+    check_lengths(lengths, key_cache.shape[2])
+    seen = visible_keys(query.shape[2], key_cache.shape[2], lengths, window, key_start)
+    pieces = zip(
+        *(np.array_split(cache, n_splits, axis=2) for cache in (key_cache, value_cache)),
+        np.array_split(seen, n_splits, axis=-1),
+        strict=True,
+    )
+    partial = [attend(query, key, value, seen_here, scale) for key, value, seen_here in pieces]
+    return combine(np.stack([o for o, _ in partial]), np.stack([lse for _, lse in partial]))
+
+
+def combine(outputs: np.ndarray, lses: np.ndarray) -> Result:
+    """Merge attention over disjoint sets of keys into attention over their union.
+
+    Parameters
+    ----------
+    outputs : numpy.ndarray [split, ..., d_head]
+        Each set's own output.
+    lses : numpy.ndarray [split, ...]
+        Each set's own lse, −inf for a set of which nothing is seen.
+
+    Returns
+    -------
+    output : numpy.ndarray [..., d_head]
+    lse : numpy.ndarray [...]
+    """
+    origin = pivot(np.moveaxis(lses, 0, -1))[..., 0]  # [...]
+    weights = np.exp(lses - origin)  # [split, ...]
+    total = weights.sum(axis=0)
+    unseen = total == 0
+    shares = weights / np.where(unseen, 1, total)
+    output = (shares[..., None] * outputs).sum(axis=0)
+    return output, _log_of_sum(origin, total)
+
+
+def attend(
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    seen: np.ndarray,
+    scale: float | None,
+) -> Result:
+    """Attend to the keys that are seen.
+
+    Parameters
+    ----------
+    query : numpy.ndarray [batch, head, query, d_head]
+        As in `decode_attention`.
+    key, value : numpy.ndarray [batch, kv_head, key, d_head]
+        The caches, or the same piece of both.
+    seen : numpy.ndarray of bool [batch, query, key]
+        From `visible_keys`.
+    scale : float, optional
+        As in `decode_attention`.
+
+    Returns
+    -------
+    output, lse : numpy.ndarray
+        As in `decode_attention`.
+    """
+    batch, n_head, n_query, d_head = query.shape
+    n_kv_head = key.shape[1]
+    scale = 1 / math.sqrt(d_head) if scale is None else float(scale)
+    # What no query looks at may be NaN, and 0 · NaN is NaN.
+    wanted = seen.any(axis=1)[:, None, :, None]
+    key, value = np.where(wanted, key, 0), np.where(wanted, value, 0)
+    # [batch, head, query, d_head] -> [batch, kv_head, group, query, d_head]
+    grouped = query.reshape(batch, n_kv_head, n_head // n_kv_head, n_query, d_head)
+    scores = grouped @ key[:, :, None].swapaxes(-1, -2) * scale  # [..., query, key]
+    scores = np.where(seen[:, None, None], scores, -math.inf).astype(query.dtype, copy=False)
+    origin = pivot(scores)
+    exponents = np.exp(scores - origin)
+    total = exponents.sum(axis=-1, keepdims=True)  # [..., query, 1]
+    output = exponents @ value[:, :, None] / np.where(total == 0, 1, total)
+    lse = _log_of_sum(origin, total)
+    return output.reshape(query.shape), lse.reshape(query.shape[:-1])
+
+
+def visible_keys(
+    n_query: int,
+    capacity: int,
+    lengths: np.ndarray,
+    window: int | None,
+    key_start: np.ndarray | None,
+) -> np.ndarray:
+    """Say which keys of its cache each query sees.
+
+    Parameters
+    ----------
+    n_query, capacity : int
+        Queries of a sequence, keys of a cache.
+    lengths, window, key_start
+        As in `decode_attention`.
+
+    Returns
+    -------
+    numpy.ndarray of bool [batch, query, capacity]
+    """
+    keys = np.arange(capacity)
+    position = (lengths[:, None] - n_query + np.arange(n_query))[..., None]  # [batch, query, 1]
+    seen = keys <= position
+    if window is not None:
+        seen = seen & (keys > position - window)
+    if key_start is not None:
+        seen = seen & (keys >= key_start[:, None, None])
+    return seen
+
+
+def _log_of_sum(origin: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return log(total · exp(origin)), −inf for a total of 0."""
+    lse = np.where(total == 0, -math.inf, np.log(np.where(total == 0, 1, total)) + origin)
+    return lse.astype(total.dtype, copy=False)
+
+
+def check_decode_attention(
+    query: Any,
+    key_cache: Any,
+    value_cache: Any,
+    lengths: Any,
+    scale: float | None,
+    window: int | None,
+    key_start: Any,
+) -> None:
+    """Refuse arguments that do not fit together; looks at shapes and dtypes alone.
+
+    Parameters
+    ----------
+    query, key_cache, value_cache, lengths, scale, window, key_start
+        As in `decode_attention`; arrays or tensors.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+    """
+    if len(query.shape) != 4 or query.shape[-1] < 1:
+        refuse("query", "shape [batch, head, query, d_head]", f"shape {tuple(query.shape)}")
+    if len(key_cache.shape) != 4:
+        meaning = "shape [batch, kv_head, capacity, d_head]"
+        refuse("key_cache", meaning, f"shape {tuple(key_cache.shape)}")
+    batch, n_head, _, d_head = query.shape
+    n_kv_head = key_cache.shape[1]
+    if n_kv_head < 1 or n_head % n_kv_head:
+        refuse(
+            "key_cache",
+            f"a number of heads that divides query's {n_head}",
+            f"{n_kv_head} heads",
+            "a cache laid out as [batch, capacity, kv_head, d_head]: pass a transposed view",
+        )
+    expect_shape("key_cache", key_cache, (batch, n_kv_head, key_cache.shape[2], d_head))
+    expect_shape("value_cache", value_cache, tuple(key_cache.shape), "key_cache has another")
+    for name, integers in (("lengths", lengths), ("key_start", key_start)):
+        if integers is not None:
+            if "int" not in str(integers.dtype):
+                refuse(name, "integers", f"dtype {integers.dtype}")
+            expect_shape(name, integers, (batch,), "one number for each sequence")
+    if scale is not None:
+        expect_positive("scale", scale)
+    if window is not None and window < 1:
+        refuse("window", "at least 1, the query's own position", repr(window))
+
+
+def check_lengths(lengths: Any, capacity: int) -> None:
+    """Refuse lengths that no cache of this capacity can have.
+
+    Parameters
+    ----------
+    lengths : numpy.ndarray or torch.Tensor of int [batch]
+        As in `decode_attention`, where the host can read them.
+    capacity : int
+        Of the cache.
+
+    Raises
+    ------
+    ValueError
+        If one is below 0 or above the capacity.
+    """
+    if len(lengths) and (int(lengths.min()) < 0 or int(lengths.max()) > capacity):
+        refuse(
+            "lengths",
+            f"numbers from 0 to the cache's capacity {capacity}",
+            f"numbers from {int(lengths.min())} to {int(lengths.max())}",
+            "a cache that is full: allocate a longer one",
+        )

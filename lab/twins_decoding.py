@@ -1,0 +1,136 @@
+"""The twins of generation, token by token: attention to a KV cache."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ..core import decode_attention as core_decode_attention
+from ..kernels import decode_attention as triton_decode_attention
+from .draw import LAYOUTS
+from .twin import Case, Cost, Draw, Inputs, Twin
+
+# --- decode_attention ----------------------------------------------------------------------------
+
+
+def _lengths(case: Case, draw: Draw) -> Any:
+    """Draw a length for each sequence; the first one fills its cache."""
+    lengths = abs(draw.normal(case["batch"], std=1e5)) % (case["capacity"] + 1)
+    lengths[:1] = case["capacity"]
+    return lengths.astype(np.int64) if isinstance(lengths, np.ndarray) else lengths.long()
+
+
+def _no_gradient(saved: Any, *d_results: Any) -> Any:
+    raise NotImplementedError("decode_attention: every result is a statistic")
+
+
+def _decode_attention_inputs(case: Case, draw: Draw) -> Inputs:
+    batch, kv_head, capacity = case["batch"], case["kv_head"], case["capacity"]
+    std = case.get("magnitude", 1.0)
+    query = draw.normal(batch, kv_head * case["group"], case["n_query"], case["d_head"], std=std)
+    cache = (batch, kv_head, capacity, case["d_head"])
+    tensors = {"query": query, "key_cache": draw.normal(*cache), "value_cache": draw.normal(*cache)}
+    lengths = _lengths(case, draw)
+    options: dict[str, Any] = {"lengths": lengths, "window": case.get("window")}
+    if case.get("padded"):
+        options["key_start"] = lengths // 3 + draw.mask(batch, share=0.5)
+    if isinstance(lengths, np.ndarray):
+        # Nothing that was not written yet may leak.
+        written = (np.arange(capacity) < lengths[:, None])[:, None, :, None]
+        for name in ("key_cache", "value_cache"):
+            tensors[name] = np.where(written, tensors[name], np.nan)
+    return Inputs(tensors, options)
+
+
+def _decode_attention_real(a: dict[str, Any]) -> Inputs:
+    """Take the block's last two positions as they are decoded, over a cache with some room left."""
+    room = ((0, 0), (0, 0), (0, 16), (0, 0))
+    return Inputs(
+        {
+            "query": a["query"][:, :, -2:],
+            "key_cache": np.pad(a["key"], room, constant_values=np.nan),
+            "value_cache": np.pad(a["value"], room, constant_values=np.nan),
+        },
+        {"lengths": np.array([a["key"].shape[2]]), "scale": a["scale"].item()},
+    )
+
+
+def _decode_attention_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+    """Count a full cache and no window: the most that a step can take."""
+    caches, rows = case["batch"] * case["kv_head"], case["group"] * case["n_query"]
+    scores, d_head = caches * rows * case["capacity"], case["d_head"]
+    cached = 2 * caches * case["capacity"] * d_head
+    # two products; scale, subtract, exp, sum. There is no backward pass: 1 stands for it.
+    return (
+        Cost(
+            1 + 4 * scores * d_head + 4 * scores,
+            (cached + 2 * caches * rows * d_head) * itemsize + 4 * caches * rows,
+        ),
+        Cost(1, 1),
+    )
+
+
+decode_attention = Twin(
+    name="decode_attention",
+    forward=core_decode_attention.decode_attention_forward,
+    backward=_no_gradient,
+    kernel=triton_decode_attention.decode_attention,
+    eager=triton_decode_attention.decode_attention_eager,
+    arguments=("query", "key_cache", "value_cache"),
+    results=("output", "lse"),
+    statistics=("output", "lse"),
+    cases=st.fixed_dictionaries(
+        {
+            "batch": st.integers(0, 3),
+            "kv_head": st.integers(1, 2),
+            "group": st.integers(1, 5),
+            "n_query": st.one_of(st.integers(0, 1), st.integers(1, 4), st.integers(5, 70)),
+            "capacity": st.one_of(st.integers(0, 40), st.integers(100, 500)),
+            "d_head": st.one_of(
+                st.sampled_from([1, 40, 59, 64, 96]), st.integers(2, 33), st.just(256)
+            ),
+            "window": st.sampled_from([None, None, 1, 7, 64]),
+            "padded": st.booleans(),
+            "magnitude": st.sampled_from([1.0, 0.001, 30.0]),
+            "layout": st.sampled_from(LAYOUTS),
+            "seed": st.integers(0, 2**32 - 1),
+        }
+    ),
+    corners=(
+        # grouped heads, several splits of several tiles, and lengths of all sizes
+        {
+            "batch": 2, "kv_head": 1, "group": 5, "n_query": 2, "capacity": 500, "d_head": 40,
+            "padded": True, "seed": 1,
+        },
+        # more rows than one tile, a window, and a cache that is not split
+        {
+            "batch": 5, "kv_head": 1, "group": 11, "n_query": 6, "capacity": 90, "d_head": 96,
+            "window": 50, "seed": 2,
+        },
+        # more new positions than keys: some stand before the sequence's start
+        {"batch": 1, "kv_head": 2, "group": 1, "n_query": 9, "capacity": 5, "d_head": 256},
+    ),
+    inputs=_decode_attention_inputs,
+    real=_decode_attention_real,
+    shapes={
+        "gpt2": {
+            "batch": 8, "kv_head": 12, "group": 1, "n_query": 1, "capacity": 1024, "d_head": 64,
+        },
+        "gpt2 xl, one prompt": {
+            "batch": 1, "kv_head": 25, "group": 1, "n_query": 1, "capacity": 1024, "d_head": 64,
+        },
+        "grouped, long": {
+            "batch": 4, "kv_head": 8, "group": 4, "n_query": 8, "capacity": 8192, "d_head": 128,
+        },
+        "one key head": {
+            "batch": 8, "kv_head": 1, "group": 71, "n_query": 1, "capacity": 2048, "d_head": 64,
+        },
+        "one key head, wide, windowed": {
+            "batch": 2, "kv_head": 1, "group": 8, "n_query": 4, "capacity": 8192, "d_head": 256,
+            "window": 4096, "padded": True,
+        },
+    },
+    cost=_decode_attention_cost,
+)  # fmt: skip
+
+TWINS = (decode_attention,)
