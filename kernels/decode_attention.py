@@ -15,8 +15,8 @@ its one tile, so that each key and value is read once however many heads share i
             └────────┘      output_0, lse_0  output_1, lse_1 …   → combine → output, lse
 
 A tensor core's tile has at least 16 rows: where fewer queries share a cache the rest are idle,
-which costs nothing, for the kernel waits for memory. More rows than a tile holds (64 at d_head 64)
-take several tiles, and find the keys in the L2 cache.
+which costs nothing, for the kernel waits for memory. More rows than a tile holds (64 at d_head 64,
+less beyond) take several tiles, and find the keys in the L2 cache.
 
 How many splits (`number_of_splits`): enough to give each multiprocessor WAVES programs, no more
 than give each KEYS_PER_SPLIT keys of a full cache, 1 if the batch fills the device anyway. The host
@@ -42,9 +42,9 @@ from ._triton import tl, triton
 from .launch import expect_same_dtype, launch, multiprocessors, runs_on_triton
 
 MAX_D_HEAD = 256
-# Query rows in a tile: tl.dot takes 16 at the least, and ROWS_TIMES_D bounds the accumulator, which
-# with twice as many would spill at d_head 256.
-MIN_ROWS, ROWS_TIMES_D = 16, 4096
+# Query rows in a tile: tl.dot takes 16 at the least, and ROWS_TIMES_D bounds the accumulator. With
+# twice as many it would spill; in float32, which tensor cores do not multiply, with more than 16.
+MIN_ROWS, MAX_ROWS, ROWS_TIMES_D = 16, 64, 4096
 # Splits: programs for each multiprocessor, keys that are worth a program, and the most there are.
 WAVES, KEYS_PER_SPLIT, MAX_SPLITS = 2, 128, 128
 # A tile of keys is given in bytes, so that one list suits every dtype and head dimension.
@@ -255,8 +255,8 @@ def decode_attention_forward(
     n_kv_head, capacity = key_cache.shape[1:3]
     n_shared = n_head // n_kv_head * n_query  # rows that read the same cache
     block_d = max(triton.next_power_of_2(d_head), 16)
-    most_rows = ROWS_TIMES_D // block_d
-    block_rows = max(min(triton.next_power_of_2(n_shared), most_rows, 64), MIN_ROWS)
+    most_rows = MIN_ROWS if query.element_size() == 4 else min(ROWS_TIMES_D // block_d, MAX_ROWS)
+    block_rows = max(min(triton.next_power_of_2(n_shared), most_rows), MIN_ROWS)
     row_tiles = triton.cdiv(n_shared, block_rows)
     programs = batch * n_kv_head * row_tiles
     n_keys = capacity if window is None else min(capacity, window + n_query - 1)

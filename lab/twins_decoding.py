@@ -99,7 +99,7 @@ decode_attention = Twin(
     corners=(
         # grouped heads, several splits of several tiles, and lengths of all sizes
         {
-            "batch": 2, "kv_head": 1, "group": 5, "n_query": 2, "capacity": 500, "d_head": 40,
+            "batch": 2, "kv_head": 2, "group": 3, "n_query": 2, "capacity": 500, "d_head": 40,
             "padded": True, "seed": 1,
         },
         # more rows than one tile, a window, and a cache that is not split
