@@ -25,6 +25,7 @@ from .twins_decoding import TWINS as DECODING
 from .twins_embedding import TWINS as EMBEDDING
 from .twins_ppo import TWINS as PPO
 from .twins_preferences import TWINS as PREFERENCES
+from .twins_qkv import TWINS as QKV
 from .twins_rollout import TWINS as ROLLOUT
 from .twins_sampling import TWINS as SAMPLING
 
@@ -322,6 +323,7 @@ TWINS: dict[str, Twin] = {
         *EMBEDDING,
         *PPO,
         *PREFERENCES,
+        *QKV,
         *ROLLOUT,
         *SAMPLING,
     )

@@ -1,0 +1,151 @@
+"""A layer norm in front of a product: each row's statistics, and the prologue that applies them.
+
+The product's kernel loads a tile of x, normalises it in registers and multiplies it: norm(x) is
+never stored. What a tile needs of its rows, mean and 1/√(variance + ε), comes from one pass over x
+before (`qkv_statistics_kernel`; 12 bytes a row), and serves the backward pass too.
+
+Numbers are as in kernels/layer_norm.py: float32, two passes over a row, and the mean kept as two
+numbers. The normalised tile is rounded to x's dtype, as if it had been stored.
+"""
+
+import torch
+
+from ._triton import tl, triton
+from .launch import launch
+from .rows import load_tile, normalise
+
+STATISTICS_CONFIGS = [
+    triton.Config({"BLOCK_ROWS": 4, "BLOCK_FEATURES": 512}, num_warps=4),
+    triton.Config({"BLOCK_ROWS": 16, "BLOCK_FEATURES": 256}, num_warps=8),
+]
+
+
+@triton.jit
+def row_statistics(
+    x_ptr,
+    rows,  # int64 [BLOCK_ROWS]
+    row_inside,
+    n_features,
+    x_row_stride,
+    x_feature_stride,
+    eps,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+):
+    """Return mean, what its rounding left, and 1/√(variance + ε) of each row, in two passes."""
+    sums = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
+    for start in range(0, n_features, BLOCK_FEATURES):
+        features = start + tl.arange(0, BLOCK_FEATURES)
+        inside = row_inside[:, None] & (features < n_features)[None, :]
+        sums += load_tile(x_ptr, rows, features, inside, x_row_stride, x_feature_stride)
+    mean = tl.sum(sums, axis=1) / n_features
+
+    rests = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
+    squares = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
+    for start in range(0, n_features, BLOCK_FEATURES):
+        features = start + tl.arange(0, BLOCK_FEATURES)
+        inside = row_inside[:, None] & (features < n_features)[None, :]
+        x = load_tile(x_ptr, rows, features, inside, x_row_stride, x_feature_stride)
+        distance = tl.where(inside, x - mean[:, None], 0.0)
+        rests += distance
+        squares += distance * distance
+    mean_rest = tl.sum(rests, axis=1) / n_features
+    variance = tl.sum(squares, axis=1) / n_features - mean_rest * mean_rest
+    return mean, mean_rest, 1.0 / tl.sqrt_rn(tl.maximum(variance, 0.0) + eps)
+
+
+@triton.jit
+def normed_tile(
+    x,  # [BLOCK_ROWS, BLOCK_FEATURES], as loaded
+    mean,
+    mean_rest,
+    rstd,
+    features,
+    n_features,
+    norm_weight_ptr,  # contiguous
+    norm_bias_ptr,
+):
+    """Normalise a tile, and round it as if it had been stored; 0 beyond the last feature."""
+    inside = features < n_features
+    weight = tl.load(norm_weight_ptr + features, mask=inside, other=0.0).to(tl.float32)
+    bias = tl.load(norm_bias_ptr + features, mask=inside, other=0.0).to(tl.float32)
+    y = normalise(x.to(tl.float32), mean, mean_rest, rstd) * weight[None, :] + bias[None, :]
+    return y.to(x.dtype)
+
+
+@triton.autotune(STATISTICS_CONFIGS, key=["n_features"])
+@triton.jit
+def qkv_statistics_kernel(
+    x_ptr,
+    mean_ptr,  # float32 [row], like the next two
+    mean_rest_ptr,
+    rstd_ptr,
+    n_rows,
+    n_features,
+    x_row_stride,
+    x_feature_stride,
+    eps,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+):
+    """What the norm in the products' prologue needs to know of each row."""
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row_inside = rows < n_rows
+    mean, mean_rest, rstd = row_statistics(
+        x_ptr, rows, row_inside, n_features, x_row_stride, x_feature_stride, eps,
+        BLOCK_ROWS, BLOCK_FEATURES,
+    )  # fmt: skip
+    tl.store(mean_ptr + rows, mean, mask=row_inside)
+    tl.store(mean_rest_ptr + rows, mean_rest, mask=row_inside)
+    tl.store(rstd_ptr + rows, rstd, mask=row_inside)
+
+
+def norm_statistics(x_rows: torch.Tensor, eps: float) -> torch.Tensor:
+    """Launch the statistics kernel.
+
+    Parameters
+    ----------
+    x_rows : torch.Tensor [row, d_model]
+        Any strides.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    torch.Tensor of float32 [3, row]
+        As `layer_norm_forward` returns: mean, what its rounding left over, 1/√(variance + ε).
+    """
+    n_rows, n_features = x_rows.shape
+    statistics = torch.empty(3, n_rows, dtype=torch.float32, device=x_rows.device)
+    launch(
+        qkv_statistics_kernel,
+        lambda meta: (triton.cdiv(n_rows, meta["BLOCK_ROWS"]),),
+        *(x_rows, *statistics, n_rows, n_features, *x_rows.stride(), eps),
+    )
+    return statistics
+
+
+def norm_arguments(
+    x_rows: torch.Tensor,
+    norm: tuple[torch.Tensor, torch.Tensor] | None,
+    statistics: torch.Tensor | None,
+) -> tuple[torch.Tensor, ...]:
+    """Return what the prologue takes.
+
+    Parameters
+    ----------
+    x_rows : torch.Tensor
+        Stands in where there is no norm.
+    norm : (norm_weight, norm_bias) or None
+        The layer norm in front.
+    statistics : torch.Tensor or None
+        From `norm_statistics`.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        The norm's weight and bias, contiguous, then the three statistics.
+    """
+    if norm is None or statistics is None:
+        return (x_rows,) * 5
+    return (*(parameter.contiguous() for parameter in norm), *statistics)

@@ -1,0 +1,232 @@
+"""The QKV projection's backward pass in Triton: two products that read d_qkv as it lies, packed.
+
+Mathematics, packing and the kernels' index map: kernels/qkv_projection.py. The gradient of the norm
+is that of kernels/layer_norm.py: it needs whole rows of d_n, which is stored once, in float32.
+
+d_b is a by-product: the programs of the first row of d_w's tiles have all of d_qkv pass by, and
+sum it.
+
+Deterministic: a tile, and with it each number of d_b, is summed by one program in one order.
+"""
+
+from typing import Any
+
+import torch
+
+from ._triton import tl, triton
+from .launch import launch
+from .layer_norm import layer_norm_backward
+from .linear import grouped_tile
+from .qkv_norm import norm_arguments, normed_tile
+
+# As in linear.py, but steps of 128 bytes would spill at 128 x 128 in float32: the norm and the walk
+# from head to head take registers too.
+PROJECTION_CONFIGS = [
+    triton.Config(
+        {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K_BYTES": 64, "GROUP_M": 8},
+        num_warps=8,
+        num_stages=4,
+    ),
+    triton.Config(
+        {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K_BYTES": 64, "GROUP_M": 8},
+        num_warps=4,
+        num_stages=3,
+    ),
+]
+TUNING_KEY = ["n_heads", "d_model", "row_bucket"]
+
+
+@triton.jit
+def packed_offsets(rows, columns, n_rows, D_HEAD: tl.constexpr):
+    """Say where number (row, column) of the product lies in the packed buffer; all int64."""
+    head, number = columns // D_HEAD, columns % D_HEAD
+    return head * n_rows * D_HEAD + number + rows * D_HEAD
+
+
+@triton.autotune(PROJECTION_CONFIGS, key=TUNING_KEY)
+@triton.jit
+def qkv_projection_d_rows_kernel(
+    d_packed_ptr,  # [head, row, d_head] contiguous
+    weight_ptr,
+    d_rows_ptr,  # [row, d_model] contiguous
+    n_rows,
+    n_heads,
+    d_model,
+    row_bucket,
+    weight_row_stride,
+    weight_column_stride,
+    D_HEAD: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K_BYTES: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """One tile of d_qkv · wᵀ, walking along the columns of w from head to head."""
+    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (weight_ptr.dtype.element_ty.primitive_bitwidth // 8)
+    n_columns = n_heads * D_HEAD
+    tile_row, tile_feature = grouped_tile(
+        tl.program_id(0), n_rows, d_model, BLOCK_M, BLOCK_N, GROUP_M
+    )
+    rows = tile_row.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    features = tile_feature.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row_inside, feature_inside = rows < n_rows, features < d_model
+    step = tl.full([], BLOCK_K, tl.int64)
+    columns = tl.arange(0, BLOCK_K).to(tl.int64)
+    weight_at = weight_ptr + columns[:, None] * weight_column_stride
+    weight_at += features[None, :] * weight_row_stride
+
+    accumulator = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for _ in range(0, n_columns, BLOCK_K):
+        inside = columns < n_columns
+        at = packed_offsets(rows[:, None], columns[None, :], n_rows, D_HEAD)
+        d_qkv = tl.load(d_packed_ptr + at, mask=row_inside[:, None] & inside[None, :], other=0.0)
+        weight = tl.load(weight_at, mask=inside[:, None] & feature_inside[None, :], other=0.0)
+        accumulator = tl.dot(d_qkv, weight, accumulator, input_precision="ieee")
+        columns += step
+        weight_at += step * weight_column_stride
+
+    d_rows_at = d_rows_ptr + rows[:, None] * d_model + features[None, :]
+    tl.store(d_rows_at, accumulator, mask=row_inside[:, None] & feature_inside[None, :])
+
+
+@triton.autotune(PROJECTION_CONFIGS, key=TUNING_KEY)
+@triton.jit
+def qkv_projection_d_weight_kernel(
+    x_ptr,
+    d_packed_ptr,  # [head, row, d_head] contiguous
+    norm_weight_ptr,  # or x_ptr if there is none; likewise the next four
+    norm_bias_ptr,
+    mean_ptr,
+    mean_rest_ptr,
+    rstd_ptr,
+    d_weight_ptr,  # [d_model, column] contiguous
+    d_bias_ptr,  # [column]
+    n_rows,
+    n_heads,
+    d_model,
+    row_bucket,
+    x_row_stride,
+    x_feature_stride,
+    HAS_NORM: tl.constexpr,
+    D_HEAD: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K_BYTES: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """One tile of norm(x)ᵀ · d_qkv; in the first row of tiles, also Σ_rows d_qkv."""
+    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (x_ptr.dtype.element_ty.primitive_bitwidth // 8)
+    n_columns = n_heads * D_HEAD
+    tile_feature, tile_column = grouped_tile(
+        tl.program_id(0), d_model, n_columns, BLOCK_M, BLOCK_N, GROUP_M
+    )
+    features = tile_feature.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    columns = tile_column.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    feature_inside, column_inside = features < d_model, columns < n_columns
+    step = tl.full([], BLOCK_K, tl.int64)
+    rows = tl.arange(0, BLOCK_K).to(tl.int64)
+    x_at = x_ptr + rows[:, None] * x_row_stride + features[None, :] * x_feature_stride
+    d_qkv_at = d_packed_ptr + packed_offsets(rows[:, None], columns[None, :], n_rows, D_HEAD)
+
+    accumulator = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    d_bias = tl.zeros([BLOCK_N], tl.float32)
+    for _ in range(0, n_rows, BLOCK_K):
+        row_inside = rows < n_rows
+        x = tl.load(x_at, mask=row_inside[:, None] & feature_inside[None, :], other=0.0)
+        d_qkv = tl.load(d_qkv_at, mask=row_inside[:, None] & column_inside[None, :], other=0.0)
+        if HAS_NORM:
+            mean = tl.load(mean_ptr + rows, mask=row_inside, other=0.0)
+            mean_rest = tl.load(mean_rest_ptr + rows, mask=row_inside, other=0.0)
+            rstd = tl.load(rstd_ptr + rows, mask=row_inside, other=0.0)
+            x = normed_tile(
+                x, mean, mean_rest, rstd, features, d_model, norm_weight_ptr, norm_bias_ptr
+            )
+        accumulator = tl.dot(tl.trans(x), d_qkv, accumulator, input_precision="ieee")
+        if tile_feature == 0:
+            d_bias += tl.sum(d_qkv.to(tl.float32), axis=0)
+        rows += step
+        x_at += step * x_row_stride
+        d_qkv_at += step * D_HEAD
+
+    at = features[:, None] * n_columns + columns[None, :]
+    tl.store(d_weight_ptr + at, accumulator, mask=feature_inside[:, None] & column_inside[None, :])
+    if tile_feature == 0:
+        tl.store(d_bias_ptr + columns, d_bias, mask=column_inside)
+
+
+def tile_grid(n_rows: int, n_columns: int) -> Any:
+    """Make the grid of a product.
+
+    Parameters
+    ----------
+    n_rows, n_columns : int
+        Of its result.
+
+    Returns
+    -------
+    callable
+        From an autotune configuration to the number of programs.
+    """
+
+    def grid(meta: dict[str, Any]) -> tuple[int]:
+        return (triton.cdiv(n_rows, meta["BLOCK_M"]) * triton.cdiv(n_columns, meta["BLOCK_N"]),)
+
+    return grid
+
+
+def qkv_projection_backward(
+    x: torch.Tensor,
+    w_qkv: torch.Tensor,
+    norm: tuple[torch.Tensor, torch.Tensor] | None,
+    statistics: torch.Tensor | None,
+    d_packed: torch.Tensor,
+    *,
+    wants_rows: bool = True,
+    wants_weight: bool = True,
+) -> tuple[torch.Tensor | None, ...]:
+    """Launch the two products that read the packed gradient, and the norm's backward kernel.
+
+    Parameters
+    ----------
+    x, w_qkv, norm
+        As for `qkv_projection_forward`.
+    statistics : torch.Tensor or None
+        From `qkv_projection_forward`.
+    d_packed : torch.Tensor [n_heads, batch, time, d_head]
+        Contiguous.
+    wants_rows, wants_weight : bool
+        Whether the gradients of x and the norm, and those of w_qkv and b_qkv, are needed.
+
+    Returns
+    -------
+    d_x, d_w_qkv, d_b_qkv, d_norm_weight, d_norm_bias : torch.Tensor or None
+        None where not wanted, or without a norm.
+    """
+    n_heads, d_head = d_packed.shape[0], d_packed.shape[-1]
+    d_model, n_columns = w_qkv.shape
+    x_rows = x.reshape(-1, d_model)
+    n_rows, like = x_rows.shape[0], {"dtype": x.dtype, "device": x.device}
+    sizes = (n_rows, n_heads, d_model, triton.next_power_of_2(n_rows))
+    d_x = d_weight = d_bias = d_norm_weight = d_norm_bias = None
+    if wants_weight:
+        d_weight, d_bias = torch.empty(d_model, n_columns, **like), torch.empty(n_columns, **like)
+        launch(
+            qkv_projection_d_weight_kernel,
+            tile_grid(d_model, n_columns),
+            *(x_rows, d_packed, *norm_arguments(x_rows, norm, statistics), d_weight, d_bias),
+            *(*sizes, *x_rows.stride()),
+            HAS_NORM=norm is not None,
+            D_HEAD=d_head,
+        )
+    if wants_rows:
+        # Float32 before a norm: d_norm_bias sums d_n over all rows, and its rounding with it.
+        d_x = torch.empty(x.shape, **(like if norm is None else like | {"dtype": torch.float32}))
+        launch(
+            qkv_projection_d_rows_kernel,
+            tile_grid(n_rows, d_model),
+            *(d_packed, w_qkv, d_x, *sizes, *w_qkv.stride()),
+            D_HEAD=d_head,
+        )
+        if norm is not None and statistics is not None:
+            d_x, d_norm_weight, d_norm_bias = layer_norm_backward(x, norm[0], statistics, d_x)
+    return d_x, d_weight, d_bias, d_norm_weight, d_norm_bias

@@ -1,0 +1,128 @@
+"""The twins from the residual stream to the attended heads: QKV projection, QKV attention."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ..core import qkv_projection as core_qkv_projection
+from ..kernels import qkv_projection as triton_qkv_projection
+from ..kernels.column_sum import column_sum_kernel
+from ..kernels.layer_norm import layer_norm_backward_kernel
+from ..kernels.qkv_norm import qkv_statistics_kernel
+from ..kernels.qkv_projection_backward import (
+    qkv_projection_d_rows_kernel,
+    qkv_projection_d_weight_kernel,
+)
+from .draw import COTANGENT_LAYOUTS, LAYOUTS
+from .twin import Case, Cost, Draw, Inputs, Twin
+
+seeds = st.integers(0, 2**32 - 1)
+layouts = st.sampled_from(LAYOUTS)
+cotangent_layouts = st.sampled_from(COTANGENT_LAYOUTS)
+ARGUMENTS = ("x", "w_qkv", "b_qkv", "norm_weight", "norm_bias")
+
+
+def _heads(case: Case) -> tuple[int, int]:
+    """Return how many heads there are of queries, and of keys."""
+    n_kv_head = case["n_kv_head"]
+    return n_kv_head * case.get("group", 1), n_kv_head
+
+
+def _columns(case: Case) -> int:
+    n_head, n_kv_head = _heads(case)
+    return (n_head + 2 * n_kv_head) * case["d_head"]
+
+
+def _projection_inputs(case: Case, draw: Draw) -> Inputs:
+    (n_head, n_kv_head), d_model, n_columns = _heads(case), case["d_model"], _columns(case)
+    std, mean = case.get("magnitude", 1.0), case.get("offset", 0.0)
+    x = draw.normal(case["batch"], case["time"], d_model, std=std, mean=mean)
+    tensors = {"x": x, "w_qkv": draw.normal(d_model, n_columns, std=d_model**-0.5)}
+    if case.get("bias"):
+        tensors["b_qkv"] = draw.normal(n_columns)
+    if case.get("norm"):
+        tensors["norm_weight"] = draw.normal(d_model, mean=1.0)
+        tensors["norm_bias"] = draw.normal(d_model)
+    return Inputs(tensors, {"n_head": n_head, "n_kv_head": n_kv_head})
+
+
+def _projection_real(a: dict[str, Any]) -> Inputs:
+    tensors = {name: a[name] for name in ARGUMENTS[1:]}
+    return Inputs({"x": a["embedded"], **tensors}, {"n_head": a["query"].shape[1]})
+
+
+def _projection_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+    rows, d_model, n_columns = case["batch"] * case["time"], case["d_model"], _columns(case)
+    x, weight, packed = rows * d_model, d_model * n_columns, rows * n_columns
+    product = 2 * rows * d_model * n_columns
+    norm = bool(case.get("norm"))
+    vectors = n_columns * bool(case.get("bias")) + 2 * d_model * norm
+    return (
+        # the norm: mean, centre, square, sum, scale, weight, bias
+        Cost(product + 7 * x * norm, (x + weight + packed + vectors) * itemsize),
+        # d_x and d_w each read d_packed
+        Cost(2 * product + 11 * x * norm, (2 * x + 2 * weight + packed + vectors) * itemsize),
+    )
+
+
+_sizes = {
+    "batch": st.integers(0, 3),
+    "time": st.one_of(st.integers(0, 3), st.integers(1, 70)),
+    "d_model": st.one_of(st.integers(1, 5), st.integers(6, 140)),
+    "n_kv_head": st.integers(1, 3),
+    "group": st.sampled_from([1, 1, 2, 3]),
+    "d_head": st.one_of(st.integers(1, 8), st.sampled_from([16, 24, 32, 40, 59])),
+    "bias": st.booleans(),
+    "norm": st.booleans(),
+    "layout": layouts,
+    "d_layout": cotangent_layouts,
+    "seed": seeds,
+}
+_GPT2 = {"d_model": 768, "n_kv_head": 12, "d_head": 64, "bias": True, "norm": True}
+
+# --- qkv_projection ------------------------------------------------------------------------------
+
+_projection_kernels = (
+    qkv_statistics_kernel,
+    qkv_projection_d_rows_kernel,
+    qkv_projection_d_weight_kernel,
+    layer_norm_backward_kernel,
+    column_sum_kernel,
+)
+
+qkv_projection = Twin(
+    name="qkv_projection",
+    forward=core_qkv_projection.qkv_projection_forward,
+    backward=core_qkv_projection.qkv_projection_backward,
+    kernel=triton_qkv_projection.qkv_projection,
+    eager=triton_qkv_projection.qkv_projection_eager,
+    arguments=ARGUMENTS,
+    results=("packed",),
+    cases=st.fixed_dictionaries(
+        {
+            **_sizes,
+            "magnitude": st.sampled_from([1.0, 0.001, 100.0]),
+            "offset": st.sampled_from([0.0, 0.0, 10.0]),
+        }
+    ),
+    corners=(
+        # heads that no block's edge falls between, several blocks of every axis
+        {
+            "batch": 3, "time": 67, "d_model": 140, "n_kv_head": 2, "group": 2, "d_head": 40,
+            "bias": True, "norm": True, "seed": 1,
+        },
+        {"batch": 2, "time": 9, "d_model": 5, "n_kv_head": 1, "group": 3, "d_head": 3, "seed": 2},
+    ),
+    inputs=_projection_inputs,
+    real=_projection_real,
+    shapes={
+        "gpt2": {"batch": 8, "time": 1024, **_GPT2},
+        "grouped, no norm": {
+            "batch": 4, "time": 2048, "d_model": 2048, "n_kv_head": 8, "group": 4, "d_head": 64,
+        },
+    },
+    cost=_projection_cost,
+    shared_kernels=_projection_kernels,
+)  # fmt: skip
+
+TWINS = (qkv_projection,)

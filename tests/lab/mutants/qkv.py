@@ -1,0 +1,43 @@
+"""The kernels from the residual stream to the heads, broken on purpose: see ../test_mutants.py."""
+
+FORWARD, BACKWARD = "kernels/qkv_projection.py", "kernels/qkv_projection_backward.py"
+
+# name: (operation, dtype, file, what stands there once, what takes its place)
+MUTANTS = {
+    "qkv: the first two heads swapped in the packed buffer": (
+        "qkv_projection",
+        "float32",
+        FORWARD,
+        "at = packed_offsets(rows[:, None], columns[None, :], n_rows, D_HEAD)",
+        "swapped = tl.where(columns < 2 * D_HEAD, (columns + D_HEAD) % (2 * D_HEAD), columns)\n"
+        "    at = packed_offsets(rows[:, None], swapped[None, :], n_rows, D_HEAD)",
+    ),
+    "qkv: the walk over d_qkv stays in its first head": (
+        "qkv_projection",
+        "float32",
+        BACKWARD,
+        "head, number = columns // D_HEAD, columns % D_HEAD",
+        "head, number = columns // D_HEAD * 0, columns % D_HEAD",
+    ),
+    "qkv: d_b without the last block of rows": (
+        "qkv_projection",
+        "float32",
+        BACKWARD,
+        "d_bias += tl.sum(d_qkv.to(tl.float32), axis=0)",
+        "d_bias += tl.where(tl.max(rows) < n_rows, tl.sum(d_qkv.to(tl.float32), axis=0), 0.0)",
+    ),
+    "qkv: the norm's weight forgotten in d_w": (
+        "qkv_projection",
+        "bfloat16",
+        BACKWARD,
+        "x, mean, mean_rest, rstd, features, d_model, norm_weight_ptr, norm_bias_ptr",
+        "x, mean, mean_rest, rstd, features, d_model, norm_bias_ptr, norm_bias_ptr",
+    ),
+    "qkv: what lies beyond the last feature counted into the variance": (
+        "qkv_projection",
+        "float16",
+        "kernels/qkv_norm.py",
+        "distance = tl.where(inside, x - mean[:, None], 0.0)",
+        "distance = x - mean[:, None]",
+    ),
+}
