@@ -2,13 +2,24 @@
 
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
+from ..core import qkv_attention as core_qkv_attention
 from ..core import qkv_projection as core_qkv_projection
+from ..kernels import qkv_attention as triton_qkv_attention
 from ..kernels import qkv_projection as triton_qkv_projection
+from ..kernels.attention import attention_forward_kernel
+from ..kernels.attention_backward import (
+    attention_backward_delta_kernel,
+    attention_backward_key_value_kernel,
+    attention_backward_query_kernel,
+)
 from ..kernels.column_sum import column_sum_kernel
 from ..kernels.layer_norm import layer_norm_backward_kernel
+from ..kernels.qkv_attention_short import qkv_attention_short_kernel
 from ..kernels.qkv_norm import qkv_statistics_kernel
+from ..kernels.qkv_projection import qkv_projection_kernel
 from ..kernels.qkv_projection_backward import (
     qkv_projection_d_rows_kernel,
     qkv_projection_d_weight_kernel,
@@ -125,4 +136,113 @@ qkv_projection = Twin(
     shared_kernels=_projection_kernels,
 )  # fmt: skip
 
-TWINS = (qkv_projection,)
+# --- qkv_attention -------------------------------------------------------------------------------
+
+
+def _attention_inputs(case: Case, draw: Draw) -> Inputs:
+    inputs = _projection_inputs(case, draw)
+    options: dict[str, Any] = {"causal": case.get("causal", True)}
+    if options["causal"]:
+        options["window"] = case.get("window")
+    if case.get("padded"):
+        options["key_start"] = draw.mask(case["batch"], share=0.6) * 3
+    if case.get("documents"):
+        time = case["time"]
+        # one of length 0, and a tail that belongs to none
+        options["cu_seqlens"] = np.array([0, time // 3, time // 3, time - time // 4])
+    if case.get("dropout"):
+        options |= {"dropout": case["dropout"], "seed": case.get("seed", 0)}
+    if case.get("path"):
+        options["force_path"] = case["path"]
+    return Inputs(inputs.tensors, inputs.options | options)
+
+
+def _without_path(operation: Any) -> Any:
+    """Drop what says how to run: the reference and eager have one way."""
+
+    def wrapped(*, force_path: str | None = None, **arguments: Any) -> Any:
+        return operation(**arguments)
+
+    return wrapped
+
+
+def _attention_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+    """Count what must move: the packed buffer must not, as the single launch shows."""
+    forward, backward = _projection_cost(case, itemsize)
+    (n_head, _), time, d_head = _heads(case), case["time"], case["d_head"]
+    rows = case["batch"] * time
+    packed, output = rows * _columns(case) * itemsize, rows * n_head * d_head * itemsize
+    pairs = case["batch"] * n_head * time * time / (2 if case.get("causal", True) else 1)
+    return (
+        Cost(
+            forward.flops + int(pairs * (4 * d_head + 4)),
+            forward.bytes - packed + output,
+        ),
+        # attention's five products; d_output for d_packed
+        Cost(
+            backward.flops + int(pairs * (10 * d_head + 6)),
+            backward.bytes - packed + output,
+        ),
+    )
+
+
+qkv_attention = Twin(
+    name="qkv_attention",
+    forward=_without_path(core_qkv_attention.qkv_attention_forward),
+    backward=core_qkv_attention.qkv_attention_backward,
+    kernel=triton_qkv_attention.qkv_attention,
+    eager=_without_path(triton_qkv_attention.qkv_attention_eager),
+    arguments=ARGUMENTS,
+    results=("output",),
+    cases=st.fixed_dictionaries(
+        {
+            **_sizes,
+            "batch": st.integers(0, 2),
+            "d_model": st.one_of(st.integers(1, 5), st.integers(6, 40)),
+            "n_kv_head": st.integers(1, 2),
+            "d_head": st.one_of(st.integers(1, 8), st.sampled_from([16, 24, 40])),
+            "causal": st.sampled_from([True, True, False]),
+            "window": st.sampled_from([None, None, 1, 10]),
+            "padded": st.booleans(),
+            "documents": st.sampled_from([False, False, True]),
+            "dropout": st.sampled_from([0.0, 0.0, 0.0, 0.3]),
+            "path": st.sampled_from([None, None, "packed"]),
+        }
+    ),
+    corners=(
+        {
+            "batch": 1, "time": 67, "d_model": 40, "n_kv_head": 1, "group": 2, "d_head": 24,
+            "bias": True, "norm": True, "padded": True, "seed": 1,
+        },
+        {
+            "batch": 2, "time": 50, "d_model": 70, "n_kv_head": 2, "d_head": 24,
+            "bias": True, "norm": True, "padded": True, "window": 20, "path": "single", "seed": 2,
+        },
+        {
+            "batch": 1, "time": 5, "d_model": 6, "n_kv_head": 1, "d_head": 3,
+            "causal": False, "padded": True, "path": "single", "seed": 3,
+        },
+    ),
+    inputs=_attention_inputs,
+    real=_projection_real,
+    shapes={
+        "gpt2": {"batch": 8, "time": 1024, **_GPT2},
+        "gpt2, short": {"batch": 64, "time": 64, **_GPT2},
+        "grouped, windowed": {
+            "batch": 4, "time": 2048, "d_model": 2048, "n_kv_head": 8, "group": 4, "d_head": 64,
+            "window": 1024,
+        },
+    },
+    cost=_attention_cost,
+    shared_kernels=(
+        qkv_projection_kernel,
+        *_projection_kernels,
+        qkv_attention_short_kernel,
+        attention_forward_kernel,
+        attention_backward_delta_kernel,
+        attention_backward_key_value_kernel,
+        attention_backward_query_kernel,
+    ),
+)  # fmt: skip
+
+TWINS = (qkv_projection, qkv_attention)

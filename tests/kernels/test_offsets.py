@@ -49,6 +49,7 @@ NEVER_HUGE = {
     ("linear_ppo_loss", "ppo_loss_scale_kernel"): "its tensors hold one number a token",
     ("decode_attention", "decode_attention_combine_kernel"): "so many caches are not split",
     ("qkv_projection", "column_sum_kernel"): "adds up one row of partial sums for each program",
+    ("qkv_attention", "column_sum_kernel"): "as in qkv_projection",
     ("ema", "ema_kernel"): "is given a table of addresses, not the tensors",
 }
 

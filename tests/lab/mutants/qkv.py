@@ -1,5 +1,6 @@
 """The kernels from the residual stream to the heads, broken on purpose: see ../test_mutants.py."""
 
+SHORT = "kernels/qkv_attention_short.py"
 FORWARD, BACKWARD = "kernels/qkv_projection.py", "kernels/qkv_projection_backward.py"
 
 # name: (operation, dtype, file, what stands there once, what takes its place)
@@ -39,5 +40,33 @@ MUTANTS = {
         "kernels/qkv_norm.py",
         "distance = tl.where(inside, x - mean[:, None], 0.0)",
         "distance = x - mean[:, None]",
+    ),
+    "qkv: keys handed to attention as queries, and queries as keys": (
+        "qkv_attention",
+        "float32",
+        "kernels/qkv_attention.py",
+        "    query, key, value = packed_views(packed, n_head)\n",
+        "    key, query, value = packed_views(packed, n_head)\n",
+    ),
+    "qkv: the values of the next head in the single launch": (
+        "qkv_attention",
+        "float32",
+        SHORT,
+        "value_columns = key_columns + tl.cast(n_head, tl.int64) * D_HEAD",
+        "value_columns = key_columns + tl.cast(n_head - 1, tl.int64) * D_HEAD",
+    ),
+    "qkv: padding seen in the single launch": (
+        "qkv_attention",
+        "float32",
+        SHORT,
+        "key_inside = key_inside & (positions >= tl.load(key_start_ptr + batch))",
+        "key_inside = key_inside & (positions >= 0)",
+    ),
+    "qkv: the single launch's lse, which backward needs, in base 2": (
+        "qkv_attention",
+        "bfloat16",
+        SHORT,
+        "(origin + tl.log2(total)) * _LN_2",
+        "(origin + tl.log2(total))",
     ),
 }
