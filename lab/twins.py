@@ -21,6 +21,7 @@ from ..kernels.column_sum import column_sum_kernel
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin
 from .twins_attention import TWINS as ATTENTION
+from .twins_block import TWINS as BLOCK
 from .twins_decoding import TWINS as DECODING
 from .twins_embedding import TWINS as EMBEDDING
 from .twins_ppo import TWINS as PPO
@@ -319,6 +320,7 @@ TWINS: dict[str, Twin] = {
     for twin in (
         *TRANSFORMER,
         *ATTENTION,
+        *BLOCK,
         *DECODING,
         *EMBEDDING,
         *PPO,

@@ -1,0 +1,364 @@
+"""The decoder block in Triton: eight kernels forward, each byte of the stream moved once a branch.
+
+Mathematics and both orders of the norms: core/decoder_block.py. This file launches nothing itself;
+it composes, and what it gains lies in what it lets the parts fuse:
+
+    pre-LN                                        kernels forward
+    heads  = qkv_attention(x; ln_1)               norm, product with bias, attention, which reads
+                                                  and writes heads through strides: no transpose
+    branch = linear(heads)                        product with bias
+    z, s   = layer_norm(branch, residual=x; ln_2) addition and norm: the stream s is written once
+    h      = linear(z, gelu)                      product with bias and GELU
+    y      = linear(h, residual=s)                product with bias and addition
+
+    post-LN: n = layer_norm(heads·proj, residual=x; ln_1), then both linears and
+             y = layer_norm(branch, residual=n; ln_2)
+
+The first addition goes with the norm instead of the product before it, although the product could
+take it, too: backward, the norm then adds the stream's gradient to its own, and no kernel runs for
+that addition alone. In elements of the stream moved: 9 instead of 10, and one launch fewer.
+
+Kept for backward: x, what attention keeps (q, k, v, heads, a number a query), s, z, GELU's input
+and output, and the norms' statistics: about 17·d_model numbers a token. With checkpointing
+(kernels/gpt.py) it is x alone, and the block runs twice.
+
+Attention is a parameter of `run_block`: training attends within the sequence, generation to a cache
+(kv_cache.py). Deterministic, as its parts are.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional
+
+from ..core.decoder_block import ARGUMENTS, check_decoder_block
+from ..core.key_intervals import check_attention
+from .attention import attention
+from .launch import expect_same_dtype, runs_on_triton
+from .layer_norm import layer_norm, layer_norm_eager
+from .linear import linear, linear_eager
+from .masked_attention import masked_attention
+
+# (x, w_qkv, b_qkv, norm_weight, norm_bias) -> heads side by side [batch, time, n_head * d_head]
+Attend = Callable[..., torch.Tensor]
+
+
+def norm(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    *,
+    residual: torch.Tensor | None = None,
+    eps: float = 1e-5,
+) -> Any:
+    """Normalise by the kernel, which knows no missing bias.
+
+    Parameters
+    ----------
+    x, weight, residual, eps
+        As in `layer_norm`.
+    bias : torch.Tensor [d_model] or None
+        None is 0.
+
+    Returns
+    -------
+    torch.Tensor or tuple
+        As in `layer_norm`.
+    """
+    bias = torch.zeros_like(weight) if bias is None else bias
+    return layer_norm(x, weight, bias, residual=residual, eps=eps)
+
+
+class Parts(NamedTuple):
+    """What a block is composed of, on one backend."""
+
+    layer_norm: Callable[..., Any]
+    linear: Callable[..., torch.Tensor]
+    attention: Callable[..., torch.Tensor]
+
+
+def _attention_output(*args: Any, **options: Any) -> torch.Tensor:
+    return attention(*args, **options)[0]
+
+
+KERNELS = Parts(norm, linear, _attention_output)
+EAGER = Parts(layer_norm_eager, linear_eager, masked_attention)
+
+
+def split_heads(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, ...]:
+    """Take queries, keys and values apart, as views.
+
+    Parameters
+    ----------
+    qkv : torch.Tensor [batch, time, 3 * n_head * d_head]
+        All queries, all keys, all values.
+    n_head : int
+
+    Returns
+    -------
+    query, key, value : torch.Tensor [batch, head, time, d_head]
+    """
+    # [batch, time, 3 * n_head * d_head] -> 3 x [batch, head, time, d_head]
+    return tuple(qkv.unflatten(-1, (3, n_head, -1)).permute(2, 0, 3, 1, 4).unbind())
+
+
+def merge_heads(output: torch.Tensor) -> torch.Tensor:
+    """Put the heads' outputs side by side.
+
+    Parameters
+    ----------
+    output : torch.Tensor [batch, head, time, d_head]
+
+    Returns
+    -------
+    torch.Tensor [batch, time, n_head * d_head]
+        A view if `output` lies in memory like that already.
+    """
+    return output.transpose(1, 2).flatten(2)
+
+
+class _Heads(NamedTuple):
+    """What a check looks at of a query that is not there yet."""
+
+    shape: tuple[int, ...]
+
+
+def check_masks(
+    x: torch.Tensor, n_head: int, d_head: int, causal: bool, window: Any, **masks: Any
+) -> None:
+    """Refuse masks that do not fit the stream, before anything runs.
+
+    Parameters
+    ----------
+    x : torch.Tensor [batch, time, ...]
+        The stream, or its tokens.
+    n_head, d_head : int
+        The heads that the stream will be split into.
+    causal, window
+        As in `attention`.
+    **masks
+        `key_start` and `cu_seqlens`, as in `attention`.
+
+    Raises
+    ------
+    ValueError
+        Naming the mask.
+    """
+    heads = _Heads((x.shape[0], n_head, x.shape[1], d_head))
+    check_attention(
+        heads, heads, heads, None, causal, window, masks["key_start"], masks["cu_seqlens"], 0.0, 0
+    )
+
+
+def attend_within(
+    x: torch.Tensor,
+    w_qkv: torch.Tensor,
+    b_qkv: torch.Tensor | None,
+    norm_weight: torch.Tensor | None,
+    norm_bias: torch.Tensor | None,
+    *,
+    parts: Parts,
+    n_head: int,
+    eps: float,
+    **options: Any,
+) -> torch.Tensor:
+    """Normalise (if there is a norm), project, and attend within the sequence.
+
+    Parameters
+    ----------
+    x : torch.Tensor [batch, time, d_model]
+    w_qkv, b_qkv, norm_weight, norm_bias
+        c_attn, and the norm before it or None.
+    parts : Parts
+        Of the backend that runs.
+    n_head, eps
+        As in `decoder_block`.
+    **options
+        Masks and dropout, as in `attention`.
+
+    Returns
+    -------
+    torch.Tensor [batch, time, n_head * d_head]
+    """
+    if norm_weight is not None:
+        x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)
+    qkv = parts.linear(x, w_qkv, b_qkv)
+    return merge_heads(parts.attention(*split_heads(qkv, n_head), **options))
+
+
+def run_block(
+    x: torch.Tensor,
+    parameters: Sequence[Any],
+    attend: Attend,
+    *,
+    parts: Parts,
+    norm: str,
+    eps: float,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """Compute a block whose attention is `attend`; checks nothing.
+
+    Parameters
+    ----------
+    x : torch.Tensor [batch, time, d_model]
+    parameters : sequence of (torch.Tensor or None)
+        The twelve parameters, in the order of `decoder_block`.
+    attend : callable
+        As `attend_within`, with its options given.
+    parts : Parts
+        Of the backend that runs.
+    norm, eps
+        As in `decoder_block`.
+    dropout : float
+        Share of each branch's numbers that are zeroed on their way into the stream.
+
+    Returns
+    -------
+    torch.Tensor [batch, time, d_model]
+    """
+    ln_1, c_attn, attn_proj, ln_2, c_fc, mlp_proj = zip(
+        parameters[::2], parameters[1::2], strict=True
+    )
+
+    def drop(branch: torch.Tensor) -> torch.Tensor:
+        return functional.dropout(branch, dropout) if dropout > 0 else branch
+
+    if norm == "pre":
+        branch = drop(parts.linear(attend(x, *c_attn, *ln_1), *attn_proj))
+        z, stream = parts.layer_norm(branch, *ln_2, residual=x, eps=eps)
+        hidden = parts.linear(z, *c_fc, activation="gelu")
+        if dropout > 0:
+            return stream + drop(parts.linear(hidden, *mlp_proj))
+        return parts.linear(hidden, *mlp_proj, residual=stream)
+
+    branch = drop(parts.linear(attend(x, *c_attn, None, None), *attn_proj))
+    stream, _ = parts.layer_norm(branch, *ln_1, residual=x, eps=eps)
+    hidden = parts.linear(stream, *c_fc, activation="gelu")
+    branch = drop(parts.linear(hidden, *mlp_proj))
+    return parts.layer_norm(branch, *ln_2, residual=stream, eps=eps)[0]
+
+
+def decoder_block(
+    x: torch.Tensor,
+    ln_1_weight: torch.Tensor,
+    ln_1_bias: torch.Tensor | None,
+    c_attn_weight: torch.Tensor,
+    c_attn_bias: torch.Tensor | None,
+    attn_proj_weight: torch.Tensor,
+    attn_proj_bias: torch.Tensor | None,
+    ln_2_weight: torch.Tensor,
+    ln_2_bias: torch.Tensor | None,
+    c_fc_weight: torch.Tensor,
+    c_fc_bias: torch.Tensor | None,
+    mlp_proj_weight: torch.Tensor,
+    mlp_proj_bias: torch.Tensor | None,
+    *,
+    n_head: int,
+    norm: str = "pre",
+    causal: bool = True,
+    window: int | None = None,
+    key_start: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """Run one block; the twin of `gptwin.core.decoder_block.decoder_block`.
+
+    Parameters
+    ----------
+    x : torch.Tensor [batch, time, d_model]
+        The residual stream: float32, float16 or bfloat16, any strides.
+    ln_1_weight, ln_1_bias, ln_2_weight, ln_2_bias : torch.Tensor [d_model]
+        The norms. Any bias may be None.
+    c_attn_weight, c_attn_bias : torch.Tensor [d_model, 3 * n_head * d_head] and its columns'
+        Queries, keys and values in one product.
+    attn_proj_weight, attn_proj_bias : torch.Tensor [n_head * d_head, d_model] and its columns'
+        From the heads back to the stream.
+    c_fc_weight, c_fc_bias : torch.Tensor [d_model, d_mlp] and its columns'
+    mlp_proj_weight, mlp_proj_bias : torch.Tensor [d_mlp, d_model] and its columns'
+    n_head : int
+        Heads; their width follows from `c_attn_weight`.
+    norm : str
+        "pre" or "post".
+    causal, window, key_start, cu_seqlens
+        What a position sees, as in `attention`.
+    eps : float
+        Added to the variance in both norms.
+
+    Returns
+    -------
+    torch.Tensor [batch, time, d_model]
+        The stream after the block.
+
+    Raises
+    ------
+    ValueError
+        If a shape, dtype, device or option is wrong.
+    RuntimeError
+        If Triton was asked for and cannot run here.
+    """
+    parameters = (
+        ln_1_weight, ln_1_bias, c_attn_weight, c_attn_bias, attn_proj_weight, attn_proj_bias,
+        ln_2_weight, ln_2_bias, c_fc_weight, c_fc_bias, mlp_proj_weight, mlp_proj_bias,
+    )  # fmt: skip
+    check_decoder_block(x, *parameters, n_head=n_head, norm=norm, eps=eps)
+    d_head = c_attn_weight.shape[1] // (3 * n_head)
+    masks = {"causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens}
+    check_masks(x, n_head, d_head, **masks)
+    floats = {"x": x} | dict(zip(ARGUMENTS, parameters, strict=True))
+    expect_same_dtype(**floats)
+    on_triton = runs_on_triton(
+        "decoder_block", **floats, key_start=key_start, cu_seqlens=cu_seqlens
+    )
+    parts = KERNELS if on_triton else EAGER
+    attend = functools.partial(attend_within, parts=parts, n_head=n_head, eps=eps, **masks)
+    return run_block(x, parameters, attend, parts=parts, norm=norm, eps=eps)
+
+
+def decoder_block_eager(
+    x: torch.Tensor,
+    ln_1_weight: torch.Tensor,
+    ln_1_bias: torch.Tensor | None,
+    c_attn_weight: torch.Tensor,
+    c_attn_bias: torch.Tensor | None,
+    attn_proj_weight: torch.Tensor,
+    attn_proj_bias: torch.Tensor | None,
+    ln_2_weight: torch.Tensor,
+    ln_2_bias: torch.Tensor | None,
+    c_fc_weight: torch.Tensor,
+    c_fc_bias: torch.Tensor | None,
+    mlp_proj_weight: torch.Tensor,
+    mlp_proj_bias: torch.Tensor | None,
+    n_head: int,
+    norm: str = "pre",
+    causal: bool = True,
+    window: int | None = None,
+    key_start: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
+
+    Parameters
+    ----------
+    x, n_head, norm, causal, window, key_start, cu_seqlens, eps
+        As in `decoder_block`.
+    ln_1_weight, ln_1_bias, c_attn_weight, c_attn_bias, attn_proj_weight, attn_proj_bias
+        As in `decoder_block`.
+    ln_2_weight, ln_2_bias, c_fc_weight, c_fc_bias, mlp_proj_weight, mlp_proj_bias
+        As in `decoder_block`.
+
+    Returns
+    -------
+    torch.Tensor [batch, time, d_model]
+    """
+    parameters = (
+        ln_1_weight, ln_1_bias, c_attn_weight, c_attn_bias, attn_proj_weight, attn_proj_bias,
+        ln_2_weight, ln_2_bias, c_fc_weight, c_fc_bias, mlp_proj_weight, mlp_proj_bias,
+    )  # fmt: skip
+    attend = functools.partial(
+        attend_within, parts=EAGER, n_head=n_head, eps=eps, causal=causal, window=window,
+        key_start=key_start, cu_seqlens=cu_seqlens,
+    )  # fmt: skip
+    return run_block(x, parameters, attend, parts=EAGER, norm=norm, eps=eps)

@@ -1,0 +1,72 @@
+"""Attention's output by PyTorch's own fused kernel: what a CPU runs for kernels/attention.py.
+
+`scaled_dot_product_attention` means what `attention` means, but for two things. It returns no lse,
+which a decoder block has no use for; and its causal mask is aligned at the top left, which is the
+same only for as many queries as keys. Every other mask is written out for it. A row that sees
+nothing is 0 in both, with no gradient.
+
+Its dropout draws from PyTorch's generator, not from Philox by position: the same share of weights,
+but others than the kernel's.
+"""
+
+import torch
+from torch.nn import functional
+
+
+def masked_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    key_start: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Compute `attention`'s output.
+
+    Parameters
+    ----------
+    query, key, value, causal, window, key_start, cu_seqlens, dropout
+        As in `attention`, with as many heads of keys and values as of queries.
+    seed : int
+        Not used: see above.
+
+    Returns
+    -------
+    torch.Tensor [batch, head, query, d_head]
+    """
+    n_query, n_key = query.shape[2], key.shape[2]
+    if window is not None and window >= n_key:
+        window = None
+    if n_query == 1:
+        causal = False  # the last query sees all keys
+        if window is not None:
+            key, value = key[:, :, n_key - window :], value[:, :, n_key - window :]
+            key_start = None if key_start is None else key_start - (n_key - window)
+            n_key, window = window, None
+    top_left = causal and n_query == n_key
+    if window is None and key_start is None and cu_seqlens is None and (top_left or not causal):
+        return functional.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=top_left
+        )
+
+    keys = torch.arange(n_key, device=query.device)
+    own = torch.arange(n_key - n_query, n_key, device=query.device)[:, None]  # [query, 1]
+    seen = torch.ones(1, n_query, n_key, dtype=torch.bool, device=query.device)
+    if causal:
+        seen = seen & (keys <= own)
+    if window is not None:
+        seen = seen & (keys > own - window)
+    if key_start is not None:
+        seen = seen & (keys >= key_start[:, None, None])
+    if cu_seqlens is not None:
+        # 0 before the first boundary, then 1, 2, ...; the last number belongs to no document.
+        document = torch.searchsorted(cu_seqlens, keys.to(cu_seqlens.dtype), right=True)
+        inside = document < len(cu_seqlens)
+        seen = seen & (document == document[:, None]) & inside
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=seen[:, None], dropout_p=dropout
+    )

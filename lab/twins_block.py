@@ -1,0 +1,140 @@
+"""The twin of the decoder block, which is composed of the other twins' kernels.
+
+Each kernel has a twin of its own with many cases; here few show that they are put together right.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ..core import decoder_block as core_decoder_block
+from ..core.decoder_block import ARGUMENTS
+from ..kernels import decoder_block as triton_decoder_block
+from ..kernels.attention import attention_forward_kernel
+from ..kernels.attention_backward import (
+    attention_backward_delta_kernel,
+    attention_backward_key_value_kernel,
+    attention_backward_query_kernel,
+)
+from ..kernels.column_sum import column_sum_kernel
+from ..kernels.layer_norm import layer_norm_backward_kernel, layer_norm_forward_kernel
+from ..kernels.linear import linear_backward_activation_kernel, matmul_kernel
+from .twin import Case, Cost, Draw, Inputs, Twin
+
+NAMES = ("x", *ARGUMENTS)
+MASKS = ("window", "key_start", "cu_seqlens")
+
+
+def _widths(case: Case) -> dict[str, tuple[int, ...]]:
+    """Return the parameters' shapes."""
+    c, a = case["d_model"], case["n_head"] * case["d_head"]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in (
+        ("ln_1", (c,)),
+        ("c_attn", (c, 3 * a)),
+        ("attn_proj", (a, c)),
+        ("ln_2", (c,)),
+        ("c_fc", (c, 4 * c)),
+        ("mlp_proj", (4 * c, c)),
+    ):
+        shapes[f"{name}_weight"] = shape
+        if case.get("bias", True):
+            shapes[f"{name}_bias"] = shape[-1:]
+    return shapes
+
+
+def _block_inputs(case: Case, draw: Draw) -> Inputs:
+    batch, time = case["batch"], case["time"]
+    tensors = {"x": draw.normal(batch, time, case["d_model"])}
+    for name, shape in _widths(case).items():
+        is_norm = name in ("ln_1_weight", "ln_2_weight")
+        std = 1 / math.sqrt(shape[0]) if len(shape) == 2 else 0.3
+        tensors[name] = draw.normal(*shape, std=std, mean=float(is_norm))
+    options: dict[str, Any] = {"n_head": case["n_head"], "norm": case.get("norm", "pre")}
+    options |= {name: None for name in NAMES if name not in tensors}  # biases, not optional
+    mask = case.get("mask")
+    if mask == "window":
+        options["window"] = 3
+    if mask in ("key_start", "cu_seqlens"):
+        n = batch if mask == "key_start" else 3
+        numbers = np.arange(n) * time // (n + 1)
+        drawn = draw.mask(n, share=0.0)  # of the kind that is drawn, on its device
+        options[mask] = numbers if isinstance(drawn, np.ndarray) else drawn.long()
+    return Inputs(tensors, options)
+
+
+def _block_real(a: dict[str, Any]) -> Inputs:
+    norm = {"weight": a["norm_weight"], "bias": a["norm_bias"]}
+    tensors = {"x": a["embedded"]}
+    for name in ("ln_1", "ln_2"):
+        tensors |= {f"{name}_{part}": array for part, array in norm.items()}
+    for name, letter in (("c_attn", "qkv"), ("attn_proj", "out"), ("c_fc", "up")):
+        tensors |= {f"{name}_weight": a[f"w_{letter}"], f"{name}_bias": a[f"b_{letter}"]}
+    tensors |= {"mlp_proj_weight": a["w_up"].T / 2, "mlp_proj_bias": a["b_out"]}
+    ordered = {name: tensors[name] for name in NAMES}
+    return Inputs(ordered, {"n_head": a["query"].shape[1]})
+
+
+def _block_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+    """Count the products, with attention as if it were dense."""
+    batch, time = case["batch"], case["time"]
+    rows, a = batch * time, case["n_head"] * case["d_head"]
+    weights = sum(math.prod(shape) for shape in _widths(case).values())
+    matrices = sum(math.prod(shape) for shape in _widths(case).values() if len(shape) == 2)
+    flops = 2 * rows * matrices + 4 * batch * time * time * a
+    stream = rows * case["d_model"]
+    forward = Cost(flops, (2 * stream + weights) * itemsize)
+    return forward, Cost(2 * flops, (3 * stream + 2 * weights) * itemsize)
+
+
+_small = {"batch": 2, "time": 19, "d_model": 24, "n_head": 3, "d_head": 8}
+
+decoder_block = Twin(
+    name="decoder_block",
+    forward=core_decoder_block.decoder_block_forward,
+    backward=core_decoder_block.decoder_block_backward,
+    kernel=triton_decoder_block.decoder_block,
+    eager=triton_decoder_block.decoder_block_eager,
+    arguments=NAMES,
+    results=("y",),
+    cases=st.fixed_dictionaries(
+        {
+            "batch": st.integers(1, 2),
+            "time": st.integers(1, 20),
+            "d_model": st.integers(8, 40),
+            "n_head": st.integers(1, 3),
+            "d_head": st.sampled_from([4, 8, 16]),
+            "norm": st.sampled_from(core_decoder_block.NORMS),
+            "bias": st.booleans(),
+            "mask": st.sampled_from([None, *MASKS]),
+            "seed": st.integers(0, 2**32 - 1),
+        }
+    ),
+    corners=(
+        _small | {"norm": "pre", "mask": "key_start", "seed": 1},
+        _small | {"norm": "post", "mask": "window", "seed": 2},
+    ),
+    inputs=_block_inputs,
+    real=_block_real,
+    shapes={
+        "gpt2 block": {"batch": 8, "time": 1024, "d_model": 768, "n_head": 12, "d_head": 64},
+    },
+    cost=_block_cost,
+    # x passes through five layers of rounding before it leaves the block.
+    roundings=16.0,
+    shared_kernels=(
+        matmul_kernel,
+        linear_backward_activation_kernel,
+        layer_norm_forward_kernel,
+        layer_norm_backward_kernel,
+        attention_forward_kernel,
+        attention_backward_delta_kernel,
+        attention_backward_key_value_kernel,
+        attention_backward_query_kernel,
+        column_sum_kernel,
+    ),
+)
+
+TWINS = (decoder_block,)
