@@ -1,0 +1,163 @@
+"""The KV cache: each layer's keys and values, so that a new token costs one position, not all.
+
+    keys, values   [n_layer, batch, head, capacity, d_head]
+
+All sequences of a batch grow together, one position a step, and end at the same place: shorter
+prompts are padded on the left, and `key_start` says where each begins. Sequences that have ended
+leave by `keep`. The first call fills the cache (prefill) and attends within itself; later ones
+attend to the cache, on a GPU by kernels/decode_attention.py, which cuts long caches into pieces.
+"""
+
+from typing import Any
+
+import torch
+
+from ..core.checks import expect_positive, refuse
+from ..core.presets import GPTConfig
+from .decode_attention import decode_attention
+from .decoder_block import KERNELS, Parts, merge_heads, split_heads
+
+
+class KVCache:
+    """Keys and values of a batch of growing sequences.
+
+    Parameters
+    ----------
+    config : GPTConfig
+        The model's.
+    batch, capacity : int
+        Sequences, and positions in each: prompt, padding and what is generated.
+    device : torch device, optional
+    dtype : torch.dtype, optional
+        The model's.
+
+    Raises
+    ------
+    ValueError
+        If a size is not above 0, or the capacity is beyond the model's context.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        batch: int,
+        capacity: int,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        expect_positive("batch", batch)
+        expect_positive("capacity", capacity)
+        if capacity > config.n_ctx:
+            refuse(
+                "capacity",
+                f"at most n_ctx = {config.n_ctx}",
+                str(capacity),
+                "the longest prompt and max_new_tokens together exceed the context",
+            )
+        shape = (config.n_layer, batch, config.n_head, capacity, config.d_head)
+        # Never read before they are written, and 0 so that nobody meets a stray NaN.
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros_like(self.keys)
+        self.lengths = torch.zeros(batch, device=device, dtype=torch.int32)
+        self.length = 0
+        self.n_new = 0
+        self.key_start: torch.Tensor | None = None
+
+    def begin(self, n_new: int, key_start: torch.Tensor | None) -> torch.Tensor:
+        """Make room for new positions, which every layer then fills.
+
+        Parameters
+        ----------
+        n_new : int
+            Positions.
+        key_start : torch.Tensor of int [batch] or None
+            Where each sequence begins; given in the first call.
+
+        Returns
+        -------
+        torch.Tensor of int [batch, n_new]
+            Each new token's position in its sequence; 0 for padding.
+
+        Raises
+        ------
+        ValueError
+            If the cache is full, or a later call moves the beginnings.
+        """
+        capacity = self.keys.shape[3]
+        if self.length + n_new > capacity:
+            refuse(
+                "tokens",
+                f"at most {capacity - self.length} more: the cache holds {capacity} positions",
+                str(n_new),
+                "a cache made for fewer tokens",
+            )
+        if self.length == 0:
+            self.key_start = key_start
+        elif key_start is not None and key_start is not self.key_start:
+            refuse("key_start", "None after the first call", "a tensor", "the cache knows it")
+        index = torch.arange(self.length, self.length + n_new, device=self.keys.device)
+        self.length += n_new
+        self.lengths += n_new
+        self.n_new = n_new
+        if self.key_start is None:
+            return index.expand(len(self.lengths), n_new)
+        return (index - self.key_start[:, None]).clamp(min=0)
+
+    def attend(
+        self,
+        x: torch.Tensor,
+        w_qkv: torch.Tensor,
+        b_qkv: torch.Tensor | None,
+        norm_weight: torch.Tensor | None,
+        norm_bias: torch.Tensor | None,
+        *,
+        layer: int,
+        parts: Parts,
+        eps: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Write the new positions' keys and values, and attend to all.
+
+        Parameters
+        ----------
+        x, w_qkv, b_qkv, norm_weight, norm_bias, parts, eps
+            As in `attend_within` (decoder_block.py).
+        layer : int
+            Whose cache.
+        window : int or None
+            As in `attention`.
+
+        Returns
+        -------
+        torch.Tensor [batch, time, n_head * d_head]
+        """
+        if norm_weight is not None:
+            x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)
+        keys, values = self.keys[layer], self.values[layer]  # [batch, head, capacity, d_head]
+        query, key, value = split_heads(parts.linear(x, w_qkv, b_qkv), keys.shape[1])
+        first, end = self.length - self.n_new, self.length
+        keys[:, :, first:end] = key
+        values[:, :, first:end] = value
+        if first > 0 and parts is KERNELS:
+            output, _ = decode_attention(
+                query, keys, values, self.lengths, window=window, key_start=self.key_start
+            )
+        else:
+            output = parts.attention(
+                query, keys[:, :, :end], values[:, :, :end],
+                causal=True, window=window, key_start=self.key_start,
+            )  # fmt: skip
+        return merge_heads(output)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with some of the sequences alone.
+
+        Parameters
+        ----------
+        rows : torch.Tensor of int64 [kept]
+            Which, in order.
+        """
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.lengths = self.lengths[rows]
+        if self.key_start is not None:
+            self.key_start = self.key_start[rows]

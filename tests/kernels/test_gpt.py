@@ -1,0 +1,235 @@
+"""The model as a PyTorch module: the NumPy model's twin, and what training needs of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from gptwin.core import gpt as core
+from gptwin.core.parameters import init_parameters
+from gptwin.core.presets import PRESETS, GPTConfig, parameter_count, parameter_shapes, preset
+from gptwin.kernels import launch
+from gptwin.kernels.gpt import GPT
+from gptwin.kernels.kv_cache import KVCache
+
+SMALL = GPTConfig(vocab_size=61, n_ctx=40, n_layer=2, n_head=2, d_model=16)
+CONFIGS = {
+    "gpt2": SMALL,
+    "gpt1": dataclasses.replace(SMALL, norm="post"),
+    "gpt3": dataclasses.replace(SMALL, band=5),
+    "wide heads, no biases": dataclasses.replace(SMALL, d_head=12, bias=False),
+    "a head of its own": dataclasses.replace(SMALL, tied=False),
+    "encoder": dataclasses.replace(SMALL, causal=False),
+}
+OPTIONS = {
+    "whole rows": {},
+    "padded": {"key_start": np.array([0, 4])},
+    "packed": {"cu_seqlens": np.array([0, 5, 5, 17])},
+}
+
+
+def parameters_of(config, dtype):
+    """Parameters large enough that nothing hides: not those of a fresh model."""
+    rng = np.random.default_rng(1)
+    fresh = init_parameters(config, 0, np.float64)
+    return {n: (p + rng.normal(0, 0.2, p.shape)).astype(dtype) for n, p in fresh.items()}
+
+
+def twins(config, dtype="float64", device="cpu"):
+    parameters = parameters_of(config, dtype)
+    model = GPT(config).to(getattr(torch, dtype))
+    model.load_state_dict({n: torch.from_numpy(p) for n, p in parameters.items()})
+    return parameters, model.to(device)
+
+
+def text(time=19, batch=2, seed=2):
+    tokens, targets = np.random.default_rng(seed).integers(0, 61, (2, batch, time))
+    targets[0, :4] = -100
+    return tokens, targets
+
+
+def tensors(options, device="cpu"):
+    return {name: torch.from_numpy(value).to(device) for name, value in options.items()}
+
+
+def assert_twins_agree(config, options, dtype, device, rtol):
+    parameters, model = twins(config, dtype, device)
+    tokens, targets = text()
+    expected_loss, expected = core.loss_and_gradients(
+        {n: p.astype(np.float64) for n, p in parameters.items()}, tokens, targets, config, **options
+    )
+    tokens, targets = (torch.from_numpy(t).to(device) for t in (tokens, targets))
+    loss = model.loss(tokens, targets, **tensors(options, device))
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), expected_loss, rtol=rtol)
+    assert dict(model.named_parameters()).keys() == expected.keys()
+    for name, parameter in model.named_parameters():
+        size = np.abs(expected[name]).max()
+        np.testing.assert_allclose(
+            parameter.grad.cpu().numpy(), expected[name], atol=rtol * size, rtol=0, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_loss_and_gradients_are_the_numpy_models(config, options):
+    with launch.backend("eager"):
+        assert_twins_agree(config, options, "float64", "cpu", 1e-12)
+        assert_twins_agree(config, options, "float32", "cpu", 3e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt1"])
+def test_on_the_kernels_as_well(name, device):
+    assert_twins_agree(CONFIGS[name], OPTIONS["padded"], "float32", device, 3e-5)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_logits_are_the_numpy_models(options):
+    parameters, model = twins(SMALL)
+    tokens, _ = text()
+    with launch.backend("eager"):
+        actual = model.logits(model(torch.from_numpy(tokens), **tensors(options)))
+    expected = core.gpt(parameters, tokens, SMALL, **options)
+    np.testing.assert_allclose(actual.detach().numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n, c in PRESETS.items() if not c.n_types])
+def test_every_preset_is_counted_without_memory(name):
+    with torch.device("meta"):
+        model = GPT(preset(name))
+    shapes = {n: tuple(t.shape) for n, t in model.state_dict().items()}
+    assert shapes == parameter_shapes(preset(name))
+    assert list(shapes) == list(parameter_shapes(preset(name)))
+    assert sum(p.numel() for p in model.parameters()) == parameter_count(preset(name))
+
+
+def test_bert_is_counted_only():
+    with pytest.raises(ValueError, match="BERT's parts"):
+        GPT(preset("bert-base"))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt1"])
+def test_fresh_parameters_have_gpt2s_distributions(name):
+    config = dataclasses.replace(CONFIGS[name], d_model=96, d_head=0, n_layer=8)
+    model = GPT(config, torch.Generator().manual_seed(3))
+    again = GPT(config, torch.Generator().manual_seed(3))
+    for (parameter_name, parameter), other in zip(
+        model.named_parameters(), again.parameters(), strict=True
+    ):
+        reference = init_parameters(config, 0, np.float64)[parameter_name]
+        assert torch.equal(parameter, other)
+        if parameter.ndim == 1:
+            np.testing.assert_array_equal(parameter.detach().numpy(), reference)
+        else:
+            assert parameter.std().item() == pytest.approx(reference.std(), rel=0.1)
+
+
+@pytest.mark.parametrize("backend", ["eager", "triton"])
+def test_checkpointing_changes_memory_alone(backend, device):
+    device = device if backend == "triton" else "cpu"
+    _, model = twins(dataclasses.replace(SMALL, dropout=0.1), "float32", device)
+    tokens, targets = (torch.from_numpy(t).to(device) for t in text(time=9))
+
+    def gradients():
+        model.zero_grad()
+        torch.manual_seed(5)  # dropout's
+        with launch.backend(backend):
+            model.loss(tokens, targets).backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    kept = gradients()
+    model.checkpointing = True
+    assert all(map(torch.equal, kept, gradients()))
+
+
+def test_dropout_is_for_training():
+    _, model = twins(dataclasses.replace(SMALL, dropout=0.5), "float32")
+    _, plain = twins(SMALL, "float32")
+    tokens = torch.from_numpy(text()[0])
+    with launch.backend("eager"):
+        torch.manual_seed(0)
+        first, second = model(tokens), model(tokens)
+        assert not torch.equal(first, second)
+        assert torch.equal(model.eval()(tokens), plain(tokens))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_one_graph_forward_and_backward(checkpointing):
+    _, model = twins(SMALL, "float32")
+    model.checkpointing = checkpointing
+    tokens, targets = map(torch.from_numpy, text())
+
+    def gradients(loss):
+        model.zero_grad()
+        loss(tokens, targets).backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    torch.compiler.reset()
+    with launch.backend("eager"):
+        expected = gradients(model.loss)
+        actual = gradients(torch.compile(model.loss, fullgraph=True, backend="aot_eager"))
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["eager", "triton"])
+@pytest.mark.parametrize("name", ["gpt2", "gpt3"])
+def test_cached_is_uncached(name, backend, device):
+    device = device if backend == "triton" else "cpu"
+    _, model = twins(CONFIGS[name], "float32", device)
+    model.eval()
+    tokens = torch.from_numpy(text(time=12)[0]).to(device)
+    key_start = torch.tensor([0, 3], device=device)
+    with launch.backend(backend), torch.no_grad():
+        whole = model(tokens, key_start=key_start)
+        cache = KVCache(model.config, 2, 14, device, torch.float32)
+        parts = [model(tokens[:, :7], key_start=key_start, cache=cache)]
+        parts += [model(tokens[:, t : t + 1], cache=cache) for t in (7, 8)]
+        cache.keep(torch.tensor([1], device=device))
+        last = model(tokens[1:, 9:12], cache=cache)
+    torch.testing.assert_close(torch.cat(parts, 1)[1], whole[1, :9], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(torch.cat(parts, 1)[0], whole[0, :9], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(last[0], whole[1, 9:], atol=1e-4, rtol=1e-4)
+
+
+def test_packed_is_one_by_one():
+    _, model = twins(SMALL)
+    tokens = torch.from_numpy(text(batch=1)[0])
+    with launch.backend("eager"):
+        packed = model(tokens, cu_seqlens=torch.tensor([0, 5, 12, 19]))
+        for start, end in ((0, 5), (5, 12), (12, 19)):
+            alone = model(tokens[:, start:end])
+            torch.testing.assert_close(packed[:, start:end], alone, atol=1e-12, rtol=0)
+
+
+def test_a_batch_without_targets_costs_nothing():
+    _, model = twins(SMALL)
+    tokens = torch.from_numpy(text()[0])
+    with launch.backend("eager"):
+        loss = model.loss(tokens, torch.full_like(tokens, -100))
+    loss.backward()
+    assert loss.item() == 0
+    assert all((p.grad == 0).all() for p in model.parameters())
+
+
+def test_bad_input_is_refused():
+    _, model = twins(SMALL)
+    tokens, targets = map(torch.from_numpy, text())
+    with launch.backend("eager"):
+        with pytest.raises(ValueError, match="tokens: expected at most n_ctx = 40"):
+            model(tokens.repeat(1, 3))
+        with pytest.raises(ValueError, match="tokens"):
+            model(tokens + 61)
+        with pytest.raises(ValueError, match="targets: expected shape"):
+            model.loss(tokens, targets[:, 1:])
+        with pytest.raises(ValueError, match="targets"):
+            model.loss(tokens, targets.clamp(min=0) + 61)
+        with pytest.raises(ValueError, match="cache"):
+            model.train()(tokens, cache=KVCache(SMALL, 2, 40, dtype=torch.float64))
+        cache = KVCache(SMALL, 2, 20, dtype=torch.float64)
+        model.eval()(tokens, cache=cache)
+        with pytest.raises(ValueError, match="at most 1 more: the cache holds 20 positions"):
+            model(tokens[:, :2], cache=cache)
+    with pytest.raises(ValueError, match="capacity: expected at most n_ctx = 40"):
+        KVCache(SMALL, 2, 41)
