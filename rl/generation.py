@@ -1,0 +1,176 @@
+"""Generation: prompts in, tokens and their log-probabilities out; what PPO calls a rollout.
+
+Prompts are padded on the left, go through the model together once (prefill), and then grow by one
+token a step from a KV cache (kernels/kv_cache.py). A sequence ends at a stop token, which is still
+returned, and leaves the computation: it costs nothing more.
+
+    prompts        · · 3 1 4         key_start 2        tokens  1 5 9 2
+                   6 5 3 5 8         key_start 0                9 0 · ·     0 is a stop token
+
+Each token's random bits depend on the seed, its prompt's place in the batch and the step alone, so
+who else is in the batch, or has left it, changes nothing; the NumPy twin (core/generation.py) draws
+the same tokens from the same logits.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from ..core.generation import check_generate, pad_left
+from ..kernels.gpt import GPT
+from ..kernels.kv_cache import KVCache
+from ..kernels.sampling import sampling
+
+# The cache is copied when sequences leave it, so they leave together: at this share of the batch.
+LEAVING_SHARE = 0.25
+
+
+class Generation(NamedTuple):
+    """What was generated, padded on the right.
+
+    Attributes
+    ----------
+    tokens : torch.Tensor of int64 [prompt, step]
+        0 after a sequence's end.
+    log_probs : torch.Tensor of float32 [prompt, step]
+        Of each token as `sampling` defines it: before top_k and top_p. 0 after the end.
+    lengths : torch.Tensor of int64 [prompt]
+        Tokens generated, the stop token included.
+    """
+
+    tokens: torch.Tensor
+    log_probs: torch.Tensor
+    lengths: torch.Tensor
+
+    def token_lists(self) -> list[list[int]]:
+        """Return each prompt's new tokens without the padding.
+
+        Returns
+        -------
+        list of lists of int
+        """
+        lengths = self.lengths.tolist()
+        return [row[:n] for row, n in zip(self.tokens.tolist(), lengths, strict=True)]
+
+
+@torch.no_grad()
+def generate(
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop_tokens: Sequence[int] = (),
+    seed: int = 0,
+) -> Generation:
+    """Continue every prompt; the twin of `gptwin.core.generation.generate`.
+
+    Parameters
+    ----------
+    model : GPT
+        Runs in evaluation mode meanwhile.
+    prompts : sequence of sequences of int
+        At least one token each; lengths may differ.
+    max_new_tokens : int
+        The most to add to each.
+    temperature, top_k, top_p
+        As in `sampling`; a temperature of 0 takes the most likely token.
+    stop_tokens : sequence of int
+        A sequence ends after the first of these.
+    seed : int
+        Of `sampling`, whose counter is (row, step).
+
+    Returns
+    -------
+    Generation
+
+    Raises
+    ------
+    ValueError
+        If a prompt is empty, or with what is to come does not fit into the context; and as in
+        `GPT.forward` and `sampling`.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        rollout = _Rollout(model, prompts, max_new_tokens, stop_tokens)
+        for step in range(max_new_tokens):
+            if not rollout.take(*rollout.draw(temperature, top_k, top_p, seed, step), step):
+                break
+        return rollout.result()
+    finally:
+        model.train(was_training)
+
+
+class _Rollout:
+    """A batch being generated: `rows` are the prompts still in the computation."""
+
+    def __init__(
+        self,
+        model: GPT,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        stop_tokens: Sequence[int],
+    ) -> None:
+        table = model.wte.weight
+        device, n_prompts = table.device, len(prompts)
+        padded, starts = (torch.from_numpy(a) for a in pad_left(prompts))
+        check_generate(padded, model.config, max_new_tokens)
+        self.model = model
+        self.stop = torch.tensor(list(stop_tokens), dtype=torch.int64, device=device)
+        self.tokens = torch.zeros(n_prompts, max_new_tokens, dtype=torch.int64, device=device)
+        self.log_probs = torch.zeros(n_prompts, max_new_tokens, device=device)
+        self.lengths = torch.zeros(n_prompts, dtype=torch.int64, device=device)
+        self.rows = torch.arange(n_prompts, device=device)
+        self.ended = torch.zeros(n_prompts, dtype=torch.bool, device=device)  # of `rows`
+        if n_prompts == 0:
+            return
+        capacity = padded.shape[1] + max_new_tokens
+        self.cache = KVCache(model.config, n_prompts, capacity, device, table.dtype)
+        key_start = starts.to(device) if bool((starts > 0).any()) else None
+        hidden = model(padded.to(device), key_start=key_start, cache=self.cache)
+        self.logits = model.logits(hidden[:, -1])  # [row, vocab]
+
+    def draw(
+        self, temperature: float, top_k: int | None, top_p: float | None, seed: int, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sample the next token of each row."""
+        if len(self.rows) == 0:
+            return self.rows, self.log_probs[:0, 0]
+        n_prompts, logits = len(self.tokens), self.logits
+        moved = len(self.rows) < n_prompts and temperature > 0
+        if moved:  # a row's random bits belong to its place in the whole batch
+            logits = logits.new_zeros(n_prompts, logits.shape[1])
+            logits[self.rows] = self.logits
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        tokens, log_probs = sampling(logits, **options, seed=seed, step=step)
+        return (tokens[self.rows], log_probs[self.rows]) if moved else (tokens, log_probs)
+
+    def take(self, tokens: torch.Tensor, log_probs: torch.Tensor, step: int) -> bool:
+        """Store a step's tokens and compute the next logits; say whether there are any."""
+        going = ~self.ended
+        self.tokens[self.rows, step] = torch.where(going, tokens, 0)
+        self.log_probs[self.rows, step] = torch.where(going, log_probs.float(), 0.0)
+        self.lengths[self.rows] += going
+        if len(self.stop):
+            self.ended |= torch.isin(tokens, self.stop)
+            n_ended = int(self.ended.sum())  # waits for the device
+            if n_ended == len(self.rows):
+                return False
+            if n_ended > LEAVING_SHARE * len(self.rows):
+                stay = (~self.ended).nonzero()[:, 0]
+                self.rows, self.ended, tokens = self.rows[stay], self.ended[stay], tokens[stay]
+                self.cache.keep(stay)
+        if step + 1 == self.tokens.shape[1] or len(self.rows) == 0:
+            return False
+        hidden = self.model(tokens[:, None], cache=self.cache)
+        self.logits = self.model.logits(hidden[:, -1])
+        return True
+
+    def result(self) -> Generation:
+        """Return what was stored, without steps that nobody reached."""
+        steps = int(self.lengths.max()) if len(self.lengths) else 0
+        return Generation(self.tokens[:, :steps], self.log_probs[:, :steps], self.lengths)

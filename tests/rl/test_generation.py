@@ -1,0 +1,140 @@
+"""Generation: the NumPy model's tokens, whoever shares the batch and whenever they leave it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from gptwin.core import generation as core
+from gptwin.core.parameters import init_parameters
+from gptwin.core.presets import GPTConfig
+from gptwin.kernels import launch
+from gptwin.kernels.gpt import GPT
+from gptwin.rl import generation
+from gptwin.rl.generation import generate
+
+CONFIG = GPTConfig(vocab_size=61, n_ctx=40, n_layer=2, n_head=2, d_model=32, band=6)
+PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3], [5], [8, 9, 7, 9]]
+SAMPLERS = {
+    "greedy": {"temperature": 0.0},
+    "temperature": {"temperature": 0.7, "seed": 5},
+    "top k and p": {"temperature": 1.3, "top_k": 20, "top_p": 0.9, "seed": 2},
+}
+each_sampler = pytest.mark.parametrize("options", SAMPLERS.values(), ids=SAMPLERS)
+
+
+@pytest.fixture(autouse=True)
+def on_eager():
+    with launch.backend("eager"):
+        yield
+
+
+def twins(config=CONFIG, device="cpu"):
+    fresh = init_parameters(config, 0, np.float32)
+    parameters = {n: p * 8 if p.ndim > 1 else p for n, p in fresh.items()}  # decided opinions
+    model = GPT(config)
+    model.load_state_dict({n: torch.from_numpy(p) for n, p in parameters.items()})
+    return parameters, model.to(device)
+
+
+@each_sampler
+def test_the_tokens_are_the_numpy_models(options):
+    parameters, model = twins()
+    options = options | {"max_new_tokens": 12, "stop_tokens": [7, 11, 30]}
+    expected = core.generate(parameters, CONFIG, PROMPTS, **options)
+    assert generate(model, PROMPTS, **options).token_lists() == expected
+
+
+def test_on_the_kernels_as_well(device):
+    parameters, model = twins(device=device)
+    options = {"max_new_tokens": 4, "temperature": 0.7, "seed": 3}
+    with launch.backend("triton"), launch.recording() as log:
+        actual = generate(model, PROMPTS[:2], **options)
+    assert actual.token_lists() == core.generate(parameters, CONFIG, PROMPTS[:2], **options)
+    assert {"sampling_kernel", "decode_attention_split_kernel"} <= {e.kernel for e in log}
+
+
+@each_sampler
+def test_log_probs_are_those_of_a_forward_pass(options):
+    _, model = twins()
+    generated = generate(model, PROMPTS, max_new_tokens=9, **options)
+    for row, (prompt, new) in enumerate(zip(PROMPTS, generated.token_lists(), strict=True)):
+        with torch.no_grad():
+            logits = model.logits(model(torch.tensor([prompt + new[:-1]])))[0, len(prompt) - 1 :]
+        scaled = (logits / (options["temperature"] or 1)).log_softmax(dim=-1)
+        expected = scaled.gather(1, torch.tensor(new)[:, None])[:, 0]
+        torch.testing.assert_close(generated.log_probs[row], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_batched_is_one_by_one():
+    _, model = twins()
+    options = {"max_new_tokens": 10, "temperature": 0.0, "stop_tokens": [7, 11, 30]}
+    together = generate(model, PROMPTS, **options)
+    for row, prompt in enumerate(PROMPTS):
+        alone = generate(model, [prompt], **options)
+        assert alone.token_lists() == together.token_lists()[row : row + 1]
+        n = int(alone.lengths[0])
+        torch.testing.assert_close(
+            together.log_probs[row, :n], alone.log_probs[0], atol=1e-5, rtol=1e-5
+        )
+
+
+@each_sampler
+def test_leaving_the_batch_changes_nothing(options, monkeypatch):
+    _, model = twins()
+    options = options | {"max_new_tokens": 12, "stop_tokens": list(range(0, 61, 2))}
+    at_once, never = [], []
+    for share, results in ((0.0, at_once), (1.0, never)):
+        monkeypatch.setattr(generation, "LEAVING_SHARE", share)
+        sizes = []
+        hook = model.register_forward_pre_hook(lambda _, args, s=sizes: s.append(len(args[0])))
+        generated = generate(model, PROMPTS * 3, **options)
+        hook.remove()
+        results += [generated.tokens, generated.lengths, sizes]
+    assert torch.equal(at_once[0], never[0])
+    assert torch.equal(at_once[1], never[1])
+    assert min(at_once[2]) < 12 and set(never[2]) == {12}
+
+
+def test_a_sequence_ends_with_its_stop_token():
+    _, model = twins()
+    free = generate(model, PROMPTS, max_new_tokens=8, temperature=0.0)
+    stop = int(free.tokens[0, 2])
+    stopped = generate(model, PROMPTS, max_new_tokens=8, temperature=0.0, stop_tokens=[stop])
+    first = free.token_lists()[0]
+    assert stopped.token_lists()[0] == first[: first.index(stop) + 1]
+    n = int(stopped.lengths[0])
+    assert (stopped.tokens[0, n:] == 0).all() and (stopped.log_probs[0, n:] == 0).all()
+
+
+def test_generating_leaves_the_model_in_its_mode():
+    _, model = twins(dataclasses.replace(CONFIG, dropout=0.5))
+    model.train()
+    first = generate(model, PROMPTS, max_new_tokens=3, temperature=0.0)
+    assert model.training
+    second = generate(model.eval(), PROMPTS, max_new_tokens=3, temperature=0.0)
+    assert not model.training
+    assert torch.equal(first.tokens, second.tokens)
+
+
+def test_no_prompts_no_tokens():
+    _, model = twins()
+    nothing = generate(model, [], max_new_tokens=3)
+    assert nothing.token_lists() == [] and nothing.tokens.shape == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        ([[1], []], {}, r"prompts\[1\]: expected at least one token, got none"),
+        ([[1] * 38], {}, "max_new_tokens: expected at most n_ctx = 40"),
+        ([[1]], {"max_new_tokens": 0}, "max_new_tokens"),
+        ([[1]], {"temperature": -1.0}, "temperature"),
+        ([[61]], {}, "tokens"),
+    ],
+)
+def test_bad_input_is_refused(prompts, options, message):
+    _, model = twins()
+    with pytest.raises(ValueError, match=message):
+        generate(model, prompts, **{"max_new_tokens": 3} | options)
