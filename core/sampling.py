@@ -137,9 +137,8 @@ def sampling_forward(
     """
     check_sampling(logits, temperature, top_k, top_p, seed, step)
     temperature, top_k, top_p = without_filters(logits.shape[1], temperature, top_k, top_p)
-    drawable = np.isfinite(
-        logits.astype(np.float32).max(axis=1)
-    )  # the maximum is NaN if a logit is
+    # NaN if a logit is NaN: what cannot be drawn from shows in the maximum alone.
+    drawable = np.isfinite(logits.astype(np.float32).max(axis=1))
     logits = np.where(drawable[:, None], logits, 0)  # rows like others until the end
     x = logits.astype(np.float32)
 
@@ -171,7 +170,8 @@ def weights(x: np.ndarray, temperature: float) -> np.ndarray:
     numpy.ndarray of int64 [row, vocab]
         2⁴⁰ for each row's maximum; 0 for −inf.
     """
-    below = x.max(axis=1, keepdims=True) - x
+    with np.errstate(over="ignore"):  # infinitely far below: weight 0
+        below = x.max(axis=1, keepdims=True) - x
     steps = np.minimum(below * np.float32(steps_per_unit(temperature)), MAX_STEPS).astype(np.int64)
     fraction = steps & ((1 << STEP_BITS) - 1)
     mantissa = np.full_like(steps, POLYNOMIAL[-1])  # 2³¹ · 2^(−fraction), by Horner's rule
@@ -193,13 +193,11 @@ def steps_per_unit(temperature: float) -> float:
     float
         log₂e · 2²⁴ / temperature, as a float32 holds it: neither 0 nor infinite.
     """
-    info = np.finfo(np.float32)
-    steps = math.log2(math.e) * 2**STEP_BITS / temperature
-    return float(np.float32(min(max(steps, float(info.tiny)), float(info.max))))
+    return float(np.float32(_bounded(math.log2(math.e) * 2**STEP_BITS / temperature)))
 
 
 def inverse_temperature(temperature: float) -> float:
-    """Return what the log-probability's logits are multiplied with: never infinite.
+    """Return what the log-probability's logits are multiplied with.
 
     Parameters
     ----------
@@ -209,9 +207,14 @@ def inverse_temperature(temperature: float) -> float:
     Returns
     -------
     float
-        1 / temperature, within float32.
+        1 / temperature, within float32's range: neither 0 nor infinite.
     """
-    return min(1 / temperature, float(np.finfo(np.float32).max))
+    return _bounded(1 / temperature)
+
+
+def _bounded(number: float) -> float:
+    info = np.finfo(np.float32)
+    return min(max(number, float(info.tiny)), float(info.max))
 
 
 def keep(x: np.ndarray, w: np.ndarray, top_k: int | None, top_p: float | None) -> np.ndarray:

@@ -50,10 +50,10 @@ from ..core.sampling import (
 from ._triton import tl, triton
 from .launch import launch, runs_on_triton
 
-# Four elements a thread: with eight, the searches' three sums in int64 spill.
+# The searches hold three sums in int64: with 8 warps ptxas aims for more programs, and spills.
 SAMPLING_CONFIGS = [
-    triton.Config({"BLOCK": 1024}, num_warps=8),
-    triton.Config({"BLOCK": 2048}, num_warps=16),
+    triton.Config({"BLOCK": 2048}, num_warps=4, num_stages=1),
+    triton.Config({"BLOCK": 4096}, num_warps=16, num_stages=1),
 ]
 # Low bits of a float32 that are the same in all numbers of one sign.
 LOW_BITS = {torch.float32: 0, torch.float16: 12, torch.bfloat16: 16}
@@ -305,11 +305,12 @@ def sampling(
         If Triton was asked for and cannot run here.
     """
     check_sampling(logits, temperature, top_k, top_p, seed, step)
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     if not runs_on_triton("sampling", logits=logits):
-        return sampling_eager(logits, **options, seed=seed, step=step)
+        return sampling_eager(
+            logits, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, step=step
+        )
     n_rows, vocab = logits.shape
-    temperature, top_k, top_p = without_filters(vocab, **options)
+    temperature, top_k, top_p = without_filters(vocab, temperature, top_k, top_p)
     tokens = torch.empty(n_rows, dtype=torch.int64, device=logits.device)
     log_prob = torch.empty(n_rows, dtype=torch.float32, device=logits.device)
     launch(

@@ -28,7 +28,7 @@ def _cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 
 
 _BLOCK = triton_sampling.SAMPLING_CONFIGS[0].kwargs["BLOCK"]
-FILTERS = (
+FILTERS: tuple[dict[str, Any], ...] = (
     {},
     {"temperature": 0.0},
     {"temperature": 0.7},

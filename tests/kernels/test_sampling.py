@@ -1,0 +1,72 @@
+"""What the sampling kernel promises beyond its twin's check: the same tokens on any input."""
+
+import numpy as np
+import pytest
+import torch
+
+from gptwin.core import sampling as core
+from gptwin.kernels import launch
+from gptwin.kernels.sampling import sampling, sampling_eager
+
+FILTERS = [{}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.6}, {"top_k": 6, "top_p": 0.9}]
+
+
+@pytest.mark.parametrize("options", FILTERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_tokens_are_the_reference_s_bit_for_bit(options, dtype, device):
+    torch.manual_seed(0)
+    x = (torch.randn(4, 33) * 4).to(dtype)
+    x[0, ::2] = -torch.inf
+    x[1] = x[1].round()  # ties
+    options = options | {"seed": 2**63 + 17, "step": 2**32 - 1}
+    expected, log_prob = core.sampling(x.double().numpy(), **options)
+    for operation in (sampling, sampling_eager):
+        tokens, actual = operation(x.to(device), **options)
+        assert tokens.tolist() == expected.tolist()
+        np.testing.assert_allclose(actual.cpu(), log_prob, rtol=1e-6, atol=1e-6)
+
+
+def test_extreme_logits_in_every_bit_of_the_key(device):
+    """Powers of two of both signs, denormals, zeros of both signs, the largest numbers."""
+    powers = 2.0 ** torch.arange(-149, 128).float()
+    x = torch.cat([-powers, powers, torch.tensor([0.0, -0.0, 3.4e38, -3.4e38, -torch.inf])])[None]
+    for top_k in (2, 130, 277, 279, 281, 400, 558):
+        options = {"top_k": top_k, "temperature": 1e38, "seed": top_k}
+        expected, _ = core.sampling(x.double().numpy(), **options)
+        assert sampling(x.to(device), **options)[0].tolist() == expected.tolist()
+
+
+def test_rows_to_draw_nothing_from_spoil_no_other(device):
+    x = torch.randn(5, 7, device=device)
+    x[1], x[2, 6], x[3, 0] = -torch.inf, torch.nan, torch.inf
+    for options in ({}, {"top_k": 3, "top_p": 0.5}, {"temperature": 0}):
+        tokens, log_prob = sampling(x, **options)
+        assert tokens[1:4].tolist() == [-1] * 3 and (tokens[[0, 4]] >= 0).all()
+        assert log_prob.isnan().tolist() == [False, True, True, True, False]
+
+
+def test_one_launch_for_all_rows(device):
+    with launch.recording() as log:
+        sampling(torch.randn(3, 50, device=device), top_k=5, top_p=0.9, temperature=0.7)
+    assert [entry.kernel for entry in log] == ["sampling_kernel"]
+
+
+def test_log_prob_near_certainty_keeps_its_digits(device):
+    x = torch.tensor([[0.0, -20.0]], device=device)
+    _, log_prob = sampling(x, temperature=0.0)
+    assert log_prob.item() == pytest.approx(-np.log1p(np.exp(-20.0)), rel=1e-3)
+
+
+def test_a_draw_has_no_gradient(device):
+    x = torch.randn(2, 9, device=device, requires_grad=True)
+    for result in (*sampling(x), *sampling_eager(x)):
+        assert not result.requires_grad
+
+
+def test_bad_input_is_refused_by_name(device):
+    x = torch.randn(2, 9, device=device)
+    with pytest.raises(ValueError, match="top_p: expected None or a number above 0"):
+        sampling(x, top_p=2.0)
+    with pytest.raises(ValueError, match="logits: expected floats"):
+        sampling(x.long())
+    assert sampling(x[:0])[0].shape == (0,)
