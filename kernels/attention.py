@@ -86,7 +86,7 @@ def attention_forward_kernel(
     value_ptr,
     output_ptr,  # [batch, head, query, d_head], written
     lse_ptr,  # float32 [batch, head, query] contiguous, written
-    key_start_ptr,  # int [batch], or query_ptr if there is none; likewise the next two
+    key_start_ptr,  # int32 [batch], or query_ptr if there is none; likewise the next two
     document_start_ptr,  # int32 [query]
     document_end_ptr,
     n_head,
@@ -130,8 +130,9 @@ def attention_forward_kernel(
     BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
     BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, BLOCK_D, ITEMSIZE)
     LOW_VARIES: tl.constexpr = HAS_WINDOW or HAS_DOCUMENTS
-    tile, batch, head = place(tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=CAUSAL)
-    batch_head = batch * n_head + head
+    tile, batch_head, batch, head = place(
+        tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=CAUSAL
+    )
     first_query = tile * BLOCK_QUERIES
     queries = first_query + tl.arange(0, BLOCK_QUERIES)
     features = tl.arange(0, BLOCK_D)

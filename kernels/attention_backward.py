@@ -94,7 +94,7 @@ def attention_backward_delta_kernel(
     """Compute delta − d_lse of a tile of queries."""
     ITEMSIZE: tl.constexpr = output_ptr.dtype.element_ty.primitive_bitwidth // 8
     BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
-    tile, batch, head = place(tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=False)
+    tile, batch_head, batch, head = place(tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=False)
     batch, head = batch.to(tl.int64), head.to(tl.int64)
     queries = tile * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES)
     features = tl.arange(0, BLOCK_D)
@@ -117,7 +117,7 @@ def attention_backward_delta_kernel(
             + queries.to(tl.int64) * d_lse_row_stride
         )
         delta -= tl.load(d_lse_at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(delta_ptr + (batch * n_head + head) * n_query + queries, delta, mask=inside)
+    tl.store(delta_ptr + batch_head.to(tl.int64) * n_query + queries, delta, mask=inside)
 
 
 @triton.autotune(QUERY_CONFIGS, key=TUNING_KEY)
@@ -179,8 +179,9 @@ def attention_backward_query_kernel(
     BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
     BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, BLOCK_D, ITEMSIZE)
     LOW_VARIES: tl.constexpr = HAS_WINDOW or HAS_DOCUMENTS
-    tile, batch, head = place(tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=CAUSAL)
-    batch_head = batch * n_head + head
+    tile, batch_head, batch, head = place(
+        tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=CAUSAL
+    )
     first_query = tile * BLOCK_QUERIES
     queries = first_query + tl.arange(0, BLOCK_QUERIES)
     features = tl.arange(0, BLOCK_D)

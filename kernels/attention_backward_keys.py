@@ -42,7 +42,7 @@ def attention_backward_key_value_kernel(
     d_output_ptr,
     d_key_ptr,  # written
     d_value_ptr,  # written
-    key_start_ptr,  # int [batch], or query_ptr if there is none; likewise the next two
+    key_start_ptr,  # int32 [batch], or query_ptr if there is none; likewise the next two
     document_start_ptr,  # int32 [query]
     document_end_ptr,
     n_head,
@@ -95,7 +95,7 @@ def attention_backward_key_value_kernel(
     BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
     BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, BLOCK_D, ITEMSIZE)
     # With a causal mask the first keys are seen by the most queries: the first tile is the longest.
-    tile, batch, kv_head = place(tl.cdiv(n_key, BLOCK_KEYS), n_head // GROUP, LAST_FIRST=False)
+    tile, _, batch, kv_head = place(tl.cdiv(n_key, BLOCK_KEYS), n_head // GROUP, LAST_FIRST=False)
     first_key = tile * BLOCK_KEYS
     keys = first_key + tl.arange(0, BLOCK_KEYS)
     features = tl.arange(0, BLOCK_D)
@@ -139,7 +139,7 @@ def attention_backward_key_value_kernel(
         d_output_of_head = (
             d_output_ptr + wide_batch * d_output_batch_stride + wide_head * d_output_head_stride
         )
-        of_head = batch_head.to(tl.int64) * n_query
+        of_head = (wide_batch * n_head + wide_head) * n_query
         for part in tl.static_range(0 if CAUSAL or HAS_DOCUMENTS else 1, 3):
             for first_query in range(starts[part], ends[part], BLOCK_QUERIES):
                 queries = first_query + in_block

@@ -46,7 +46,7 @@ def rows_per_tile(tile_bytes, d_block, itemsize):
 
 @triton.jit
 def place(n_tiles, n_head, LAST_FIRST: tl.constexpr):
-    """Say which tile of which sequence and head a program owns: tile, batch, head, all int32.
+    """Say which tile a program owns: tile, batch · n_head + head, batch, head, all int32.
 
     The tiles of one head run side by side, for they share its keys and values in the L2 cache (and
     the query heads of a group come next to each other). Within a head the longest go first where
@@ -57,7 +57,7 @@ def place(n_tiles, n_head, LAST_FIRST: tl.constexpr):
     if LAST_FIRST:
         tile = n_tiles - 1 - tile
     batch_head = program // n_tiles
-    return tile, batch_head // n_head, batch_head % n_head
+    return tile, batch_head, batch_head // n_head, batch_head % n_head
 
 
 @triton.jit
@@ -136,7 +136,7 @@ def load_key_start(key_start_ptr, batch, HAS_KEY_START: tl.constexpr):
     """Load where a sequence's keys start; 0 if there is no left padding."""
     key_start = batch * 0
     if HAS_KEY_START:
-        key_start = tl.maximum(tl.load(key_start_ptr + batch).to(tl.int32), 0)
+        key_start = tl.maximum(tl.load(key_start_ptr + batch), 0)
     return key_start
 
 
@@ -147,8 +147,10 @@ def parts(start, full_start, full_end, end, BLOCK: tl.constexpr):
     Returns where each of the three starts, and where each ends. What needs no mask is rounded
     inwards to whole blocks, counted from the start.
     """
-    full_start = start + tl.cdiv(tl.maximum(full_start - start, 0), BLOCK) * BLOCK
-    full_end = full_start + tl.maximum(full_end - full_start, 0) // BLOCK * BLOCK
+    before = tl.maximum(full_start - start, 0)
+    full_start = start + before + (BLOCK - before % BLOCK) % BLOCK
+    without_mask = tl.maximum(full_end - full_start, 0)
+    full_end = full_start + without_mask - without_mask % BLOCK
     return (start, full_start, full_end), (tl.minimum(full_start, end), full_end, end)
 
 
@@ -241,7 +243,7 @@ class Masks:
     ----------
     causal, window
         As in `attention`.
-    key_start : torch.Tensor of int [batch] or None
+    key_start : torch.Tensor of int32 [batch] or None
         As in `attention`.
     document_start, document_end : torch.Tensor of int32 [query] or None
         Where the document of each position starts and ends; both or neither.
@@ -284,7 +286,7 @@ class Masks:
             bounds = torch.cat([cu_seqlens, cu_seqlens[-1:]]).int()
             start, end = bounds[document], bounds[document + 1]
         if key_start is not None:
-            key_start = key_start.contiguous()
+            key_start = key_start.int().contiguous()
         return cls(causal, window, key_start, start, end)
 
     def arguments(self, query: torch.Tensor, key: torch.Tensor) -> tuple[Any, ...]:

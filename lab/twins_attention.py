@@ -56,7 +56,7 @@ def _options(case: Case) -> dict[str, Any]:
     if case.get("documents") is not None:
         bounds = np.minimum(np.cumsum([0, *case["documents"]]), n_query)
         if not blind:
-            bounds[-1] = n_query
+            bounds = np.append(bounds, n_query)
         options["cu_seqlens"] = bounds
     return options
 
