@@ -231,6 +231,7 @@ def sampling_kernel(
     target = u_high * high + (middle >> _HALF_BITS)
 
     passed = tl.zeros([BLOCK], tl.int32)
+    drawn = tl.zeros([BLOCK], tl.float32)  # the token's logit, in one lane
     weight_before = tl.full([], 0, tl.int64)
     tied_before = tl.full([], 0, tl.int64)
     for start in range(0, vocab, BLOCK):
@@ -246,15 +247,15 @@ def sampling_kernel(
             tied_before += tl.sum(tied, axis=0)
         up_to = weight_before + tl.cumsum(weights, axis=0)
         passed += ((up_to <= target) & (tokens < vocab)).to(tl.int32)
+        drawn += tl.where((up_to > target) & (up_to - weights <= target), x, 0.0)
         weight_before += tl.sum(weights, axis=0)
     token = tl.sum(passed, axis=0)  # the first whose cumulative weight lies above the target
 
-    x_token = tl.load(row_ptr + token.to(tl.int64) * token_stride, mask=drawable, other=0.0)
     rest = (total - _ONE).to(tl.float32) * (1.0 / _ONE)
     more = 1.0 + rest
     # log(1 + rest) without the digits that 1 + rest rounds away
     log_total = tl.where(more == 1.0, rest, tl.log(more) * (rest / (more - 1.0)))
-    log_prob = (x_token.to(tl.float32) - row_max) * inverse_temperature - log_total
+    log_prob = (tl.sum(drawn, axis=0) - row_max) * inverse_temperature - log_total
     tl.store(tokens_ptr + row, tl.where(drawable, token, -1).to(tl.int64))
     tl.store(log_prob_ptr + row, tl.where(drawable, log_prob, float("nan")))
 

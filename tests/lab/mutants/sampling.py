@@ -48,7 +48,7 @@ MUTANTS = {
         "sampling",
         "float32",
         "kernels/sampling.py",
-        "(x_token.to(tl.float32) - row_max) * inverse_temperature - log_total",
-        "(x_token.to(tl.float32) - row_max) - log_total",
+        "(tl.sum(drawn, axis=0) - row_max) * inverse_temperature - log_total",
+        "(tl.sum(drawn, axis=0) - row_max) - log_total",
     ),
 }
