@@ -227,7 +227,7 @@ def run_block(
     return y, (norm, n_head, has_bias, ln_1_saved, attention_saved, ln_2_saved, mlp_saved)
 
 
-def decoder_block_backward(saved: Saved, d_y: np.ndarray) -> tuple[np.ndarray | None, ...]:
+def decoder_block_backward(saved: Saved, d_y: np.ndarray) -> tuple[Any, ...]:
     """Carry the gradient back through the block.
 
     Parameters

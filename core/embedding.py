@@ -101,7 +101,9 @@ def embedding_forward(
     return y, (tokens, positions, len(token_table), len(position_table))
 
 
-def embedding_backward(saved: Saved, d_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def embedding_backward(
+    saved: Saved, d_y: np.ndarray, d_token_table: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Carry the gradient from the sums back to the rows that were looked up.
 
     Parameters
@@ -110,11 +112,14 @@ def embedding_backward(saved: Saved, d_y: np.ndarray) -> tuple[np.ndarray, np.nd
         From `embedding_forward`.
     d_y : numpy.ndarray [batch, time, d_model]
         Gradient of the loss with respect to the result.
+    d_token_table : numpy.ndarray [vocab, d_model], optional
+        The table's gradient from another use, as a tied head: added to, in place. A second array
+        of that size would cost more than all else here.
 
     Returns
     -------
     d_token_table : numpy.ndarray [vocab, d_model]
-        0 in the rows of unused tokens.
+        0 in the rows of unused tokens, unless it was given.
     d_position_table : numpy.ndarray [n_ctx, d_model]
         0 in the rows of unused positions.
 
@@ -127,12 +132,14 @@ def embedding_backward(saved: Saved, d_y: np.ndarray) -> tuple[np.ndarray, np.nd
     expect_shape("d_y", d_y, (*tokens.shape, d_y.shape[-1]), "[batch, time, d_model] of y")
     rows = d_y.reshape(-1, d_y.shape[-1])  # [batch * time, d_model]
     return (
-        scatter_add(tokens.reshape(-1), rows, vocab),
+        scatter_add(tokens.reshape(-1), rows, vocab, d_token_table),
         scatter_add(positions.reshape(-1), rows, n_ctx),
     )
 
 
-def scatter_add(ids: np.ndarray, rows: np.ndarray, n_rows: int) -> np.ndarray:
+def scatter_add(
+    ids: np.ndarray, rows: np.ndarray, n_rows: int, sums: np.ndarray | None = None
+) -> np.ndarray:
     """Add each row to the sum of its id: the definition.
 
     Parameters
@@ -143,13 +150,16 @@ def scatter_add(ids: np.ndarray, rows: np.ndarray, n_rows: int) -> np.ndarray:
         What is added.
     n_rows : int
         How many sums there are.
+    sums : numpy.ndarray [n_rows, d_model], optional
+        What they begin with, changed in place; 0 if left out.
 
     Returns
     -------
     numpy.ndarray [n_rows, d_model]
         Sums; 0 for an id that does not occur.
     """
-    sums = np.zeros((n_rows, rows.shape[-1]), dtype=rows.dtype)
+    if sums is None:
+        sums = np.zeros((n_rows, rows.shape[-1]), dtype=rows.dtype)
     np.add.at(sums, ids, rows)
     return sums
 

@@ -106,7 +106,7 @@ def gpt_forward(
     """
     hidden, hidden_saved = hidden_forward(parameters, tokens, config, **options)
     logits, head_saved = linear_forward(hidden, output_matrix(parameters))
-    return logits, (hidden_saved, head_saved, tokens, config)
+    return logits, (hidden_saved, head_saved)
 
 
 def gpt_backward(saved: Saved, d_logits: np.ndarray) -> Parameters:
@@ -124,10 +124,9 @@ def gpt_backward(saved: Saved, d_logits: np.ndarray) -> Parameters:
     dict of str to numpy.ndarray
         A gradient for each parameter, shaped like it.
     """
-    hidden_saved, head_saved, tokens, config = saved
+    hidden_saved, head_saved = saved
     d_hidden, d_output_matrix, _, _ = linear_backward(head_saved, d_logits)
-    gradients = hidden_backward(hidden_saved, d_hidden)
-    return head_gradient(gradients, d_output_matrix, tokens, config)
+    return hidden_backward(hidden_saved, d_hidden, d_output_matrix)
 
 
 class TrainState(NamedTuple):
@@ -259,8 +258,7 @@ def loss_and_gradients(
     d_rows, d_output_matrix = cross_entropy_backward(
         loss_saved, np.ones((), loss.dtype), nothing, nothing
     )
-    gradients = hidden_backward(saved, d_rows.reshape(hidden.shape))
-    return loss, head_gradient(gradients, d_output_matrix, tokens, config)
+    return loss, hidden_backward(saved, d_rows.reshape(hidden.shape), d_output_matrix)
 
 
 # --- the trunk: from tokens to hidden states -------------------------------------------------
@@ -312,8 +310,10 @@ def hidden_forward(
     return hidden, (parameters.keys(), embedding_saved, blocks_saved, final_saved)
 
 
-def hidden_backward(saved: Saved, d_hidden: np.ndarray) -> Parameters:
-    """Carry the gradient from the hidden states back to every parameter below the head.
+def hidden_backward(
+    saved: Saved, d_hidden: np.ndarray, d_output_matrix: np.ndarray | None = None
+) -> Parameters:
+    """Carry the gradient from the hidden states back to every parameter.
 
     Parameters
     ----------
@@ -321,14 +321,22 @@ def hidden_backward(saved: Saved, d_hidden: np.ndarray) -> Parameters:
         From `hidden_forward`.
     d_hidden : numpy.ndarray [batch, time, d_model]
         Gradient with respect to the hidden states.
+    d_output_matrix : numpy.ndarray [d_model, vocab_size], optional
+        Gradient of `output_matrix`, if the hidden states went through it. It becomes part of the
+        result: that of a tied head is added to.
 
     Returns
     -------
     dict of str to numpy.ndarray
-        Shaped like the parameters; the token table's is that of the embedding alone.
+        Shaped like the parameters; without ``lm_head.weight`` if nothing went through it.
     """
     names, embedding_saved, blocks_saved, final_saved = saved
     gradients: dict[str, Any] = {}
+    d_token_table = None
+    if d_output_matrix is not None and "lm_head.weight" in names:
+        gradients["lm_head.weight"] = d_output_matrix.T
+    elif d_output_matrix is not None:
+        d_token_table = d_output_matrix.T  # one table, used twice
     d_x = d_hidden
     if final_saved is not None:
         d_x, *d_norm, _ = layer_norm_backward(final_saved, d_x)
@@ -336,39 +344,10 @@ def hidden_backward(saved: Saved, d_hidden: np.ndarray) -> Parameters:
     for layer, block_saved in reversed(list(enumerate(blocks_saved))):
         d_x, *d_block = decoder_block_backward(block_saved, d_x)
         gradients |= zip(block_names(layer), d_block, strict=True)
-    d_tables = embedding_backward(embedding_saved, d_x)
+    d_tables = embedding_backward(embedding_saved, d_x, d_token_table)
     gradients |= zip(("wte.weight", "wpe.weight"), d_tables, strict=True)
     # In the parameters' order, and without the biases that the model has not.
     return {name: gradients[name] for name in names if name in gradients}
-
-
-def head_gradient(
-    gradients: Parameters, d_output_matrix: np.ndarray, tokens: np.ndarray, config: GPTConfig
-) -> Parameters:
-    """Join the output matrix's gradient with those of `hidden_backward`.
-
-    Parameters
-    ----------
-    gradients : dict of str to numpy.ndarray
-        From `hidden_backward`.
-    d_output_matrix : numpy.ndarray [d_model, vocab_size]
-        Gradient of `output_matrix`; becomes part of the result, and is changed.
-    tokens : numpy.ndarray of int [batch, time]
-        Of the forward pass.
-    config : GPTConfig
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        A gradient for each parameter.
-    """
-    d_rows = d_output_matrix.T  # [vocab_size, d_model]
-    if not config.tied:
-        return gradients | {"lm_head.weight": d_rows}
-    # One table, used twice. Only the rows that were looked up have a gradient from below.
-    looked_up = np.unique(tokens)
-    d_rows[looked_up] += gradients["wte.weight"][looked_up]
-    return gradients | {"wte.weight": d_rows}
 
 
 def final_norm(

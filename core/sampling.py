@@ -233,6 +233,10 @@ def keep(x: np.ndarray, w: np.ndarray, top_k: int | None, top_p: float | None) -
     -------
     numpy.ndarray of bool [row, vocab]
     """
+    if top_k is None and top_p is None:
+        return np.ones(x.shape, dtype=bool)
+    if top_k == 1:  # what greedy generation asks for at every step
+        return np.arange(x.shape[1]) == x.argmax(axis=1)[:, None]  # of equal logits the first
     order = np.argsort(-x, axis=1, kind="stable")  # of equal logits the first token comes first
     sorted_w = np.take_along_axis(w, order, axis=1)
     kept = np.ones(x.shape, dtype=bool)
