@@ -66,6 +66,7 @@ from .attention_tiles import (
     tile_grid,
 )
 from .launch import expect_same_dtype, launch, runs_on_triton
+from .registered import registered
 from .rows import tile_at
 
 LN_2 = tl.constexpr(math.log(2))
@@ -216,6 +217,7 @@ def attention_forward_kernel(
     tl.store(lse_ptr + batch_head.to(tl.int64) * n_query + queries, lse, mask=row_inside)
 
 
+@registered(without=("out",))
 def attention_forward(
     query: torch.Tensor,
     key: torch.Tensor,

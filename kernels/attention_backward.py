@@ -58,6 +58,7 @@ from .attention_tiles import (
     tile_grid,
 )
 from .launch import launch
+from .registered import registered
 from .rows import tile_at
 
 # In bytes: see rows_per_tile.
@@ -254,6 +255,7 @@ def attention_backward_query_kernel(
     tl.store(d_query_at, d_query * scale, mask=inside)
 
 
+@registered(without=("d_query", "d_key", "d_value"))
 def attention_backward(
     query: torch.Tensor,
     key: torch.Tensor,

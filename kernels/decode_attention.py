@@ -40,6 +40,7 @@ from ..core.checks import refuse
 from ..core.decode_attention import check_decode_attention, check_lengths
 from ._triton import tl, triton
 from .launch import expect_same_dtype, launch, multiprocessors, runs_on_triton
+from .registered import registered
 
 MAX_D_HEAD = 256
 # Query rows in a tile: tl.dot takes 16 at the least, and ROWS_TIMES_D bounds the accumulator. With
@@ -228,6 +229,7 @@ def number_of_splits(programs: int, n_keys: int, processors: int) -> int:
     return max(1, min(wanted, worthwhile, MAX_SPLITS))
 
 
+@registered
 def decode_attention_forward(
     query: torch.Tensor,
     key_cache: torch.Tensor,

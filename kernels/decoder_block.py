@@ -40,6 +40,7 @@ from .launch import expect_same_dtype, runs_on_triton
 from .layer_norm import layer_norm, layer_norm_eager
 from .linear import linear, linear_eager
 from .masked_attention import masked_attention
+from .qkv_attention import qkv_attention
 
 # (x, w_qkv, b_qkv, norm_weight, norm_bias) -> heads side by side [batch, time, n_head * d_head]
 Attend = Callable[..., torch.Tensor]
@@ -71,20 +72,64 @@ def norm(
     return layer_norm(x, weight, bias, residual=residual, eps=eps)
 
 
-class Parts(NamedTuple):
-    """What a block is composed of, on one backend."""
+def qkv_attention_eager(
+    x: torch.Tensor,
+    w_qkv: torch.Tensor,
+    b_qkv: torch.Tensor | None,
+    norm_weight: torch.Tensor | None,
+    norm_bias: torch.Tensor | None,
+    *,
+    n_head: int,
+    eps: float,
+    **options: Any,
+) -> torch.Tensor:
+    """Compute `qkv_attention` by PyTorch's fused attention, which its yardstick does not use.
 
-    layer_norm: Callable[..., Any]
-    linear: Callable[..., torch.Tensor]
-    attention: Callable[..., torch.Tensor]
+    Parameters
+    ----------
+    x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, eps
+        As in `qkv_attention`.
+    **options
+        Masks and dropout, as in `masked_attention`.
+
+    Returns
+    -------
+    torch.Tensor [batch, time, n_head * d_head]
+    """
+    if norm_weight is not None:
+        x = layer_norm_eager(x, norm_weight, norm_bias, eps=eps)
+    qkv = linear_eager(x, w_qkv, b_qkv)
+    return merge_heads(masked_attention(*split_heads(qkv, n_head), **options))
+
+
+def _qkv_attention(
+    x: torch.Tensor,
+    w_qkv: torch.Tensor,
+    b_qkv: torch.Tensor | None,
+    norm_weight: torch.Tensor | None,
+    norm_bias: torch.Tensor | None,
+    **options: Any,
+) -> torch.Tensor:
+    if norm_weight is not None and norm_bias is None:
+        norm_bias = torch.zeros_like(norm_weight)
+    return qkv_attention(x, w_qkv, b_qkv, norm_weight, norm_bias, **options)
 
 
 def _attention_output(*args: Any, **options: Any) -> torch.Tensor:
     return attention(*args, **options)[0]
 
 
-KERNELS = Parts(norm, linear, _attention_output)
-EAGER = Parts(layer_norm_eager, linear_eager, masked_attention)
+class Parts(NamedTuple):
+    """What a block is composed of, on one backend; `attention` fills a cache."""
+
+    layer_norm: Callable[..., Any]
+    linear: Callable[..., torch.Tensor]
+    qkv_attention: Callable[..., torch.Tensor]
+    attention: Callable[..., torch.Tensor]
+
+
+KERNELS = Parts(norm, linear, _qkv_attention, _attention_output)
+EAGER = Parts(layer_norm_eager, linear_eager, qkv_attention_eager, masked_attention)
 
 
 def split_heads(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, ...]:
@@ -152,42 +197,6 @@ def check_masks(
     )
 
 
-def attend_within(
-    x: torch.Tensor,
-    w_qkv: torch.Tensor,
-    b_qkv: torch.Tensor | None,
-    norm_weight: torch.Tensor | None,
-    norm_bias: torch.Tensor | None,
-    *,
-    parts: Parts,
-    n_head: int,
-    eps: float,
-    **options: Any,
-) -> torch.Tensor:
-    """Normalise (if there is a norm), project, and attend within the sequence.
-
-    Parameters
-    ----------
-    x : torch.Tensor [batch, time, d_model]
-    w_qkv, b_qkv, norm_weight, norm_bias
-        c_attn, and the norm before it or None.
-    parts : Parts
-        Of the backend that runs.
-    n_head, eps
-        As in `decoder_block`.
-    **options
-        Masks and dropout, as in `attention`.
-
-    Returns
-    -------
-    torch.Tensor [batch, time, n_head * d_head]
-    """
-    if norm_weight is not None:
-        x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)
-    qkv = parts.linear(x, w_qkv, b_qkv)
-    return merge_heads(parts.attention(*split_heads(qkv, n_head), **options))
-
-
 def run_block(
     x: torch.Tensor,
     parameters: Sequence[Any],
@@ -206,7 +215,7 @@ def run_block(
     parameters : sequence of (torch.Tensor or None)
         The twelve parameters, in the order of `decoder_block`.
     attend : callable
-        As `attend_within`, with its options given.
+        As `Parts.qkv_attention`, with its options given.
     parts : Parts
         Of the backend that runs.
     norm, eps
@@ -312,7 +321,7 @@ def decoder_block(
         "decoder_block", **floats, key_start=key_start, cu_seqlens=cu_seqlens
     )
     parts = KERNELS if on_triton else EAGER
-    attend = functools.partial(attend_within, parts=parts, n_head=n_head, eps=eps, **masks)
+    attend = functools.partial(parts.qkv_attention, n_head=n_head, eps=eps, **masks)
     return run_block(x, parameters, attend, parts=parts, norm=norm, eps=eps)
 
 
@@ -358,7 +367,7 @@ def decoder_block_eager(
         ln_2_weight, ln_2_bias, c_fc_weight, c_fc_bias, mlp_proj_weight, mlp_proj_bias,
     )  # fmt: skip
     attend = functools.partial(
-        attend_within, parts=EAGER, n_head=n_head, eps=eps, causal=causal, window=window,
+        EAGER.qkv_attention, n_head=n_head, eps=eps, causal=causal, window=window,
         key_start=key_start, cu_seqlens=cu_seqlens,
     )  # fmt: skip
     return run_block(x, parameters, attend, parts=EAGER, norm=norm, eps=eps)

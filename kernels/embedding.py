@@ -37,6 +37,7 @@ import torch
 from ..core.embedding import check_embedding, check_ids
 from ._triton import tl, triton
 from .launch import expect_same_dtype, launch, runs_on_triton
+from .registered import registered
 
 # Sources per chunk: a row's program reads fewer than twice as many one by one.
 CHUNK = 32
@@ -214,6 +215,7 @@ def embedding_backward_kernel(
     tl.store(d_at, sums, mask=real[:, None] & (features < d_model)[None, :])
 
 
+@registered
 def embedding_forward(
     tokens: torch.Tensor,
     token_table: torch.Tensor,
@@ -250,6 +252,7 @@ def embedding_forward(
     return y
 
 
+@registered
 def scatter_add(
     d_y: torch.Tensor,
     order: torch.Tensor,
@@ -390,7 +393,7 @@ def embedding(
     """
     check_embedding(tokens, token_table, position_table, positions)
     expect_same_dtype(token_table=token_table, position_table=position_table)
-    if tokens.device.type == "cpu":
+    if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
         check_ids(tokens, positions, len(token_table), len(position_table))
     tensors = {"token_table": token_table, "position_table": position_table}
     if runs_on_triton("embedding", tokens=tokens, **tensors, positions=positions):

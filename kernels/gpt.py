@@ -28,7 +28,7 @@ from ..core.checks import expect_shape, refuse
 from ..core.gpt import check_tokens
 from ..core.presets import GPTConfig
 from .cross_entropy import cross_entropy
-from .decoder_block import EAGER, KERNELS, Parts, attend_within, check_masks, run_block
+from .decoder_block import EAGER, KERNELS, Parts, check_masks, run_block
 from .eager_loss import mean_cross_entropy
 from .embedding import embedding
 from .kv_cache import KVCache
@@ -213,9 +213,7 @@ class GPT(torch.nn.Module):
                 attend = functools.partial(cache.attend, layer=layer, parts=parts, **options)
             else:
                 options |= masks
-                attend = functools.partial(
-                    attend_within, parts=parts, n_head=config.n_head, **options
-                )
+                attend = functools.partial(parts.qkv_attention, n_head=config.n_head, **options)
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, attend, parts, use_reentrant=False)
             else:

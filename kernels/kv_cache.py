@@ -121,7 +121,7 @@ class KVCache:
         Parameters
         ----------
         x, w_qkv, b_qkv, norm_weight, norm_bias, parts, eps
-            As in `attend_within` (decoder_block.py).
+            As in `qkv_attention`, and the backend's parts (decoder_block.py).
         layer : int
             Whose cache.
         window : int or None

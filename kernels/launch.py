@@ -156,6 +156,16 @@ def tracing() -> contextlib.AbstractContextManager[None]:
     return _door_set(tracing=True)
 
 
+def is_tracing() -> bool:
+    """Say whether a context of `tracing` lasts.
+
+    Returns
+    -------
+    bool
+    """
+    return _door.tracing
+
+
 def runs_on_triton(operation: str, **tensors: torch.Tensor | None) -> bool:
     """Decide whether these arguments go to the Triton kernel or to eager PyTorch.
 

@@ -40,6 +40,7 @@ from .launch import expect_same_dtype, runs_on_triton
 from .qkv_attention_short import MAX_D_HEAD, MAX_TIME, MIN_TIME, short_attention
 from .qkv_projection import qkv_projection_eager, qkv_projection_forward
 from .qkv_projection_backward import qkv_projection_backward
+from .registered import registered
 
 PATHS = ("packed", "single")
 Views = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -132,8 +133,9 @@ def packed_views(packed: torch.Tensor, n_head: int) -> Views:
     )
 
 
+@registered
 def attend_packed(
-    packed: torch.Tensor, n_head: int, masks: Masks, options: dict[str, Any]
+    packed: torch.Tensor, n_head: int, masks: Masks, scale: float, dropout: float, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Launch attention on a packed buffer, the heads merged as they are written.
 
@@ -145,8 +147,8 @@ def attend_packed(
         Query heads.
     masks : Masks
         From `Masks.of`.
-    options : dict
-        `scale`, `dropout` and `seed`.
+    scale, dropout, seed
+        As in `attention`.
 
     Returns
     -------
@@ -157,7 +159,46 @@ def attend_packed(
     _, batch, time, d_head = packed.shape
     merged = torch.empty(batch, time, n_head, d_head, dtype=packed.dtype, device=packed.device)
     query, key, value = packed_views(packed, n_head)
-    return attention_forward(query, key, value, masks, out=merged.transpose(1, 2), **options)
+    return attention_forward(
+        query, key, value, masks, scale=scale, dropout=dropout, seed=seed,
+        out=merged.transpose(1, 2),
+    )  # fmt: skip
+
+
+@registered
+def attend_packed_backward(
+    packed: torch.Tensor,
+    n_head: int,
+    output: torch.Tensor,
+    lse: torch.Tensor,
+    d_output: torch.Tensor,
+    masks: Masks,
+    scale: float,
+    dropout: float,
+    seed: int,
+) -> torch.Tensor:
+    """Launch attention's backward pass, all gradients written into one packed buffer.
+
+    Parameters
+    ----------
+    packed, n_head, masks, scale, dropout, seed
+        As for `attend_packed`.
+    output, lse
+        From `attend_packed`.
+    d_output : torch.Tensor [batch, head, time, d_head]
+        Any strides.
+
+    Returns
+    -------
+    torch.Tensor [n_head + 2 * n_kv_head, batch, time, d_head]
+    """
+    d_packed = torch.empty_like(packed)
+    d_query, d_key, d_value = packed_views(d_packed, n_head)
+    attention_backward(
+        *packed_views(packed, n_head), output, lse, d_output, None, masks,
+        scale=scale, dropout=dropout, seed=seed, d_query=d_query, d_key=d_key, d_value=d_value,
+    )  # fmt: skip
+    return d_packed
 
 
 class _QKVAttention(torch.autograd.Function):
@@ -173,7 +214,7 @@ class _QKVAttention(torch.autograd.Function):
             )  # fmt: skip
         else:
             packed, statistics = qkv_projection_forward(x, w_qkv, b_qkv, norm, n_heads, eps)
-            output, lse = attend_packed(packed, n_head, masks, options)
+            output, lse = attend_packed(packed, n_head, masks, **options)
         ctx.save_for_backward(
             x, w_qkv, b_qkv, norm_weight, norm_bias, packed, statistics, output, lse
         )
@@ -188,12 +229,7 @@ class _QKVAttention(torch.autograd.Function):
         if packed is None:
             packed, statistics = qkv_projection_forward(x, w_qkv, b_qkv, norm, n_heads, eps)
         d_output = d_result.unflatten(-1, (n_head, packed.shape[-1])).transpose(1, 2)
-        d_packed = torch.empty_like(packed)
-        d_query, d_key, d_value = packed_views(d_packed, n_head)
-        attention_backward(
-            *packed_views(packed, n_head), output, lse, d_output, None, masks,
-            d_query=d_query, d_key=d_key, d_value=d_value, **options,
-        )  # fmt: skip
+        d_packed = attend_packed_backward(packed, n_head, output, lse, d_output, masks, **options)
         wants = ctx.needs_input_grad
         gradients = qkv_projection_backward(
             x,

@@ -24,6 +24,7 @@ import torch
 from ._triton import tl, triton
 from .launch import launch
 from .qkv_norm import normed_tile, row_statistics
+from .registered import registered
 
 # 8 warps: three accumulators of 64 x 64 are 48 registers a thread. Steps of 128 bytes would spill
 # in float32 on sm_80.
@@ -164,6 +165,7 @@ def qkv_attention_short_kernel(
     tl.store(lse_ptr + (batch * n_head + head) * n_time + rows, lse, mask=row_inside)
 
 
+@registered
 def short_attention(
     x: torch.Tensor,
     w_qkv: torch.Tensor,

@@ -43,6 +43,7 @@ from .qkv_projection_backward import (
     qkv_projection_backward,
     tile_grid,
 )
+from .registered import registered
 
 
 @triton.autotune(PROJECTION_CONFIGS, key=TUNING_KEY)
@@ -114,6 +115,7 @@ def qkv_projection_kernel(
     tl.store(packed_ptr + at, accumulator, mask=row_inside[:, None] & column_inside[None, :])
 
 
+@registered
 def qkv_projection_forward(
     x: torch.Tensor,
     w_qkv: torch.Tensor,

@@ -18,6 +18,7 @@ from .launch import launch
 from .layer_norm import layer_norm_backward
 from .linear import grouped_tile
 from .qkv_norm import norm_arguments, normed_tile
+from .registered import registered
 
 # As in linear.py, but steps of 128 bytes would spill at 128 x 128 in float32: the norm and the walk
 # from head to head take registers too.
@@ -174,6 +175,7 @@ def tile_grid(n_rows: int, n_columns: int) -> Any:
     return grid
 
 
+@registered
 def qkv_projection_backward(
     x: torch.Tensor,
     w_qkv: torch.Tensor,
@@ -183,7 +185,13 @@ def qkv_projection_backward(
     *,
     wants_rows: bool = True,
     wants_weight: bool = True,
-) -> tuple[torch.Tensor | None, ...]:
+) -> tuple[
+    torch.Tensor | None,
+    torch.Tensor | None,
+    torch.Tensor | None,
+    torch.Tensor | None,
+    torch.Tensor | None,
+]:
     """Launch the two products that read the packed gradient, and the norm's backward kernel.
 
     Parameters

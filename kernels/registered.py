@@ -15,52 +15,73 @@ The compiler also asks for the results' shapes without their values (a "fake" im
 host function itself gives them: it allocates its results, and `launch` launches nothing then.
 
 What an operator asks of the function, and what is done here so that it need not care:
-- Each parameter has a type: a tensor, a number, a string, a bool, a dtype, or a list of them.
+- Each parameter has a type: a tensor, a number, a string, a bool, a dtype, or a list of them. A
+  dataclass of these and a tuple of tensors are taken apart for the operator and put together again.
 - It writes into no argument, and returns none. (Inductor stumbles over optional arguments that
-  are written into.) A host function with an `out` argument is called by a registered one.
+  are written into.) Parameters for views to write into are named, `@registered(without=("out",))`:
+  who gives them is itself called by a registered function.
 - Its results are new tensors: an operator may not return None, nor two results that share memory.
   None travels as an empty tensor, and shared memory is copied.
 - The autograd function is given no tensor twice, as in attention(x, x, x): Dynamo refuses that.
 """
 
+import dataclasses
 import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from .launch import tracing
+from .launch import is_tracing, tracing
 
 # An empty tensor of this dtype, which no host function uses, stands for None among the results.
 _ABSENT = torch.uint16
 
 
-def registered(host_function: Callable[..., Any]) -> Callable[..., Any]:
+def registered(
+    host_function: Callable[..., Any] | None = None, *, without: Sequence[str] = ()
+) -> Callable[..., Any]:
     """Let `torch.compile` take a host function for one operator; a decorator.
 
     Parameters
     ----------
     host_function : callable
         Its parameters and results annotated.
+    without : sequence of str
+        Optional parameters that the operator has not.
 
     Returns
     -------
     callable
         With the same parameters and results.
     """
-    signature = _operator_signature(inspect.signature(host_function, eval_str=True))
+    if host_function is None:
+        return functools.partial(registered, without=without)
 
-    @functools.wraps(host_function)
+    function = host_function
+    whole = inspect.signature(function, eval_str=True)
+    taken_apart = {p.name: _parts(p.annotation) for p in whole.parameters.values()}
+    signature = _operator_signature(whole, taken_apart, without)
+    names = tuple(whole.parameters)
+
+    @functools.wraps(function)
     def returning_tensors(*args: Any, **options: Any) -> Any:
-        given = signature.bind(*args, **options).arguments
-        return _as_new_tensors(host_function(**given))
+        flat = signature.bind(*args, **options).arguments
+        given = {}
+        for name, parts in taken_apart.items():
+            if not parts:
+                given |= {name: flat[name]} if name in flat else {}
+            else:
+                values = [flat[f"{name}_{part}"] for part in parts]
+                given[name] = _put_together(whole.parameters[name].annotation, values)
+        return _as_new_tensors(function(**given))
 
     returning_tensors.__signature__ = signature  # type: ignore[attr-defined]
     operator = torch.library.custom_op(
-        f"gptwin::{host_function.__name__}", returning_tensors, mutates_args=()
+        f"gptwin::{function.__name__}", returning_tensors, mutates_args=()
     )
 
     @operator.register_fake
@@ -68,11 +89,22 @@ def registered(host_function: Callable[..., Any]) -> Callable[..., Any]:
         with tracing():
             return returning_tensors(*args, **options)
 
-    @functools.wraps(host_function)
+    @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        if not torch.compiler.is_compiling():
-            return host_function(*args, **options)
-        results = operator(*args, **options)
+        # One host function may call another: while shapes are asked for, too, it does so directly.
+        if is_tracing() or not torch.compiler.is_compiling():
+            return function(*args, **options)
+        flat = {}
+        for name, value in (*zip(names, args, strict=False), *options.items()):
+            parts = taken_apart[name]
+            if not parts:
+                flat[name] = value
+            for i, part in enumerate(parts):
+                by_index = value is None or isinstance(value, tuple)
+                flat[f"{name}_{part}"] = (
+                    (None if value is None else value[i]) if by_index else getattr(value, part)
+                )
+        results = operator(**flat)
         if not isinstance(results, tuple):
             return results
         return tuple(None if result.dtype == _ABSENT else result for result in results)
@@ -80,12 +112,42 @@ def registered(host_function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _operator_signature(signature: inspect.Signature) -> inspect.Signature:
-    """Leave out what an operator's schema cannot say: keyword-only tensors, results of None."""
-    parameters = [
-        p.replace(kind=p.POSITIONAL_OR_KEYWORD) if p.kind == p.KEYWORD_ONLY else p
-        for p in signature.parameters.values()
-    ]
+def _parts(annotation: Any) -> tuple[str, ...]:
+    """Name the parts of a dataclass or of a tuple of tensors, perhaps None; nothing of the rest."""
+    if dataclasses.is_dataclass(annotation):
+        return tuple(field.name for field in dataclasses.fields(annotation))
+    for choice in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(choice) is tuple:
+            return tuple(str(i) for i in range(len(typing.get_args(choice))))
+    return ()
+
+
+def _put_together(annotation: Any, values: list[Any]) -> Any:
+    """Undo `_parts`."""
+    if dataclasses.is_dataclass(annotation):
+        return annotation(*values)  # type: ignore[operator]
+    return None if values[0] is None else tuple(values)
+
+
+def _operator_signature(
+    signature: inspect.Signature, taken_apart: dict[str, tuple[str, ...]], without: Sequence[str]
+) -> inspect.Signature:
+    """Write the host function's signature as an operator's schema can say it."""
+    parameters = []
+    for p in signature.parameters.values():
+        kind = p.POSITIONAL_OR_KEYWORD  # a schema knows no tensors by keyword alone
+        if p.name in without:
+            continue
+        if not taken_apart[p.name]:
+            parameters.append(p.replace(kind=kind))
+            continue
+        types_of_parts = dict.fromkeys(taken_apart[p.name], torch.Tensor | None)
+        if dataclasses.is_dataclass(p.annotation):
+            types_of_parts = typing.get_type_hints(p.annotation)
+        parameters += [
+            inspect.Parameter(f"{p.name}_{part}", kind, annotation=types_of_parts[part])
+            for part in taken_apart[p.name]
+        ]
     returned = _without_none(signature.return_annotation)
     return signature.replace(parameters=parameters, return_annotation=returned)
 
