@@ -313,7 +313,9 @@ def decoder_block(
     )  # fmt: skip
     check_decoder_block(x, *parameters, n_head=n_head, norm=norm, eps=eps)
     d_head = c_attn_weight.shape[1] // (3 * n_head)
-    masks = {"causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens}
+    masks: dict[str, Any] = {
+        "causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens,
+    }  # fmt: skip
     check_masks(x, n_head, d_head, **masks)
     floats = {"x": x} | dict(zip(ARGUMENTS, parameters, strict=True))
     expect_same_dtype(**floats)

@@ -200,7 +200,9 @@ class GPT(torch.nn.Module):
             positions = counted if positions is None else positions
         elif positions is None:
             positions = count_positions(tokens, key_start, cu_seqlens)
-        masks = {"causal": config.causal, "key_start": key_start, "cu_seqlens": cu_seqlens}
+        masks: dict[str, Any] = {
+            "causal": config.causal, "key_start": key_start, "cu_seqlens": cu_seqlens,
+        }  # fmt: skip
         check_masks(tokens, config.n_head, config.d_head, window=None, **masks)
         x = embedding(tokens, self.wte.weight, self.wpe.weight, positions=positions)
         if config.dropout > 0:

@@ -423,7 +423,7 @@ def layer_norm(
 def layer_norm_eager(
     x: torch.Tensor,
     weight: torch.Tensor,
-    bias: torch.Tensor,
+    bias: torch.Tensor | None,
     *,
     residual: torch.Tensor | None = None,
     eps: float = 1e-5,
@@ -433,7 +433,7 @@ def layer_norm_eager(
     Parameters
     ----------
     x, weight, bias, residual, eps
-        As in `layer_norm`.
+        As in `layer_norm`; here `bias` may be None.
 
     Returns
     -------

@@ -70,7 +70,7 @@ def registered(
     @functools.wraps(function)
     def returning_tensors(*args: Any, **options: Any) -> Any:
         flat = signature.bind(*args, **options).arguments
-        given = {}
+        given: dict[str, Any] = {}
         for name, parts in taken_apart.items():
             if not parts:
                 given |= {name: flat[name]} if name in flat else {}

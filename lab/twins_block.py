@@ -12,16 +12,11 @@ from hypothesis import strategies as st
 from ..core import decoder_block as core_decoder_block
 from ..core.decoder_block import ARGUMENTS
 from ..kernels import decoder_block as triton_decoder_block
-from ..kernels.attention import attention_forward_kernel
-from ..kernels.attention_backward import (
-    attention_backward_delta_kernel,
-    attention_backward_key_value_kernel,
-    attention_backward_query_kernel,
-)
 from ..kernels.column_sum import column_sum_kernel
 from ..kernels.layer_norm import layer_norm_backward_kernel, layer_norm_forward_kernel
 from ..kernels.linear import linear_backward_activation_kernel, matmul_kernel
 from .twin import Case, Cost, Draw, Inputs, Twin
+from .twins_qkv import qkv_attention
 
 NAMES = ("x", *ARGUMENTS)
 MASKS = ("window", "key_start", "cu_seqlens")
@@ -113,13 +108,15 @@ decoder_block = Twin(
         }
     ),
     corners=(
-        _small | {"norm": "pre", "mask": "key_start", "seed": 1},
+        # packed documents take the long path of qkv_attention, the others the short one
+        _small | {"norm": "pre", "mask": "cu_seqlens", "seed": 1},
         _small | {"norm": "post", "mask": "window", "seed": 2},
     ),
     inputs=_block_inputs,
     real=_block_real,
     shapes={
         "gpt2 block": {"batch": 8, "time": 1024, "d_model": 768, "n_head": 12, "d_head": 64},
+        "short context": {"batch": 256, "time": 64, "d_model": 768, "n_head": 12, "d_head": 64},
     },
     cost=_block_cost,
     # x passes through five layers of rounding before it leaves the block.
@@ -129,10 +126,7 @@ decoder_block = Twin(
         linear_backward_activation_kernel,
         layer_norm_forward_kernel,
         layer_norm_backward_kernel,
-        attention_forward_kernel,
-        attention_backward_delta_kernel,
-        attention_backward_key_value_kernel,
-        attention_backward_query_kernel,
+        *qkv_attention.kernels().values(),
         column_sum_kernel,
     ),
 )

@@ -145,8 +145,9 @@ class _Rollout:
         if moved:  # a row's random bits belong to its place in the whole batch
             logits = logits.new_zeros(n_prompts, logits.shape[1])
             logits[self.rows] = self.logits
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        tokens, log_probs = sampling(logits, **options, seed=seed, step=step)
+        tokens, log_probs = sampling(
+            logits, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, step=step
+        )
         return (tokens[self.rows], log_probs[self.rows]) if moved else (tokens, log_probs)
 
     def take(self, tokens: torch.Tensor, log_probs: torch.Tensor, step: int) -> bool:
