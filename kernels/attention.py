@@ -72,10 +72,11 @@ from .rows import tile_at
 LN_2 = tl.constexpr(math.log(2))
 
 # In bytes: see rows_per_tile. In 2-byte floats the first is 128 queries × 128 keys at d_head 64 and
-# 128 × 64 at 128.
+# 128 × 64 at 128; the second leaves room for two programs on a multiprocessor, one of which can
+# multiply while the other exponentiates.
 FORWARD_CONFIGS = [
     triton.Config({"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 16384}, num_warps=8, num_stages=3),
-    triton.Config({"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=4, num_stages=3),
+    triton.Config({"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=3),
 ]
 
 
@@ -129,7 +130,10 @@ def attention_forward_kernel(
     """One tile of queries of one head."""
     ITEMSIZE: tl.constexpr = query_ptr.dtype.element_ty.primitive_bitwidth // 8
     BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
-    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, BLOCK_D, ITEMSIZE)
+    # Dropout's random numbers need registers: half as many keys stream past at a time.
+    BLOCK_KEYS: tl.constexpr = rows_per_tile(
+        KEY_TILE_BYTES // 2 if DROPOUT else KEY_TILE_BYTES, BLOCK_D, ITEMSIZE
+    )
     LOW_VARIES: tl.constexpr = HAS_WINDOW or HAS_DOCUMENTS
     tile, batch_head, batch, head = place(
         tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=CAUSAL

@@ -178,7 +178,10 @@ def attention_backward_query_kernel(
     """d_query of one tile of queries of one head."""
     ITEMSIZE: tl.constexpr = query_ptr.dtype.element_ty.primitive_bitwidth // 8
     BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
-    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, BLOCK_D, ITEMSIZE)
+    # Dropout's random numbers need registers: half as many keys stream past at a time.
+    BLOCK_KEYS: tl.constexpr = rows_per_tile(
+        KEY_TILE_BYTES // 2 if DROPOUT else KEY_TILE_BYTES, BLOCK_D, ITEMSIZE
+    )
     LOW_VARIES: tl.constexpr = HAS_WINDOW or HAS_DOCUMENTS
     tile, batch_head, batch, head = place(
         tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=CAUSAL

@@ -22,12 +22,11 @@ from .attention_tiles import (
 )
 from .rows import tile_at
 
-# In bytes: see rows_per_tile. The first is 128 keys × 64 queries at d_head 64 in 2-byte floats, and
-# 128 × 32 at 128. 8 warps: the two sums of a key tile fill half of their registers, and 128 × 64
-# would spill there.
+# In bytes: see rows_per_tile. In 2-byte floats 128 keys × 64 queries at d_head 64, 128 × 32 at 128.
+# 8 warps: the two sums fill half of their registers, and 128 × 64 would spill at 128; a smaller
+# tile of keys, or a third stage, spills where a group of heads is walked along.
 KEY_VALUE_CONFIGS = [
     triton.Config({"KEY_TILE_BYTES": 32768, "QUERY_TILE_BYTES": 8192}, num_warps=8, num_stages=2),
-    triton.Config({"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 8192}, num_warps=8, num_stages=3),
 ]
 
 
@@ -92,7 +91,10 @@ def attention_backward_key_value_kernel(
 ):
     """d_key and d_value of one tile of keys, from all query heads of its group."""
     ITEMSIZE: tl.constexpr = query_ptr.dtype.element_ty.primitive_bitwidth // 8
-    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
+    # Dropout's random numbers need registers: half as many queries stream past at a time.
+    BLOCK_QUERIES: tl.constexpr = rows_per_tile(
+        QUERY_TILE_BYTES // 2 if DROPOUT else QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE
+    )
     BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, BLOCK_D, ITEMSIZE)
     # With a causal mask the first keys are seen by the most queries: the first tile is the longest.
     tile, _, batch, kv_head = place(tl.cdiv(n_key, BLOCK_KEYS), n_head // GROUP, LAST_FIRST=False)

@@ -26,10 +26,10 @@ def _sizes(*ranges: tuple[int, int]) -> st.SearchStrategy[int]:
 
 def _lengths(case: Case) -> tuple[int, int]:
     """Return n_query and n_key: equal with documents; keys for every query without "minus_inf"."""
-    n_query = case["queries"]
+    n_query: int = case["queries"]
     if case.get("documents") is not None:
         return n_query, n_query
-    n_key = case.get("keys", n_query)
+    n_key: int = case.get("keys", n_query)
     return n_query, n_key if case.get("minus_inf") else max(n_key, n_query, 1)
 
 
@@ -63,8 +63,10 @@ def _options(case: Case) -> dict[str, Any]:
 
 def _attention_inputs(case: Case, draw: Draw) -> Inputs:
     n_query, n_key = _lengths(case)
-    n_batch, n_head, d_head = case["batch"], case["head"], case["d_head"]
-    n_kv_head, magnitude = case.get("kv_head", n_head), case.get("magnitude", 1.0)
+    n_batch, d_head = case["batch"], case["d_head"]
+    n_head: int = case["head"]
+    n_kv_head: int = case.get("kv_head", n_head)
+    magnitude: float = case.get("magnitude", 1.0)
     tensors = {
         "query": draw.normal(n_batch, n_head, n_query, d_head, std=magnitude),
         "key": draw.normal(n_batch, n_kv_head, n_key, d_head),
@@ -102,6 +104,10 @@ def _real(activations: dict[str, Any]) -> Inputs:
     return Inputs(tensors, {"causal": True, "scale": activations["scale"].item()})
 
 
+def _with_heads(case: Case) -> Case:
+    return case | {"head": case["kv_head"] * case["group"]}
+
+
 attention = Twin(
     name="attention",
     forward=core_attention.attention_forward,
@@ -130,7 +136,7 @@ attention = Twin(
             "d_layout": st.sampled_from(COTANGENT_LAYOUTS),
             "seed": st.integers(0, 2**32 - 1),
         }
-    ).map(lambda case: case | {"head": case["kv_head"] * case["group"]}),
+    ).map(_with_heads),
     corners=(
         # Every part of a walk: boundary, seen by all, boundary; more than one tile either way.
         {"batch": 1, "head": 2, "kv_head": 1, "queries": 150, "keys": 200, "d_head": 40,
