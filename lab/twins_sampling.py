@@ -69,10 +69,14 @@ sampling = Twin(
     ),
     corners=(
         {"rows": 5, "vocab": 2 * _BLOCK + 7, "magnitude": 3.0, "seed": 1},
-        {"rows": 2, "vocab": 2 * _BLOCK + 7, "top_k": 500, "top_p": 0.9, "ties": True, "seed": 2},
+        # thresholds among negative logits, in a group of equal ones that spans the blocks
+        {
+            "rows": 3, "vocab": 2 * _BLOCK + 7, "top_k": 2500, "top_p": 0.95, "ties": True,
+            "magnitude": 0.5, "seed": 2,
+        },
+        {"rows": 8, "vocab": 50, "top_k": 35, "ties": True, "magnitude": 0.5, "seed": 5},
         {"rows": 3, "vocab": 2 * _BLOCK, "temperature": 0.0, "ties": True, "seed": 3},
         {"rows": 3, "vocab": 50, "top_p": 0.7, "minus_inf": True, "step": 9, "seed": 4},
-        {"rows": 3, "vocab": 50, "top_k": 3, "ties": True, "seed": 5},
     ),
     inputs=_inputs,
     real=lambda a: Inputs({"logits": a["up"][0, ::12]}, {"top_p": 0.9, "temperature": 0.8}),
@@ -84,6 +88,6 @@ sampling = Twin(
         "greedy": {"rows": 64, "vocab": 50257, "temperature": 0.0},
     },
     cost=_cost,
-)
+)  # fmt: skip
 
 TWINS = (sampling,)
