@@ -210,7 +210,7 @@ def attend(
     n_kv_head = key.shape[1]
     scale = 1 / math.sqrt(d_head) if scale is None else float(scale)
     # What no query looks at may be NaN, and 0 · NaN is NaN.
-    wanted = seen.any(axis=1)[:, None, :, None]
+    wanted = np.asarray(seen.any(axis=1))[:, None, :, None]
     key, value = np.where(wanted, key, 0), np.where(wanted, value, 0)
     # [batch, head, query, d_head] -> [batch, kv_head, group, query, d_head]
     grouped = query.reshape(batch, n_kv_head, n_head // n_kv_head, n_query, d_head)

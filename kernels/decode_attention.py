@@ -97,7 +97,9 @@ def decode_attention_split_kernel(
     KEY_TILE_BYTES: tl.constexpr,
 ):
     """One piece of one cache, for a tile of the queries that read it."""
-    KEY_BYTES: tl.constexpr = BLOCK_D * (key_ptr.dtype.element_ty.primitive_bitwidth // 8)
+    # Float32 counts double: without a tensor core, what is multiplied stays in registers.
+    ELEMENT_BYTES: tl.constexpr = key_ptr.dtype.element_ty.primitive_bitwidth // 8
+    KEY_BYTES: tl.constexpr = BLOCK_D * ELEMENT_BYTES * (ELEMENT_BYTES // 2)
     BLOCK_KEYS: tl.constexpr = (
         16 if KEY_TILE_BYTES < 16 * KEY_BYTES else KEY_TILE_BYTES // KEY_BYTES
     )

@@ -59,7 +59,7 @@ def qkv_projection_kernel(
     rstd_ptr,
     packed_ptr,  # [head, row, d_head] contiguous
     n_rows,
-    n_heads,
+    n_columns,
     d_model,
     row_bucket,  # n_rows rounded up to a power of two: tuned once for each
     x_row_stride,
@@ -77,7 +77,6 @@ def qkv_projection_kernel(
 ):
     """One tile of norm(x) · w + b, written head by head."""
     BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (x_ptr.dtype.element_ty.primitive_bitwidth // 8)
-    n_columns = n_heads * D_HEAD
     tile_row, tile_column = grouped_tile(
         tl.program_id(0), n_rows, n_columns, BLOCK_M, BLOCK_N, GROUP_M
     )
@@ -152,7 +151,7 @@ def qkv_projection_forward(
         tile_grid(n_rows, n_columns),
         *(x_rows, w_qkv, x_rows if b_qkv is None else b_qkv),
         *norm_arguments(x_rows, norm, statistics),
-        *(packed, n_rows, n_heads, d_model, triton.next_power_of_2(n_rows)),
+        *(packed, n_rows, n_columns, d_model, triton.next_power_of_2(n_rows)),
         *(*x_rows.stride(), *w_qkv.stride(), 0 if b_qkv is None else b_qkv.stride(0)),
         HAS_BIAS=b_qkv is not None,
         HAS_NORM=norm is not None,

@@ -34,7 +34,7 @@ PROJECTION_CONFIGS = [
         num_stages=3,
     ),
 ]
-TUNING_KEY = ["n_heads", "d_model", "row_bucket"]
+TUNING_KEY = ["n_columns", "d_model", "row_bucket"]
 
 
 @triton.jit
@@ -51,7 +51,7 @@ def qkv_projection_d_rows_kernel(
     weight_ptr,
     d_rows_ptr,  # [row, d_model] contiguous
     n_rows,
-    n_heads,
+    n_columns,
     d_model,
     row_bucket,
     weight_row_stride,
@@ -64,7 +64,6 @@ def qkv_projection_d_rows_kernel(
 ):
     """One tile of d_qkv · wᵀ, walking along the columns of w from head to head."""
     BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (weight_ptr.dtype.element_ty.primitive_bitwidth // 8)
-    n_columns = n_heads * D_HEAD
     tile_row, tile_feature = grouped_tile(
         tl.program_id(0), n_rows, d_model, BLOCK_M, BLOCK_N, GROUP_M
     )
@@ -103,7 +102,7 @@ def qkv_projection_d_weight_kernel(
     d_weight_ptr,  # [d_model, column] contiguous
     d_bias_ptr,  # [column]
     n_rows,
-    n_heads,
+    n_columns,
     d_model,
     row_bucket,
     x_row_stride,
@@ -117,7 +116,6 @@ def qkv_projection_d_weight_kernel(
 ):
     """One tile of norm(x)ᵀ · d_qkv; in the first row of tiles, also Σ_rows d_qkv."""
     BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (x_ptr.dtype.element_ty.primitive_bitwidth // 8)
-    n_columns = n_heads * D_HEAD
     tile_feature, tile_column = grouped_tile(
         tl.program_id(0), d_model, n_columns, BLOCK_M, BLOCK_N, GROUP_M
     )
@@ -210,11 +208,11 @@ def qkv_projection_backward(
     d_x, d_w_qkv, d_b_qkv, d_norm_weight, d_norm_bias : torch.Tensor or None
         None where not wanted, or without a norm.
     """
-    n_heads, d_head = d_packed.shape[0], d_packed.shape[-1]
+    d_head = d_packed.shape[-1]
     d_model, n_columns = w_qkv.shape
     x_rows = x.reshape(-1, d_model)
     n_rows, like = x_rows.shape[0], {"dtype": x.dtype, "device": x.device}
-    sizes = (n_rows, n_heads, d_model, triton.next_power_of_2(n_rows))
+    sizes = (n_rows, n_columns, d_model, triton.next_power_of_2(n_rows))
     d_x = d_weight = d_bias = d_norm_weight = d_norm_bias = None
     if wants_weight:
         d_weight, d_bias = torch.empty(d_model, n_columns, **like), torch.empty(n_columns, **like)
