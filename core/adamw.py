@@ -44,16 +44,16 @@ class AdamWResults(NamedTuple):
 
     Attributes
     ----------
-    parameters, first_moments, second_moments : list of numpy.ndarray
+    parameters, first_moments, second_moments : list of numpy.ndarray or torch.Tensor
         The new ones.
-    gradient_norm : numpy.ndarray []
+    gradient_norm : numpy.ndarray or torch.Tensor []
         Before clipping.
     """
 
-    parameters: list[np.ndarray]
-    first_moments: list[np.ndarray]
-    second_moments: list[np.ndarray]
-    gradient_norm: np.ndarray
+    parameters: list[Any]
+    first_moments: list[Any]
+    second_moments: list[Any]
+    gradient_norm: Any
 
 
 class Coefficients(NamedTuple):
@@ -124,11 +124,10 @@ def adamw(
     expect_finite_norm(norm, gradients)
     scale = clip_scale(float(norm), max_norm)
     known = coefficients(step, lr, betas, eps, epsilon)
+    decays = decay_of_each(weight_decay, len(parameters))
     updates = [
-        update_one(*tensors, scale, betas, float(lr) * decay, known)
-        for *tensors, decay in zip(
-            *lists, decay_of_each(weight_decay, len(parameters)), strict=True
-        )
+        update_one(parameter, gradient, first, second, scale, betas, float(lr) * decay, known)
+        for parameter, gradient, first, second, decay in zip(*lists, decays, strict=True)
     ]
     # [tensor][parameter, first, second] -> [parameter, first, second][tensor]
     new, first, second = ([update[i] for update in updates] for i in range(3))

@@ -6,22 +6,12 @@ reached its parameter stays there, whereas decay and 1 − decay rounded to floa
 From 1 − decay = ½ on it starts at the other end, parameter − decay·(parameter − average), so that
 decay 0 gives the parameter itself.
 
-Tiling. A model has hundreds of tensors, many of them small: a launch for each would be time spent
-launching. One launch walks a table, one row a tensor, of addresses and sizes:
-
-    table, int64       result   average  parameter  n_elements  first_block
-    tensor 0           0x7f…    0x7f…    0x7f…            768            0       block 0
-    tensor 1           0x7f…    0x7f…    0x7f…          38,597          1       blocks 1 to 10
-    …
-
-A program is one block of one tensor. It finds its tensor by bisection over first_block (8 steps
-for 150 tensors, from the cache), casts the addresses to pointers, and has BLOCK elements to do.
-Empty tensors have no row. Parameters of several dtypes take one launch for each dtype.
+Tiling. One launch for all tensors, from a table of their addresses (kernels/tensor_table.py): a
+program is one block of one tensor. Parameters of several dtypes take one launch for each dtype.
 
 Memory. Each average is read and written once, each parameter read once: 12 bytes an element in
 float32, the fewest there can be. In place, the result's address is the average's: an element is
-read before it is written, by the same program. Host: the table is built and copied at every call,
-40 bytes a tensor.
+read before it is written, by the same program.
 
 No autotuning: trials would update the averages again and again. Deterministic: nothing crosses an
 element.
@@ -35,34 +25,30 @@ from ..core.checks import refuse
 from ..core.ema import check_ema
 from ._triton import tl, triton
 from .launch import launch, runs_on_triton
+from .tensor_table import (
+    N_LEADING,
+    expect_own_memory,
+    find_tensor,
+    load_block,
+    store_block,
+    table_pointer,
+    tensor_table,
+    triton_dtype,
+    write_back,
+)
 
 # Elements of one program: 16 a thread.
 BLOCK, NUM_WARPS = 4096, 8
-# An address divisible by this lets a thread load and store 16 bytes at once.
-ALIGNMENT = 16
-
-_TABLE_COLUMNS = tl.constexpr(5)
+# What a row of the table holds.
 _RESULT = tl.constexpr(0)
 _AVERAGE = tl.constexpr(1)
 _PARAMETER = tl.constexpr(2)
-_N_ELEMENTS = tl.constexpr(3)
-_FIRST_BLOCK = tl.constexpr(4)
-_ALIGNMENT = tl.constexpr(ALIGNMENT)
-
-
-@triton.jit
-def _pointer(row, COLUMN: tl.constexpr, dtype: tl.constexpr, ALIGNED: tl.constexpr):
-    """Read an address from a row of the table and make it a pointer."""
-    pointer = tl.load(row + COLUMN).to(tl.pointer_type(dtype))
-    if ALIGNED:
-        pointer = tl.multiple_of(pointer, _ALIGNMENT)
-    return pointer
+_WIDTH = tl.constexpr(N_LEADING + 3)
 
 
 @triton.jit
 def _average(average, parameter, weight, decay):
     """Return the new average of a block."""
-    parameter = parameter.to(tl.float32)
     difference = parameter - average
     from_average = average + difference * weight
     from_parameter = parameter - difference * decay
@@ -70,44 +56,37 @@ def _average(average, parameter, weight, decay):
 
 
 @triton.jit
+def _average_block(
+    result_ptr, average_ptr, parameter_ptr, left, weight, decay,
+    BLOCK: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    at = tl.arange(0, BLOCK)
+    average = load_block(average_ptr, at, left, WHOLE)
+    parameter = load_block(parameter_ptr, at, left, WHOLE)
+    store_block(result_ptr, at, _average(average, parameter, weight, decay), left, WHOLE)
+
+
+@triton.jit
 def ema_kernel(
-    table_ptr,  # int64 [tensor, _TABLE_COLUMNS]
+    table_ptr,  # int64 [tensor, _WIDTH]
     n_tensors,
-    n_bisections,  # 2^n_bisections >= n_tensors
+    n_bisections,
     weight,  # 1 − decay
     decay,
     PARAMETER_DTYPE: tl.constexpr,
-    ALIGNED: tl.constexpr,  # whether every address is divisible by _ALIGNMENT
+    ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Average one block of one tensor."""
     block = tl.program_id(0).to(tl.int64)
-    # The tensor is in [low, high): first_block[low] <= block, and block < first_block[high].
-    low = block * 0
-    high = low + n_tensors
-    for _ in range(n_bisections):
-        middle = (low + high) // 2
-        reached = tl.load(table_ptr + middle * _TABLE_COLUMNS + _FIRST_BLOCK) <= block
-        low = tl.where(reached, middle, low)
-        high = tl.where(reached, high, middle)
-
-    row = table_ptr + low * _TABLE_COLUMNS
-    start = (block - tl.load(row + _FIRST_BLOCK)) * BLOCK
-    left = tl.load(row + _N_ELEMENTS) - start
-    result_ptr = _pointer(row, _RESULT, tl.float32, ALIGNED) + start
-    average_ptr = _pointer(row, _AVERAGE, tl.float32, ALIGNED) + start
-    parameter_ptr = _pointer(row, _PARAMETER, PARAMETER_DTYPE, ALIGNED) + start
-    at = tl.arange(0, BLOCK)
-    # A mask whose end is known at run time alone would split the 16-byte accesses.
+    row, start, left = find_tensor(table_ptr, block, n_tensors, n_bisections, BLOCK, _WIDTH)
+    result_ptr = table_pointer(row, _RESULT, tl.float32, ALIGNED) + start
+    average_ptr = table_pointer(row, _AVERAGE, tl.float32, ALIGNED) + start
+    parameter_ptr = table_pointer(row, _PARAMETER, PARAMETER_DTYPE, ALIGNED) + start
     if left >= BLOCK:
-        average = tl.load(average_ptr + at)
-        parameter = tl.load(parameter_ptr + at)
-        tl.store(result_ptr + at, _average(average, parameter, weight, decay))
+        _average_block(result_ptr, average_ptr, parameter_ptr, left, weight, decay, BLOCK, True)
     else:
-        inside = at < left
-        average = tl.load(average_ptr + at, mask=inside, other=0.0)
-        parameter = tl.load(parameter_ptr + at, mask=inside, other=0.0)
-        tl.store(result_ptr + at, _average(average, parameter, weight, decay), mask=inside)
+        _average_block(result_ptr, average_ptr, parameter_ptr, left, weight, decay, BLOCK, False)
 
 
 def ema_forward(
@@ -131,33 +110,17 @@ def ema_forward(
     """
     triples = list(zip(results, averages, parameters, strict=True))
     for dtype in dict.fromkeys(parameter.dtype for parameter in parameters):
-        table, n_blocks, aligned = [], 0, True
-        for tensors in triples:
-            n = tensors[0].numel()
-            if n and tensors[2].dtype == dtype:
-                addresses = [tensor.data_ptr() for tensor in tensors]
-                aligned = aligned and not any(a % ALIGNMENT for a in addresses)
-                table.append([*addresses, n, n_blocks])
-                n_blocks += triton.cdiv(n, BLOCK)
+        table = tensor_table([row for row in triples if row[2].dtype == dtype], BLOCK)
         if table:
             launch(
                 ema_kernel,
-                (n_blocks,),
-                torch.tensor(table, dtype=torch.int64, device=parameters[0].device),
-                *(len(table), (len(table) - 1).bit_length(), 1 - decay, decay),
-                PARAMETER_DTYPE=_triton_dtype(dtype),
-                ALIGNED=aligned,
+                (table.n_blocks,),
+                *(table.rows, *table.search, 1 - decay, decay),
+                PARAMETER_DTYPE=triton_dtype(dtype),
+                ALIGNED=table.aligned,
                 BLOCK=BLOCK,
                 num_warps=NUM_WARPS,
             )
-
-
-def _triton_dtype(dtype: torch.dtype):
-    return {
-        torch.float32: tl.float32,
-        torch.float16: tl.float16,
-        torch.bfloat16: tl.bfloat16,
-    }[dtype]
 
 
 def ema(
@@ -218,18 +181,7 @@ def ema_(
         As in `ema`.
     """
     on_triton = _runs_on_triton("ema_", averages, parameters, decay)
-    first: dict[int, int] = {}
-    for i, average in enumerate(averages):
-        # On the meta device every address is 0.
-        if average.numel() and average.data_ptr():
-            same = first.setdefault(average.data_ptr(), i)
-            if same != i:
-                refuse(
-                    f"averages[{i}]",
-                    "memory of its own",
-                    f"that of averages[{same}]",
-                    "tied weights listed twice",
-                )
+    expect_own_memory("averages", averages)
     with torch.no_grad():
         if not on_triton:
             for average, new in zip(averages, ema_eager(averages, parameters, decay), strict=True):
@@ -239,12 +191,7 @@ def ema_(
         ema_forward(
             contiguous, contiguous, [p.detach().contiguous() for p in parameters], float(decay)
         )
-        for average, new in zip(averages, contiguous, strict=True):
-            if average.is_contiguous():
-                # Autograd did not see the kernel write.
-                torch.autograd.graph.increment_version(average)
-            else:
-                average.copy_(new)
+        write_back(averages, contiguous)
 
 
 def _runs_on_triton(

@@ -4,10 +4,10 @@ Mathematics (core/linear_ppo_loss.py): x = hidden W / T gives each token's log-p
 entropy, and these the PPO loss. The pieces lie in two files, and this one joins them:
 
     hidden, W ──► kernels/token_scores.py ──► log π, H ──► kernels/ppo_loss.py ──► loss
-              ◄── d_x in chunks of tokens ◄── d_log_prob, d_entropy ◄────────────
+              ◄── d_x in chunks of vocab  ◄── d_log_prob, d_entropy ◄────────────
 
 Memory. Beside the results, forward keeps five floats a token; backward's largest buffer holds
-`token_scores.MAX_LOGITS` numbers, however many tokens there are.
+`token_scores.MAX_LOGITS` numbers, however large the vocabulary.
 
 Targets are range-checked on the CPU. On a GPU that would wait for the device: there a target out
 of range makes the loss NaN.
@@ -51,9 +51,13 @@ class _LinearPPOLoss(torch.autograd.Function):
             *raw, mask, statistics[-1], d_loss, ctx.entropy_coefficient
         )
         d_hidden = d_weight = None
-        if any(ctx.needs_input_grad[:2]):
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        if wants_hidden or wants_weight:
             d_hidden, d_weight = score_backward(
-                hidden, weight, targets, mask, ctx.temperature, entropy, lse, d_log_prob, d_entropy
+                *(hidden, weight, targets, mask, ctx.temperature),
+                *(entropy, lse, d_log_prob, d_entropy if ctx.entropy_coefficient else None),
+                wants_hidden=wants_hidden,
+                wants_weight=wants_weight,
             )
         return d_hidden, d_weight, d_values, None, None, None, None, None
 

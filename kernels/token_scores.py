@@ -1,30 +1,46 @@
 """Log-probability and entropy of tokens from hidden states: the logits never reach memory whole.
 
-Mathematics (core/linear_ppo_loss.py): x = hidden W / T; log π = x[target] − logsumexp(x) and
+Mathematics (core/token_scores.py): x = hidden W / T; log π = x[target] − logsumexp(x) and
 H = −Σ p·log p. Backward, g and h being their gradients: d_x = (1[target] − p)·g −
 p·(log p + H)·h, then d_hidden = d_x Wᵀ / T and d_W = hiddenᵀ d_x / T.
 
-Forward. One program owns BLOCK_M tokens and walks over the vocabulary; each tile of logits is a
-matrix product that lives in registers alone, and adds to four numbers per token:
+Forward. One program owns BLOCK_M tokens and SPAN columns of the vocabulary, and walks over these
+in tiles. A tile of logits is a matrix product that lives in registers alone, and adds to four
+numbers a token; a second kernel merges those of all spans:
 
-                    vocab ─►
-              ┌──────┬──────┬──────┬───┐      running maximum m
-    BLOCK_M   │ tile │ tile │ tile │   │ ──►  S = Σ e^(x − m),  E = Σ e^(x − m)·(x − m)
-              └──────┴──────┴──────┴───┘      x[target]
+                          vocab ─►
+              ┌──────┬──────┐   ┌──────┬──────┐      running maximum m
+    BLOCK_M   │ tile │ tile │   │ tile │ tile │ ──►  S = Σ e^(x − m),  E = Σ e^(x − m)·(x − m)
+              └──────┴──────┘   └──────┴──────┘      x[target]
+                    SPAN
 
     log π = min(x[target] − m − log S, 0),    H = max(log S − E/S, 0),    lse = m + log S
 
-Backward. Tokens go in chunks of at most MAX_LOGITS / vocab: the logits of a chunk are computed
-again, tile by tile, and turned into d_x in the epilogue; [chunk, vocab] is the largest buffer
-there ever is, at most MAX_LOGITS numbers (128 MiB in bfloat16) however many tokens there are. Two
-products (kernels/linear.py) follow: d_hidden of the chunk is complete at once; d_W goes from chunk
-to chunk in float32, from one buffer into the other and back (never in place: an autotuner's trials
-would add up), and is rounded once, with the last.
+Spans are there to fill the GPU: 8,192 tokens are 64 blocks, an H100 has 132 multiprocessors.
+Logits are kept in units of log 2, so that e^x is one instruction, 2^(x·log₂e).
 
-Memory. Forward reads hidden once per vocabulary tile and W once per block of tokens, from the L2
-cache for most, and writes three numbers a token; at 8,192 tokens of GPT-2 that spares 1.6 GB of
-float32 logits written and read. What it costs is the product once more in backward: 8 instead of
-6 multiply-adds per logit and d_model.
+Backward. The vocabulary goes in chunks of at most MAX_LOGITS / n_tokens columns: the logits of a
+chunk are computed again, tile by tile, and turned into d_x in the epilogue. [token, chunk] is the
+largest buffer there ever is, at most MAX_LOGITS numbers (128 MiB in bfloat16) for any vocabulary.
+Two products (kernels/linear.py) follow. These columns of d_W are complete at once: written to
+where they belong, rounded once. d_hidden goes from chunk to chunk in float32, from one buffer into
+the other and back (never in place: an autotuner's trials would add up), and is rounded with the
+last. Chunks of tokens, as others have them, would carry d_W instead, which is many times as large:
+at 8,192 tokens, d_model 4,096 and vocabulary 151,936, 5 GB read and written for each of 19 chunks
+against 0.27 GB. What needs no gradient is not computed.
+
+d_W lies in memory as W does: a tied head's W is `wte.T`, its columns are rows of the table, and
+each chunk's d_W is a block of whole rows. A W of shape [d_model, vocab] that is contiguous takes
+one copy more per chunk; if its vocabulary is odd, as GPT-2's 50,257, its rows also begin at odd
+addresses, which are read 2 bytes at a time: tie the head, or pad the vocabulary.
+
+Cost, N tokens, C = d_model, V = vocab, 2·N·C·V FLOPs a product: forward 1 product, backward 3;
+logits kept in memory would save one of the four. What that costs is paid for by what it spares:
+at 8,192 x 768 x 50,257 a product is 0.63 TFLOP, some 0.9 ms of an H100, and eager PyTorch moves
+0.41·10⁹ logits of 16 bytes (2 in bfloat16, 4 in float32, as much for log p and for its gradient)
+at least once there and back, 4 ms. Memory at 8,192 x 4,096 x 151,936 in bfloat16: d_W 1.24 GB and
+d_hidden 0.07 are results; beside them 0.13 GB of d_x, 0.27 of d_hidden in float32 and 0.02 of
+partial scores: 0.42 GB where eager takes 20.
 
 Precision. Logits are float32 whatever the inputs; d_x is rounded to the inputs' dtype for the
 products, as PyTorch does: in float16, scale the loss. float32 multiplies true float32 ("ieee").
@@ -34,81 +50,76 @@ A target out of range is never used as an address: its log-probability is NaN.
 Deterministic: each number is summed by one program in one order. No atomics.
 """
 
-from functools import partial
-from typing import Any
+import math
 
 import torch
 
 from ._triton import tl, triton
 from .launch import launch
-from .linear import grouped_tile, matmul_kernel
+from .linear import grouped_tile
+from .product import product
 
 # Numbers in backward's largest buffer.
 MAX_LOGITS = 2**26
+# Columns that one program scores: a multiple of every BLOCK_N.
+SPAN = 1024
+# Columns of a chunk are a multiple of this, so that the rows of d_x begin at even addresses.
+PITCH = 256
 
-# Larger tiles spill in float32 where strides are odd, as GPT-2's vocabulary makes them.
-SCORE_CONFIGS = [
-    triton.Config({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K_BYTES": 64}, num_warps=8, num_stages=3),
-    triton.Config({"BLOCK_M": 64, "BLOCK_N": 32, "BLOCK_K_BYTES": 64}, num_warps=4, num_stages=3),
-]
-PRODUCT_CONFIGS = [
-    triton.Config(
-        {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K_BYTES": 64, "GROUP_M": 8},
-        num_warps=8,
-        num_stages=3,
-    ),
-    triton.Config(
-        {"BLOCK_M": 64, "BLOCK_N": 32, "BLOCK_K_BYTES": 128, "GROUP_M": 8},
-        num_warps=4,
-        num_stages=3,
-    ),
-]
-# The kernel of `linear` with the one configuration that does not spill for odd strides either.
-product_kernel = triton.autotune(
-    PRODUCT_CONFIGS[1:], key=["row_bucket", "n_columns", "n_inner", "INPUT_PRECISION"]
-)(matmul_kernel.fn)
+
+def _tile(n_bytes: int, k_bytes: int, num_warps: int, num_stages: int) -> triton.Config:
+    tile = {"M_BYTES": 256, "N_BYTES": n_bytes, "K_BYTES": k_bytes, "GROUP_M": 8}
+    return triton.Config(tile, num_warps=num_warps, num_stages=num_stages)
+
+
+# Tiles are given in bytes, like BLOCK_K in kernels/linear.py: 128 × 128 numbers of 2 bytes, on
+# tensor cores, are 64 × 64 of 4, on which larger tiles would spill. 128 × 256 spills in the
+# epilogues, with 8 warps and with 16.
+SCORE_CONFIGS = [_tile(256, 64, 8, 4), _tile(128, 64, 4, 4)]
+D_LOGITS_CONFIGS = [_tile(256, 128, 8, 3), _tile(128, 128, 4, 3)]
 
 # Below any logit, and yet a number: what is multiplied with the first rescaling stays 0.
 _LOWEST = tl.constexpr(-1e30)
-_INFINITY = tl.constexpr(float("inf"))
+_LN_2 = tl.constexpr(math.log(2))
 
 
 @triton.jit
 def _logits_tile(
-    hidden_ptr,
-    weight_ptr,
-    rows,  # [BLOCK_M] int64
-    columns,  # [BLOCK_N] int64
+    row_at,  # [BLOCK_M] pointers to the beginnings of the tokens' hidden states
+    column_at,  # [BLOCK_N] pointers to the beginnings of W's columns
     row_inside,
     column_inside,
     d_model,
-    hidden_row_stride,
-    hidden_column_stride,
-    weight_row_stride,
-    weight_column_stride,
-    inverse_temperature,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    hidden_inner_stride,
+    weight_inner_stride,
+    scale,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of hidden W / T in float32, 0 outside."""
+    """One tile of hidden W · scale in float32, 0 outside."""
     inner = tl.arange(0, BLOCK_K).to(tl.int64)
     step = tl.full([], BLOCK_K, tl.int64)
-    accumulator = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    hidden_at = (
-        hidden_ptr + rows[:, None] * hidden_row_stride + inner[None, :] * hidden_column_stride
-    )
-    weight_at = (
-        weight_ptr + inner[:, None] * weight_row_stride + columns[None, :] * weight_column_stride
-    )
+    accumulator = tl.zeros([row_at.shape[0], column_at.shape[0]], tl.float32)
+    hidden_at = row_at[:, None] + inner[None, :] * hidden_inner_stride
+    weight_at = column_at[None, :] + inner[:, None] * weight_inner_stride
     for start in range(0, d_model, BLOCK_K):
         inner_inside = inner < d_model - start
         a = tl.load(hidden_at, mask=row_inside[:, None] & inner_inside[None, :], other=0.0)
         b = tl.load(weight_at, mask=inner_inside[:, None] & column_inside[None, :], other=0.0)
         accumulator = tl.dot(a, b, accumulator, input_precision="ieee")
-        hidden_at += step * hidden_column_stride
-        weight_at += step * weight_row_stride
-    return accumulator * inverse_temperature
+        hidden_at += step * hidden_inner_stride
+        weight_at += step * weight_inner_stride
+    return accumulator * scale
+
+
+@triton.jit
+def _merge(maximum, total, weighted, tile_maximum, tile_total, tile_weighted):
+    """Join two parts of the vocabulary: each sum is brought to the larger maximum."""
+    new = tl.maximum(maximum, tile_maximum)
+    fell, tile_fell = maximum - new, tile_maximum - new
+    factor, tile_factor = tl.exp2(fell), tl.exp2(tile_fell)
+    weighted = (weighted + fell * total) * factor
+    weighted += (tile_weighted + tile_fell * tile_total) * tile_factor
+    return new, total * factor + tile_total * tile_factor, weighted
 
 
 @triton.autotune(SCORE_CONFIGS, key=["vocab", "d_model"])
@@ -118,99 +129,143 @@ def token_scores_kernel(
     weight_ptr,  # [d_model, vocab]
     targets_ptr,  # [token] contiguous, like all that follow
     mask_ptr,  # int8
+    partial_ptr,  # float32 [span, 4, token]: m, S, E, x[target]
+    n_tokens,
+    vocab,
+    d_model,
+    hidden_row_stride,
+    hidden_inner_stride,
+    weight_inner_stride,
+    weight_column_stride,
+    scale,  # log₂e / T
+    SPAN: tl.constexpr,
+    M_BYTES: tl.constexpr,
+    N_BYTES: tl.constexpr,
+    K_BYTES: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """Score a block of tokens against one span of the vocabulary."""
+    ITEM: tl.constexpr = hidden_ptr.dtype.element_ty.primitive_bitwidth // 8
+    BLOCK_M: tl.constexpr = M_BYTES // ITEM
+    BLOCK_N: tl.constexpr = N_BYTES // ITEM
+    block, span = grouped_tile(tl.program_id(0), n_tokens, vocab, BLOCK_M, SPAN, GROUP_M)
+    rows = block.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row_inside = rows < n_tokens
+    counts = tl.load(mask_ptr + rows, mask=row_inside, other=0) != 0
+    target = tl.load(targets_ptr + rows, mask=counts, other=0).to(tl.int64)
+    row_at = hidden_ptr + rows * hidden_row_stride
+    first = span.to(tl.int64) * SPAN
+    maximum = tl.full([BLOCK_M], _LOWEST, tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    weighted = tl.zeros([BLOCK_M], tl.float32)
+    wanted = tl.zeros([BLOCK_M], tl.float32)
+    left = tl.minimum(vocab - first, SPAN).to(tl.int32)
+    # Within the span, in 32 bits: 64-bit columns beside the tile would cost its registers.
+    target_at = (target - first).to(tl.int32)
+    for start in range(0, left, BLOCK_N):
+        columns = start + tl.arange(0, BLOCK_N)
+        column_inside = columns < left
+        x = _logits_tile(
+            row_at, weight_ptr + (first + columns) * weight_column_stride, counts, column_inside,
+            d_model, hidden_inner_stride, weight_inner_stride, scale, K_BYTES // ITEM,
+        )  # fmt: skip
+        wanted += tl.sum(tl.where(columns[None, :] == target_at[:, None], x, 0.0), axis=1)
+        x = tl.where(column_inside[None, :], x, _LOWEST)
+        tile_maximum = tl.max(x, axis=1)
+        away = x - tile_maximum[:, None]
+        e = tl.exp2(away)  # 0 outside
+        maximum, total, weighted = _merge(
+            maximum, total, weighted, tile_maximum, tl.sum(e, axis=1), tl.sum(e * away, axis=1)
+        )
+
+    at = partial_ptr + span.to(tl.int64) * 4 * n_tokens + rows
+    stride = tl.cast(n_tokens, tl.int64)
+    tl.store(at, maximum, mask=row_inside)
+    tl.store(at + stride, total, mask=row_inside)
+    tl.store(at + 2 * stride, weighted, mask=row_inside)
+    tl.store(at + 3 * stride, wanted, mask=row_inside)
+
+
+@triton.jit
+def token_scores_merge_kernel(
+    partial_ptr,  # float32 [span, 4, token]
+    targets_ptr,  # [token] contiguous, like all that follow
+    mask_ptr,  # int8
     log_prob_ptr,
     entropy_ptr,
     lse_ptr,
     n_tokens,
     vocab,
-    d_model,
-    hidden_row_stride,
-    hidden_column_stride,
-    weight_row_stride,
-    weight_column_stride,
-    inverse_temperature,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K_BYTES: tl.constexpr,
+    n_spans,
+    BLOCK: tl.constexpr,
 ):
-    """A block of tokens: log-probability of the target, entropy, and log-sum-exp; 0 if masked."""
-    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (hidden_ptr.dtype.element_ty.primitive_bitwidth // 8)
-    rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
-    row_inside = rows < n_tokens
-    counts = tl.load(mask_ptr + rows, mask=row_inside, other=0) != 0
+    """A block of tokens: log π, H, and the log-sum-exp in units of log 2; 0 if masked."""
+    rows = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = rows < n_tokens
+    counts = tl.load(mask_ptr + rows, mask=inside, other=0) != 0
     target = tl.load(targets_ptr + rows, mask=counts, other=0).to(tl.int64)
-    running_max = tl.full([BLOCK_M], _LOWEST, tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    weighted = tl.zeros([BLOCK_M], tl.float32)
-    wanted = tl.zeros([BLOCK_M], tl.float32)
-    for start in range(0, vocab, BLOCK_N):
-        columns = (start + tl.arange(0, BLOCK_N)).to(tl.int64)
-        column_inside = columns < vocab
-        x = _logits_tile(
-            hidden_ptr,
-            weight_ptr,
-            rows,
-            columns,
-            counts,
-            column_inside,
-            d_model,
-            hidden_row_stride,
-            hidden_column_stride,
-            weight_row_stride,
-            weight_column_stride,
-            inverse_temperature,
-            BLOCK_M,
-            BLOCK_N,
-            BLOCK_K,
+    stride = tl.cast(n_tokens, tl.int64)
+    at = partial_ptr + rows
+    maximum = tl.full([BLOCK], _LOWEST, tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    weighted = tl.zeros([BLOCK], tl.float32)
+    wanted = tl.zeros([BLOCK], tl.float32)
+    for _ in range(0, n_spans):
+        maximum, total, weighted = _merge(
+            maximum,
+            total,
+            weighted,
+            tl.load(at, mask=counts, other=0.0),
+            tl.load(at + stride, mask=counts, other=1.0),
+            tl.load(at + 2 * stride, mask=counts, other=0.0),
         )
-        tile_max = tl.max(tl.where(column_inside[None, :], x, -_INFINITY), axis=1)
-        new_max = tl.maximum(running_max, tile_max)
-        fell = running_max - new_max
-        away = tl.where(column_inside[None, :], x - new_max[:, None], 0.0)
-        e = tl.where(column_inside[None, :], tl.exp(away), 0.0)
-        weighted = (weighted + fell * total) * tl.exp(fell) + tl.sum(e * away, axis=1)
-        total = total * tl.exp(fell) + tl.sum(e, axis=1)
-        is_target = columns[None, :] == target[:, None]
-        wanted += tl.sum(tl.where(is_target, x, 0.0), axis=1)
-        running_max = new_max
+        wanted += tl.load(at + 3 * stride, mask=counts, other=0.0)
+        at += 4 * stride
 
-    log_total = tl.log(total)
-    # ≤ 0 and ≥ 0 in exact arithmetic: the clamps undo what log's last bit may do.
-    log_prob = tl.minimum(wanted - running_max - log_total, 0.0)
+    log_total = tl.log2(total)
+    # ≤ 0 and ≥ 0 in exact arithmetic: the clamps undo what a logarithm's last bit may do.
+    log_prob = tl.minimum(wanted - maximum - log_total, 0.0) * _LN_2
     log_prob = tl.where((target >= 0) & (target < vocab), log_prob, float("nan"))
-    entropy = tl.maximum(log_total - weighted / total, 0.0)
-    tl.store(log_prob_ptr + rows, tl.where(counts, log_prob, 0.0), mask=row_inside)
-    tl.store(entropy_ptr + rows, tl.where(counts, entropy, 0.0), mask=row_inside)
-    tl.store(lse_ptr + rows, tl.where(counts, running_max + log_total, 0.0), mask=row_inside)
+    entropy = tl.maximum(log_total - weighted / total, 0.0) * _LN_2
+    lse = maximum + log_total
+    tl.store(log_prob_ptr + rows, tl.where(counts, log_prob, 0.0), mask=inside)
+    tl.store(entropy_ptr + rows, tl.where(counts, entropy, 0.0), mask=inside)
+    tl.store(lse_ptr + rows, tl.where(counts, lse, 0.0), mask=inside)
 
 
-@triton.autotune(PRODUCT_CONFIGS, key=["vocab", "d_model"])
+@triton.autotune(D_LOGITS_CONFIGS, key=["vocab", "d_model"])
 @triton.jit
 def token_scores_d_logits_kernel(
-    hidden_ptr,  # [token, d_model], one chunk of tokens, like all that follow
-    weight_ptr,  # [d_model, vocab]
+    hidden_ptr,  # [token, d_model]
+    weight_ptr,  # [d_model, column], one chunk of columns
     targets_ptr,  # [token] contiguous, like the next five
     mask_ptr,  # int8
     entropy_ptr,
     lse_ptr,
     d_log_prob_ptr,
-    d_entropy_ptr,
-    d_logits_ptr,  # [token, vocab] contiguous: of the products before T
+    d_entropy_ptr,  # or lse_ptr if there is none
+    d_logits_ptr,  # [token, column]: of the products before T
     n_tokens,
-    vocab,
+    vocab,  # columns of the chunk
     d_model,
+    first_column,
     hidden_row_stride,
-    hidden_column_stride,
-    weight_row_stride,
+    hidden_inner_stride,
+    weight_inner_stride,
     weight_column_stride,
+    d_logits_row_stride,
+    scale,  # log₂e / T
     inverse_temperature,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K_BYTES: tl.constexpr,
+    HAS_D_ENTROPY: tl.constexpr,
+    M_BYTES: tl.constexpr,
+    N_BYTES: tl.constexpr,
+    K_BYTES: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
     """One tile of the logits, and their gradient."""
-    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (hidden_ptr.dtype.element_ty.primitive_bitwidth // 8)
+    ITEM: tl.constexpr = hidden_ptr.dtype.element_ty.primitive_bitwidth // 8
+    BLOCK_M: tl.constexpr = M_BYTES // ITEM
+    BLOCK_N: tl.constexpr = N_BYTES // ITEM
     tile_row, tile_column = grouped_tile(
         tl.program_id(0), n_tokens, vocab, BLOCK_M, BLOCK_N, GROUP_M
     )
@@ -219,34 +274,25 @@ def token_scores_d_logits_kernel(
     row_inside, column_inside = rows < n_tokens, columns < vocab
     counts = tl.load(mask_ptr + rows, mask=row_inside, other=0) != 0
     x = _logits_tile(
-        hidden_ptr,
-        weight_ptr,
-        rows,
-        columns,
-        counts,
-        column_inside,
-        d_model,
-        hidden_row_stride,
-        hidden_column_stride,
-        weight_row_stride,
-        weight_column_stride,
-        inverse_temperature,
-        BLOCK_M,
-        BLOCK_N,
-        BLOCK_K,
-    )
+        hidden_ptr + rows * hidden_row_stride, weight_ptr + columns * weight_column_stride,
+        counts, column_inside, d_model, hidden_inner_stride, weight_inner_stride,
+        scale, K_BYTES // ITEM,
+    )  # fmt: skip
     target = tl.load(targets_ptr + rows, mask=counts, other=0).to(tl.int64)
+    # Within the tile, in 32 bits, as above.
+    target_at = (target - first_column - tile_column.to(tl.int64) * BLOCK_N).to(tl.int32)
+    is_target = tl.arange(0, BLOCK_N)[None, :] == target_at[:, None]
     lse = tl.load(lse_ptr + rows, mask=counts, other=0.0)
-    entropy = tl.load(entropy_ptr + rows, mask=counts, other=0.0)
-    d_log_prob = tl.load(d_log_prob_ptr + rows, mask=counts, other=0.0)
-    d_entropy = tl.load(d_entropy_ptr + rows, mask=counts, other=0.0)
-    log_p = x - lse[:, None]
-    p = tl.exp(log_p)
-    is_target = (columns[None, :] == target[:, None]).to(tl.float32)
-    d_x = (is_target - p) * d_log_prob[:, None]
-    d_x -= p * (log_p + entropy[:, None]) * d_entropy[:, None]
-    d_x = tl.where(counts[:, None], d_x * inverse_temperature, 0.0)
-    at = d_logits_ptr + rows[:, None] * vocab + columns[None, :]
+    d_log_prob = tl.load(d_log_prob_ptr + rows, mask=counts, other=0.0) * inverse_temperature
+    log2_p = x - lse[:, None]
+    p = tl.exp2(log2_p)
+    d_x = (tl.where(is_target, 1.0, 0.0) - p) * d_log_prob[:, None]
+    if HAS_D_ENTROPY:
+        entropy = tl.load(entropy_ptr + rows, mask=counts, other=0.0)
+        d_entropy = tl.load(d_entropy_ptr + rows, mask=counts, other=0.0) * inverse_temperature
+        d_x -= p * (log2_p * _LN_2 + entropy[:, None]) * d_entropy[:, None]
+    d_x = tl.where(counts[:, None], d_x, 0.0)
+    at = d_logits_ptr + rows[:, None] * d_logits_row_stride + columns[None, :]
     tl.store(at, d_x, mask=row_inside[:, None] & column_inside[None, :])
 
 
@@ -267,17 +313,27 @@ def score(
     Returns
     -------
     log_prob, entropy, lse : torch.Tensor [token]
-        float32; 0 where masked.
+        float32; 0 where masked. The log-sum-exp is in units of log 2, for `score_backward`.
     """
-    n_tokens = hidden.shape[0]
+    (n_tokens, d_model), vocab = hidden.shape, weight.shape[1]
+    n_spans = triton.cdiv(vocab, SPAN)
+    partials = torch.empty(n_spans, 4, n_tokens, dtype=torch.float32, device=hidden.device)
     scores = torch.empty(3, n_tokens, dtype=torch.float32, device=hidden.device)
-    log_prob, entropy, lse = scores.unbind()
+    mask = mask.view(torch.int8)
     launch(
         token_scores_kernel,
-        lambda meta: (triton.cdiv(n_tokens, meta["BLOCK_M"]),),
-        *(hidden, weight, targets, mask.view(torch.int8), log_prob, entropy, lse),
-        *(n_tokens, weight.shape[1], weight.shape[0], *hidden.stride(), *weight.stride()),
-        1 / temperature,
+        lambda meta: (triton.cdiv(n_tokens, meta["M_BYTES"] // hidden.element_size()) * n_spans,),
+        *(hidden, weight, targets, mask, partials, n_tokens, vocab, d_model),
+        *(*hidden.stride(), *weight.stride(), math.log2(math.e) / temperature),
+        SPAN=SPAN,
+    )
+    log_prob, entropy, lse = scores.unbind()
+    block = 128
+    launch(
+        token_scores_merge_kernel,
+        (triton.cdiv(n_tokens, block),),
+        *(partials, targets, mask, log_prob, entropy, lse, n_tokens, vocab, n_spans),
+        BLOCK=block,
     )
     return log_prob, entropy, lse
 
@@ -291,9 +347,12 @@ def score_backward(
     entropy: torch.Tensor,
     lse: torch.Tensor,
     d_log_prob: torch.Tensor,
-    d_entropy: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Launch the passes over chunks of tokens.
+    d_entropy: torch.Tensor | None,
+    *,
+    wants_hidden: bool = True,
+    wants_weight: bool = True,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Launch the passes over chunks of the vocabulary.
 
     Parameters
     ----------
@@ -301,94 +360,95 @@ def score_backward(
         As in `score`.
     entropy, lse : torch.Tensor [token]
         From `score`.
-    d_log_prob, d_entropy : torch.Tensor [token]
-        Their gradients, contiguous; 0 where masked.
+    d_log_prob : torch.Tensor [token]
+        Gradient of the log-probabilities, contiguous; not looked at where masked.
+    d_entropy : torch.Tensor [token] or None
+        Likewise; None spares its part of the arithmetic.
+    wants_hidden, wants_weight : bool
+        Which gradients are needed: the other's product is left out.
 
     Returns
     -------
-    d_hidden : torch.Tensor [token, d_model]
-    d_weight : torch.Tensor [d_model, vocab]
+    d_hidden : torch.Tensor [token, d_model] or None
+    d_weight : torch.Tensor [d_model, vocab] or None
+        Of the strides that `weight` has, if these are dense.
     """
-    (n_tokens, d_model), vocab = hidden.shape, weight.shape[1]
-    d_hidden = torch.empty(n_tokens, d_model, dtype=hidden.dtype, device=hidden.device)
-    d_weight = None
-    per_chunk = tokens_per_chunk(vocab)
-    for start in range(0, n_tokens, per_chunk):
-        some = slice(start, min(start + per_chunk, n_tokens))
-        last = some.stop == n_tokens
-        here = hidden[some]
-        n_here = here.shape[0]
-        d_logits = torch.empty(n_here, vocab, dtype=hidden.dtype, device=hidden.device)
-        launch(
-            token_scores_d_logits_kernel,
-            partial(_tiles, n_here, vocab),
-            *(here, weight, targets[some], mask[some].view(torch.int8), entropy[some], lse[some]),
-            *(d_log_prob[some], d_entropy[some], d_logits),
-            *(n_here, vocab, d_model, *here.stride(), *weight.stride()),
-            1 / temperature,
+    n_tokens, vocab = hidden.shape[0], weight.shape[1]
+    if n_tokens == 0:
+        return torch.empty_like(hidden), torch.zeros_like(weight)
+    d_hidden: torch.Tensor | None = None
+    d_weight = torch.empty_like(weight) if wants_weight else None
+    # A masked row of d_logits is 0, but 0 · NaN is not.
+    counted = torch.where(mask[:, None], hidden, 0.0) if wants_weight else hidden
+    width = columns_per_chunk(n_tokens, vocab)
+    buffer = torch.empty(n_tokens, width, dtype=hidden.dtype, device=hidden.device)
+    for start in range(0, vocab, width):
+        some = slice(start, min(start + width, vocab))
+        here = weight[:, some]
+        d_logits = buffer[:, : here.shape[1]]
+        _launch_d_logits(
+            *(hidden, here, targets, mask, entropy, lse, d_log_prob, d_entropy, d_logits),
+            *(start, temperature),
         )
-        product_into(d_hidden[some], d_logits, weight.T)
-        # A masked row of d_logits is 0, but 0 · NaN is not.
-        counted = torch.where(mask[some, None], here, 0.0)
-        before, d_weight = (
-            d_weight,
-            torch.empty(
-                d_model,
-                vocab,
-                dtype=weight.dtype if last else torch.float32,
-                device=weight.device,
-            ),
-        )
-        product_into(d_weight, counted.T, d_logits, before)
-    return d_hidden, torch.zeros_like(weight) if d_weight is None else d_weight
+        if wants_hidden:
+            dtype = hidden.dtype if some.stop == vocab else torch.float32
+            d_hidden = product(d_logits, here.T, dtype, add=d_hidden)
+        if d_weight is not None:
+            _write_product(d_weight[:, some], counted.T, d_logits)
+    return d_hidden, d_weight
 
 
-def _tiles(n_rows: int, n_columns: int, meta: dict[str, Any]) -> tuple[int]:
-    """Count the tiles of a matrix."""
-    return (triton.cdiv(n_rows, meta["BLOCK_M"]) * triton.cdiv(n_columns, meta["BLOCK_N"]),)
+def _write_product(result: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Write a b to where it belongs, the rows or the columns of the result at a time."""
+    if result.is_contiguous():
+        product(a, b, result.dtype, into=result)
+    elif result.T.is_contiguous():
+        product(b.T, a.T, result.dtype, into=result.T)
+    else:
+        result.copy_(product(a, b, result.dtype))
 
 
-def tokens_per_chunk(vocab: int) -> int:
-    """Return how many tokens backward takes at a time.
+def _launch_d_logits(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    mask: torch.Tensor,
+    entropy: torch.Tensor,
+    lse: torch.Tensor,
+    d_log_prob: torch.Tensor,
+    d_entropy: torch.Tensor | None,
+    d_logits: torch.Tensor,
+    first_column: int,
+    temperature: float,
+) -> None:
+    """Fill d_logits for one chunk of the vocabulary."""
+    (n_tokens, d_model), n_columns = hidden.shape, weight.shape[1]
+    launch(
+        token_scores_d_logits_kernel,
+        lambda meta: (
+            triton.cdiv(n_tokens, meta["M_BYTES"] // hidden.element_size())
+            * triton.cdiv(n_columns, meta["N_BYTES"] // hidden.element_size()),
+        ),
+        *(hidden, weight, targets, mask.view(torch.int8), entropy, lse, d_log_prob),
+        *(lse if d_entropy is None else d_entropy, d_logits),
+        *(n_tokens, n_columns, d_model, first_column),
+        *(*hidden.stride(), *weight.stride(), d_logits.stride(0)),
+        *(math.log2(math.e) / temperature, 1 / temperature),
+        HAS_D_ENTROPY=d_entropy is not None,
+    )
+
+
+def columns_per_chunk(n_tokens: int, vocab: int) -> int:
+    """Return how many columns of the vocabulary backward takes at a time.
 
     Parameters
     ----------
-    vocab : int
+    n_tokens, vocab : int
 
     Returns
     -------
     int
-        MAX_LOGITS / vocab, in whole tiles if there is one; at least 1.
+        MAX_LOGITS / n_tokens as a multiple of PITCH, at least PITCH and no more than are needed.
     """
-    most = max(1, MAX_LOGITS // vocab)
-    return most // 128 * 128 or most
-
-
-def product_into(
-    result: torch.Tensor, a: torch.Tensor, b: torch.Tensor, add: torch.Tensor | None = None
-) -> None:
-    """Launch result = a b + add, rounded once: the kernel of `linear`, whose result may be wider.
-
-    Parameters
-    ----------
-    result : torch.Tensor [row, column]
-        Contiguous, of any dtype; written.
-    a : torch.Tensor [row, inner]
-    b : torch.Tensor [inner, column]
-    add : torch.Tensor [row, column], optional
-        Not `result` itself.
-    """
-    (n_rows, n_inner), n_columns = a.shape, b.shape[1]
-    launch(
-        product_kernel,
-        partial(_tiles, n_rows, n_columns),
-        *(a, b, result, a, a if add is None else add, a),
-        *(n_rows, n_columns, n_inner, triton.next_power_of_2(n_rows)),
-        *(*a.stride(), *b.stride(), 0),
-        *((0, 0) if add is None else add.stride()),
-        HAS_BIAS=False,
-        GELU=False,
-        KEEP_PRE_ACTIVATION=False,
-        HAS_RESIDUAL=add is not None,
-        INPUT_PRECISION="ieee",
-    )
+    most = max(1, MAX_LOGITS // n_tokens // PITCH)
+    return min(most, triton.cdiv(vocab, PITCH)) * PITCH

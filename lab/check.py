@@ -198,6 +198,7 @@ def reference(
         named = dict(zip(twin.results, as_tuple(results), strict=False))
         if not d_results:
             return named
+        assert twin.backward is not None, f"{twin.name}: a result carries a gradient"
         gradients = as_tuple(twin.backward(saved, *d_results))
     return named | {
         f"d_{name}": gradient

@@ -84,8 +84,8 @@ class Twin:
         The operation, and the name of its files in core/ and kernels/.
     forward : callable
         NumPy: `(*tensors, **options) -> (results, saved)`, tensors by keyword.
-    backward : callable
-        NumPy: `(saved, *d_results) -> gradients` in the order of `arguments`; called if any result
+    backward : callable or None
+        NumPy: `(saved, *d_results) -> gradients` in the order of `arguments`; None if no result
         carries a gradient.
     kernel : callable
         The public operation in kernels/, run on Triton by the instruments.
@@ -108,7 +108,7 @@ class Twin:
     shapes : dict
         Named cases at the sizes people run, for compilation and benchmarks.
     cost : callable
-        `(case, itemsize) -> (forward Cost, backward Cost)`.
+        `(case, itemsize) -> (forward Cost, backward Cost)`; None for a backward that is not there.
     roundings : float
         How many float32 roundings a correct computation passes through on the way to one element:
         the floor of the budget (lab/check.py) where eager PyTorch happens to be exact. Irrelevant
@@ -123,7 +123,7 @@ class Twin:
 
     name: str
     forward: Callable[..., tuple[Any, Any]]
-    backward: Callable[..., Any]
+    backward: Callable[..., Any] | None
     kernel: Callable[..., Any]
     eager: Callable[..., Any]
     arguments: tuple[str, ...]
@@ -133,7 +133,7 @@ class Twin:
     inputs: Callable[[Case, Draw], Inputs]
     real: Callable[[dict[str, np.ndarray]], Inputs]
     shapes: dict[str, Case]
-    cost: Callable[[Case, int], tuple[Cost, Cost]]
+    cost: Callable[[Case, int], tuple[Cost, Cost | None]]
     roundings: float = 4.0
     dtypes: tuple[str, ...] = DTYPES
     shared_kernels: tuple[Any, ...] = ()

@@ -1,7 +1,6 @@
 """The list of twins. Everything else in lab/ and benchmarks/ walks it.
 
-The transformer's entries are here and in `twins_attention`; those of RLHF in `twins_preferences`,
-`twins_rollout` and `twins_ppo`.
+A transformer's first entries are here; each `twins_<group>.py` beside this file holds a group more.
 """
 
 import math
@@ -29,6 +28,7 @@ from .twins_preferences import TWINS as PREFERENCES
 from .twins_qkv import TWINS as QKV
 from .twins_rollout import TWINS as ROLLOUT
 from .twins_sampling import TWINS as SAMPLING
+from .twins_training import TWINS as TRAINING
 
 seeds = st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(LAYOUTS)
@@ -328,5 +328,6 @@ TWINS: dict[str, Twin] = {
         *QKV,
         *ROLLOUT,
         *SAMPLING,
+        *TRAINING,
     )
 }

@@ -12,7 +12,12 @@ from ..core.token_scores import log_softmax
 from ..kernels import linear_ppo_loss as triton_linear_ppo_loss
 from ..kernels import ppo_loss as triton_ppo_loss
 from ..kernels.ppo_statistics import ppo_loss_statistics_kernel
-from ..kernels.token_scores import product_kernel, token_scores_d_logits_kernel, token_scores_kernel
+from ..kernels.product import PRODUCT_KERNELS
+from ..kernels.token_scores import (
+    token_scores_d_logits_kernel,
+    token_scores_kernel,
+    token_scores_merge_kernel,
+)
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin
 
@@ -290,8 +295,9 @@ linear_ppo_loss = Twin(
     roundings=64.0,
     shared_kernels=(
         token_scores_kernel,
+        token_scores_merge_kernel,
         token_scores_d_logits_kernel,
-        product_kernel,
+        PRODUCT_KERNELS[2],  # with as many configurations as PRODUCT_KERNELS[4]
         triton_ppo_loss.ppo_loss_kernel,
         triton_ppo_loss.ppo_loss_scale_kernel,
         ppo_loss_statistics_kernel,

@@ -126,10 +126,6 @@ def _ema_forward(decay: float, **tensors: np.ndarray) -> tuple[tuple[np.ndarray,
     return tuple(core_ema.ema(*_of_lists(tensors), decay)), None
 
 
-def _no_gradient(saved: Any, *d_results: Any) -> Any:
-    raise NotImplementedError("ema: every result is a statistic")
-
-
 def _in_float32(operation: Callable[..., Any]) -> Callable[..., Any]:
     """Keep the averages in float32, whatever the parameters' dtype (float64 stays)."""
 
@@ -159,10 +155,10 @@ def _ema_real(activations: dict[str, np.ndarray]) -> Inputs:
     return Inputs(lagging | tensors, {"decay": 0.992})
 
 
-def _ema_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+def _ema_cost(case: Case, itemsize: int) -> tuple[Cost, None]:
     n = sum(math.prod(shape) for shape in case["shapes"])
-    # subtract, multiply, add; the averages are float32. There is no backward pass: 1 stands for it.
-    return Cost(1 + 3 * n, (8 + itemsize) * n), Cost(1, 1)
+    # subtract, multiply, add; the averages are float32
+    return Cost(1 + 3 * n, (8 + itemsize) * n), None
 
 
 _EMA_BLOCK = triton_ema.BLOCK
@@ -172,7 +168,7 @@ _GPT2_SHAPES: list[list[int]] = [[50257, 768], [768, 2304], [2304], [768, 3072],
 ema = Twin(
     name="ema",
     forward=_ema_forward,
-    backward=_no_gradient,
+    backward=None,
     kernel=_in_float32(triton_ema.ema),
     eager=_in_float32(triton_ema.ema_eager),
     arguments=(*_AVERAGES, *_PARAMETERS),

@@ -71,21 +71,21 @@ def test_it_is_linear_then_log_softmax_then_ppo_loss(how):
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("tokens", (17, 45, 89, 90))
-def test_chunks_do_not_change_the_gradients(dtype, tokens):
-    arguments = draw(dtype=dtype)
+@pytest.mark.parametrize("columns", (256, 512))
+def test_chunks_do_not_change_the_gradients(dtype, columns):
+    arguments = draw(n=40, vocab=700, dtype=dtype)
     whole = run(**arguments)[1]
-    with largest_buffer(tokens * 150):
+    with largest_buffer(40 * columns):
         chunked = run(**arguments)[1]
     tolerance = {torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
     for a, b in zip(chunked, whole, strict=True):
         assert a.dtype == b.dtype
         torch.testing.assert_close(a, b, atol=tolerance * b.abs().max().item(), rtol=0)
-    assert torch.equal(chunked[0], whole[0])  # d_hidden is complete within its chunk
+    assert torch.equal(chunked[1], whole[1])  # d_weight is complete within its chunk
 
 
 def test_no_logits_of_all_tokens_are_ever_allocated(monkeypatch):
-    n, vocab, most = 90, 150, 20 * 150
+    n, vocab, most = 90, 1200, 90 * 256
     sizes = []
     for name in ("empty", "empty_like", "zeros", "zeros_like", "where", "full"):
         original = getattr(torch, name)
@@ -99,7 +99,7 @@ def test_no_logits_of_all_tokens_are_ever_allocated(monkeypatch):
     with largest_buffer(most), recording() as log:
         run(**draw(n=n, vocab=vocab))
     launched = [t.numel() for entry in log for t in entry.tensors.values()]
-    assert max(*launched, *sizes) == max(most, 20 * vocab) < n * vocab
+    assert max(*launched, *sizes) == max(most, 20 * vocab) < n * vocab  # the weight has 20 rows
     assert sum(entry.kernel == "token_scores_d_logits_kernel" for entry in log) == 5
 
 

@@ -42,8 +42,6 @@ NEVER_HUGE = {
     ("whiten", "whiten_statistics_kernel"): "turns a handful of sums into a mean and a variance",
     ("ppo_loss", "ppo_loss_statistics_kernel"): "adds up a column of partial sums for each block",
     ("linear_ppo_loss", "ppo_loss_statistics_kernel"): "as in ppo_loss",
-    ("linear_ppo_loss", "matmul_kernel"): "multiplies a chunk of tokens at a time",
-    ("linear_ppo_loss", "token_scores_d_logits_kernel"): "writes a chunk of tokens at a time",
     ("reward_loss", "reward_loss_totals_kernel"): "adds up one row of partial sums a program",
     ("linear_ppo_loss", "ppo_loss_kernel"): "its tensors hold one number a token",
     ("linear_ppo_loss", "ppo_loss_scale_kernel"): "its tensors hold one number a token",
@@ -51,6 +49,9 @@ NEVER_HUGE = {
     ("qkv_projection", "column_sum_kernel"): "adds up one row of partial sums for each program",
     ("qkv_attention", "column_sum_kernel"): "as in qkv_projection",
     ("ema", "ema_kernel"): "is given a table of addresses, not the tensors",
+    ("adamw", "adamw_kernel"): "is given a table of addresses, not the tensors",
+    ("adamw", "gradient_squares_kernel"): "is given a table of addresses, not the tensors",
+    ("adamw", "gradient_norm_kernel"): "adds up one number a block",
 }
 
 

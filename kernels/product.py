@@ -1,0 +1,82 @@
+"""The product of two matrices into a result of another dtype, rounded once.
+
+The kernel of `linear` (kernels/linear.py), whose result `matmul` types like its operands. Here the
+result may be wider, as sums that go from one product to the next must be, and lie in memory that
+is there already.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from ._triton import triton
+from .launch import launch
+from .linear import matmul_kernel
+
+_KEY = ["row_bucket", "n_columns", "n_inner", "INPUT_PRECISION"]
+
+
+def _tile(m: int, n: int, k_bytes: int, num_warps: int, num_stages: int) -> triton.Config:
+    tile = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K_BYTES": k_bytes, "GROUP_M": 8}
+    return triton.Config(tile, num_warps=num_warps, num_stages=num_stages)
+
+
+# The kernel of `linear`, with lists by the operands' bytes an element that do not spill for odd
+# strides either. They are of one length: the instruments count one kernel's configurations.
+PRODUCT_KERNELS = {
+    2: triton.autotune([_tile(128, 128, 128, 8, 3), _tile(64, 128, 64, 4, 3)], key=_KEY)(
+        matmul_kernel.fn
+    ),
+    4: triton.autotune([_tile(64, 32, 128, 4, 3), _tile(64, 32, 64, 4, 3)], key=_KEY)(
+        matmul_kernel.fn
+    ),
+}
+
+
+def product(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    dtype: torch.dtype,
+    *,
+    into: torch.Tensor | None = None,
+    add: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Launch a b + add, rounded once: the kernel of `linear`, whose result may be wider.
+
+    Parameters
+    ----------
+    a : torch.Tensor [row, inner]
+    b : torch.Tensor [inner, column]
+    dtype : torch.dtype
+        Of the result.
+    into : torch.Tensor [row, column], optional
+        Contiguous, of this dtype; written.
+    add : torch.Tensor [row, column], optional
+
+    Returns
+    -------
+    torch.Tensor [row, column]
+        `into`, or a new one.
+    """
+    (n_rows, n_inner), n_columns = a.shape, b.shape[1]
+    result = torch.empty(n_rows, n_columns, dtype=dtype, device=a.device) if into is None else into
+    launch(
+        PRODUCT_KERNELS[a.element_size()],
+        partial(_tiles, n_rows, n_columns),
+        *(a, b, result, a, a if add is None else add, a),
+        *(n_rows, n_columns, n_inner, triton.next_power_of_2(n_rows)),
+        *(*a.stride(), *b.stride(), 0),
+        *((0, 0) if add is None else add.stride()),
+        HAS_BIAS=False,
+        GELU=False,
+        KEEP_PRE_ACTIVATION=False,
+        HAS_RESIDUAL=add is not None,
+        INPUT_PRECISION="ieee",
+    )
+    return result
+
+
+def _tiles(n_rows: int, n_columns: int, meta: dict[str, Any]) -> tuple[int]:
+    """Count the tiles of a matrix."""
+    return (triton.cdiv(n_rows, meta["BLOCK_M"]) * triton.cdiv(n_columns, meta["BLOCK_N"]),)

@@ -1,0 +1,215 @@
+"""Many tensors in one launch: a table of their addresses, and how a program finds its part.
+
+A model has hundreds of tensors, many of them small: a launch for each would be time spent
+launching. One launch walks a table, one row a tensor:
+
+    table, int64    n_elements  first_block  addresses …  numbers …
+    tensor 0               768            0  0x7f…  0x7f…              block 0
+    tensor 1            38,597            1  0x7f…  0x7f…              blocks 1 to 10
+    …
+
+A program is one block of one tensor. It finds its tensor by bisection over first_block (8 steps
+for 150 tensors, from the cache), casts the addresses to pointers, and has BLOCK elements to do.
+Empty tensors have no row. Tensors of several dtypes take one launch for each dtype. The table is
+built and copied to the GPU at every call, 8 bytes an entry.
+"""
+
+import dataclasses
+import struct
+from collections.abc import Sequence
+
+import torch
+
+from ..core.checks import refuse
+from ._triton import tl, triton
+
+# An address divisible by this lets a thread load and store 16 bytes at once.
+ALIGNMENT = 16
+# Columns before the addresses.
+N_LEADING = 2
+
+_ALIGNMENT = tl.constexpr(ALIGNMENT)
+_N_ELEMENTS = tl.constexpr(0)
+_FIRST_BLOCK = tl.constexpr(1)
+_N_LEADING = tl.constexpr(N_LEADING)
+
+
+@triton.jit
+def find_tensor(
+    table_ptr, block, n_tensors, n_bisections, BLOCK: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Return the table's row of the tensor that a block is of, and the block's (start, left)."""
+    # The tensor is in [low, high): first_block[low] <= block, and block < first_block[high].
+    low = block * 0
+    high = low + n_tensors
+    for _ in range(n_bisections):
+        middle = (low + high) // 2
+        reached = tl.load(table_ptr + middle * WIDTH + _FIRST_BLOCK) <= block
+        low = tl.where(reached, middle, low)
+        high = tl.where(reached, high, middle)
+
+    row = table_ptr + low * WIDTH
+    start = (block - tl.load(row + _FIRST_BLOCK)) * BLOCK
+    return row, start, tl.load(row + _N_ELEMENTS) - start
+
+
+@triton.jit
+def table_pointer(row, NUMBER: tl.constexpr, dtype: tl.constexpr, ALIGNED: tl.constexpr):
+    """Read the address with this number, from 0, and make it a pointer."""
+    pointer = tl.load(row + _N_LEADING + NUMBER).to(tl.pointer_type(dtype))
+    if ALIGNED:
+        pointer = tl.multiple_of(pointer, _ALIGNMENT)
+    return pointer
+
+
+@triton.jit
+def table_float(row, NUMBER: tl.constexpr):
+    """Read the float32 that stands where an address with this number would."""
+    return tl.load(row + _N_LEADING + NUMBER).to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def load_block(pointer, at, left, WHOLE: tl.constexpr):
+    """Load a block, or what is left of one, as float32."""
+    # A mask whose end is known at run time alone would split the 16-byte accesses.
+    if WHOLE:
+        block = tl.load(pointer + at)
+    else:
+        block = tl.load(pointer + at, mask=at < left, other=0.0)
+    return block.to(tl.float32)
+
+
+@triton.jit
+def store_block(pointer, at, block, left, WHOLE: tl.constexpr):
+    """Store a block, or what is left of one."""
+    if WHOLE:
+        tl.store(pointer + at, block)
+    else:
+        tl.store(pointer + at, block, mask=at < left)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table and the numbers that its kernel needs beside it.
+
+    Attributes
+    ----------
+    rows : torch.Tensor of int64 [tensor, column]
+        On the tensors' device.
+    n_blocks : int
+        Programs to launch.
+    aligned : bool
+        Whether every address is divisible by ALIGNMENT.
+    """
+
+    rows: torch.Tensor
+    n_blocks: int
+    aligned: bool
+
+    @property
+    def search(self) -> tuple[int, int]:
+        """n_tensors and n_bisections: 2^n_bisections >= n_tensors."""
+        return len(self.rows), (len(self.rows) - 1).bit_length()
+
+
+def tensor_table(
+    tensors: Sequence[Sequence[torch.Tensor]],
+    block: int,
+    numbers: Sequence[Sequence[float]] | None = None,
+) -> Table | None:
+    """Build the table of some tensors.
+
+    Parameters
+    ----------
+    tensors : sequence of sequence of torch.Tensor
+        For each row the tensors whose addresses it holds: contiguous, of one size.
+    block : int
+        Elements of one program.
+    numbers : sequence of sequence of float, optional
+        For each row the float32 numbers that follow its addresses.
+
+    Returns
+    -------
+    Table or None
+        None if there is no element at all.
+    """
+    rows: list[list[int]] = []
+    n_blocks, aligned = 0, True
+    for i, of_row in enumerate(tensors):
+        n = of_row[0].numel()
+        if n:
+            addresses = [tensor.data_ptr() for tensor in of_row]
+            aligned = aligned and not any(address % ALIGNMENT for address in addresses)
+            own = numbers[i] if numbers else ()
+            bits = struct.unpack(f"{len(own)}i", struct.pack(f"{len(own)}f", *own))
+            rows.append([n, n_blocks, *addresses, *bits])
+            n_blocks += triton.cdiv(n, block)
+    if not rows:
+        return None
+    on_device = torch.tensor(rows, dtype=torch.int64, device=tensors[0][0].device)
+    return Table(on_device, n_blocks, aligned)
+
+
+def triton_dtype(dtype: torch.dtype):
+    """Return Triton's name of a dtype.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        float32, float16 or bfloat16.
+
+    Returns
+    -------
+    triton.language.dtype
+    """
+    return {
+        torch.float32: tl.float32,
+        torch.float16: tl.float16,
+        torch.bfloat16: tl.bfloat16,
+    }[dtype]
+
+
+def expect_own_memory(name: str, tensors: Sequence[torch.Tensor]) -> None:
+    """Refuse tensors that are to be written if two of them start at the same memory.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name.
+    tensors : sequence of torch.Tensor
+
+    Raises
+    ------
+    ValueError
+        Naming the second: two programs would write it.
+    """
+    first: dict[int, int] = {}
+    for i, tensor in enumerate(tensors):
+        # On the meta device every address is 0.
+        if tensor.numel() and tensor.data_ptr():
+            same = first.setdefault(tensor.data_ptr(), i)
+            if same != i:
+                refuse(
+                    f"{name}[{i}]",
+                    "memory of its own",
+                    f"that of {name}[{same}]",
+                    "tied weights listed twice",
+                )
+
+
+def write_back(tensors: Sequence[torch.Tensor], written: Sequence[torch.Tensor]) -> None:
+    """Finish an update in place of contiguous copies, or of the tensors themselves.
+
+    Parameters
+    ----------
+    tensors : sequence of torch.Tensor
+        What is to be updated.
+    written : sequence of torch.Tensor
+        `tensor.contiguous()` of each, in which a kernel has written.
+    """
+    for tensor, new in zip(tensors, written, strict=True):
+        if tensor.is_contiguous():
+            # Autograd did not see the kernel write.
+            torch.autograd.graph.increment_version(tensor)
+        else:
+            tensor.copy_(new)

@@ -1,0 +1,273 @@
+"""The twins of a training step beside the blocks: the language model's loss, and AdamW."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ..core import adamw as core_adamw
+from ..core import cross_entropy as core_cross_entropy
+from ..kernels import adamw as triton_adamw
+from ..kernels import adamw_update
+from ..kernels import cross_entropy as triton_cross_entropy
+from ..kernels.product import PRODUCT_KERNELS
+from ..kernels.token_scores import (
+    token_scores_d_logits_kernel,
+    token_scores_kernel,
+    token_scores_merge_kernel,
+)
+from .draw import COTANGENT_LAYOUTS, LAYOUTS
+from .twin import Case, Cost, Draw, Inputs, Twin
+
+seeds = st.integers(0, 2**32 - 1)
+layouts = st.sampled_from(LAYOUTS)
+cotangent_layouts = st.sampled_from(COTANGENT_LAYOUTS)
+
+# --- cross_entropy -------------------------------------------------------------------------------
+
+
+def _cross_entropy_inputs(case: Case, draw: Draw) -> Inputs:
+    n_tokens, d_model, vocab = case["tokens"], case["d_model"], case["vocab"]
+    hidden = draw.normal(n_tokens, d_model)
+    std = case.get("magnitude", 1.0) / d_model**0.5  # the logits' standard deviation
+    # A tied head passes the transposed table.
+    tied = case.get("tied")
+    weight = (
+        draw.normal(vocab, d_model, std=std).T if tied else draw.normal(d_model, vocab, std=std)
+    )
+    ignored = draw.mask(n_tokens, share=case.get("ignored", 0.2))
+    label = case.get("ignore_index", -100)
+    wanted = abs(draw.normal(n_tokens, std=1e4))
+    if isinstance(hidden, np.ndarray):
+        targets = np.where(ignored, label, wanted.astype(np.int64) % vocab)
+        targets[-1:] = vocab - 1  # the last column
+        if case.get("poison"):
+            hidden = np.where((targets == label)[:, None], np.nan, hidden)
+    else:
+        targets = wanted.long()
+    options = {"ignore_index": label, "reduction": case.get("reduction", "mean")}
+    return Inputs({"hidden": hidden, "weight": weight}, {"targets": targets, **options})
+
+
+def _cross_entropy_real(activations: dict[str, Any]) -> Inputs:
+    """Predict the next byte with the block's token table, tied."""
+    hidden, table = activations["residual"][0, :-1], activations["token_table"]
+    weight = table.T / hidden.shape[-1] ** 0.5  # [d_model, vocab]
+    return Inputs({"hidden": hidden, "weight": weight}, {"targets": activations["tokens"][0, 1:]})
+
+
+def _cross_entropy_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+    n_tokens, d_model, vocab = case["tokens"], case["d_model"], case["vocab"]
+    product = 2 * n_tokens * d_model * vocab
+    arguments = (n_tokens * d_model + d_model * vocab) * itemsize
+    results = 4 * (2 * n_tokens + (n_tokens if case.get("reduction") == "none" else 1))
+    # Forward: maximum, subtract, exp, sum, and x − m times e for the entropy (2). Backward:
+    # d_hidden and d_W from logits that exist (computing them again is not counted), exp, p − 1, ·g.
+    return (
+        Cost(1 + product + 6 * n_tokens * vocab, arguments + 8 * n_tokens + results),
+        Cost(1 + 2 * product + 4 * n_tokens * vocab, 2 * arguments + 8 * n_tokens + results),
+    )
+
+
+cross_entropy = Twin(
+    name="cross_entropy",
+    forward=core_cross_entropy.cross_entropy_forward,
+    backward=core_cross_entropy.cross_entropy_backward,
+    kernel=triton_cross_entropy.cross_entropy,
+    eager=triton_cross_entropy.cross_entropy_eager,
+    arguments=("hidden", "weight"),
+    results=("loss", "log_prob", "entropy"),
+    cases=st.fixed_dictionaries(
+        {
+            "tokens": st.one_of(st.integers(0, 3), st.integers(1, 100)),
+            "d_model": st.one_of(st.integers(1, 3), st.integers(4, 40)),
+            "vocab": st.one_of(st.integers(1, 3), st.integers(4, 300)),
+            "magnitude": st.sampled_from([1.0, 0.001, 10.0]),
+            "ignored": st.sampled_from([0.2, 0.0, 1.0]),
+            "ignore_index": st.sampled_from([-100, 0]),
+            "reduction": st.sampled_from(core_cross_entropy.REDUCTIONS),
+            "poison": st.booleans(),
+            "layout": layouts,
+            "d_layout": cotangent_layouts,
+            "seed": seeds,
+        }
+    ),
+    corners=(
+        {"tokens": 130, "d_model": 70, "vocab": 300, "poison": True, "seed": 1},
+        # more than one span
+        {"tokens": 5, "d_model": 3, "vocab": 1100, "reduction": "none", "seed": 2},
+        {
+            "tokens": 40,
+            "d_model": 20,
+            "vocab": 50,
+            "magnitude": 30.0,
+            "reduction": "sum",
+            "seed": 3,
+        },
+        {"tokens": 5, "d_model": 3, "vocab": 4, "ignored": 1.0, "poison": True, "seed": 4},
+    ),
+    inputs=_cross_entropy_inputs,
+    real=_cross_entropy_real,
+    shapes={
+        "gpt2": {"tokens": 8192, "d_model": 768, "vocab": 50257, "tied": True},
+        "gpt2, not tied": {"tokens": 8192, "d_model": 768, "vocab": 50257},
+        "vocabulary 151,936": {"tokens": 8192, "d_model": 4096, "vocab": 151936, "tied": True},
+    },
+    cost=_cross_entropy_cost,
+    # A log-probability is rounded at its logit's size, and p inherits that.
+    roundings=16.0,
+    shared_kernels=(
+        token_scores_kernel,
+        token_scores_merge_kernel,
+        token_scores_d_logits_kernel,
+        PRODUCT_KERNELS[2],  # with as many configurations as PRODUCT_KERNELS[4]
+    ),
+)
+
+# --- adamw ---------------------------------------------------------------------------------------
+
+_MOST_TENSORS = 4
+_KINDS = ("parameter", "gradient", "first_moment", "second_moment")
+# parameter_0, gradient_0, ...: as the instruments name tensors, one by one
+_ARGUMENTS = tuple(f"{kind}_{i}" for i in range(_MOST_TENSORS) for kind in _KINDS)
+_RESULTS = (
+    "gradient_norm",
+    *(f"new_{kind}_{i}" for i in range(_MOST_TENSORS) for kind in _KINDS if kind != "gradient"),
+)
+
+
+def _of_lists(tensors: dict[str, Any]) -> list[list[Any]]:
+    """Sort named tensors into the four lists."""
+    return [[x for name, x in tensors.items() if name.startswith(kind)] for kind in _KINDS]
+
+
+def _flat(results: core_adamw.AdamWResults) -> tuple[Any, ...]:
+    """Put the results in the order of `_RESULTS`."""
+    by_tensor = zip(*results[:3], strict=True)
+    return (results.gradient_norm, *(x for of_tensor in by_tensor for x in of_tensor))
+
+
+def _named(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell tensors from options."""
+    tensors = {name: x for name, x in options.items() if name in _ARGUMENTS}
+    return tensors, {name: x for name, x in options.items() if name not in _ARGUMENTS}
+
+
+def _adamw_forward(**arguments: Any) -> tuple[tuple[Any, ...], None]:
+    tensors, options = _named(arguments)
+    return _flat(core_adamw.adamw(*_of_lists(tensors), **options)), None
+
+
+def _moments_in_float32(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep the moments in float32, whatever the parameters' dtype (float64 stays)."""
+
+    @functools.wraps(operation)
+    def wrapped(**arguments: Any) -> tuple[Any, ...]:
+        tensors, options = _named(arguments)
+        parameters, gradients, *moments = _of_lists(tensors)
+        wide = [[m if m.element_size() >= 4 else m.float() for m in each] for each in moments]
+        return _flat(operation(parameters, gradients, *wide, **options))
+
+    return wrapped
+
+
+def _adamw_inputs(case: Case, draw: Draw) -> Inputs:
+    tensors: dict[str, Any] = {}
+    std = case.get("magnitude", 1.0)  # of the gradients
+    for i, shape in enumerate(case["shapes"]):
+        first, spread = draw.normal(*shape, std=0.3 * std), draw.normal(*shape, std=std)
+        drawn = (draw.normal(*shape), draw.normal(*shape, std=std), first, spread * spread)
+        tensors |= {f"{kind}_{i}": x for kind, x in zip(_KINDS, drawn, strict=True)}
+    decay = case.get("weight_decay", 0.0)
+    options = {
+        "step": case.get("step", 10),
+        "lr": case.get("lr", 0.01),
+        "betas": tuple(case.get("betas", (0.9, 0.999))),
+        "eps": case.get("eps", 1e-8),
+        # matrices decay, vectors do not
+        "weight_decay": [decay if len(shape) > 1 else 0.0 for shape in case["shapes"]],
+        "max_norm": case.get("max_norm"),
+        "epsilon": case.get("epsilon", "pytorch"),
+    }
+    return Inputs(tensors, options)
+
+
+def _adamw_real(activations: dict[str, np.ndarray]) -> Inputs:
+    """Two of the block's weights; another draw of them plays the gradients and moments."""
+    tensors: dict[str, Any] = {}
+    for i, name in enumerate(("w_qkv", "norm_bias")):
+        x = activations[name]
+        drawn = (x, 0.1 * x[::-1], 0.05 * x, 0.01 * x * x)
+        tensors |= {f"{kind}_{i}": y for kind, y in zip(_KINDS, drawn, strict=True)}
+    return Inputs(tensors, {"step": 3, "lr": 1e-3, "weight_decay": [0.1, 0.0], "max_norm": 1.0})
+
+
+def _adamw_cost(case: Case, itemsize: int) -> tuple[Cost, None]:
+    n = sum(math.prod(shape) for shape in case["shapes"])
+    # norm (2); clip, m (3), v (4), √, correction, ε, quotient, step size, decay (2), differences
+    return Cost(1 + 18 * n, 4 + (3 * itemsize + 16) * n), None
+
+
+_ADAMW_BLOCK = adamw_update.BLOCK
+# Some of GPT-2's: the token table, a matrix, a bias and a norm's weight.
+_GPT2_SHAPES: list[list[int]] = [[50257, 768], [768, 2304], [2304], [768]]
+
+adamw = Twin(
+    name="adamw",
+    forward=_adamw_forward,
+    backward=None,
+    kernel=_moments_in_float32(triton_adamw.adamw),
+    eager=_moments_in_float32(triton_adamw.adamw_eager),
+    arguments=_ARGUMENTS,
+    results=_RESULTS,
+    statistics=_RESULTS,
+    cases=st.fixed_dictionaries(
+        {
+            "shapes": st.lists(
+                st.one_of(
+                    st.lists(st.integers(0, 12), min_size=1, max_size=3),
+                    st.sampled_from([1, _ADAMW_BLOCK - 1, _ADAMW_BLOCK, _ADAMW_BLOCK + 1]).map(
+                        lambda n: [n]
+                    ),
+                ),
+                min_size=1,
+                max_size=_MOST_TENSORS,
+            ),
+            "step": st.sampled_from([1, 2, 1000]),
+            "betas": st.sampled_from([[0.9, 0.999], [0.9, 0.95], [0.0, 0.5]]),
+            "eps": st.sampled_from([1e-8, 1e-5]),
+            "epsilon": st.sampled_from(core_adamw.EPSILONS),
+            "weight_decay": st.sampled_from([0.0, 0.1]),
+            "max_norm": st.sampled_from([None, 0.5, 1e6]),
+            "magnitude": st.sampled_from([1.0, 0.001, 100.0]),
+            "layout": layouts,
+            "seed": seeds,
+        }
+    ),
+    corners=(
+        {
+            "shapes": [[3, 5], [0], [1], [2, _ADAMW_BLOCK]], "step": 2, "weight_decay": 10.0,
+            "max_norm": 1.0, "seed": 1,
+        },
+        {
+            "shapes": [[3 * _ADAMW_BLOCK + 5]], "step": 1, "eps": 0.01, "epsilon": "tensorflow",
+            "seed": 2,
+        },
+    ),
+    inputs=_adamw_inputs,
+    real=_adamw_real,
+    shapes={"gpt2, one of each": {"shapes": _GPT2_SHAPES}, "one": {"shapes": [[768, 768]]}},
+    cost=_adamw_cost,
+    # m and v are sums of two rounded products; a clipped gradient is rounded once more.
+    roundings=8.0,
+    shared_kernels=(
+        adamw_update.gradient_squares_kernel,
+        adamw_update.gradient_norm_kernel,
+        adamw_update.adamw_kernel,
+    ),
+)  # fmt: skip
+
+TWINS = (cross_entropy, adamw)
