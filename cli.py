@@ -1,4 +1,7 @@
-"""The command line: `gptwin verify | inspect | model`. Thin: it reads arguments and calls."""
+"""The command line: `gptwin verify | inspect | model | generate`.
+
+Thin: it reads arguments and calls.
+"""
 
 import os
 import sys
@@ -104,6 +107,33 @@ def model(
     from .rl import model_card
 
     raise typer.Exit(model_card.print_model(preset, band=band, as_json=json))
+
+
+@app.command()
+def generate(
+    weights: Annotated[str, typer.Option(help="Directory of a GPT-2 and its tokenizer.")],
+    prompt: Annotated[str, typer.Option(help="Text to continue; may be empty.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(help="The most tokens to add.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw from so many tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from this share.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    reference: Annotated[bool, typer.Option("--reference", help="Run the NumPy model.")] = False,
+) -> None:
+    """Continue a text. The same seed gives the same tokens, on the kernels and in NumPy."""
+    from .rl.continuation import continue_text
+
+    continued = continue_text(
+        weights,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        reference=reference,
+    )
+    print(prompt + continued.text)
 
 
 def _interpret_without_gpu() -> None:

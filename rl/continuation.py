@@ -1,0 +1,81 @@
+"""A prompt continued by a model from disk: what `gptwin generate` prints."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..core import generation as core_generation
+from ..kernels.gpt import GPT
+from .generation import generate
+from .tokenizer import END_OF_TEXT, Tokenizer
+from .weights import load_gpt2
+
+
+class Continuation(NamedTuple):
+    """A text that was generated, and its tokens.
+
+    Attributes
+    ----------
+    text : str
+        Without the token that ended it.
+    tokens : list of int
+        With it.
+    """
+
+    text: str
+    tokens: list[int]
+
+
+def continue_text(
+    weights: str | Path,
+    prompt: str,
+    *,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    reference: bool = False,
+) -> Continuation:
+    """Load a GPT-2 with its tokenizer, and continue a prompt until its text ends.
+
+    Parameters
+    ----------
+    weights : str or pathlib.Path
+        A directory that holds both.
+    prompt : str
+        If empty, the model begins a text.
+    max_new_tokens, temperature, top_k, top_p, seed
+        As in `generate`.
+    reference : bool
+        Run the NumPy model instead of the kernels.
+
+    Returns
+    -------
+    Continuation
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or damaged, or an option has no meaning.
+    """
+    tokenizer = Tokenizer.load(weights)
+    end = tokenizer.special_tokens.get(END_OF_TEXT)
+    ids = tokenizer.encode(prompt) or [0 if end is None else end]
+    framework = "numpy" if reference else "torch"
+    config, parameters = load_gpt2(weights, framework=framework)
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k,
+        "top_p": top_p, "seed": seed, "stop_tokens": [] if end is None else [end],
+    }  # fmt: skip
+    if reference:
+        (tokens,) = core_generation.generate(parameters, config, [ids], **options)
+    else:
+        with torch.device("meta"):  # no initial parameters: those of the file take their place
+            model = GPT(config)
+        model.load_state_dict(parameters, assign=True)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        generated = generate(model, [ids], **options)
+        (tokens,) = generated.token_lists()
+    return Continuation(tokenizer.decode([t for t in tokens if t != end]), tokens)
