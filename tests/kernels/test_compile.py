@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from gptwin.kernels import launch
+from gptwin.kernels.attention import attention
+from gptwin.kernels.decoder_block import decoder_block
+from gptwin.kernels.embedding import embedding
 from gptwin.kernels.gelu import gelu
 from gptwin.kernels.layer_norm import layer_norm
 from gptwin.kernels.linear import linear
+from gptwin.kernels.qkv_attention import qkv_attention
 from gptwin.kernels.softmax import softmax
 
 
@@ -116,3 +120,75 @@ def test_one_graph_serves_every_length(device):
         x = draw(rows, 8).to(device)
         assert torch.equal(compiled(x, weight), linear(x, weight))
     assert len(graphs) == 2
+
+
+QKV, HEADS = draw(8, 24, seed=4), {n: draw(2, 2, 5, 8, seed=i) for i, n in enumerate("qkv")}
+STREAM = draw(2, 5, 8, seed=5)
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [{}, {"window": 3, "key_start": torch.tensor([0, 2])}, {"cu_seqlens": torch.tensor([0, 2, 4])}],
+    ids=["causal", "window and padding", "documents"],
+)
+@pytest.mark.parametrize("name", ["attention", "qkv_attention"])
+def test_attention_with_its_masks(name, masks, device):
+    masks = {n: m.to(device) if isinstance(m, torch.Tensor) else m for n, m in masks.items()}
+    if name == "attention":
+        leaves = [t.to(device).requires_grad_() for t in HEADS.values()]
+
+        def operation(*tensors):
+            return attention(*tensors, causal=True, **masks)[0]
+    else:
+        given = (STREAM, QKV, draw(24), VECTOR, VECTOR + 1)
+        leaves = [t.to(device).requires_grad_() for t in given]
+
+        def operation(*tensors):
+            return qkv_attention(*tensors, n_head=2, **masks)
+
+    torch.compiler.reset()
+    expected, actual = (
+        operation(*leaves),
+        torch.compile(operation, fullgraph=True, backend="aot_eager")(*leaves),
+    )
+    d_result = draw(*expected.shape, seed=6).to(device)
+    for compiled, plain in zip(
+        (actual, *torch.autograd.grad(actual, leaves, d_result)),
+        (expected, *torch.autograd.grad(expected, leaves, d_result)),
+        strict=True,
+    ):
+        assert torch.equal(compiled, plain)
+
+
+@pytest.mark.parametrize("positions", [None, torch.tensor([[0, 1, 1, 3], [2, 2, 0, 1]])])
+def test_embedding(positions, device):
+    tokens = torch.tensor([[1, 2, 3, 1], [0, 7, 7, 7]], device=device)
+    tables = [WEIGHT.to(device).requires_grad_(), RESIDUAL.to(device).requires_grad_()]
+    positions = None if positions is None else positions.to(device)
+
+    def operation(*tables):
+        return embedding(tokens, *tables, positions=positions)
+
+    torch.compiler.reset()
+    compiled = torch.compile(operation, fullgraph=True, backend="aot_eager")
+    d_y = draw(2, 4, 8, seed=6).to(device)
+    expected, actual = (torch.autograd.grad(f(*tables), tables, d_y) for f in (operation, compiled))
+    assert all(map(torch.equal, actual, expected))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_whole_block(norm, device):
+    """Only its parts are operators; the compiler sees through what puts them together."""
+    shapes = [(8,), (8,), (8, 24), (24,), (8, 8), (8,), (8,), (8,), (8, 32), (32,), (32, 8), (8,)]
+    given = (STREAM, *(draw(*shape, seed=i) for i, shape in enumerate(shapes)))
+    leaves = [t.detach().to(device).requires_grad_() for t in given]
+
+    def operation(*tensors):
+        return decoder_block(*tensors, n_head=2, norm=norm)
+
+    torch.compiler.reset()
+    compiled = torch.compile(operation, fullgraph=True, backend="aot_eager")
+    d_y = draw(2, 5, 8, seed=40).to(device)
+    expected, actual = (torch.autograd.grad(f(*leaves), leaves, d_y) for f in (operation, compiled))
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, atol=1e-5, rtol=1e-5)

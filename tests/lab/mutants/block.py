@@ -39,11 +39,11 @@ MUTANTS = {
         'hidden = parts.linear(z, *c_fc, activation="gelu")',
         "hidden = parts.linear(z, *c_fc)",
     ),
-    "heads merged without their transpose": (
+    "post-LN attention that reads normalised rows": (
         "decoder_block",
         "float32",
         FILE,
-        "return output.transpose(1, 2).flatten(2)",
-        "return output.flatten(1).unflatten(1, (output.shape[2], -1))",
+        "branch = drop(parts.linear(attend(x, *c_attn, None, None), *attn_proj))",
+        "branch = drop(parts.linear(attend(x, *c_attn, *ln_1), *attn_proj))",
     ),
 }
