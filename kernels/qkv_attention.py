@@ -289,11 +289,13 @@ def qkv_attention(
     """
     n_heads = check_qkv_projection(x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, n_kv_head, eps)
     n_kv_head = n_head if n_kv_head is None else n_kv_head
-    masked = {"causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens}
+    masked: dict[str, Any] = {
+        "causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens,
+    }  # fmt: skip
     check_qkv_attention(
         x, w_qkv, n_head, n_kv_head, scale=scale, dropout=dropout, seed=seed, **masked
     )
-    given = {
+    given: dict[str, Any] = {
         "x": x, "w_qkv": w_qkv, "b_qkv": b_qkv, "norm_weight": norm_weight, "norm_bias": norm_bias,
     }  # fmt: skip
     expect_same_dtype(**given)

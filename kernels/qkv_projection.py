@@ -28,6 +28,8 @@ The backward pass is in qkv_projection_backward.py. Deterministic: a tile is sum
 in one order.
 """
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 
@@ -226,7 +228,7 @@ def qkv_projection(
         If Triton was asked for and cannot run here.
     """
     n_heads = check_qkv_projection(x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, n_kv_head, eps)
-    given = {
+    given: dict[str, Any] = {
         "x": x, "w_qkv": w_qkv, "b_qkv": b_qkv, "norm_weight": norm_weight, "norm_bias": norm_bias,
     }  # fmt: skip
     expect_same_dtype(**given)
