@@ -9,7 +9,7 @@ python := .venv/bin/python
 other_triton := build/triton-$(TRITON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environment peers verify test test-triton lint format clean
+.PHONY: help environment peers verify chatgpt test test-triton lint format clean
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -30,6 +30,9 @@ peers: environment  ## add the packages that gptwin is compared with to .venv
 
 verify: environment  ## check every kernel against its NumPy twin
 	@$(python) -m gptwin verify $(ARGS)
+
+chatgpt: environment  ## pretrain, tune, reward, PPO at a small size; then: gptwin chat
+	@$(python) -m gptwin train chatgpt $(ARGS)
 
 # At most 8 processes: on a GPU, each holds a CUDA context of its own.
 test: environment  ## run the tests

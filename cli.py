@@ -1,4 +1,4 @@
-"""The command line: `gptwin verify | inspect | model | generate`.
+"""The command line: `gptwin verify | inspect | model | generate | train | chat`.
 
 Thin: it reads arguments and calls.
 """
@@ -134,6 +134,55 @@ def generate(
         reference=reference,
     )
     print(prompt + continued.text)
+
+
+@app.command()
+def train(
+    stage: Annotated[
+        str, typer.Argument(help="pretrain, sft, reward, ppo, all, or chatgpt (small, graded).")
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TABLE.KEY=VALUE]...", help="Settings, over the file's."),
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="TOML file of settings.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an earlier run.")] = False,
+    skip_bad_lines: Annotated[
+        bool, typer.Option("--skip-bad-lines", help="Skip what cannot be read in data files.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Train a stage of the ChatGPT pipeline, or the whole chain.
+
+    Ctrl-C ends after the step, with a checkpoint. Exit code 1 if `chatgpt` misses a threshold.
+    """
+    from .rl import command
+
+    raise typer.Exit(
+        command.train(
+            stage,
+            config,
+            changes or [],
+            resume=resume,
+            skip_bad_lines=skip_bad_lines,
+            quiet=quiet,
+        )
+    )
+
+
+@app.command()
+def chat(
+    run: Annotated[str, typer.Argument(help="Folder of a run, or of a model.")] = "runs/chatgpt",
+    temperature: Annotated[float, typer.Option(help="0: the likeliest token.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens an answer may have.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
+) -> None:
+    """Talk to a model that the pipeline trained."""
+    from .rl import command
+
+    raise typer.Exit(
+        command.chat(run, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    )
 
 
 def _interpret_without_gpu() -> None:

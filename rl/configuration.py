@@ -52,20 +52,27 @@ class ModelSettings:
 
     Attributes
     ----------
+    weights : str
+        A folder in Hugging Face's layout (see `weights.py`) to start from instead of pretraining;
+        it brings its own sizes and tokenizer.
     preset : str
         A name of `core.presets.PRESETS`; empty: the sizes that follow.
     n_ctx, n_layer, n_head, d_model : int
         As in `GPTConfig`; without a preset. The vocabulary's size is the tokenizer's.
     dropout : float
         As in `GPTConfig`.
+    vocab_size : int
+        Tokens that the tokenizer is trained to have.
     """
 
+    weights: str = ""
     preset: str = ""
     n_ctx: int = 128
     n_layer: int = 4
     n_head: int = 4
     d_model: int = 128
     dropout: float = 0.0
+    vocab_size: int = 1024
 
     def architecture(self, vocab_size: int) -> GPTConfig:
         """Return the model's configuration.
@@ -258,8 +265,8 @@ class PPOSettings:
     adaptive_kl : bool
         Steer β towards `kl_target` over `kl_horizon` episodes.
     missing_end : str
-        What becomes of the score of a response without an end token: "replace" by, or "subtract",
-        `missing_end_penalty`.
+        What becomes of the score of a response without an end token: "replace" by
+        `missing_end_value`, "penalise" (add it), or "keep".
     gamma, gae_lambda : float
         Discount, and λ of the advantages.
     clip_ratio, clip_value : float
@@ -295,7 +302,7 @@ class PPOSettings:
     kl_target: float = from_source(6.0, "lm-human-preferences")
     kl_horizon: int = from_source(10_000, "lm-human-preferences")
     missing_end: str = "replace"
-    missing_end_penalty: float = from_source(-1.0, "lm-human-preferences")
+    missing_end_value: float = from_source(-1.0, "lm-human-preferences")
     gamma: float = from_source(1.0, "InstructGPT C.4: no discount")
     gae_lambda: float = from_source(0.95, "lm-human-preferences")
     clip_ratio: float = from_source(0.2, "InstructGPT C.4")

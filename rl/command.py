@@ -1,0 +1,93 @@
+"""What `gptwin train` and `gptwin chat` do, between the command line and the pipeline."""
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from ..core.checks import refuse
+from .chat import FORGET, LEAVE, Chat, converse
+from .chatgpt import SMALL, make_chatgpt
+from .configuration import Configuration, load
+from .parallel import join, leave
+from .pipeline import STAGES, Pipeline
+from .run import Interrupted
+
+INTERRUPTED = 130  # what a shell calls a program that Ctrl-C ended
+
+
+def train(
+    what: str,
+    config: str | None,
+    changes: Sequence[str],
+    *,
+    resume: bool,
+    skip_bad_lines: bool,
+    quiet: bool,
+) -> int:
+    """Run a stage, or the chain.
+
+    Parameters
+    ----------
+    what : str
+        "pretrain", "sft", "reward", "ppo", "all", or "chatgpt": the chain at its small size,
+        graded at its end.
+    config, changes
+        As in `configuration.load`.
+    resume, skip_bad_lines, quiet : bool
+        As in `Pipeline`.
+
+    Returns
+    -------
+    int
+        Exit code: 0, 1 if a stage missed its threshold, 130 after Ctrl-C.
+
+    Raises
+    ------
+    ValueError
+        If `what` or a setting is wrong.
+    """
+    if what not in (*STAGES, "all", "chatgpt"):
+        refuse("stage", f"one of {', '.join(STAGES)}, all, chatgpt", repr(what))
+    defaults = SMALL if what == "chatgpt" else Configuration()
+    configuration = load(config, changes, defaults)
+    group = join()
+    try:
+        if what == "chatgpt":
+            return make_chatgpt(configuration, resume=resume, quiet=quiet)
+        pipeline = Pipeline(configuration, group, resume, quiet, skip_bad_lines)
+        getattr(pipeline, what)()
+        return 0
+    except Interrupted as stopped:
+        print(f"{stopped}. Go on with --resume", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        leave()
+
+
+def chat(directory: str, *, temperature: float, max_new_tokens: int, seed: int) -> int:
+    """Talk to a model, from a terminal or from a pipe.
+
+    Parameters
+    ----------
+    directory, temperature, max_new_tokens, seed
+        As in `Chat`.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    talk = Chat(directory, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    if sys.stdin.isatty():
+        print(f"{FORGET} begins a new conversation, {LEAVE} or Ctrl-D ends.")
+    for answer in converse(talk, _lines()):
+        print(answer, flush=True)
+    return 0
+
+
+def _lines() -> Iterator[str]:
+    prompt = "> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            yield input(prompt)
+        except (EOFError, KeyboardInterrupt):
+            return

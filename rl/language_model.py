@@ -1,0 +1,141 @@
+"""Pretraining and supervised fine-tuning: the same step on other text.
+
+Both lower the cross-entropy of the next token, −Σ log π(token) / n. Pretraining counts every token
+of a window of running text; fine-tuning those that an assistant had to say (dialogue.py). n is the
+number of tokens that count in the whole batch, over all micro-batches and ranks: dividing each
+micro-batch by its own would weigh short conversations more.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from ..kernels.gpt import GPT
+from .batches import IGNORED, collate
+from .configuration import PretrainSettings, SFTSettings
+from .dialogue import Encoded
+from .parallel import Group
+from .run import Statistics
+from .schedule import cosine
+from .update import Update
+
+
+class Source(Protocol):
+    """Where a step's examples come from; `batches.Shuffled` and `batches.Windows` are such."""
+
+    def batch(self, index: int) -> list[Encoded]:
+        """Return the examples of step `index`, over all ranks."""
+
+
+class LanguageModelStage:
+    """Train a model to say the next token. A `run.Stage`.
+
+    Parameters
+    ----------
+    name : str
+        "pretrain" or "sft".
+    model : GPT
+        Trained in place; on the group's device.
+    source : Source
+        Of the training examples.
+    validation : sequence of Encoded
+        Held-out examples, all of them measured in each evaluation.
+    settings : PretrainSettings or SFTSettings
+        Rates, moments and micro-batches.
+    steps : int
+        Optimizer steps.
+    pad : int
+        Id of the padding token.
+    group : Group
+        The ranks.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: GPT,
+        source: Source,
+        validation: Sequence[Encoded],
+        settings: PretrainSettings | SFTSettings,
+        steps: int,
+        pad: int,
+        group: Group,
+    ) -> None:
+        self.name, self.model, self.source, self.validation = name, model, source, validation
+        self.settings, self.steps, self.pad, self.group = settings, steps, pad, group
+        self.update = Update(model, settings, group)
+
+    def step(self, index: int) -> Statistics:
+        """Lower the loss of one batch; see `run.Stage`."""
+        self.model.train()
+        mine = self.group.part(self.source.batch(index))
+        micro_batches = [
+            self._collated(part) for part in split(mine, self.settings.accumulate) if part
+        ]
+        counted = self.group.total(sum(_count(targets) for _, targets in micro_batches))
+        summed = 0.0
+        for tokens, targets in micro_batches:
+            share = _count(targets) / max(counted, 1)
+            loss = self.model.loss(tokens, targets, ignore_index=IGNORED) * share
+            loss.backward()
+            summed += loss.item()
+        s = self.settings
+        lr = cosine(index, self.steps, s.lr, s.warmup, s.final_lr)
+        norm = self.update.apply(lr)
+        processed = self.group.total(sum(tokens.numel() for tokens, _ in micro_batches))
+        return {
+            "loss": self.group.total(summed),
+            "gradient_norm": norm,
+            "lr": lr,
+            "tokens": processed,
+        }
+
+    @torch.no_grad()
+    def evaluate(self) -> Statistics:
+        """Measure the loss of held-out examples; see `run.Stage`."""
+        self.model.eval()
+        summed, counted = 0.0, 0
+        mine = self.group.part(list(self.validation))
+        for start in range(0, len(mine), 32):
+            tokens, targets = self._collated(mine[start : start + 32])
+            n = _count(targets)
+            summed += self.model.loss(tokens, targets, ignore_index=IGNORED).item() * n
+            counted += n
+        loss = self.group.total(summed) / max(self.group.total(counted), 1)
+        return {"loss": loss, "perplexity": math.exp(loss)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights and moments; see `run.Stage`."""
+        return {"model": self.model.state_dict(), "optimizer": self.update.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state; see `run.Stage`."""
+        self.model.load_state_dict(state["model"])
+        self.update.load_state_dict(state["optimizer"])
+
+    def _collated(self, examples: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens, targets = collate(examples, self.pad)
+        return tokens.to(self.group.device), targets.to(self.group.device)
+
+
+def split(examples: list, parts: int) -> list[list]:
+    """Cut a list into parts of as equal a length as can be.
+
+    Parameters
+    ----------
+    examples : list
+        To be cut.
+    parts : int
+        How many; some are empty if there are fewer examples.
+
+    Returns
+    -------
+    list of list
+    """
+    return [examples[i::parts] for i in range(parts)]
+
+
+def _count(targets: torch.Tensor) -> int:
+    return int((targets != IGNORED).sum())

@@ -1,0 +1,299 @@
+"""The four stages in one folder, each starting from what the one before it left.
+
+    runs/chat/
+      tokenizer/           vocab.json, merges.txt, special tokens
+      pretrain/  sft/  reward/  ppo/      a run each (see run.py), and in it
+        model/             the stage's model in Hugging Face's layout
+      reward/scorer.safetensors           the reward model: trunk and head
+
+`gptwin train all --resume` goes on where the chain was cut: a stage that has ended stays as it is.
+"""
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..core.checks import refuse
+from ..kernels.gpt import GPT
+from . import sources
+from .batches import Shuffled, Windows
+from .configuration import Configuration
+from .dialogue import SPECIAL_TOKENS, Template
+from .evaluation import grade
+from .files import write_together
+from .language_model import LanguageModelStage
+from .parallel import Group
+from .ppo import PPOStage
+from .reward_model import RewardStage, score_rows
+from .run import Statistics, train
+from .sampled_rankings import sample_rankings
+from .scorer import Scorer
+from .sources import Prompt
+from .tokenizer import Tokenizer
+from .weights import load_gpt2, save_gpt2
+
+STAGES = ("pretrain", "sft", "reward", "ppo")
+SCORER = "scorer.safetensors"
+VALIDATION_WINDOWS, VALIDATION_PROMPTS = 64, 200
+
+
+@dataclasses.dataclass
+class Pipeline:
+    """A run of the chain, or of a part of it.
+
+    Attributes
+    ----------
+    configuration : Configuration
+        The resolved settings.
+    group : Group
+        The ranks.
+    resume, quiet, skip_bad_lines : bool
+        As in `run.train` and `data.DataFile`.
+    """
+
+    configuration: Configuration
+    group: Group = dataclasses.field(default_factory=Group)
+    resume: bool = False
+    quiet: bool = False
+    skip_bad_lines: bool = False
+
+    # --- the stages ------------------------------------------------------------------------------
+
+    def pretrain(self) -> None:
+        """Learn to say the next token of running text."""
+        c = self.configuration
+        training, validation = self._texts
+        with torch.random.fork_rng():
+            torch.manual_seed(c.run.seed)
+            model = GPT(c.model.architecture(self.tokenizer.vocab_size)).to(self.group.device)
+        stage = LanguageModelStage(
+            "pretrain", model, self._windows(training, c.pretrain.batch),
+            self._windows(validation, 1).all(VALIDATION_WINDOWS),
+            c.pretrain, c.pretrain.steps, self.template.pad, self.group,
+        )  # fmt: skip
+        self._run(stage)
+        self._export("pretrain", model)
+
+    def sft(self) -> None:
+        """Learn to answer as the demonstrations do."""
+        c = self.configuration
+        model = self._model("pretrain", c.model.weights, dropout=c.sft.dropout)
+        training, validation = sources.demonstrations(c.sft, c.run.seed, self.skip_bad_lines)
+        source = Shuffled(sources.encoded(self.template, training), c.sft.batch, c.run.seed)
+        stage = LanguageModelStage(
+            "sft", model, source, sources.encoded(self.template, validation), c.sft,
+            c.sft.epochs * source.steps_per_epoch, self.template.pad, self.group,
+        )  # fmt: skip
+        self._run(stage)
+        self._export("sft", model)
+
+    def reward(self) -> None:
+        """Learn what people prefer from rankings."""
+        c = self.configuration
+        if c.reward.data:
+            training, validation = sources.rankings(self.template, c.reward, self.skip_bad_lines)
+        else:
+            sft = self._model("sft").eval()
+            training, validation = (
+                sample_rankings(
+                    sft, self.template, c.reward, c.ppo.max_response, c.run.seed, held_out=held_out
+                )
+                for held_out in (False, True)
+            )
+        demonstrations, _ = sources.demonstrations(c.sft, c.run.seed, self.skip_bad_lines)
+        rows = [example.tokens for example in sources.encoded(self.template, demonstrations[:400])]
+        scorer = Scorer(self._model("sft"), c.run.seed)
+        stage = RewardStage(
+            scorer, training, validation, c.reward, rows, self.template.pad, c.run.seed, self.group
+        )
+        self._run(stage)
+        if self.group.is_main:
+            state = {name: p.detach().cpu().contiguous() for name, p in scorer.state_dict().items()}
+            write_together(self.folder("reward"), {SCORER: functools.partial(save_file, state)})
+
+    def ppo(self) -> None:
+        """Learn to answer so that people prefer the answer."""
+        c = self.configuration
+        policy = self._model("sft")
+        prompts = sources.prompts(
+            self.template, c.ppo.data, c.run.seed + 1, 4000, self.skip_bad_lines
+        )
+        value = self._scorer()
+        if c.ppo.shared_trunk:
+            value.trunk = policy
+        stage = PPOStage(
+            policy, value, self._score(), Shuffled(prompts, c.ppo.batch, c.run.seed), c.ppo,
+            pad=self.template.pad, end=self.template.end, seed=c.run.seed, group=self.group,
+            pretraining=self._pretraining_term(), judge=self._judge(),
+        )  # fmt: skip
+        self._run(stage)
+        self._export("ppo", policy)
+        with torch.no_grad():
+            for parameter, average in zip(policy.parameters(), stage.average, strict=True):
+                parameter.copy_(average)
+        self._export("ppo", policy, "ema")
+
+    def all(self) -> None:
+        """Run the chain; with `resume`, what is left of it."""
+        for name in STAGES:
+            if name == "pretrain" and self.configuration.model.weights:
+                continue
+            if not (self.resume and self.ended(name)):
+                getattr(self, name)()
+
+    # --- what they share -------------------------------------------------------------------------
+
+    def folder(self, stage: str) -> Path:
+        """Return a stage's folder."""
+        return Path(self.configuration.run.directory) / stage
+
+    def ended(self, stage: str) -> bool:
+        """Say whether a stage has left what the next one needs."""
+        return (self.folder(stage) / (SCORER if stage == "reward" else "model")).exists()
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer: that of the weights, the one trained before, or a new one."""
+        if self.configuration.model.weights:
+            return Tokenizer.load(self.configuration.model.weights)
+        folder = Path(self.configuration.run.directory) / "tokenizer"
+        if not folder.exists() and self.group.is_main:
+            training, _ = self._texts
+            spoken = [m.content for e in sources.drawn(0, 4000, held_out=False) for m in e.messages]
+            size = self.configuration.model.vocab_size
+            Tokenizer.train([*training, *spoken], size, SPECIAL_TOKENS).save(folder)
+        self.group.wait()
+        return Tokenizer.load(folder)
+
+    @functools.cached_property
+    def template(self) -> Template:
+        """How a conversation becomes tokens."""
+        return Template(self.tokenizer)
+
+    def model_of(self, stage: str) -> GPT:
+        """Return a stage's trained model, in evaluation mode."""
+        return self._model(stage).eval()
+
+    @functools.cached_property
+    def _texts(self) -> tuple[list[str], list[str]]:
+        return sources.texts(self.configuration.pretrain, self.skip_bad_lines)
+
+    def _windows(self, documents: Sequence[str], batch: int) -> Windows:
+        c = self.configuration
+        tokens = sources.running_tokens(self.tokenizer, documents, self.template.end_of_text)
+        return Windows(tokens, c.pretrain.time, batch, c.run.seed)
+
+    def _run(self, stage: Any) -> None:
+        train(
+            stage,
+            self.configuration,
+            resume=self.resume,
+            main=self.group.is_main,
+            quiet=self.quiet,
+        )
+
+    def _model(self, stage: str, weights: str = "", dropout: float = 0.0) -> GPT:
+        folder = Path(weights) if weights else self.folder(stage) / "model"
+        if not folder.exists():
+            cause = f"{stage} has not been trained: gptwin train {stage}, or gptwin train all"
+            refuse("run.directory", f"a run in which {stage} has ended", str(folder), cause)
+        config, parameters = load_gpt2(folder, framework="torch")
+        model = GPT(dataclasses.replace(config, dropout=dropout))
+        model.load_state_dict(parameters)
+        return model.to(self.group.device)
+
+    def _export(self, stage: str, model: GPT, name: str = "model") -> None:
+        if self.group.is_main:
+            state = {n: p.detach().cpu() for n, p in model.state_dict().items()}
+            save_gpt2(self.folder(stage) / name, model.config, state, self.tokenizer)
+        self.group.wait()
+
+    def _scorer(self) -> Scorer:
+        """Return the reward model, or an untrained value network where there is none."""
+        file = self.folder("reward") / SCORER
+        scorer = Scorer(self._model("sft"), self.configuration.run.seed)
+        if file.exists():
+            scorer.load_state_dict(load_file(file))
+        elif not self.configuration.ppo.reward_fn:
+            refuse("run.directory", "a run with a reward model", str(file), "gptwin train reward")
+        return scorer
+
+    def _score(self) -> Callable[[Sequence[Prompt], Sequence[list[int]]], torch.Tensor]:
+        """Return what scores the policy's answers: the reward model, or the user's function."""
+        template, device = self.template, self.group.device
+        if self.configuration.ppo.reward_fn:
+            function = imported(self.configuration.ppo.reward_fn)
+
+            def by_function(
+                prompts: Sequence[Prompt], responses: Sequence[list[int]]
+            ) -> torch.Tensor:
+                texts = [template.text(response) for response in responses]
+                return torch.tensor(function([p.messages for p in prompts], texts), device=device)
+
+            return by_function
+        scorer = self._scorer().requires_grad_(False).eval()
+
+        def by_reward_model(
+            prompts: Sequence[Prompt], responses: Sequence[list[int]]
+        ) -> torch.Tensor:
+            rows = [p.ids + response for p, response in zip(prompts, responses, strict=True)]
+            return score_rows(scorer, rows, template.pad)
+
+        return by_reward_model
+
+    def _pretraining_term(self) -> Windows | None:
+        c = self.configuration
+        if c.ppo.ptx == 0:
+            return None
+        data = dataclasses.replace(c.pretrain, data=c.ppo.pretraining_data or c.pretrain.data)
+        training, _ = sources.texts(data, self.skip_bad_lines)
+        per_step = max(1, c.ppo.ptx_ratio * c.ppo.batch // c.ppo.minibatches)
+        return self._windows(training, per_step)
+
+    def _judge(self) -> Callable[[GPT], Statistics] | None:
+        """Return what measures the policy on held-out exercises, unless prompts are the user's."""
+        if self.configuration.ppo.data:
+            return None
+        held_out = sources.drawn(0, VALIDATION_PROMPTS, held_out=True)
+        prompts = sources.exercise_prompts(self.template, held_out)
+        score = self._score()
+
+        def judge(policy: GPT) -> Statistics:
+            limit = self.configuration.ppo.max_response
+            grades = grade(policy, self.template, prompts, max_response=limit)
+            proxy = score(prompts, grades.responses).mean().item()
+            return {"gold": grades.mean, "pass_rate": grades.pass_rate, "score": proxy}
+
+        return judge
+
+
+def imported(path: str) -> Callable[..., Any]:
+    """Return the function that a setting names.
+
+    Parameters
+    ----------
+    path : str
+        "package.module:function".
+
+    Returns
+    -------
+    callable
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    module, colon, name = path.partition(":")
+    if not colon:
+        refuse("ppo.reward_fn", "package.module:function", repr(path))
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        refuse("ppo.reward_fn", "a function that can be imported", f"{path}: {error}")

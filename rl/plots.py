@@ -1,0 +1,114 @@
+"""Pictures of a run: learning curves, and reward against the distance from where PPO began."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from .run import read_log
+
+# What the picture of each stage shows, where its log has it.
+CURVES = {
+    "pretrain": ("loss", "validation_loss", "gradient_norm", "lr"),
+    "sft": ("loss", "validation_loss", "gradient_norm", "lr"),
+    "reward": ("loss", "validation_loss", "accuracy", "validation_accuracy"),
+    "ppo": ("score", "kl", "entropy", "approx_kl", "policy_clip_fraction", "explained_variance"),
+}
+
+
+def learning_curves(folder: Path) -> Path | None:
+    """Draw a stage's statistics over its steps.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the stage's run.
+
+    Returns
+    -------
+    pathlib.Path or None
+        plots/learning.png in it; None if there is no log.
+    """
+    log = read_log(folder)
+    names = [n for n in CURVES.get(folder.name, ()) if any(n in record for record in log)]
+    if not names:
+        return None
+    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 2.6), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        points = [(record["step"], record[name]) for record in log if name in record]
+        axis.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else "")
+        axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+    return _saved(figure, folder / "plots/learning.png")
+
+
+def over_optimisation(folder: Path) -> Path | None:
+    """Draw proxy and gold reward over √KL, with Gao et al.'s fit (arXiv 2210.10760).
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of a PPO run whose evaluations were graded.
+
+    Returns
+    -------
+    pathlib.Path or None
+        plots/over_optimisation.png in it; None if no evaluation was graded.
+    """
+    log = [record for record in read_log(folder) if "validation_gold" in record]
+    if len(log) < 2:
+        return None
+    distance = np.sqrt(np.maximum([record["kl"] for record in log], 0.0))
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    for axis, name, title in zip(
+        axes,
+        ("validation_score", "validation_gold"),
+        ("proxy: the reward model's score", "gold: what is truly wanted"),
+        strict=True,
+    ):
+        reward = np.array([record[name] for record in log])
+        axis.plot(distance, reward, "o", markersize=4)
+        fit = fitted(distance, reward - reward[0])
+        if fit is not None:
+            d = np.linspace(1e-3, distance.max(), 100)
+            axis.plot(d, reward[0] + d * (fit[0] - fit[1] * np.log(d)), "-", label="d(α − β log d)")
+            axis.legend(fontsize=7)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("√KL from where PPO began", fontsize=8)
+        axis.tick_params(labelsize=7)
+    return _saved(figure, folder / "plots/over_optimisation.png")
+
+
+def fitted(distance: np.ndarray, gain: np.ndarray) -> tuple[float, float] | None:
+    """Fit gain = d(α − β log d) by least squares.
+
+    Parameters
+    ----------
+    distance, gain : numpy.ndarray [point]
+        √KL, and the reward gained.
+
+    Returns
+    -------
+    (alpha, beta) : tuple of float, or None
+        None with fewer than three points away from 0.
+    """
+    away = distance > 1e-3
+    if away.sum() < 3:
+        return None
+    d = distance[away]
+    (alpha, beta), *_ = np.linalg.lstsq(
+        np.stack([d, -d * np.log(d)], axis=1), gain[away], rcond=None
+    )
+    return float(alpha), float(beta)
+
+
+def _saved(figure: plt.Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path

@@ -1,0 +1,354 @@
+"""Proximal policy optimisation from a reward model: InstructGPT's, with its pretraining term.
+
+One iteration (InstructGPT equation 2 and C.4; Schulman et al. 2017; lm-human-preferences):
+
+    1. roll out    the policy answers a batch of prompts
+    2. judge       log π, log π_ref, values, and the reward model's score of each answer
+    3. credit      r_t = −β·KL_t + [t is last]·score;  advantages by GAE, whitened;  returns
+    4. update      minibatches: clipped policy loss + c·clipped value loss (+ γ·pretraining loss),
+                   one optimizer step each for policy and value
+    5. average     EMA of the policy; β steered towards its target, if asked
+
+log π of step 2 is computed by the same pass over padded rows as in step 4, not taken from
+generation, whose cached arithmetic rounds otherwise: so the first minibatch's ratio is 1 up to
+rounding, and an iteration in which it is not is stopped, because then the gradient is not that of
+the policy that acted. How far the two differ is logged.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..kernels.ema import ema_
+from ..kernels.gae import gae
+from ..kernels.gpt import GPT
+from ..kernels.kl import kl
+from ..kernels.linear_ppo_loss import linear_ppo_loss
+from ..kernels.token_rewards import token_rewards
+from ..kernels.whiten import whiten
+from .batches import IGNORED, Windows, collate
+from .configuration import PPOSettings
+from .generation import generate
+from .parallel import Group
+from .rollout import Responses, response_log_probs, response_values, side_by_side
+from .run import Statistics
+from .schedule import constant_after_warmup
+from .scorer import Scorer
+from .sources import Prompt
+from .update import Update
+
+# How far the first minibatch's ratio may be from 1: products of other shapes round otherwise.
+RATIO_TOLERANCE = 1e-3
+
+
+class Prompts(Protocol):
+    """Where prompts come from; `batches.Shuffled` is such."""
+
+    def batch(self, index: int) -> list[Prompt]:
+        """Return the prompts of iteration `index`, over all ranks."""
+
+
+@dataclasses.dataclass
+class Experience:
+    """What an iteration learns from. All of shape [batch, response] but `batch`.
+
+    Attributes
+    ----------
+    batch : Responses
+    log_prob, values, advantages, returns : torch.Tensor
+        Of the policy that acted; constants of the update.
+    """
+
+    batch: Responses
+    log_prob: torch.Tensor
+    values: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+
+
+class PPOStage:
+    """Train a policy with a reward. A `run.Stage`; a step is an iteration.
+
+    Parameters
+    ----------
+    policy : GPT
+        Trained in place; a frozen copy of it is the reference.
+    value : Scorer
+        Trained in place; its trunk is the policy itself if `settings.shared_trunk`.
+    score : callable
+        `(prompts, responses) -> torch.Tensor [batch]`: the reward of lists of ids.
+    prompts : Prompts
+    settings : PPOSettings
+    pad, end : int
+        Ids of the padding and the end token.
+    seed : int
+        Of sampling.
+    group : Group
+        The ranks.
+    pretraining : Windows, optional
+        For the pretraining term; needed if `settings.ptx` is not 0.
+    judge : callable, optional
+        `(policy) -> Statistics`: measures the policy in evaluations.
+    """
+
+    name = "ppo"
+
+    def __init__(
+        self,
+        policy: GPT,
+        value: Scorer,
+        score: Callable[[Sequence[Prompt], Sequence[list[int]]], torch.Tensor],
+        prompts: Prompts,
+        settings: PPOSettings,
+        *,
+        pad: int,
+        end: int,
+        seed: int,
+        group: Group,
+        pretraining: Windows | None = None,
+        judge: Callable[[GPT], Statistics] | None = None,
+    ) -> None:
+        self.policy, self.value, self.score, self.prompts = policy, value, score, prompts
+        self.settings, self.pad, self.end, self.seed = settings, pad, end, seed
+        self.group, self.pretraining, self.judge = group, pretraining, judge
+        self.steps = settings.episodes // settings.batch
+        self.reference = copy.deepcopy(policy).requires_grad_(False).eval()
+        self.beta = settings.kl_coefficient
+        self.average = [p.detach().clone() for p in policy.parameters()]
+        with_decay = _WithDecay(settings)
+        if settings.shared_trunk:
+            head = torch.nn.ParameterList([value.weight, value.bias])
+            self.updates = [Update(torch.nn.ModuleList([policy, head]), with_decay, group)]
+        else:
+            self.updates = [Update(policy, with_decay, group), Update(value, with_decay, group)]
+
+    # --- one iteration ---------------------------------------------------------------------------
+
+    def step(self, index: int) -> Statistics:
+        """Roll out, judge, credit, update, average; see `run.Stage`."""
+        prompts = self.group.part(self.prompts.batch(index))
+        experience, statistics = self._experience(index, prompts)
+        statistics |= self._update(index, experience)
+        ema_(self.average, [p.detach() for p in self.policy.parameters()], self.settings.ema)
+        s = self.settings
+        if s.adaptive_kl:
+            self.beta = adapted(self.beta, statistics["kl"], s.kl_target, s.kl_horizon, s.batch)
+        return statistics
+
+    @torch.no_grad()
+    def _experience(self, index: int, prompts: list[Prompt]) -> tuple[Experience, Statistics]:
+        s = self.settings
+        self.policy.eval()
+        self.value.eval()
+        ids = [prompt.ids for prompt in prompts]
+        said = generate(
+            self.policy,
+            ids,
+            max_new_tokens=s.max_response,
+            temperature=s.temperature,
+            stop_tokens=(self.end,),
+            seed=self.seed + index * self.group.world + self.group.rank,
+        )
+        responses = said.token_lists()
+        batch = side_by_side(ids, responses, self.pad, self.group.device)
+        log_prob = response_log_probs(self.policy, batch, s.temperature)
+        reference = response_log_probs(self.reference, batch, s.temperature)
+        values = torch.where(batch.mask, response_values(self.value, batch), 0.0)
+        scores = self.score(prompts, responses).to(values)
+        ended = (batch.mask & (batch.response == self.end)).any(1)
+        rule = {
+            "ended": ended,
+            "missing_end": s.missing_end,
+            "missing_end_value": s.missing_end_value,
+        }
+        rewards = token_rewards(
+            log_prob, reference, scores, batch.mask, beta=self.beta, estimator=s.kl_estimator,
+            **({} if s.missing_end == "keep" else rule),
+        )  # fmt: skip
+        advantages, returns = gae(rewards, values, batch.mask, gamma=s.gamma, lam=s.gae_lambda)
+        advantages = whiten(advantages, batch.mask)
+        generated = said.log_probs[:, : batch.mask.shape[1]]
+        difference = torch.where(batch.mask, generated - log_prob, 0.0).abs().max().item()
+        n = self.group.total(len(ids))
+        tokens = self.group.total(int(batch.mask.sum()))
+        statistics = {
+            "score": self.group.total(scores.sum().item()) / n,
+            "reward": self.group.total(rewards.sum().item()) / n,
+            "beta": self.beta,
+            "response_length": tokens / n,
+            "end_rate": self.group.total(ended.sum().item()) / n,
+            "generation_difference": difference,
+            "tokens": tokens,
+        }
+        for estimator, name in (("k1", "kl"), ("k3", "kl_k3")):
+            per_token = kl(log_prob, reference, batch.mask, estimator=estimator)
+            statistics[name] = self.group.total(per_token.sum().item()) / n
+        return Experience(batch, log_prob, values, advantages, returns), statistics
+
+    def _update(self, index: int, experience: Experience) -> Statistics:
+        """Take the iteration's optimizer steps; return the statistics' means over them."""
+        s = self.settings
+        self.policy.train()
+        self.value.train()
+        rng = np.random.default_rng((self.seed, index))
+        n_rows = len(experience.batch.tokens)
+        rates = [constant_after_warmup(index, lr, s.lr_warmup) for lr in (s.lr, s.value_lr)]
+        sums: Statistics = {}
+        steps = 0
+        for _ in range(s.inner_epochs):
+            for rows in np.array_split(rng.permutation(n_rows), s.minibatches):
+                found = self._minibatch(experience, torch.from_numpy(rows))
+                if steps == 0:
+                    expect_first_ratio(found)
+                found |= self._pretraining_term(index * s.inner_epochs * s.minibatches + steps)
+                for update, lr in zip(self.updates, rates, strict=False):
+                    norm = update.apply(lr)
+                found["gradient_norm"] = norm
+                for name, value in found.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                steps += 1
+        return {name: value / steps for name, value in sums.items()} | {"lr": rates[0]}
+
+    def _minibatch(self, experience: Experience, rows: torch.Tensor) -> Statistics:
+        """Add the gradients of some rows; return the loss and its statistics."""
+        s = self.settings
+        rows = rows.to(self.group.device)
+        batch = experience.batch.rows(rows)
+        n_response = batch.mask.shape[1]
+        hidden = self.policy(batch.tokens[:, :-1], key_start=batch.key_start)
+        hidden = hidden[:, batch.n_prompt - 1 :]  # [row, response, d_model]
+        if s.shared_trunk:
+            values = self.value.head(hidden)
+        else:
+            values = response_values(self.value, batch)
+
+        def flat(x: torch.Tensor) -> torch.Tensor:
+            return x[rows, :n_response].flatten()
+
+        result = linear_ppo_loss(
+            hidden.flatten(0, 1),
+            self.policy.output_matrix(),
+            torch.where(batch.mask, batch.response, 0).flatten(),
+            flat(experience.log_prob),
+            flat(experience.advantages),
+            values.flatten(),
+            flat(experience.values),
+            flat(experience.returns),
+            batch.mask.flatten(),
+            temperature=s.temperature,
+            clip=s.clip_ratio,
+            value_clip=s.clip_value,
+            value_coefficient=s.value_coefficient,
+            entropy_coefficient=s.entropy_coefficient,
+        )
+        counted = float(result.n_tokens)
+        share = counted / max(self.group.total(counted), 1.0)
+        (result.loss * share).backward()
+        names = [name for name in result._fields if name != "n_tokens"]
+        found = torch.stack([getattr(result, name).detach() for name in names]).tolist()
+        return {
+            name: self.group.total(value * share) for name, value in zip(names, found, strict=True)
+        }
+
+    def _pretraining_term(self, draw: int) -> Statistics:
+        """Add γ times the gradients of the pretraining loss (InstructGPT equation 2)."""
+        if self.settings.ptx == 0 or self.pretraining is None:
+            return {}
+        mine = self.group.part(self.pretraining.batch(draw))
+        tokens, targets = (t.to(self.group.device) for t in collate(mine, self.pad))
+        counted = int((targets != IGNORED).sum())
+        share = counted / self.group.total(counted)
+        loss = self.policy.loss(tokens, targets, ignore_index=IGNORED) * share
+        (loss * self.settings.ptx).backward()
+        return {"pretraining_loss": self.group.total(loss.item())}
+
+    # --- around the iterations -------------------------------------------------------------------
+
+    @torch.no_grad()
+    def evaluate(self) -> Statistics:
+        """Measure the policy with `judge`; see `run.Stage`."""
+        self.policy.eval()
+        return self.judge(self.policy) if self.judge else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return policy, value, reference, average, moments and β; see `run.Stage`."""
+        return {
+            "policy": self.policy.state_dict(),
+            "value": self.value.state_dict(),
+            "reference": self.reference.state_dict(),
+            "average": list(self.average),
+            "optimizers": [update.state_dict() for update in self.updates],
+            "beta": self.beta,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state; see `run.Stage`."""
+        self.policy.load_state_dict(state["policy"])
+        self.value.load_state_dict(state["value"])
+        self.reference.load_state_dict(state["reference"])
+        for average, kept in zip(self.average, state["average"], strict=True):
+            average.copy_(kept)
+        for update, kept in zip(self.updates, state["optimizers"], strict=True):
+            update.load_state_dict(kept)
+        self.beta = state["beta"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithDecay:
+    """PPO's optimizer settings, as `Update` wants them: without weight decay."""
+
+    settings: PPOSettings
+    weight_decay: float = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.settings, name)
+
+
+def expect_first_ratio(statistics: Statistics) -> None:
+    """Stop unless the first minibatch of a rollout sees the policy that acted.
+
+    Parameters
+    ----------
+    statistics : dict
+        Of the first minibatch: ratio_min, ratio_max, approx_kl.
+
+    Raises
+    ------
+    RuntimeError
+        If a ratio is not 1 or approx_kl not 0, up to rounding.
+    """
+    low, high = statistics["ratio_min"], statistics["ratio_max"]
+    if max(abs(low - 1), abs(high - 1), statistics["approx_kl"]) > RATIO_TOLERANCE:
+        raise RuntimeError(
+            f"the first minibatch of a rollout: expected ratio 1 and approx_kl 0, got ratios from "
+            f"{low:.6g} to {high:.6g} and approx_kl {statistics['approx_kl']:.3g} (likely cause: "
+            "dropout in the update, another temperature, or padding that reaches the model)"
+        )
+
+
+def adapted(beta: float, kl_: float, target: float, horizon: int, n: int) -> float:
+    """Steer β: more where the policy strays, less where it stays (lm-human-preferences).
+
+    Parameters
+    ----------
+    beta : float
+        β now.
+    kl_ : float
+        The mean over episodes of the KL summed over tokens.
+    target : float
+        The KL wanted.
+    horizon : int
+        Episodes over which β may change by the error.
+    n : int
+        Episodes of this iteration.
+
+    Returns
+    -------
+    float
+    """
+    error = min(max(kl_ / target - 1, -0.2), 0.2)
+    return beta * (1 + error * n / horizon)

@@ -1,0 +1,193 @@
+"""The reward model: what people prefer, learnt from their rankings (InstructGPT 3.5 and C.2).
+
+Each prompt comes with K completions and their ranks; all pairs of a prompt are one element of the
+batch, and each completion is run once (kernels/reward_loss.py). After training the bias is shifted
+so that demonstrations earn 0 on average: a reward then says how much better than a labeller.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core.reward_loss import N_BINS, expected_calibration_error
+from ..kernels.reward_loss import reward_loss
+from .batches import Shuffled
+from .configuration import RewardSettings
+from .parallel import Group
+from .run import Statistics
+from .schedule import cosine
+from .scorer import Scorer, last_scores
+from .update import Update
+
+NO_COMPLETION = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """A prompt, its completions, and how a labeller ranked them.
+
+    Attributes
+    ----------
+    prompt : list of int
+        Ids, ending where the assistant is to speak.
+    completions : list of list of int
+        Ids of each, the end token included.
+    ranks : list of int
+        Of each completion: 0 is the best, equal is a tie.
+    golds : list of float
+        What the completions are truly worth, where that is known: never trained on.
+    """
+
+    prompt: list[int]
+    completions: list[list[int]]
+    ranks: list[int]
+    golds: list[float] = dataclasses.field(default_factory=list)
+
+
+class RewardStage:
+    """Train a scorer to agree with rankings. A `run.Stage`.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        Trained in place; its trunk is the SFT model.
+    rankings, validation : sequence of Ranking
+        To train on, and held out.
+    settings : RewardSettings
+    demonstrations : sequence of list of int
+        Prompts with a labeller's answer, whose mean reward becomes 0 at the end.
+    pad, seed : int
+        Id of the padding token; seed of the order.
+    group : Group
+        The ranks.
+    """
+
+    name = "reward"
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        rankings: Sequence[Ranking],
+        validation: Sequence[Ranking],
+        settings: RewardSettings,
+        demonstrations: Sequence[list[int]],
+        pad: int,
+        seed: int,
+        group: Group,
+    ) -> None:
+        self.scorer, self.validation, self.settings = scorer, validation, settings
+        self.demonstrations, self.pad, self.group = demonstrations, pad, group
+        self.source = Shuffled(rankings, settings.batch, seed)
+        self.steps = settings.epochs * self.source.steps_per_epoch
+        self.update = Update(scorer, settings, group)
+
+    def step(self, index: int) -> Statistics:
+        """Lower the loss of one batch of prompts; see `run.Stage`."""
+        self.scorer.train()
+        batch = self.source.batch(index)
+        mine = self.group.part(batch)
+        summed = right = pairs = tokens = 0.0
+        for start in range(self.settings.accumulate):
+            part = mine[start :: self.settings.accumulate]
+            if not part:
+                continue
+            scores, ranks, n_tokens = self._scored(part)
+            result = reward_loss(scores, ranks, centring=self.settings.centring)
+            # The mean over the whole batch's prompts, of which these are a part.
+            loss = result.loss * (len(part) / len(batch))
+            loss.backward()
+            summed += loss.item()
+            right += float(result.accuracy * result.n_pairs)
+            pairs += float(result.n_pairs)
+            tokens += n_tokens
+        s = self.settings
+        lr = cosine(index, self.steps, s.lr, s.warmup, s.final_lr)
+        norm = self.update.apply(lr)
+        if index + 1 == self.steps:
+            self._centre()
+        return {
+            "loss": self.group.total(summed),
+            "accuracy": self.group.total(right) / max(self.group.total(pairs), 1.0),
+            "gradient_norm": norm,
+            "lr": lr,
+            "tokens": self.group.total(tokens),
+        }
+
+    @torch.no_grad()
+    def evaluate(self) -> Statistics:
+        """Measure loss, accuracy, margin and calibration on held-out rankings."""
+        self.scorer.eval()
+        summed = right = pairs = margin = 0.0
+        bin_pairs, bin_right = np.zeros(N_BINS), np.zeros(N_BINS)
+        for start in range(0, len(self.validation), 64):
+            part = self.validation[start : start + 64]
+            scores, ranks, _ = self._scored(part)
+            result = reward_loss(scores, ranks)
+            n = float(result.n_pairs)
+            summed += float(result.loss) * len(part)
+            right += float(result.accuracy) * n
+            margin += float(result.mean_margin) * n
+            bin_pairs += result.bin_pairs.cpu().numpy()
+            bin_right += result.bin_right.cpu().numpy()
+            pairs += n
+        return {
+            "loss": summed / max(len(self.validation), 1),
+            "accuracy": right / max(pairs, 1.0),
+            "margin": margin / max(pairs, 1.0),
+            "calibration_error": expected_calibration_error(bin_pairs, bin_right),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights and moments; see `run.Stage`."""
+        return {"scorer": self.scorer.state_dict(), "optimizer": self.update.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state; see `run.Stage`."""
+        self.scorer.load_state_dict(state["scorer"])
+        self.update.load_state_dict(state["optimizer"])
+
+    def _scored(self, rankings: Sequence[Ranking]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Score every completion once: scores and ranks [prompt, K], and the tokens read."""
+        rows = [r.prompt + completion for r in rankings for completion in r.completions]
+        scored = score_rows(self.scorer, rows, self.pad)
+        k = max(len(r.completions) for r in rankings)
+        ranks = torch.full((len(rankings), k), NO_COMPLETION, device=scored.device)
+        for i, ranking in enumerate(rankings):
+            ranks[i, : len(ranking.ranks)] = torch.tensor(ranking.ranks)
+        scores = torch.zeros(ranks.shape, device=scored.device)
+        scores[ranks != NO_COMPLETION] = scored
+        return scores, ranks, sum(map(len, rows))
+
+    @torch.no_grad()
+    def _centre(self) -> None:
+        if self.demonstrations:
+            self.scorer.eval()
+            means = score_rows(self.scorer, self.demonstrations, self.pad).mean()
+            self.scorer.bias -= means
+
+
+def score_rows(scorer: Scorer, rows: Sequence[list[int]], pad: int) -> torch.Tensor:
+    """Score whole conversations at their last token.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        The reward model.
+    rows : sequence of list of int
+        Ids of each, not empty.
+    pad : int
+        Id of the padding token.
+
+    Returns
+    -------
+    torch.Tensor [row]
+        float32.
+    """
+    device = scorer.weight.device
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    time = max(len(row) for row in rows)
+    tokens = torch.tensor([row + [pad] * (time - len(row)) for row in rows], device=device)
+    return last_scores(scorer(tokens), lengths)

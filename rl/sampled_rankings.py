@@ -1,0 +1,98 @@
+"""Rankings without labellers: the SFT model's own answers, compared by noisy gold rewards.
+
+InstructGPT's labellers ranked K = 4 to 9 completions of a prompt. Here the completions are sampled
+from the SFT model, and `tasks.rank` plays the labeller, who errs as Bradley and Terry say. So the
+best accuracy that any reward model can have is known: that of the gold rewards themselves
+(`ceiling`).
+"""
+
+import math
+from collections.abc import Sequence
+from random import Random
+
+from ..kernels.gpt import GPT
+from .configuration import RewardSettings
+from .dialogue import Template
+from .evaluation import grade
+from .reward_model import Ranking
+from .sources import Prompt, drawn, exercise_prompts
+from .tasks import rank
+
+HELD_OUT_PROMPTS = 200
+
+
+def sample_rankings(
+    model: GPT,
+    template: Template,
+    settings: RewardSettings,
+    max_response: int,
+    seed: int,
+    *,
+    held_out: bool,
+) -> list[Ranking]:
+    """Sample completions and rank them.
+
+    Parameters
+    ----------
+    model : GPT
+        The SFT model, in evaluation mode.
+    template : Template
+        Of its tokenizer.
+    settings : RewardSettings
+        Prompts, K and the labeller's noise.
+    max_response : int
+        Tokens a completion may have.
+    seed : int
+        Of prompts, completions and labeller.
+    held_out : bool
+        On `HELD_OUT_PROMPTS` prompts that no stage trains on, or on those to train on.
+
+    Returns
+    -------
+    list of Ranking
+        With their golds. Equal completions of a prompt are one.
+    """
+    rng = Random(f"comparisons {seed} {held_out}")
+    n = HELD_OUT_PROMPTS if held_out else settings.prompts
+    prompts = exercise_prompts(template, drawn(seed + 2, n, held_out=held_out))
+    repeated = [p for p in prompts for _ in range(rng.randint(settings.k_min, settings.k_max))]
+    grades = grade(model, template, repeated, max_response=max_response, seed=seed)
+    found: dict[int, dict[tuple[int, ...], float]] = {id(prompt): {} for prompt in prompts}
+    for prompt, response, gold in zip(repeated, grades.responses, grades.gold, strict=True):
+        found[id(prompt)][tuple(response)] = gold
+    return [
+        _labelled(prompt, found[id(prompt)], rng, settings.noise)
+        for prompt in prompts
+        if len(found[id(prompt)]) > 1
+    ]
+
+
+def ceiling(rankings: Sequence[Ranking], noise: float) -> float:
+    """Return the accuracy to be expected of the gold rewards themselves: Bradley and Terry's.
+
+    Parameters
+    ----------
+    rankings : sequence of Ranking
+        With their golds.
+    noise : float
+        The labeller's, above 0.
+
+    Returns
+    -------
+    float
+        The mean of σ(|gold_i − gold_j| / noise) over all pairs; ½ for a pair of equal golds.
+    """
+    chances = [
+        1 / (1 + math.exp(-abs(a - b) / noise))
+        for ranking in rankings
+        for i, a in enumerate(ranking.golds)
+        for b in ranking.golds[:i]
+    ]
+    return sum(chances) / len(chances)
+
+
+def _labelled(
+    prompt: Prompt, said: dict[tuple[int, ...], float], rng: Random, noise: float
+) -> Ranking:
+    golds = list(said.values())
+    return Ranking(prompt.ids, [list(r) for r in said], rank(golds, rng, noise), golds)

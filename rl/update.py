@@ -1,0 +1,88 @@
+"""One optimizer step, alike in every stage: add the ranks' gradients, clip, AdamW."""
+
+from typing import Any, Protocol
+
+import torch
+
+from ..kernels.adamw import AdamW
+from .parallel import Group
+
+
+class OptimizerSettings(Protocol):
+    """What a stage's settings say of its optimizer."""
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate."""
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Decay of the two moments."""
+
+    @property
+    def eps(self) -> float:
+        """Added to the root of the second moment."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Decoupled decay; of matrices alone."""
+
+    @property
+    def clip(self) -> float:
+        """Global norm that gradients are clipped to."""
+
+
+class Update:
+    """AdamW over a module's parameters, with the ranks' gradients added first.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Its trainable parameters are updated in place. Matrices decay; norms and biases do not.
+    settings : OptimizerSettings
+        The stage's.
+    group : Group
+        The ranks.
+    """
+
+    def __init__(self, module: torch.nn.Module, settings: OptimizerSettings, group: Group) -> None:
+        self.group = group
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        matrices = [p for p in self.parameters if p.ndim >= 2]
+        others = [p for p in self.parameters if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer = AdamW(
+            groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, max_norm=settings.clip
+        )
+
+    def apply(self, lr: float) -> float:
+        """Take one step, and forget the gradients.
+
+        Parameters
+        ----------
+        lr : float
+            This step's learning rate.
+
+        Returns
+        -------
+        float
+            The gradients' global norm before clipping.
+        """
+        self.group.sum_gradients(self.parameters)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        norm = self.optimizer.gradient_norm
+        return 0.0 if norm is None else norm.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the moments and the step count."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        self.optimizer.load_state_dict(state)

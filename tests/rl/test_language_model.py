@@ -1,0 +1,67 @@
+"""Pretraining and fine-tuning: what the gradient may not depend on, and that they learn."""
+
+import dataclasses
+import math
+
+import pytest
+import tiny
+import torch
+
+from gptwin.rl.batches import IGNORED, Shuffled, collate
+from gptwin.rl.configuration import SFTSettings
+from gptwin.rl.language_model import LanguageModelStage, split
+from gptwin.rl.parallel import Group
+
+
+def stage(model, examples, batch=8, steps=30, **settings):
+    settings = SFTSettings(**{"lr": 1e-2, "dropout": 0.0, "batch": batch} | settings)
+    source = Shuffled(examples, batch, seed=0)
+    return LanguageModelStage(
+        "sft", model, source, examples[:8], settings, steps, tiny.template().pad, Group()
+    )
+
+
+def test_it_learns():
+    examples = tiny.conversations(16)
+    trained = stage(tiny.gpt(), examples)
+    before = trained.evaluate()
+    for i in range(30):
+        statistics = trained.step(i)
+    after = trained.evaluate()
+    assert after["loss"] < 0.5 * before["loss"]
+    assert after["perplexity"] == pytest.approx(math.exp(after["loss"]))
+    assert statistics["tokens"] > 0 < statistics["gradient_norm"]
+
+
+def test_accumulation_is_the_full_batch():
+    examples = tiny.conversations(8)
+    whole, parts = tiny.gpt(), tiny.gpt()
+    found = [stage(whole, examples).step(0), stage(parts, examples, accumulate=3).step(0)]
+    assert found[0]["loss"] == pytest.approx(found[1]["loss"], rel=1e-5)
+    assert found[0]["gradient_norm"] == pytest.approx(found[1]["gradient_norm"], rel=1e-5)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-3)  # Adam's first step is the sign
+
+
+def test_the_loss_is_the_mean_over_tokens_not_over_conversations():
+    examples = tiny.conversations(8)
+    model = tiny.gpt()
+    tokens, targets = collate(examples, tiny.template().pad)
+    logits = model.logits(model(tokens)).flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED)
+    assert stage(model, examples, accumulate=4).step(0)["loss"] == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+
+
+def test_only_the_assistants_words_matter():
+    example = tiny.conversations(1)[0]
+    deaf = dataclasses.replace(example, trained=[False] * len(example.trained))
+    model = tiny.gpt()
+    found = stage(model, [deaf] * 8).step(0)
+    assert found["loss"] == found["gradient_norm"] == 0
+
+
+def test_split_keeps_everything():
+    assert split([1, 2, 3, 4, 5], 2) == [[1, 3, 5], [2, 4]]
+    assert split([1], 3) == [[1], [], []]

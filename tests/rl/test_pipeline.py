@@ -1,0 +1,126 @@
+"""The chain on one command: from text to a model that chats, stopped and resumed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+from gptwin.rl import sources
+from gptwin.rl.chat import Chat, converse, find_model
+from gptwin.rl.chatgpt import make_chatgpt
+from gptwin.rl.configuration import dump
+from gptwin.rl.pipeline import Pipeline, imported
+from gptwin.rl.run import read_log
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A chain that was too short to pass its thresholds, but ran to its end."""
+    directory = tmp_path_factory.mktemp("run")
+    assert make_chatgpt(tiny.configuration(directory), quiet=True) == 1
+    return directory
+
+
+def test_the_chain_leaves_models_logs_plots_and_a_report(run):
+    for stage in ("pretrain", "sft", "ppo"):
+        assert find_model(str(run / stage)) == run / stage / "model"
+    for stage in ("pretrain", "sft", "reward", "ppo"):
+        assert read_log(run / stage)
+        assert (run / stage / "plots/learning.png").stat().st_size > 1000
+    report = (run / "report.md").read_text()
+    assert [line.split("|")[1].strip() for line in report.splitlines()[2:]] == [
+        "pretrain", "sft", "reward", "ppo",
+    ]  # fmt: skip
+    assert "FAIL" in report
+
+
+def test_it_chats_over_several_turns(run):
+    chat = Chat(str(run), max_new_tokens=5)
+    assert find_model(str(run)) == run / "ppo/model"
+    answers = list(converse(chat, ["Hello", "", "Say: moon", "/new", "Bye", "/quit", "no"]))
+    assert len(answers) == 4
+    assert answers[2] == "(a new conversation)"
+    assert chat.messages[0].content == "Bye"
+
+
+def test_a_long_conversation_forgets_its_oldest_turns(run):
+    chat = Chat(str(run), max_new_tokens=5)
+    for i in range(20):
+        chat.say(f"This is turn {i} of a conversation.")
+    assert len(chat.messages) < 40
+    with pytest.raises(ValueError, match=r"^message: expected at most 91 tokens"):
+        chat.say("word " * 300)
+
+
+def test_resume_leaves_what_has_ended(run):
+    before = {s: (run / s / "log.jsonl").read_bytes() for s in ("pretrain", "sft", "reward", "ppo")}
+    Pipeline(tiny.configuration(run), resume=True, quiet=True).all()
+    assert before == {s: (run / s / "log.jsonl").read_bytes() for s in before}
+
+
+def test_a_stage_without_the_one_before_says_so(tmp_path):
+    with pytest.raises(ValueError, match=r"pretrain has not been trained: gptwin train pretrain"):
+        Pipeline(tiny.configuration(tmp_path), quiet=True).sft()
+
+
+def test_your_own_files_and_reward(run, tmp_path):
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    lines = {
+        "text.jsonl": [{"text": "Some words to read. " * 20}] * 20,
+        "sft.jsonl": [{"messages": messages}] * 40,
+        "ranked.jsonl": [
+            {"prompt": "Hi", "completions": ["Hello", "Yo", "No"], "rank": [0, 1, 1]},
+            {"prompt": "Hi", "chosen": "Hello", "rejected": "Go away"},
+        ] * 10,
+        "prompts.jsonl": [{"prompt": "Hi"}, {"prompt": "Who?"}] * 10,
+    }  # fmt: skip
+    files = {}
+    for name, records in lines.items():
+        files[name.split(".")[0]] = str(tmp_path / name)
+        (tmp_path / name).write_text("".join(json.dumps(r) + "\n" for r in records))
+    configuration = tiny.configuration(
+        tmp_path / "run",
+        pretrain={"data": files["text"], "steps": 2},
+        sft={"data": files["sft"], "batch": 8},
+        reward={"data": files["ranked"]},
+        ppo={"data": files["prompts"], "reward_fn": "tiny:length_of", "episodes": 16},
+    )
+    Pipeline(configuration, quiet=True).all()
+    assert "validation_gold" not in read_log(tmp_path / "run/ppo")[-1]
+    assert read_log(tmp_path / "run/reward")[-1]["validation_accuracy"] >= 0
+
+
+def test_a_reward_that_cannot_be_imported_is_named():
+    assert imported("math:sqrt")(4) == 2
+    for path in ("math", "math:nothing", "no_such_module:f"):
+        with pytest.raises(ValueError, match=r"^ppo\.reward_fn: expected"):
+            imported(path)
+
+
+def test_the_command_line(run, tmp_path):
+    def gptwin(*arguments, **options):
+        return subprocess.run(
+            [sys.executable, "-m", "gptwin", *arguments],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, **options,
+        )  # fmt: skip
+
+    (tmp_path / "few.toml").write_text(dump(tiny.configuration(tmp_path / "run")))
+    done = gptwin("train", "pretrain", "--config", "few.toml", "pretrain.steps=2", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert len(read_log(tmp_path / "run/pretrain")) == 2
+    again = gptwin("train", "pretrain", "--config", "few.toml", "--quiet")
+    assert again.returncode == 2
+    assert again.stderr.count("\n") == 1
+    assert "--resume" in again.stderr
+    said = gptwin("chat", str(run), "--max-new-tokens", "3", input="Hello\n/quit\n")
+    assert said.returncode == 0, said.stderr
+    assert len(said.stdout.splitlines()) >= 1
+
+
+def test_held_out_exercises_are_in_no_stages_data():
+    seen = {e.messages for e in sources.drawn(0, 2000, held_out=False)}
+    assert not seen & {e.messages for e in sources.drawn(1, 400, held_out=True)}

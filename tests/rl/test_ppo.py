@@ -1,0 +1,142 @@
+"""PPO on a tiny model: what must not change anything, what must, and that it learns."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from gptwin.rl.batches import Shuffled, Windows
+from gptwin.rl.configuration import PPOSettings
+from gptwin.rl.generation import generate
+from gptwin.rl.parallel import Group
+from gptwin.rl.ppo import PPOStage, adapted, expect_first_ratio
+from gptwin.rl.rollout import response_log_probs, response_values, side_by_side
+from gptwin.rl.scorer import Scorer
+
+CPU = torch.device("cpu")
+
+
+def likes_e(prompts, responses):
+    """A reward anyone can earn: the share of tokens that hold the letter e."""
+    decode = tiny.template().tokenizer.decode
+    return torch.tensor([np.mean(["e" in decode([i]) for i in r]).item() for r in responses])
+
+
+def stage(policy=None, pretraining=None, **settings):
+    settings = PPOSettings(
+        **{
+            "batch": 16, "minibatches": 2, "episodes": 160, "max_response": 8, "lr": 3e-3,
+            "value_lr": 3e-3, "lr_warmup": 0, "ptx": 0.0,
+        } | settings
+    )  # fmt: skip
+    policy = policy or tiny.gpt()
+    value = Scorer(policy if settings.shared_trunk else tiny.gpt(), seed=0)
+    t = tiny.template()
+    return PPOStage(
+        policy, value, likes_e, Shuffled(tiny.prompts(64), settings.batch, 0), settings,
+        pad=t.pad, end=t.end, seed=0, group=Group(), pretraining=pretraining,
+    )  # fmt: skip
+
+
+def text():
+    return Windows(np.arange(200) % 250, time=16, batch_size=4, seed=0)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_it_learns(shared):
+    trained = stage(shared_trunk=shared, episodes=224, inner_epochs=2)
+    found = [trained.step(i) for i in range(14)]
+    assert np.mean([f["score"] for f in found[-3:]]) > 1.3 * found[0]["score"]
+    assert found[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert found[-1]["kl"] > 0.05
+
+
+def test_a_rollouts_first_ratio_is_1_and_generations_log_probs_are_the_recomputed_ones():
+    found = stage(minibatches=1).step(0)
+    assert found["ratio_min"] == pytest.approx(1, abs=1e-5)
+    assert found["ratio_max"] == pytest.approx(1, abs=1e-5)
+    assert found["approx_kl"] == pytest.approx(0, abs=1e-8)
+    assert found["generation_difference"] < 1e-4
+
+
+def test_a_ratio_that_is_not_1_stops_the_run():
+    with pytest.raises(RuntimeError, match=r"expected ratio 1 .* ratios from 0\.9 to 1"):
+        expect_first_ratio({"ratio_min": 0.9, "ratio_max": 1.0, "approx_kl": 0.0})
+
+
+def test_dropout_in_the_update_is_noticed():
+    with pytest.raises(RuntimeError, match=r"likely cause: dropout in the update"):
+        stage(tiny.gpt(dropout=0.3)).step(0)
+
+
+def test_no_pretraining_term_is_plain_ppo_bit_for_bit():
+    plain, zero = stage(), stage(ptx=0.0, pretraining=text())
+    for i in range(2):
+        plain.step(i)
+        zero.step(i)
+    for a, b in zip(plain.policy.parameters(), zero.policy.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_the_pretraining_term_is_gamma_times_its_gradient():
+    with_term = stage(ptx=2.0, pretraining=text(), minibatches=1)
+    found = with_term._pretraining_term(0)
+    gradients = [p.grad.clone() for p in with_term.policy.parameters()]
+    with_term.policy.zero_grad()
+    half = stage(with_term.policy, ptx=1.0, pretraining=text())
+    assert half._pretraining_term(0) == found
+    for parameter, gradient in zip(half.policy.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad * 2, gradient)
+
+
+@pytest.mark.parametrize("settings", [{}, {"adaptive_kl": True, "shared_trunk": True}])
+def test_resume_is_bit_for_bit(settings):
+    whole = stage(**settings)
+    for i in range(3):
+        whole.step(i)
+    first = stage(**settings)
+    first.step(0)
+    kept = first.state_dict()
+    second = stage(tiny.gpt(seed=5), **settings)
+    second.load_state_dict(kept)
+    for i in (1, 2):
+        second.step(i)
+    for a, b in zip(whole.policy.parameters(), second.policy.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    for a, b in zip(whole.average, second.average, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert whole.beta == second.beta
+
+
+def test_padding_on_either_side_changes_no_log_prob():
+    policy, t = tiny.gpt().eval(), tiny.template()
+    prompts = [p.ids for p in tiny.prompts(5)]
+    generation = generate(policy, prompts, max_new_tokens=6, stop_tokens=(t.end,), seed=1)
+    said = generation.token_lists()
+    together = side_by_side(prompts, said, t.pad, CPU)
+    with torch.no_grad():
+        log_probs = response_log_probs(policy, together, 1.0)
+        value = Scorer(policy, seed=0)
+        values = response_values(value, together)
+        for i, (prompt, response) in enumerate(zip(prompts, said, strict=True)):
+            alone = side_by_side([prompt], [response], t.pad, CPU)
+            n = len(response)
+            for all_, one in (
+                (log_probs, response_log_probs(policy, alone, 1.0)),
+                (values, response_values(value, alone)),
+            ):
+                torch.testing.assert_close(all_[i, :n], one[0], rtol=1e-5, atol=1e-5)
+    assert (log_probs <= 0).all()
+
+
+def test_rows_drop_columns_that_are_padding_in_all_of_them():
+    batch = side_by_side([[1, 2, 3], [4]], [[5], [6, 7]], pad=0, device=CPU)
+    one = batch.rows(torch.tensor([1]))
+    assert one.tokens.tolist() == [[4, 6, 7]]
+    assert (one.n_prompt, one.key_start.tolist()) == (1, [0])
+    assert one.mask.tolist() == [[True, True]]
+
+
+def test_adaptive_beta_is_lm_human_preferences():
+    assert adapted(0.15, 9.0, 6.0, 10_000, 512) == pytest.approx(0.151536, abs=1e-6)
+    assert adapted(0.2, 5.7, 6.0, 10_000, 512) == pytest.approx(0.199488, abs=1e-6)
