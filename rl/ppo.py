@@ -160,7 +160,7 @@ class PPOStage:
         values = torch.where(batch.mask, response_values(self.value, batch), 0.0)
         scores = self.score(prompts, responses).to(values)
         ended = (batch.mask & (batch.response == self.end)).any(1)
-        rule = {
+        rule: dict[str, Any] = {
             "ended": ended,
             "missing_end": s.missing_end,
             "missing_end_value": s.missing_end_value,

@@ -165,8 +165,7 @@ class RewardStage:
     def _centre(self) -> None:
         if self.demonstrations:
             self.scorer.eval()
-            means = score_rows(self.scorer, self.demonstrations, self.pad).mean()
-            self.scorer.bias -= means
+            self.scorer.bias.sub_(score_rows(self.scorer, self.demonstrations, self.pad).mean())
 
 
 def score_rows(scorer: Scorer, rows: Sequence[list[int]], pad: int) -> torch.Tensor:
