@@ -41,12 +41,12 @@ MUTANTS = {
         "distance = tl.where(inside, x - mean[:, None], 0.0)",
         "distance = x - mean[:, None]",
     ),
-    "qkv: keys handed to attention as queries, and queries as keys": (
+    "qkv: values handed to attention as keys, and keys as values": (
         "qkv_attention",
         "float32",
         "kernels/qkv_attention.py",
         "    query, key, value = packed_views(packed, n_head)\n",
-        "    key, query, value = packed_views(packed, n_head)\n",
+        "    query, value, key = packed_views(packed, n_head)\n",
     ),
     "qkv: the values of the next head in the single launch": (
         "qkv_attention",
