@@ -58,6 +58,7 @@ from ._triton import tl, triton
 from .launch import launch
 from .linear import grouped_tile
 from .product import product
+from .registered import registered
 
 # Numbers in backward's largest buffer.
 MAX_LOGITS = 2**26
@@ -296,6 +297,7 @@ def token_scores_d_logits_kernel(
     tl.store(at, d_x, mask=row_inside[:, None] & column_inside[None, :])
 
 
+@registered
 def score(
     hidden: torch.Tensor,
     weight: torch.Tensor,
@@ -338,6 +340,7 @@ def score(
     return log_prob, entropy, lse
 
 
+@registered
 def score_backward(
     hidden: torch.Tensor,
     weight: torch.Tensor,

@@ -154,11 +154,14 @@ def test_dropout_is_for_training():
         assert torch.equal(model.eval()(tokens), plain(tokens))
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_one_graph_forward_and_backward(checkpointing):
-    _, model = twins(SMALL, "float32")
+@pytest.mark.parametrize(
+    ("backend", "checkpointing"), [("eager", False), ("eager", True), ("triton", False)]
+)
+def test_one_graph_forward_and_backward(backend, checkpointing, device):
+    device = device if backend == "triton" else "cpu"
+    _, model = twins(SMALL, "float32", device)
     model.checkpointing = checkpointing
-    tokens, targets = map(torch.from_numpy, text())
+    tokens, targets = (torch.from_numpy(t).to(device) for t in text())
 
     def gradients(loss):
         model.zero_grad()
@@ -166,7 +169,7 @@ def test_one_graph_forward_and_backward(checkpointing):
         return [p.grad.clone() for p in model.parameters()]
 
     torch.compiler.reset()
-    with launch.backend("eager"):
+    with launch.backend(backend):
         expected = gradients(model.loss)
         actual = gradients(torch.compile(model.loss, fullgraph=True, backend="aot_eager"))
     for a, e in zip(actual, expected, strict=True):
