@@ -1,4 +1,4 @@
-"""The command line: `gptwin verify | inspect | model | generate | train | chat`.
+"""The command line: `gptwin verify | inspect | model | generate | train | chat | bench`.
 
 Thin: it reads arguments and calls.
 """
@@ -183,6 +183,45 @@ def chat(
     raise typer.Exit(
         command.chat(run, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
     )
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="cpu: what can be measured without a GPU.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny models: try every path in seconds.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Measure this part alone; may be repeated.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; default: all cores.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="tinyshakespeare.txt, for the part shakespeare.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Result file; default: benchmarks/results/cpu.json.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out what is already stored as measured.")
+    ] = False,
+    limit: Annotated[float, typer.Option(help="Seconds after which a part is ended.")] = 540,
+) -> None:
+    """Time gptwin side by side with others; store figures and a plot, and print a table.
+
+    Each part runs in a process of its own. Exit code 1 if one fails or is cut off.
+    """
+    from .core.checks import refuse
+
+    if what != "cpu":
+        refuse("what", "cpu", repr(what))
+    from .benchmarks import cpu
+
+    raise typer.Exit(
+        cpu.bench(
+            quick=quick, only=only, threads=threads, text=text, out=out, resume=resume,
+            limit_s=limit,
+        )
+    )  # fmt: skip
 
 
 def _interpret_without_gpu() -> None:

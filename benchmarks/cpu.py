@@ -1,0 +1,287 @@
+"""`gptwin bench cpu`: what a machine without a GPU can measure honestly.
+
+Each part runs in a process of its own: its libraries start with the right number of threads, its
+memory is free again afterwards, and if it fails or hangs the others are not lost. It stores each
+finding as soon as it has it. So a run can be cut off at any time, and taken up again (`resume`), or
+a part measured anew (`only`).
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..core.checks import expect_positive, refuse
+from . import store
+from .cpu_numpy import Settings, numpy_generation, numpy_training
+from .cpu_torch import torch_training_124m, torch_training_small
+from .plots import plot_cpu
+from .shakespeare import shakespeare
+from .timing import NATS, Finding, Skipped, describe, without_folders
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+PARTS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
+    "numpy-generation": numpy_generation,
+    "numpy-training": numpy_training,
+    "torch-training-small": torch_training_small,
+    "torch-training-124m": torch_training_124m,
+    "shakespeare": shakespeare,
+}
+
+CHILD = (
+    "import sys; from gptwin.benchmarks.cpu import run_part_of_json; run_part_of_json(sys.argv[1])"
+)
+
+
+def bench(
+    *,
+    quick: bool = False,
+    only: list[str] | None = None,
+    threads: int | None = None,
+    text: str | None = None,
+    out: str | None = None,
+    resume: bool = False,
+    limit_s: float = Settings.limit_s,
+) -> int:
+    """Measure, store, plot and print.
+
+    Parameters
+    ----------
+    quick : bool
+        Tiny models, to try every path.
+    only : list of str, optional
+        Names of parts; the stored results of the others are kept.
+    threads : int, optional
+        All cores if left out.
+    text : str, optional
+        tinyshakespeare.txt.
+    out : str, optional
+        Result file; the plot is put beside it.
+    resume : bool
+        Leave out parts that are stored as complete, with the same settings and commit.
+    limit_s : float
+        After how many seconds a part is ended.
+
+    Returns
+    -------
+    int
+        0 if every part that was asked for was measured or skipped, else 1; a missed goal is a
+        result, no error.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense.
+    """
+    for name in only or []:
+        if name not in PARTS:
+            refuse("only", f"one of {', '.join(PARTS)}", repr(name))
+    threads = store.available_cores() if threads is None else threads
+    expect_positive("threads", threads)
+    expect_positive("limit", limit_s)
+    if text is not None and not Path(text).is_file():
+        refuse("text", "a file", text)
+    path = result_file(out, quick)
+    settings = Settings(quick, threads, text and str(Path(text).resolve()), limit_s)
+    console = Console()
+    parts = store.load(path)
+    wanted = [name for name in PARTS if not only or name in only]
+    if resume:
+        wanted = [name for name in wanted if not is_complete(parts.get(name), settings)]
+    for name in wanted:
+        start = time.monotonic()
+        run_in_process(name, settings, path)
+        status = store.load(path)[name]["status"]
+        console.print(f"{name}: {status}, {time.monotonic() - start:.0f} s", highlight=False)
+    parts = store.load(path)
+    if parts:
+        plot_cpu(ordered(parts), path.with_suffix(".png"))
+        print_table(ordered(parts), console)
+    console.print(f"stored in {path} and {path.with_suffix('.png').name}", soft_wrap=True)
+    return int(any(parts[name]["status"] in ("failed", "cut off") for name in wanted))
+
+
+def result_file(out: str | None, quick: bool) -> Path:
+    """Say where results are stored: a quick run's apart from real ones."""
+    if out is None:
+        RESULTS.mkdir(exist_ok=True)
+        return RESULTS / ("cpu-quick.json" if quick else "cpu.json")
+    path = Path(out)
+    if path.suffix != ".json" or not path.resolve().parent.is_dir():
+        refuse("out", "a .json file in a directory that exists", out)
+    return path
+
+
+def ordered(parts: dict[str, store.Part]) -> dict[str, store.Part]:
+    """Return the parts in the order of PARTS."""
+    return {name: parts[name] for name in PARTS if name in parts}
+
+
+def is_complete(part: store.Part | None, settings: Settings) -> bool:
+    """Say whether a stored part is what a run with these settings would measure again."""
+    if part is None or part["status"] != "measured":
+        return False
+    return part["settings"] == public(settings) and part["environment"]["commit"] == store.commit()
+
+
+def public(settings: Settings) -> dict[str, Any]:
+    """Return the settings for the result file: of the text the name alone."""
+    text = settings.text and Path(settings.text).name
+    return dataclasses.asdict(settings) | {"text": text}
+
+
+def run_in_process(name: str, settings: Settings, path: Path) -> None:
+    """Run a part in a process of its own; whatever becomes of it, the result file says so."""
+    count = str(settings.threads)
+    environment = os.environ | dict.fromkeys(store.THREAD_VARIABLES, count)
+    environment |= {"GPTWIN_BACKEND": "eager"}
+    environment.pop("TRITON_INTERPRET", None)
+    arguments = {"name": name, "settings": dataclasses.asdict(settings), "path": str(path)}
+    store.save(path, name, begin(settings))
+    with tempfile.TemporaryFile("w+") as messages:
+        # A session of its own, and no pipe: torch.compile has processes of its own, which would
+        # outlive the part when it is ended, and hold the pipe open.
+        child = subprocess.Popen(
+            (sys.executable, "-c", CHILD, json.dumps(arguments)),
+            env=environment, stderr=messages, start_new_session=True,
+        )  # fmt: skip
+        try:
+            child.wait(settings.limit_s)
+        except subprocess.TimeoutExpired:
+            end(path, name, "cut off", f"not done after {settings.limit_s:.0f} s")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        if store.load(path)[name]["status"] == "running":
+            messages.seek(0)
+            last = ([line for line in messages if line.strip()] or ["no message"])[-1]
+            reason = f"ended with code {child.returncode}: {without_folders(last.strip())}"
+            end(path, name, "failed", reason)
+
+
+def begin(settings: Settings) -> store.Part:
+    """Return a part before its first finding."""
+    return {
+        "status": "running", "reason": None, "settings": public(settings),
+        "environment": store.environment(settings.threads), "findings": [],
+    }  # fmt: skip
+
+
+def end(path: Path, name: str, status: str, reason: str) -> None:
+    """Close a part that could not do it itself; the findings that it has are kept."""
+    store.save(path, name, store.load(path)[name] | {"status": status, "reason": reason})
+
+
+def run_part_of_json(arguments: str) -> None:
+    """Run a part in this process, as `run_in_process` asked for it."""
+    asked = json.loads(arguments)
+    run_part(asked["name"], Settings(**asked["settings"]), Path(asked["path"]))
+
+
+def run_part(name: str, settings: Settings, path: Path) -> None:
+    """Run a part and store each finding at once.
+
+    Parameters
+    ----------
+    name : str
+        Of PARTS.
+    settings : Settings
+    path : Path
+        Result file.
+    """
+    with torch_threads(settings.threads):
+        part = begin(settings)
+        store.save(path, name, part)
+        findings: dict[str, Finding] = {}
+        try:
+            for found in PARTS[name](settings):
+                findings[found["name"]] = found  # a later one of the same name knows more
+                part["findings"] = list(findings.values())
+                store.save(path, name, part)
+            part["status"] = "measured"
+        except Skipped as reason:
+            part |= {"status": "skipped", "reason": str(reason)}
+        except Exception as error:
+            part |= {"status": "failed", "reason": describe(error)}
+        store.save(path, name, part)
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Give PyTorch as many threads as NumPy's libraries were given."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def print_table(parts: dict[str, store.Part], console: Console) -> None:
+    """Print what is stored."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption_justify="left", caption=caption(parts))
+    table.add_column("comparison", overflow="fold")
+    for heading in ("median", "p20 to p80", "goal"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("")
+    for name, part in parts.items():
+        units = dict.fromkeys(found["unit"] for found in part["findings"])
+        table.add_row(f"[bold]{name}[/bold]" + "".join(f" ({unit})" for unit in units))
+        for found in part["findings"]:
+            table.add_row(*cells(found))
+        if part["status"] != "measured":
+            table.add_row(f"  [red]{part['status']}[/red]: {escape(part['reason'] or '')}")
+    console.print(table)
+
+
+def cells(found: Finding) -> tuple[str, ...]:
+    """Write a finding as a row of the table."""
+    name = f"  {found['name']}"
+    goal = f"{'≥' if found['goal']['at'] == 'least' else '≤'} {found['goal']['bound']:g}"
+    if found["status"] != "measured":
+        return f"{name}: {escape(found['reason'])}", "-", "-", goal, "not measured"
+    value, digits = found["value"], 4 if found["unit"] == NATS else 2
+    verdict = "[green]reached[/green]" if found["reached"] else "[bold red]missed[/bold red]"
+    return (
+        name,
+        f"{value['median']:.{digits}f}",
+        f"{value['p20']:.{digits}f} to {value['p80']:.{digits}f}",
+        goal,
+        verdict if found["clear"] else f"{verdict}, within noise",
+    )
+
+
+def caption(parts: dict[str, store.Part]) -> str:
+    """Say on what was measured, once for all parts that share it."""
+    lines = []
+    for part in parts.values():
+        here = part["environment"]
+        busy = " (a busy machine)" if here["load_average"] > 0.5 * here["cores"] else ""
+        line = (
+            f"{here['cpu']}, {part['settings']['threads']} of {here['cores']} cores{busy}; "
+            f"Python {here['python']}, "
+            + ", ".join(f"{name} {here[name]}" for name in store.PACKAGES if here[name])
+            + f"; commit {here['commit'][:9]}"
+        )
+        if part["settings"]["quick"]:
+            line += "; quick: the figures mean nothing"
+        if line not in lines:
+            lines.append(line)
+    return "\n".join(lines)

@@ -1,0 +1,148 @@
+"""What is measured of the NumPy model on a CPU: its generation, and its training pass."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core.generation import KVCache, extend, generate
+from ..core.gpt import loss_and_gradients
+from ..core.parameters import Parameters, init_parameters
+from ..core.presets import GPTConfig, preset
+from .baselines import picogpt
+from .baselines.nanogpt import NanoGPT, is_projection
+from .timing import LONGER, Claim, Finding, Provider, measure
+
+QUICK = GPTConfig(vocab_size=61, n_ctx=32, n_layer=2, n_head=2, d_model=16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a person may choose.
+
+    Attributes
+    ----------
+    quick : bool
+        Tiny models, to try every path in seconds; the figures mean nothing.
+    threads : int
+        Of NumPy's libraries and of PyTorch.
+    text : str or None
+        tinyshakespeare.txt.
+    limit_s : float
+        When a part is ended; new rounds stop well before.
+    """
+
+    quick: bool = False
+    threads: int = 1
+    text: str | None = None
+    limit_s: float = 540.0
+
+
+def draw_parameters(config: GPTConfig, seed: int = 0) -> Parameters:
+    """Draw a model whose biases are not 0, so that the gates see whether they are used."""
+    rng = np.random.default_rng(seed + 1)
+    return {
+        name: p + rng.normal(0, 0.02, p.shape).astype(p.dtype) if p.ndim == 1 else p
+        for name, p in init_parameters(config, seed).items()
+    }
+
+
+def describe_model(config: GPTConfig, **more: Any) -> dict[str, Any]:
+    """Return a configuration, and what else was chosen, for the result file."""
+    return {"model": dataclasses.asdict(config), **more}
+
+
+def numpy_generation(settings: Settings) -> Iterator[Finding]:
+    """Time generation with a cache against picoGPT's, which runs all tokens for each new one."""
+    config = QUICK if settings.quick else preset("gpt2")
+    n_prompt, n_new = (5, 4) if settings.quick else (32, 32)
+    parameters = draw_parameters(config)
+    prompt = np.random.default_rng(2).integers(0, config.vocab_size, n_prompt).tolist()
+    size = config.n_layer, config.n_head
+
+    def cached() -> list[int]:
+        return generate(parameters, config, [prompt], max_new_tokens=n_new, temperature=0.0)[0]
+
+    def cached_logits() -> np.ndarray:
+        cache = KVCache(config, np.zeros(1, np.int64), n_prompt, parameters["wte.weight"].dtype)
+        extend(parameters, np.array([prompt[:-1]]), config, cache)
+        return extend(parameters, np.array([prompt[-1:]]), config, cache)[0]
+
+    def make_gptwin() -> Provider:
+        return Provider(cached, lambda: {"tokens": cached(), "logits": cached_logits()})
+
+    def make_picogpt(keep_float32: bool) -> Provider:
+        def run() -> list[int]:
+            return picogpt.generate(
+                prompt, parameters, *size, max_new_tokens=n_new, keep_float32=keep_float32
+            )
+
+        def logits() -> np.ndarray:
+            return picogpt.gpt2(prompt, parameters, *size, keep_float32=keep_float32)[-1]
+
+        return Provider(run, lambda: {"tokens": run(), "logits": logits()})
+
+    # The harder goal first: without the slip into float64 that picoGPT has under NumPy 2.
+    yield from measure(
+        [Claim("gptwin, NumPy", "picoGPT kept in float32", 10.0),
+         Claim("gptwin, NumPy", "picoGPT as it is", 10.0)],
+        {"picoGPT kept in float32": lambda: make_picogpt(True), "gptwin, NumPy": make_gptwin,
+         "picoGPT as it is": lambda: make_picogpt(False)},
+        tolerances={"tokens": 0.0, "logits": 1e-4},
+        settings=describe_model(config, prompt=n_prompt, new_tokens=n_new, dtype="float32"),
+        rounds=3 if settings.quick else 7,
+        budget_s=settings.limit_s / 3,
+    )  # fmt: skip
+
+
+def numpy_training(settings: Settings) -> Iterator[Finding]:
+    """Time the hand-written forward and backward pass against eager PyTorch's."""
+    config = QUICK if settings.quick else preset("gpt2")
+    batch, time = (2, 8) if settings.quick else (4, 64)
+    parameters = draw_parameters(config)
+    tokens, targets = np.random.default_rng(2).integers(0, config.vocab_size, (2, batch, time))
+
+    def make_gptwin() -> Provider:
+        def run() -> tuple[np.ndarray, Parameters]:
+            return loss_and_gradients(parameters, tokens, targets, config)
+
+        def result() -> dict[str, Any]:
+            loss, gradients = run()
+            return {"loss": loss, **gradients}
+
+        return Provider(run, result)
+
+    def make_pytorch() -> Provider:
+        model = NanoGPT(config.vocab_size, config.n_ctx, config.n_layer, config.n_head,
+                        config.d_model, config.bias)  # fmt: skip
+        model.load({name: torch.from_numpy(p) for name, p in parameters.items()})
+        inputs = torch.from_numpy(tokens), torch.from_numpy(targets)
+
+        def run() -> torch.Tensor:
+            model.zero_grad(set_to_none=True)
+            loss = model.loss(*inputs)
+            loss.backward()
+            return loss
+
+        def result() -> dict[str, Any]:
+            results = {"loss": run().detach().numpy()}
+            for name, parameter in model.named_parameters():
+                assert parameter.grad is not None
+                gradient = parameter.grad.numpy()
+                results[name] = gradient.T if is_projection(name) else gradient
+            return results
+
+        return Provider(run, result)
+
+    yield from measure(
+        [Claim("gptwin, NumPy", "PyTorch, eager", 1.5, LONGER)],
+        {"PyTorch, eager": make_pytorch, "gptwin, NumPy": make_gptwin},
+        tolerances={"loss": 1e-5, **dict.fromkeys(parameters, 1e-4)},
+        settings=describe_model(
+            config, batch=batch, time=time, dtype="float32", timed="forward and backward"
+        ),
+        rounds=3 if settings.quick else 25,
+        budget_s=settings.limit_s / 3,
+    )
