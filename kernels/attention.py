@@ -54,6 +54,7 @@ from .attention_tiles import (
     LOG2_E,
     TUNING_KEY,
     Masks,
+    compiles_for_amd,
     dropout_arguments,
     is_kept,
     key_interval,
@@ -78,6 +79,15 @@ FORWARD_CONFIGS = [
     triton.Config({"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 16384}, num_warps=8, num_stages=3),
     triton.Config({"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=3),
 ]
+if compiles_for_amd():
+    FORWARD_CONFIGS = [
+        triton.Config(
+            {"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=3
+        ),
+        triton.Config(
+            {"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=2
+        ),
+    ]
 
 
 @triton.autotune(FORWARD_CONFIGS, key=TUNING_KEY)

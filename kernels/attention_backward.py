@@ -44,6 +44,7 @@ from .attention_tiles import (
     LOG2_E,
     TUNING_KEY,
     Masks,
+    compiles_for_amd,
     dropout_arguments,
     is_kept,
     key_interval,
@@ -65,6 +66,12 @@ from .rows import tile_at
 QUERY_CONFIGS = [
     triton.Config({"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 16384}, num_warps=8, num_stages=2),
 ]
+if compiles_for_amd():
+    QUERY_CONFIGS = [
+        triton.Config(
+            {"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=2
+        ),
+    ]
 DELTA_TILE_BYTES = 16384
 
 

@@ -9,6 +9,7 @@ products as the left side of the last two.
 from ._triton import tl, triton
 from .attention_tiles import (
     TUNING_KEY,
+    compiles_for_amd,
     is_kept,
     key_interval,
     load_key_start,
@@ -28,6 +29,12 @@ from .rows import tile_at
 KEY_VALUE_CONFIGS = [
     triton.Config({"KEY_TILE_BYTES": 32768, "QUERY_TILE_BYTES": 8192}, num_warps=8, num_stages=2),
 ]
+if compiles_for_amd():
+    KEY_VALUE_CONFIGS = [
+        triton.Config(
+            {"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 4096}, num_warps=4, num_stages=1
+        ),
+    ]
 
 
 @triton.autotune(KEY_VALUE_CONFIGS, key=[*TUNING_KEY, "GROUP"])

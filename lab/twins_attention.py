@@ -143,7 +143,7 @@ attention = Twin(
          "causal": True, "window": 140},
         {"batch": 2, "head": 1, "queries": 70, "d_head": 64, "causal": True, "padding": 0.6,
          "documents": [20, 0, 33, 1], "dropout": 0.3, "minus_inf": True, "scale": 0.2},
-        {"batch": 1, "head": 1, "queries": 33, "keys": 170, "d_head": 128},
+        {"batch": 1, "head": 4, "kv_head": 2, "queries": 33, "keys": 100, "d_head": 128},
     ),
     inputs=_attention_inputs,
     real=_real,
