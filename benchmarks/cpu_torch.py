@@ -6,6 +6,7 @@ nanoGPT itself would take it on a GPU alone.
 """
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -140,11 +141,13 @@ def transformers(
     their gradients.
     """
     with checkout_hidden():
-        from transformers import GPT2Config, GPT2LMHeadModel
-    model = GPT2LMHeadModel(GPT2Config(
+        # Not by `import`: type checkers would follow it to "kernels", and find ours.
+        library = importlib.import_module("transformers")
+    model = library.GPT2LMHeadModel(library.GPT2Config(
         vocab_size=config.vocab_size, n_positions=config.n_ctx, n_embd=config.d_model,
         n_layer=config.n_layer, n_head=config.n_head, layer_norm_epsilon=config.eps,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False,
+        bos_token_id=None, eos_token_id=None,
     ))  # fmt: skip
     model.train()
 

@@ -60,8 +60,8 @@ def _draw_ratios(axes: Axes, ratios: list[tuple[str, Any]]) -> None:
         axes.annotate(f"{middle:.2f}", (high, row), (6, -3), textcoords="offset points", size=8)
         labels.append(f"{part}: {found['name']}")
     axes.set_yticks(range(len(ratios)), labels, fontsize=8)
-    axes.set_ylim(len(ratios) - 0.5, -0.5)
     if ratios:
+        axes.set_ylim(len(ratios) - 0.5, -0.5)
         axes.set_xscale("log")
     axes.set_xlabel("times as fast as the other (dark bar: goal; green: reached; red: missed)")
     axes.grid(axis="x", alpha=0.3)
