@@ -27,7 +27,12 @@ from rich.table import Table
 from ..core.checks import expect_positive, refuse
 from . import store
 from .cpu_numpy import Settings, numpy_generation, numpy_training
-from .cpu_torch import torch_training_124m, torch_training_small
+from .cpu_torch import (
+    torch_training_124m,
+    torch_training_124m_compiled,
+    torch_training_small,
+    torch_training_small_compiled,
+)
 from .plots import plot_cpu
 from .shakespeare import shakespeare
 from .timing import NATS, Finding, Skipped, describe, without_folders
@@ -38,7 +43,9 @@ PARTS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "numpy-generation": numpy_generation,
     "numpy-training": numpy_training,
     "torch-training-small": torch_training_small,
+    "torch-training-small-compiled": torch_training_small_compiled,
     "torch-training-124m": torch_training_124m,
+    "torch-training-124m-compiled": torch_training_124m_compiled,
     "shakespeare": shakespeare,
 }
 

@@ -58,7 +58,7 @@ def shakespeare(settings: Settings) -> Iterator[Finding]:
     check_step(config, split[0], batch)
 
     began = time.monotonic()
-    curves = []
+    curves: list[dict] = []
     for seed in SEEDS[:2] if settings.quick else SEEDS:
         spent = time.monotonic() - began
         if curves and spent + 1.3 * spent / len(curves) > settings.limit_s:

@@ -1,7 +1,6 @@
 """`gptwin bench cpu`: every path, with tiny models. No test asserts a time."""
 
 import dataclasses
-import itertools
 import json
 import math
 import os
@@ -34,8 +33,9 @@ def path(tmp_path):
 
 
 EXPECTED = {
-    "numpy-generation": 2, "numpy-training": 1, "torch-training-small": 6,
-    "torch-training-124m": 6, "shakespeare": 1,
+    "numpy-generation": 2, "numpy-training": 1, "torch-training-small": 2,
+    "torch-training-small-compiled": 4,
+    "torch-training-124m": 2, "torch-training-124m-compiled": 4, "shakespeare": 1,
 }  # fmt: skip
 
 
@@ -92,8 +92,8 @@ def test_a_wrong_gradient_fails_the_gate(path, monkeypatch):
 
 
 def eager_reasons_of_ours():
-    """Run the eager stage alone, and return why gptwin was not timed."""
-    findings = list(itertools.islice(cpu_torch.torch_training_small(QUICK), 2))
+    """Return why gptwin was not timed."""
+    findings = list(cpu_torch.torch_training_small(QUICK))
     assert all(found["status"] == "not measured" for found in findings)
     return [found["reason"] for found in findings]
 
@@ -117,9 +117,9 @@ def test_what_is_not_installed_is_told_in_the_table(path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "transformers", None)
     part = run("torch-training-small", path)
     reasons = [found["reason"] for found in part["findings"] if "transf" in found["name"]]
-    assert len(reasons) == 2 and all("not installed" in reason for reason in reasons)
-    assert sum(found["status"] == "measured" for found in part["findings"]) == 4
-    cpu.print_table({"torch-training-small": part}, cpu.Console(width=100))
+    assert len(reasons) == 1 and all("not installed" in reason for reason in reasons)
+    assert sum(found["status"] == "measured" for found in part["findings"]) == 1
+    cpu.print_table({"torch-training-small": part}, cpu.Console(width=200))
     printed = capsys.readouterr().out
     assert "not installed" in printed and "quick" in printed
 
