@@ -7,9 +7,10 @@ is the NumPy reference in float64 on those same values. An element may then be o
     + one rounding of the element to the dtype
     + `Twin.roundings` · (how far the truth moves when every input moves by one float32 rounding,
                           + one float32 rounding of the tensor's largest entry)
+    + in gradients, one rounding of the tensor's largest entry for each unit of `Twin.exponent`
 
-with multiple 2 for results and 3 for gradients. The last term is what any correct float32
-computation may do, and matters in float32 alone: on a handful of numbers eager's own error can be
+with multiple 2 for results and 3 for gradients. The last two terms are what any correct float32
+computation may do, and matter in float32 alone: on a handful of numbers eager's own error can be
 zero by luck. Where "tf32" is asked for, its rounding takes float32's place there. Where the truth
 is finite the result must be finite; where it is infinite or NaN the result must be the same.
 Integers, such as drawn tokens, must be equal.
@@ -135,7 +136,7 @@ def prepare(twin: Twin, case: Case, dtype: str, device: str, text: str | None) -
     -------
     Prepared
         `truth` maps each result and each gradient ("d_" and the argument) to float64; `noise` to
-        what one rounding in the arithmetic may do to it.
+        what the roundings of correct arithmetic may do to it.
     """
     inputs = case_inputs(twin, case, text)
     torch_dtype, layout = getattr(torch, dtype), case.get("layout", "contiguous")
@@ -163,11 +164,15 @@ def prepare(twin: Twin, case: Case, dtype: str, device: str, text: str | None) -
     moved = {n: cotangents.jitter(a, rounding) for n, a in quantised.items()}
     d_moved = tuple(cotangents.jitter(d, rounding) for d in d_quantised)
     moved_truth = reference(twin, moved, numpy_options, d_moved)
-    with np.errstate(invalid="ignore"):  # inf - inf
-        noise = {
-            name: _largest(moved_truth[name] - truth[name]) + rounding * _largest(truth[name])
-            for name in truth
-        }
+    exponent = _largest(truth[twin.exponent]) if twin.exponent else 0.0
+    noise = {}
+    for name, expected in truth.items():
+        with np.errstate(invalid="ignore"):  # inf - inf
+            movement = _largest(moved_truth[name] - expected)
+        entry = rounding * _largest(expected)
+        noise[name] = twin.roundings * (movement + entry)
+        if name.startswith("d_"):
+            noise[name] += exponent * entry
     return Prepared(tensors, options, d_results, truth, noise)
 
 
@@ -277,7 +282,7 @@ def check(twin: Twin, case: Case, dtype: str, device: str, text: str | None = No
             to_numpy(eager[name]),
             to_numpy(actual[name]),
             dtype,
-            twin.roundings * prepared.noise[name],
+            prepared.noise[name],
         )
         for name, truth in prepared.truth.items()
     )

@@ -113,6 +113,11 @@ class Twin:
         How many float32 roundings a correct computation passes through on the way to one element:
         the floor of the budget (lab/check.py) where eager PyTorch happens to be exact. Irrelevant
         in half precision.
+    exponent : str or None
+        The result r, if there is one, from which backward computes exp(x − r) again. float32 knows
+        r to |r| · 2⁻²⁴, so every power is wrong by |r| roundings. Moving the inputs does not show
+        that where a power is 1 whatever they are (a softmax over one element), nor does eager,
+        which keeps the power.
     dtypes : tuple of str
         What the kernel takes.
     shared_kernels : tuple of kernels
@@ -135,6 +140,7 @@ class Twin:
     shapes: dict[str, Case]
     cost: Callable[[Case, int], tuple[Cost, Cost | None]]
     roundings: float = 4.0
+    exponent: str | None = None
     dtypes: tuple[str, ...] = DTYPES
     shared_kernels: tuple[Any, ...] = ()
     statistics: tuple[str, ...] = ()
