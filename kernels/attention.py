@@ -52,6 +52,7 @@ from ._triton import tl, triton
 from .attention_backward import attention_backward
 from .attention_tiles import (
     LOG2_E,
+    NOT_SPECIALIZED,
     TUNING_KEY,
     Masks,
     compiles_for_amd,
@@ -63,6 +64,7 @@ from .attention_tiles import (
     load_rows,
     parts,
     place,
+    row_products,
     rows_per_tile,
     tile_grid,
 )
@@ -91,7 +93,7 @@ if compiles_for_amd():
 
 
 @triton.autotune(FORWARD_CONFIGS, key=TUNING_KEY)
-@triton.jit
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def attention_forward_kernel(
     query_ptr,  # [batch, head, query, d_head], any strides, like the next three
     key_ptr,  # [batch, kv_head, key, d_head]
@@ -186,11 +188,16 @@ def attention_forward_kernel(
             inside = in_block < ends[part] - first_key
             # int64, here and for every position that meets a stride: their product passes 2^31.
             first = tl.cast(first_key, tl.int64)
+            key_tile_ptr = key_ptr + first * key_row_stride
             key = load_rows(
-                key_ptr + first * key_row_stride, in_block, features, inside,
+                key_tile_ptr, in_block, features, inside,
                 key_row_stride, key_feature_stride, part != 1, D_HEAD, BLOCK_D,
             )  # fmt: skip
-            scores = tl.dot(query, tl.trans(key), input_precision="ieee")  # [queries, keys]
+            scores = row_products(  # [queries, keys]
+                query, key, query_ptr, queries, row_inside, query_row_stride, query_feature_stride,
+                key_tile_ptr, in_block, inside, key_row_stride, key_feature_stride,
+                part != 1, D_HEAD, BLOCK_D,
+            )  # fmt: skip
             if part != 1:
                 seen = keys[None, :] < high[:, None]
                 if LOW_VARIES:  # elsewhere the keys start at low

@@ -42,6 +42,7 @@ from ._triton import tl, triton
 from .attention_backward_keys import attention_backward_key_value_kernel
 from .attention_tiles import (
     LOG2_E,
+    NOT_SPECIALIZED,
     TUNING_KEY,
     Masks,
     compiles_for_amd,
@@ -55,6 +56,7 @@ from .attention_tiles import (
     load_statistic,
     parts,
     place,
+    row_products,
     rows_per_tile,
     tile_grid,
 )
@@ -64,7 +66,7 @@ from .rows import tile_at
 
 # In bytes: see rows_per_tile.
 QUERY_CONFIGS = [
-    triton.Config({"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 16384}, num_warps=8, num_stages=2),
+    triton.Config({"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=2),
 ]
 if compiles_for_amd():
     QUERY_CONFIGS = [
@@ -75,7 +77,7 @@ if compiles_for_amd():
 DELTA_TILE_BYTES = 16384
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_head", "n_query"])
 def attention_backward_delta_kernel(
     output_ptr,  # [batch, head, query, d_head], any strides
     d_output_ptr,
@@ -129,7 +131,7 @@ def attention_backward_delta_kernel(
 
 
 @triton.autotune(QUERY_CONFIGS, key=TUNING_KEY)
-@triton.jit
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def attention_backward_query_kernel(
     query_ptr,  # as in the kernel above
     lse_ptr,
@@ -211,16 +213,17 @@ def attention_backward_query_kernel(
 
     batch, head = batch.to(tl.int64), head.to(tl.int64)
     kv_head = head // GROUP
+    query_ptr += batch * query_batch_stride + head * query_head_stride
+    d_output_ptr += batch * d_output_batch_stride + head * d_output_head_stride
     key_ptr += batch * key_batch_stride + kv_head * key_head_stride
     value_ptr += batch * value_batch_stride + kv_head * value_head_stride
     sees = row_inside & (low < high)
     query = load_rows(
-        query_ptr + batch * query_batch_stride + head * query_head_stride,
-        queries, features, sees, query_row_stride, query_feature_stride, True, D_HEAD, BLOCK_D,
+        query_ptr, queries, features, sees, query_row_stride, query_feature_stride,
+        True, D_HEAD, BLOCK_D,
     )  # fmt: skip
     d_output = load_rows(
-        d_output_ptr + batch * d_output_batch_stride + head * d_output_head_stride,
-        queries, features, sees, d_output_row_stride, d_output_feature_stride,
+        d_output_ptr, queries, features, sees, d_output_row_stride, d_output_feature_stride,
         True, D_HEAD, BLOCK_D,
     )  # fmt: skip
     of_head = batch_head.to(tl.int64) * n_query
@@ -234,22 +237,33 @@ def attention_backward_query_kernel(
             keys = first_key + in_block
             inside = in_block < ends[part] - first_key
             first = tl.cast(first_key, tl.int64)
+            key_tile_ptr = key_ptr + first * key_row_stride
             key = load_rows(
-                key_ptr + first * key_row_stride, in_block, features, inside,
+                key_tile_ptr, in_block, features, inside,
                 key_row_stride, key_feature_stride, part != 1, D_HEAD, BLOCK_D,
             )  # fmt: skip
-            scores = tl.dot(query, tl.trans(key), input_precision="ieee")  # [queries, keys]
+            scores = row_products(  # [queries, keys]
+                query, key, query_ptr, queries, sees, query_row_stride, query_feature_stride,
+                key_tile_ptr, in_block, inside, key_row_stride, key_feature_stride,
+                part != 1, D_HEAD, BLOCK_D,
+            )  # fmt: skip
             p = tl.exp2(scores * scale_log2_e - lse[:, None])
             if part != 1:
                 seen = keys[None, :] < high[:, None]
                 if LOW_VARIES:  # elsewhere the keys start at low
                     seen = seen & (keys[None, :] >= low[:, None])
                 p = tl.where(seen, p, 0.0)
+            value_tile_ptr = value_ptr + first * value_row_stride
             value = load_rows(
-                value_ptr + first * value_row_stride, in_block, features, inside,
+                value_tile_ptr, in_block, features, inside,
                 value_row_stride, value_feature_stride, part != 1, D_HEAD, BLOCK_D,
             )  # fmt: skip
-            d_p = tl.dot(d_output, tl.trans(value), input_precision="ieee")  # [queries, keys]
+            d_p = row_products(  # [queries, keys]
+                d_output, value, d_output_ptr, queries, sees,
+                d_output_row_stride, d_output_feature_stride,
+                value_tile_ptr, in_block, inside, value_row_stride, value_feature_stride,
+                part != 1, D_HEAD, BLOCK_D,
+            )  # fmt: skip
             if DROPOUT:
                 kept = is_kept(
                     seed, dropout_threshold, batch_head, queries[:, None], keys[None, :]

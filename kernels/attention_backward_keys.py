@@ -8,6 +8,7 @@ products as the left side of the last two.
 
 from ._triton import tl, triton
 from .attention_tiles import (
+    NOT_SPECIALIZED,
     TUNING_KEY,
     compiles_for_amd,
     is_kept,
@@ -19,6 +20,7 @@ from .attention_tiles import (
     parts,
     place,
     query_stretch,
+    row_products,
     rows_per_tile,
 )
 from .rows import tile_at
@@ -38,7 +40,7 @@ if compiles_for_amd():
 
 
 @triton.autotune(KEY_VALUE_CONFIGS, key=[*TUNING_KEY, "GROUP"])
-@triton.jit
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def attention_backward_key_value_kernel(
     query_ptr,  # [batch, head, query, d_head], any strides, like all but the next two
     lse_ptr,  # float32 [batch, head, query] contiguous
@@ -129,13 +131,15 @@ def attention_backward_key_value_kernel(
     starts, ends = parts(start, full_start, full_end, end, BLOCK_QUERIES)
 
     wide_batch, wide_head = batch.to(tl.int64), kv_head.to(tl.int64)
+    key_of_head = key_ptr + wide_batch * key_batch_stride + wide_head * key_head_stride
     key = load_rows(
-        key_ptr + wide_batch * key_batch_stride + wide_head * key_head_stride,
-        keys, features, is_seen, key_row_stride, key_feature_stride, True, D_HEAD, BLOCK_D,
+        key_of_head, keys, features, is_seen, key_row_stride, key_feature_stride,
+        True, D_HEAD, BLOCK_D,
     )  # fmt: skip
+    value_of_head = value_ptr + wide_batch * value_batch_stride + wide_head * value_head_stride
     value = load_rows(
-        value_ptr + wide_batch * value_batch_stride + wide_head * value_head_stride,
-        keys, features, is_seen, value_row_stride, value_feature_stride, True, D_HEAD, BLOCK_D,
+        value_of_head, keys, features, is_seen, value_row_stride, value_feature_stride,
+        True, D_HEAD, BLOCK_D,
     )  # fmt: skip
     in_block = tl.arange(0, BLOCK_QUERIES)
     d_key = tl.zeros([BLOCK_KEYS, BLOCK_D], tl.float32)
@@ -154,12 +158,17 @@ def attention_backward_key_value_kernel(
                 queries = first_query + in_block
                 inside = in_block < ends[part] - first_query
                 first = tl.cast(first_query, tl.int64)
+                query_tile_ptr = query_of_head + first * query_row_stride
                 query = load_rows(
-                    query_of_head + first * query_row_stride, in_block, features, inside,
+                    query_tile_ptr, in_block, features, inside,
                     query_row_stride, query_feature_stride, part != 1, D_HEAD, BLOCK_D,
                 )  # fmt: skip
                 lse = load_lse(lse_ptr + of_head, queries, inside, part != 1)
-                scores = tl.dot(key, tl.trans(query), input_precision="ieee")  # [keys, queries]
+                scores = row_products(  # [keys, queries]
+                    key, query, key_of_head, keys, is_seen, key_row_stride, key_feature_stride,
+                    query_tile_ptr, in_block, inside, query_row_stride, query_feature_stride,
+                    part != 1, D_HEAD, BLOCK_D,
+                )  # fmt: skip
                 p = tl.exp2(scores * scale_log2_e - lse[None, :])
                 if part != 1:
                     low, high = key_interval(
@@ -170,12 +179,17 @@ def attention_backward_key_value_kernel(
                     if HAS_WINDOW or HAS_DOCUMENTS:  # elsewhere low is the same for all
                         seen = seen & (keys[:, None] >= low[None, :])
                     p = tl.where(seen, p, 0.0)
+                d_output_tile_ptr = d_output_of_head + first * d_output_row_stride
                 d_output = load_rows(
-                    d_output_of_head + first * d_output_row_stride, in_block, features, inside,
+                    d_output_tile_ptr, in_block, features, inside,
                     d_output_row_stride, d_output_feature_stride, part != 1, D_HEAD, BLOCK_D,
                 )  # fmt: skip
                 weights = p
-                d_p = tl.dot(value, tl.trans(d_output), input_precision="ieee")
+                d_p = row_products(
+                    value, d_output, value_of_head, keys, is_seen,
+                    value_row_stride, value_feature_stride, d_output_tile_ptr, in_block, inside,
+                    d_output_row_stride, d_output_feature_stride, part != 1, D_HEAD, BLOCK_D,
+                )  # fmt: skip
                 if DROPOUT:
                     kept = is_kept(
                         seed, dropout_threshold, batch_head, queries[None, :], keys[:, None]

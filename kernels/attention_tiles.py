@@ -19,12 +19,18 @@ from .rows import tile_at
 
 # What a configuration's speed depends on.
 TUNING_KEY = ["BLOCK_D", "CAUSAL", "HAS_WINDOW", "HAS_DOCUMENTS", "DROPOUT", "length_bucket"]
+# Numbers that are no stride: to compile a kernel again where one happens to be a multiple of 16,
+# or 1, gains nothing. A seed does in one of 16 steps, a length in one of 16 sequences.
+NOT_SPECIALIZED = [
+    "n_head", "n_query", "n_key", "length_bucket", "window", "seed", "dropout_threshold",
+]  # fmt: skip
 LOG2_E = math.log2(math.e)
 LOG2_E_CONSTANT = tl.constexpr(LOG2_E)
 DROPOUT_SHIFT = tl.constexpr(32 - DROPOUT_BITS)
 # Below it a block is mostly overhead, above it a tile of scores no longer fits into the registers.
 SMALLEST_BLOCK, LARGEST_BLOCK = 32, 128
 SMALLEST_D = 16  # of tl.dot
+FLOAT32_FEATURES = tl.constexpr(32)
 
 
 def compiles_for_amd() -> bool:
@@ -100,6 +106,48 @@ def load_rows(
     else:
         x = tl.load(at)
     return x
+
+
+@triton.jit
+def row_products(
+    left,  # [BLOCK_LEFT, BLOCK_D], as load_rows returns it, masked
+    right,  # [BLOCK_RIGHT, BLOCK_D], likewise, masked if MASKED
+    left_ptr,  # and what load_rows was told for each
+    left_rows,
+    left_inside,
+    left_row_stride,
+    left_feature_stride,
+    right_ptr,
+    right_rows,
+    right_inside,
+    right_row_stride,
+    right_feature_stride,
+    MASKED: tl.constexpr,
+    D_HEAD: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Multiply each row of `left` with each of `right`: float32 [BLOCK_LEFT, BLOCK_RIGHT].
+
+    A tensor core reads whole tiles. 4-byte floats are multiplied from registers, and a thread would
+    hold all features of its rows, more than it has registers: they are read again, a few at a time.
+    """
+    if left.dtype == tl.float32:
+        FEATURES: tl.constexpr = min(BLOCK_D, FLOAT32_FEATURES)
+        product = tl.zeros([left.shape[0], right.shape[0]], tl.float32)
+        for first in range(0, BLOCK_D, FEATURES):
+            features = first + tl.arange(0, FEATURES)
+            some_left = load_rows(
+                left_ptr, left_rows, features, left_inside, left_row_stride, left_feature_stride,
+                True, D_HEAD, BLOCK_D,
+            )  # fmt: skip
+            some_right = load_rows(
+                right_ptr, right_rows, features, right_inside, right_row_stride,
+                right_feature_stride, MASKED, D_HEAD, BLOCK_D,
+            )  # fmt: skip
+            product = tl.dot(some_left, tl.trans(some_right), product, input_precision="ieee")
+    else:
+        product = tl.dot(left, tl.trans(right))
+    return product
 
 
 @triton.jit
