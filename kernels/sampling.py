@@ -50,11 +50,8 @@ from ..core.sampling import (
 from ._triton import tl, triton
 from .launch import launch, runs_on_triton
 
-# The searches hold three sums in int64: with 8 warps ptxas aims for more programs, and spills.
-SAMPLING_CONFIGS = [
-    triton.Config({"BLOCK": 2048}, num_warps=4, num_stages=1),
-    triton.Config({"BLOCK": 4096}, num_warps=16, num_stages=1),
-]
+# Of six sizes the one that spills nowhere: half a dozen int64 values live for each token.
+SAMPLING_CONFIGS = [triton.Config({"BLOCK": 2048}, num_warps=8, num_stages=1)]
 # Low bits of a float32 that are the same in all numbers of one sign.
 LOW_BITS = {torch.float32: 0, torch.float16: 12, torch.bfloat16: 16}
 
@@ -121,9 +118,9 @@ def _threshold(
     for i in range(0, (32 - LOW_BITS) // 2):
         quarter = tl.full([], 1, tl.uint32) << (32 - LOW_BITS - 2 - 2 * i)
         first, second, third = threshold + quarter, threshold + 2 * quarter, threshold + 3 * quarter
-        at_first = tl.zeros([BLOCK], tl.int64)
-        at_second = tl.zeros([BLOCK], tl.int64)
-        at_third = tl.zeros([BLOCK], tl.int64)
+        at_first = tl.full([], 0, tl.int64)
+        at_second = tl.full([], 0, tl.int64)
+        at_third = tl.full([], 0, tl.int64)
         for start in range(0, vocab, BLOCK):
             tokens = start + tl.arange(0, BLOCK)
             x = _load_logits(row_ptr, tokens, vocab, token_stride)
@@ -132,27 +129,37 @@ def _threshold(
                 size = _weights(x, row_max, steps_per_unit)
             else:
                 size = (tokens < vocab).to(tl.int64)
-            at_first += tl.where(keys >= first, size, 0)
-            at_second += tl.where(keys >= second, size, 0)
-            at_third += tl.where(keys >= third, size, 0)
+            at_first += tl.sum(tl.where(keys >= first, size, 0), axis=0)
+            at_second += tl.sum(tl.where(keys >= second, size, 0), axis=0)
+            at_third += tl.sum(tl.where(keys >= third, size, 0), axis=0)
         # The sums fall from one candidate to the next: so many of them are reached.
-        reached = (tl.sum(at_first, axis=0) >= target).to(tl.uint32)
-        reached += (tl.sum(at_second, axis=0) >= target).to(tl.uint32)
-        reached += (tl.sum(at_third, axis=0) >= target).to(tl.uint32)
+        reached = (at_first >= target).to(tl.uint32)
+        reached += (at_second >= target).to(tl.uint32)
+        reached += (at_third >= target).to(tl.uint32)
         threshold += reached * quarter
 
-    n_above = tl.zeros([BLOCK], tl.int64)
-    above = tl.zeros([BLOCK], tl.int64)
-    at = tl.zeros([BLOCK], tl.int64)
+    n_above = tl.full([], 0, tl.int32)
+    above = tl.full([], 0, tl.int64)
+    at = tl.full([], 0, tl.int64)
     for start in range(0, vocab, BLOCK):
         tokens = start + tl.arange(0, BLOCK)
         x = _load_logits(row_ptr, tokens, vocab, token_stride)
         keys = _keys(x, LOW_BITS)
         weights = _weights(x, row_max, steps_per_unit)
-        n_above += (keys > threshold).to(tl.int64)
-        above += tl.where(keys > threshold, weights, 0)
-        at = tl.maximum(at, tl.where(keys == threshold, weights, 0))
-    return threshold, tl.sum(n_above, axis=0), tl.sum(above, axis=0), tl.max(at, axis=0)
+        n_above += tl.sum((keys > threshold).to(tl.int32), axis=0)
+        above += tl.sum(tl.where(keys > threshold, weights, 0), axis=0)
+        at = tl.maximum(at, tl.max(tl.where(keys == threshold, weights, 0), axis=0))
+    return threshold, n_above, above, at
+
+
+@triton.jit
+def _draw_target(total, seed, row, step):
+    """Return ⌊u · total⌋, u being 62 random bits / 2⁶², in halves that do not overflow."""
+    u_high, u_low, _, _ = tl.philox(seed, row.to(tl.uint32), tl.cast(step, tl.uint32), 0, 0)
+    u_high, u_low = u_high.to(tl.int64) >> 1, u_low.to(tl.int64) >> 1
+    high, low = total >> _HALF_BITS, total & _LOW_HALF
+    middle = u_high * low + u_low * high + ((u_low * low) >> _HALF_BITS)
+    return u_high * high + (middle >> _HALF_BITS)
 
 
 @triton.autotune(SAMPLING_CONFIGS, key=["vocab"])
@@ -188,74 +195,70 @@ def sampling_kernel(
     row_max = tl.max(largest, axis=0)
     drawable = (tl.max(broken, axis=0) == 0) & (row_max > -float("inf"))
 
-    sums = tl.zeros([BLOCK], tl.int64)
+    total = tl.full([], 0, tl.int64)
     for start in range(0, vocab, BLOCK):
         x = _load_logits(row_ptr, start + tl.arange(0, BLOCK), vocab, token_stride)
-        sums += _weights(x, row_max, steps_per_unit)
-    total = tl.sum(sums, axis=0)
-
-    # Kept is what lies above the threshold, and the first n_tied of what lies at it.
-    threshold = tl.full([], 0, tl.uint32)
-    n_tied = tl.cast(vocab, tl.int64)
-    kept_total = total
-    if GREEDY:
-        threshold = tl.max(_keys(largest, LOW_BITS), axis=0)
-        n_tied = tl.full([], 1, tl.int64)
-        kept_total = tl.full([], _ONE, tl.int64)
-    if HAS_TOP_K:
-        target = tl.cast(top_k, tl.int64)
-        threshold, n_above, above, weight = _threshold(
-            row_ptr, vocab, token_stride, row_max, steps_per_unit, target,
-            False, LOW_BITS, BLOCK,
-        )  # fmt: skip
-        n_tied = target - n_above
-        kept_total = above + n_tied * weight
-    if HAS_TOP_P:
-        p = tl.cast(top_p_units, tl.int64)
-        # ⌈p · kept_total / 2³¹⌉, in halves that do not overflow.
-        rest = p * (kept_total & _LOW_HALF)
-        target = p * (kept_total >> _HALF_BITS) + ((rest + _LOW_HALF) >> _HALF_BITS)
-        threshold, n_above, above, weight = _threshold(
-            row_ptr, vocab, token_stride, row_max, steps_per_unit, target,
-            True, LOW_BITS, BLOCK,
-        )  # fmt: skip
-        weight = tl.maximum(weight, 1)  # it is, but in a row that cannot be drawn from
-        n_tied = (target - above + weight - 1) // weight
-        kept_total = above + n_tied * weight
-
-    # ⌊u · kept_total⌋ with u = 62 random bits / 2⁶², in halves that do not overflow.
-    u_high, u_low, _, _ = tl.philox(seed, row.to(tl.uint32), tl.cast(step, tl.uint32), 0, 0)
-    u_high, u_low = u_high.to(tl.int64) >> 1, u_low.to(tl.int64) >> 1
-    high, low = kept_total >> _HALF_BITS, kept_total & _LOW_HALF
-    middle = u_high * low + u_low * high + ((u_low * low) >> _HALF_BITS)
-    target = u_high * high + (middle >> _HALF_BITS)
-
-    passed = tl.zeros([BLOCK], tl.int32)
-    drawn = tl.zeros([BLOCK], tl.float32)  # the token's logit, in one lane
-    weight_before = tl.full([], 0, tl.int64)
-    tied_before = tl.full([], 0, tl.int64)
-    for start in range(0, vocab, BLOCK):
-        tokens = start + tl.arange(0, BLOCK)
-        x = _load_logits(row_ptr, tokens, vocab, token_stride)
-        weights = _weights(x, row_max, steps_per_unit)
-        if GREEDY or HAS_TOP_K or HAS_TOP_P:
-            keys = _keys(x, LOW_BITS)
-            tied = ((keys == threshold) & (tokens < vocab)).to(tl.int64)
-            rank = tied_before + tl.cumsum(tied, axis=0)
-            kept = (keys > threshold) | ((tied == 1) & (rank <= n_tied))
-            weights = tl.where(kept, weights, 0)
-            tied_before += tl.sum(tied, axis=0)
-        up_to = weight_before + tl.cumsum(weights, axis=0)
-        passed += ((up_to <= target) & (tokens < vocab)).to(tl.int32)
-        drawn += tl.where((up_to > target) & (up_to - weights <= target), x, 0.0)
-        weight_before += tl.sum(weights, axis=0)
-    token = tl.sum(passed, axis=0)  # the first whose cumulative weight lies above the target
-
+        total += tl.sum(_weights(x, row_max, steps_per_unit), axis=0)
     rest = (total - _ONE).to(tl.float32) * (1.0 / _ONE)
     more = 1.0 + rest
     # log(1 + rest) without the digits that 1 + rest rounds away
     log_total = tl.where(more == 1.0, rest, tl.log(more) * (rest / (more - 1.0)))
-    log_prob = (tl.sum(drawn, axis=0) - row_max) * inverse_temperature - log_total
+
+    if GREEDY:
+        token = tl.cast(vocab, tl.int32)
+        x_token = row_max
+        for start in range(0, vocab, BLOCK):
+            tokens = start + tl.arange(0, BLOCK)
+            x = _load_logits(row_ptr, tokens, vocab, token_stride)
+            token = tl.minimum(token, tl.min(tl.where(x == row_max, tokens, vocab), axis=0))
+    else:
+        # Kept is what lies above the threshold, and the first n_tied of what lies at it.
+        threshold = tl.full([], 0, tl.uint32)
+        n_tied = tl.cast(vocab, tl.int64)
+        kept_total = total
+        if HAS_TOP_K:
+            target = tl.cast(top_k, tl.int64)
+            threshold, n_above, above, weight = _threshold(
+                row_ptr, vocab, token_stride, row_max, steps_per_unit, target,
+                False, LOW_BITS, BLOCK,
+            )  # fmt: skip
+            n_tied = target - n_above
+            kept_total = above + n_tied * weight
+        if HAS_TOP_P:
+            p = tl.cast(top_p_units, tl.int64)
+            # ⌈p · kept_total / 2³¹⌉, in halves that do not overflow.
+            rest = p * (kept_total & _LOW_HALF)
+            target = p * (kept_total >> _HALF_BITS) + ((rest + _LOW_HALF) >> _HALF_BITS)
+            threshold, n_above, above, weight = _threshold(
+                row_ptr, vocab, token_stride, row_max, steps_per_unit, target,
+                True, LOW_BITS, BLOCK,
+            )  # fmt: skip
+            weight = tl.maximum(weight, 1)  # it is, but in a row that cannot be drawn from
+            n_tied = (target - above + weight - 1) // weight
+            kept_total = above + n_tied * weight
+
+        target = _draw_target(kept_total, seed, row, step)
+        token = tl.full([], 0, tl.int32)  # the first whose cumulative weight lies above the target
+        x_token = tl.full([], 0.0, tl.float32)
+        weight_before = tl.full([], 0, tl.int64)
+        tied_before = tl.full([], 0, tl.int32)
+        for start in range(0, vocab, BLOCK):
+            tokens = start + tl.arange(0, BLOCK)
+            x = _load_logits(row_ptr, tokens, vocab, token_stride)
+            weights = _weights(x, row_max, steps_per_unit)
+            if HAS_TOP_K or HAS_TOP_P:
+                keys = _keys(x, LOW_BITS)
+                tied = ((keys == threshold) & (tokens < vocab)).to(tl.int32)
+                rank = tied_before + tl.cumsum(tied, axis=0)
+                kept = (keys > threshold) | ((tied == 1) & (rank <= n_tied))
+                weights = tl.where(kept, weights, 0)
+                tied_before += tl.sum(tied, axis=0)
+            up_to = weight_before + tl.cumsum(weights, axis=0)
+            token += tl.sum(((up_to <= target) & (tokens < vocab)).to(tl.int32), axis=0)
+            drawn = (up_to > target) & (up_to - weights <= target)  # one token of the row
+            x_token += tl.sum(tl.where(drawn, x, 0.0), axis=0)
+            weight_before += tl.sum(weights, axis=0)
+    log_prob = (x_token - row_max) * inverse_temperature - log_total
     tl.store(tokens_ptr + row, tl.where(drawable, token, -1).to(tl.int64))
     tl.store(log_prob_ptr + row, tl.where(drawable, log_prob, float("nan")))
 
