@@ -25,11 +25,11 @@ from .attention_tiles import (
 )
 from .rows import tile_at
 
-# In bytes: see rows_per_tile. In 2-byte floats 128 keys × 64 queries at d_head 64, 128 × 32 at 128.
-# 8 warps: the two sums fill half of their registers, and 128 × 64 would spill at 128; a smaller
-# tile of keys, or a third stage, spills where a group of heads is walked along.
+# In bytes: see rows_per_tile. In 2-byte floats 128 keys × 64 queries at d_head 64, 64 × 32 at 128:
+# the two sums take half of the registers of 8 warps there, and with 128 keys sm_80 spills, as both
+# sm_80 and sm_90 do with 4 warps.
 KEY_VALUE_CONFIGS = [
-    triton.Config({"KEY_TILE_BYTES": 32768, "QUERY_TILE_BYTES": 8192}, num_warps=8, num_stages=2),
+    triton.Config({"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 8192}, num_warps=8, num_stages=2),
 ]
 if compiles_for_amd():
     KEY_VALUE_CONFIGS = [

@@ -60,12 +60,14 @@ def rows_per_tile(tile_bytes, d_block, itemsize):
     ----------
     tile_bytes : int
         Of a tile of 2-byte floats. Configurations are given in bytes, so that one list suits every
-        head dimension: it is bytes of shared memory that run out. 4-byte floats get half of them,
-        for their products are no tensor core's but long lists of multiply-adds on registers.
+        head dimension: it is bytes of shared memory that run out. 4-byte floats get a quarter of
+        them, for their products are no tensor core's but long lists of multiply-adds on registers.
     d_block, itemsize : int
         BLOCK_D and the bytes of a number.
     """
-    rows = 2 * tile_bytes // (d_block * itemsize * itemsize)
+    rows = tile_bytes // (d_block * itemsize)
+    if itemsize == 4:
+        rows //= 4
     return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, rows))
 
 
