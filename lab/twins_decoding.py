@@ -20,10 +20,6 @@ def _lengths(case: Case, draw: Draw) -> Any:
     return lengths.astype(np.int64) if isinstance(lengths, np.ndarray) else lengths.long()
 
 
-def _no_gradient(saved: Any, *d_results: Any) -> Any:
-    raise NotImplementedError("decode_attention: every result is a statistic")
-
-
 def _decode_attention_inputs(case: Case, draw: Draw) -> Inputs:
     batch, kv_head, capacity = case["batch"], case["kv_head"], case["capacity"]
     std = case.get("magnitude", 1.0)
@@ -55,25 +51,25 @@ def _decode_attention_real(a: dict[str, Any]) -> Inputs:
     )
 
 
-def _decode_attention_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
+def _decode_attention_cost(case: Case, itemsize: int) -> tuple[Cost, None]:
     """Count a full cache and no window: the most that a step can take."""
     caches, rows = case["batch"] * case["kv_head"], case["group"] * case["n_query"]
     scores, d_head = caches * rows * case["capacity"], case["d_head"]
     cached = 2 * caches * case["capacity"] * d_head
-    # two products; scale, subtract, exp, sum. There is no backward pass: 1 stands for it.
+    # two products; scale, subtract, exp, sum; no backward
     return (
         Cost(
             1 + 4 * scores * d_head + 4 * scores,
             (cached + 2 * caches * rows * d_head) * itemsize + 4 * caches * rows,
         ),
-        Cost(1, 1),
+        None,
     )
 
 
 decode_attention = Twin(
     name="decode_attention",
     forward=core_decode_attention.decode_attention_forward,
-    backward=_no_gradient,
+    backward=None,
     kernel=triton_decode_attention.decode_attention,
     eager=triton_decode_attention.decode_attention_eager,
     arguments=("query", "key_cache", "value_cache"),
