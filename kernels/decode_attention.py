@@ -15,7 +15,7 @@ its one tile, so that each key and value is read once however many heads share i
             └────────┘      output_0, lse_0  output_1, lse_1 …   → combine → output, lse
 
 A tensor core's tile has at least 16 rows: where fewer queries share a cache the rest are idle,
-which costs nothing, for the kernel waits for memory. More rows than a tile holds (64 at d_head 64,
+which costs nothing, for the kernel waits for memory. More rows than a tile holds (32 at d_head 64,
 less beyond) take several tiles, and find the keys in the L2 cache.
 
 How many splits (`number_of_splits`): enough to give each multiprocessor WAVES programs, no more
@@ -45,7 +45,7 @@ from .registered import registered
 MAX_D_HEAD = 256
 # Query rows in a tile: tl.dot takes 16 at the least, and ROWS_TIMES_D bounds the accumulator. With
 # twice as many it would spill; in float32, which tensor cores do not multiply, with more than 16.
-MIN_ROWS, MAX_ROWS, ROWS_TIMES_D = 16, 64, 4096
+MIN_ROWS, MAX_ROWS, ROWS_TIMES_D = 16, 32, 2048
 # Splits: programs for each multiprocessor, keys that are worth a program, and the most there are.
 WAVES, KEYS_PER_SPLIT, MAX_SPLITS = 2, 128, 128
 # A tile of keys is given in bytes, so that one list suits every dtype and head dimension.

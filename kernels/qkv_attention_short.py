@@ -23,7 +23,7 @@ import torch
 
 from ._triton import tl, triton
 from .launch import launch
-from .qkv_norm import normed_tile, row_statistics
+from .qkv_norm import load_norm, normed_tile, row_statistics
 from .registered import registered
 
 # 8 warps: three accumulators of 64 x 64 are 48 registers a thread. Steps of 128 bytes would spill
@@ -116,8 +116,9 @@ def qkv_attention_short_kernel(
         x_at = x_ptr + rows[:, None] * x_row_stride + wide[None, :] * x_feature_stride
         x = tl.load(x_at, mask=row_inside[:, None] & inside[None, :], other=0.0)
         if HAS_NORM:
+            gain, shift = load_norm(norm_weight_ptr, norm_bias_ptr, features, d_model)
             x = normed_tile(
-                x, mean, mean_rest, rstd, features, d_model, norm_weight_ptr, norm_bias_ptr
+                x, mean[:, None], mean_rest[:, None], rstd[:, None], gain[None, :], shift[None, :]
             )
         in_weight = inside[:, None] & d_inside[None, :]
         weight = load_weight(

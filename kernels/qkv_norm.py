@@ -12,7 +12,7 @@ import torch
 
 from ._triton import tl, triton
 from .launch import launch
-from .rows import load_tile, normalise
+from .rows import load_tile
 
 STATISTICS_CONFIGS = [
     triton.Config({"BLOCK_ROWS": 4, "BLOCK_FEATURES": 512}, num_warps=4),
@@ -55,21 +55,20 @@ def row_statistics(
 
 
 @triton.jit
-def normed_tile(
-    x,  # [BLOCK_ROWS, BLOCK_FEATURES], as loaded
-    mean,
-    mean_rest,
-    rstd,
-    features,
-    n_features,
-    norm_weight_ptr,  # contiguous
-    norm_bias_ptr,
-):
-    """Normalise a tile, and round it as if it had been stored; 0 beyond the last feature."""
+def load_norm(norm_weight_ptr, norm_bias_ptr, features, n_features):
+    """Load the norm's weight and bias as float32; 0 beyond the last feature."""
     inside = features < n_features
     weight = tl.load(norm_weight_ptr + features, mask=inside, other=0.0).to(tl.float32)
-    bias = tl.load(norm_bias_ptr + features, mask=inside, other=0.0).to(tl.float32)
-    y = normalise(x.to(tl.float32), mean, mean_rest, rstd) * weight[None, :] + bias[None, :]
+    return weight, tl.load(norm_bias_ptr + features, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def normed_tile(x, mean, mean_rest, rstd, weight, bias):
+    """Normalise a tile as loaded, and round it as if it had been stored.
+
+    The rows' statistics, and the features' weight and bias, broadcast against it from either side.
+    """
+    y = (x.to(tl.float32) - mean - mean_rest) * rstd * weight + bias
     return y.to(x.dtype)
 
 

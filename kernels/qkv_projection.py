@@ -37,7 +37,7 @@ from ..core.qkv_projection import check_qkv_projection
 from ._triton import tl, triton
 from .launch import expect_same_dtype, launch, runs_on_triton
 from .linear import grouped_tile
-from .qkv_norm import norm_arguments, norm_statistics, normed_tile
+from .qkv_norm import load_norm, norm_arguments, norm_statistics, normed_tile
 from .qkv_projection_backward import (
     PROJECTION_CONFIGS,
     TUNING_KEY,
@@ -102,8 +102,9 @@ def qkv_projection_kernel(
         x = tl.load(x_at, mask=row_inside[:, None] & inside[None, :], other=0.0)
         weight = tl.load(weight_at, mask=inside[:, None] & column_inside[None, :], other=0.0)
         if HAS_NORM:
+            gain, shift = load_norm(norm_weight_ptr, norm_bias_ptr, start + in_step, d_model)
             x = normed_tile(
-                x, mean, mean_rest, rstd, start + in_step, d_model, norm_weight_ptr, norm_bias_ptr
+                x, mean[:, None], mean_rest[:, None], rstd[:, None], gain[None, :], shift[None, :]
             )
         accumulator = tl.dot(x, weight, accumulator, input_precision="ieee")
         x_at += step * x_feature_stride

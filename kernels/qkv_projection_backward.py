@@ -3,8 +3,8 @@
 Mathematics, packing and the kernels' index map: kernels/qkv_projection.py. The gradient of the norm
 is that of kernels/layer_norm.py: it needs whole rows of d_n, which is stored once, in float32.
 
-d_b is a by-product: the programs of the first row of d_w's tiles have all of d_qkv pass by, and
-sum it.
+d_b takes no launch: the programs of the first row of d_w's tiles sum their panel of d_qkv, which
+they have just read.
 
 Deterministic: a tile, and with it each number of d_b, is summed by one program in one order.
 """
@@ -17,7 +17,7 @@ from ._triton import tl, triton
 from .launch import launch
 from .layer_norm import layer_norm_backward
 from .linear import grouped_tile
-from .qkv_norm import norm_arguments, normed_tile
+from .qkv_norm import load_norm, norm_arguments, normed_tile
 from .registered import registered
 
 # As in linear.py, but steps of 128 bytes would spill at 128 x 128 in float32: the norm and the walk
@@ -124,25 +124,24 @@ def qkv_projection_d_weight_kernel(
     feature_inside, column_inside = features < d_model, columns < n_columns
     step = tl.full([], BLOCK_K, tl.int64)
     rows = tl.arange(0, BLOCK_K).to(tl.int64)
-    x_at = x_ptr + rows[:, None] * x_row_stride + features[None, :] * x_feature_stride
+    x_at = x_ptr + features[:, None] * x_feature_stride + rows[None, :] * x_row_stride
     d_qkv_at = d_packed_ptr + packed_offsets(rows[:, None], columns[None, :], n_rows, D_HEAD)
 
     accumulator = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    d_bias = tl.zeros([BLOCK_N], tl.float32)
+    if HAS_NORM:
+        gain, shift = load_norm(norm_weight_ptr, norm_bias_ptr, features, d_model)
     for _ in range(0, n_rows, BLOCK_K):
         row_inside = rows < n_rows
-        x = tl.load(x_at, mask=row_inside[:, None] & feature_inside[None, :], other=0.0)
+        x = tl.load(x_at, mask=feature_inside[:, None] & row_inside[None, :], other=0.0)
         d_qkv = tl.load(d_qkv_at, mask=row_inside[:, None] & column_inside[None, :], other=0.0)
         if HAS_NORM:
             mean = tl.load(mean_ptr + rows, mask=row_inside, other=0.0)
             mean_rest = tl.load(mean_rest_ptr + rows, mask=row_inside, other=0.0)
             rstd = tl.load(rstd_ptr + rows, mask=row_inside, other=0.0)
             x = normed_tile(
-                x, mean, mean_rest, rstd, features, d_model, norm_weight_ptr, norm_bias_ptr
+                x, mean[None, :], mean_rest[None, :], rstd[None, :], gain[:, None], shift[:, None]
             )
-        accumulator = tl.dot(tl.trans(x), d_qkv, accumulator, input_precision="ieee")
-        if tile_feature == 0:
-            d_bias += tl.sum(d_qkv.to(tl.float32), axis=0)
+        accumulator = tl.dot(x, d_qkv, accumulator, input_precision="ieee")
         rows += step
         x_at += step * x_row_stride
         d_qkv_at += step * D_HEAD
@@ -150,7 +149,16 @@ def qkv_projection_d_weight_kernel(
     at = features[:, None] * n_columns + columns[None, :]
     tl.store(d_weight_ptr + at, accumulator, mask=feature_inside[:, None] & column_inside[None, :])
     if tile_feature == 0:
-        tl.store(d_bias_ptr + columns, d_bias, mask=column_inside)
+        # A loop of its own: inside the one above it would cost all programs registers, and spill.
+        sums = tl.zeros([BLOCK_K, BLOCK_N], tl.float32)
+        rows = tl.arange(0, BLOCK_K).to(tl.int64)
+        d_qkv_at = d_packed_ptr + packed_offsets(rows[:, None], columns[None, :], n_rows, D_HEAD)
+        for _ in range(0, n_rows, BLOCK_K):
+            inside = (rows < n_rows)[:, None] & column_inside[None, :]
+            sums += tl.load(d_qkv_at, mask=inside, other=0.0).to(tl.float32)
+            rows += step
+            d_qkv_at += step * D_HEAD
+        tl.store(d_bias_ptr + columns, tl.sum(sums, axis=0), mask=column_inside)
 
 
 def tile_grid(n_rows: int, n_columns: int) -> Any:
