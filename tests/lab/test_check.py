@@ -39,6 +39,14 @@ def test_one_rounding_of_the_output_is_allowed():
     assert share([1 + 2.0**-9, -2, 0], dtype="float32") > 1
 
 
+def test_integers_are_equal_or_wrong():
+    """A drawn token next to the right one is as wrong as any, whatever eager drew."""
+    tokens = np.array([5, -1, 151_935])
+    assert share(tokens, truth=tokens, eager=tokens + 7, dtype="bfloat16", noise=9.0) == 0
+    beside = tokens + np.array([0, 0, 1])
+    assert share(beside, truth=tokens, eager=tokens + 7, dtype="bfloat16", noise=9.0) > 1
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_where_the_truth_is_finite_the_result_must_be(wrong):
     eager_is_no_excuse = near(np.inf, 0, 0)
