@@ -105,6 +105,8 @@ def attention_backward_key_value_kernel(
         QUERY_TILE_BYTES // 2 if DROPOUT else QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE
     )
     BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, BLOCK_D, ITEMSIZE)
+    # With loads in flight sm_100 spills at d_head 128, whichever the tiles; None: as configured.
+    STAGES: tl.constexpr = 1 if tl.target_info.cuda_capability_geq(10) and BLOCK_D >= 128 else None
     # With a causal mask the first keys are seen by the most queries: the first tile is the longest.
     tile, _, batch, kv_head = place(tl.cdiv(n_key, BLOCK_KEYS), n_head // GROUP, LAST_FIRST=False)
     first_key = tile * BLOCK_KEYS
@@ -154,7 +156,7 @@ def attention_backward_key_value_kernel(
         )
         of_head = (wide_batch * n_head + wide_head) * n_query
         for part in tl.static_range(0 if CAUSAL or HAS_DOCUMENTS else 1, 3):
-            for first_query in range(starts[part], ends[part], BLOCK_QUERIES):
+            for first_query in tl.range(starts[part], ends[part], BLOCK_QUERIES, num_stages=STAGES):
                 queries = first_query + in_block
                 inside = in_block < ends[part] - first_query
                 first = tl.cast(first_query, tl.int64)
