@@ -9,7 +9,7 @@ python := .venv/bin/python
 other_triton := build/triton-$(TRITON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environment peers verify chatgpt test test-triton lint format clean
+.PHONY: help environment peers verify chatgpt test mutants test-triton lint format clean
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -37,6 +37,9 @@ chatgpt: environment  ## pretrain, tune, reward, PPO at a small size; then: gptw
 # At most 8 processes: on a GPU, each holds a CUDA context of its own.
 test: environment  ## run the tests
 	@$(python) -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
+
+mutants: environment  ## break the kernels on purpose, in every way that is listed, and see it caught
+	@GPTWIN_MUTANTS=all $(python) -m pytest tests/lab/test_mutants.py --numprocesses auto $(ARGS)
 
 test-triton: $(other_triton)/.installed  ## run the interpreter's tests on another Triton
 	@PYTHONPATH="$(CURDIR)/$(other_triton)" $(python) -m pytest tests/kernels/interpreter $(ARGS)
