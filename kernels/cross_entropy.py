@@ -147,7 +147,12 @@ def cross_entropy_eager(
     log_prob = torch.where((wanted >= 0) & (wanted < vocab), log_prob, torch.nan)
     log_prob = torch.where(counted, log_prob, 0.0)
     entropy = torch.where(counted, -(log_p.exp() * log_p).sum(dim=-1), 0.0)
-    return _reduce(log_prob, counted, reduction), log_prob, entropy
+    # Its own reduction: a yardstick that shared the kernel's would share its mistakes.
+    if reduction == "none":
+        return 0 - log_prob, log_prob, entropy
+    share = counted.to(log_prob.dtype)
+    share = share / share.sum().clamp(min=1) if reduction == "mean" else share
+    return (0 - log_prob * share).sum(), log_prob, entropy
 
 
 def _reduce(log_prob: torch.Tensor, counted: torch.Tensor, reduction: str) -> torch.Tensor:

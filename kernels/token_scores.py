@@ -76,8 +76,11 @@ def _tile(n_bytes: int, k_bytes: int, num_warps: int, num_stages: int) -> triton
 # Tiles are given in bytes, like BLOCK_K in kernels/linear.py: 128 × 128 numbers of 2 bytes, on
 # tensor cores, are 64 × 64 of 4, on which larger tiles would spill. 128 × 256 spills in the
 # epilogues, with 8 warps and with 16.
+#
+# One list for both directions, with one step along d_model: backward's logits are then forward's
+# to the bit. A token whose p is 1 to all digits gets a gradient of 0, as its loss says, and not
+# the difference of two roundings.
 SCORE_CONFIGS = [_tile(256, 64, 8, 4), _tile(128, 64, 4, 4)]
-D_LOGITS_CONFIGS = [_tile(256, 128, 8, 3), _tile(128, 128, 4, 3)]
 
 # Below any logit, and yet a number: what is multiplied with the first rescaling stays 0.
 _LOWEST = tl.constexpr(-1e30)
@@ -234,7 +237,7 @@ def token_scores_merge_kernel(
     tl.store(lse_ptr + rows, tl.where(counts, lse, 0.0), mask=inside)
 
 
-@triton.autotune(D_LOGITS_CONFIGS, key=["vocab", "d_model"])
+@triton.autotune(SCORE_CONFIGS, key=["vocab", "d_model"])
 @triton.jit
 def token_scores_d_logits_kernel(
     hidden_ptr,  # [token, d_model]

@@ -108,6 +108,9 @@ cross_entropy = Twin(
             "seed": 3,
         },
         {"tokens": 5, "d_model": 3, "vocab": 4, "ignored": 1.0, "poison": True, "seed": 4},
+        # p = 1 for all, but for some digits of the last one's
+        {"tokens": 6, "d_model": 24, "vocab": 1, "seed": 5},
+        {"tokens": 1, "d_model": 40, "vocab": 2, "magnitude": 30.0, "ignored": 0.0, "seed": 8},
     ),
     inputs=_cross_entropy_inputs,
     real=_cross_entropy_real,

@@ -65,9 +65,7 @@ def test_all_labels_ignored_gives_zeros(how, reduction, n):
 def test_one_class_and_the_last_column(how):
     """Liger#177."""
     results, gradients = run(how, **draw(vocab=1, ignored=0.0))
-    assert results[0] == 0
-    for g in gradients:  # p is 1, but for the rounding of a product summed in another order
-        torch.testing.assert_close(g, torch.zeros_like(g), atol=1e-5, rtol=0)
+    assert results[0] == 0 and not any(g.any() for g in gradients)
     for vocab in (128, 129, 150):  # at, just after and within a tile
         arguments = draw(vocab=vocab, ignored=0.0)
         arguments["targets"][:] = vocab - 1

@@ -43,6 +43,8 @@ NEVER_HUGE = {
     ("ppo_loss", "ppo_loss_statistics_kernel"): "adds up a column of partial sums for each block",
     ("linear_ppo_loss", "ppo_loss_statistics_kernel"): "as in ppo_loss",
     ("reward_loss", "reward_loss_totals_kernel"): "adds up one row of partial sums a program",
+    ("linear_ppo_loss", "token_scores_merge_kernel"): "is given four numbers a token and span",
+    ("cross_entropy", "token_scores_merge_kernel"): "is given four numbers a token and span",
     ("linear_ppo_loss", "ppo_loss_kernel"): "its tensors hold one number a token",
     ("linear_ppo_loss", "ppo_loss_scale_kernel"): "its tensors hold one number a token",
     ("decode_attention", "decode_attention_combine_kernel"): "so many caches are not split",
