@@ -74,11 +74,11 @@ from .rows import tile_at
 
 LN_2 = tl.constexpr(math.log(2))
 
-# In bytes: see rows_per_tile. In 2-byte floats the first is 128 queries × 128 keys at d_head 64 and
-# 128 × 64 at 128; the second leaves room for two programs on a multiprocessor, one of which can
-# multiply while the other exponentiates.
+# In bytes: see rows_per_tile. In 2-byte floats the first is 128 queries × 64 keys at d_head 64 and
+# 128 × 32 at 128 (with 64 keys sm_80 spills at 96); the second leaves room for two programs on a
+# multiprocessor, one of which can multiply while the other exponentiates.
 FORWARD_CONFIGS = [
-    triton.Config({"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 16384}, num_warps=8, num_stages=3),
+    triton.Config({"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=3),
     triton.Config({"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=3),
 ]
 if compiles_for_amd():
@@ -141,10 +141,10 @@ def attention_forward_kernel(
 ):
     """One tile of queries of one head."""
     ITEMSIZE: tl.constexpr = query_ptr.dtype.element_ty.primitive_bitwidth // 8
-    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
+    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, D_HEAD, ITEMSIZE)
     # Dropout's random numbers need registers: half as many keys stream past at a time.
     BLOCK_KEYS: tl.constexpr = rows_per_tile(
-        KEY_TILE_BYTES // 2 if DROPOUT else KEY_TILE_BYTES, BLOCK_D, ITEMSIZE
+        KEY_TILE_BYTES // 2 if DROPOUT else KEY_TILE_BYTES, D_HEAD, ITEMSIZE
     )
     LOW_VARIES: tl.constexpr = HAS_WINDOW or HAS_DOCUMENTS
     tile, batch_head, batch, head = place(
@@ -275,7 +275,7 @@ def attention_forward(
     constants = masks.constants(query, key, dropout)
     launch(
         attention_forward_kernel,
-        tile_grid(n_query, n_batch * n_head, query, constants["BLOCK_D"], "QUERY_TILE_BYTES"),
+        tile_grid(n_query, n_batch * n_head, query, constants["D_HEAD"], "QUERY_TILE_BYTES"),
         *(query, key, value, output, lse),
         *masks.arguments(query, key),
         *dropout_arguments(dropout, seed),

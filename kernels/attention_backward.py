@@ -103,7 +103,7 @@ def attention_backward_delta_kernel(
 ):
     """Compute delta − d_lse of a tile of queries."""
     ITEMSIZE: tl.constexpr = output_ptr.dtype.element_ty.primitive_bitwidth // 8
-    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
+    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, D_HEAD, ITEMSIZE)
     tile, batch_head, batch, head = place(tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=False)
     batch, head = batch.to(tl.int64), head.to(tl.int64)
     queries = tile * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES)
@@ -186,10 +186,10 @@ def attention_backward_query_kernel(
 ):
     """d_query of one tile of queries of one head."""
     ITEMSIZE: tl.constexpr = query_ptr.dtype.element_ty.primitive_bitwidth // 8
-    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE)
+    BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, D_HEAD, ITEMSIZE)
     # Dropout's random numbers need registers: half as many keys stream past at a time.
     BLOCK_KEYS: tl.constexpr = rows_per_tile(
-        KEY_TILE_BYTES // 2 if DROPOUT else KEY_TILE_BYTES, BLOCK_D, ITEMSIZE
+        KEY_TILE_BYTES // 2 if DROPOUT else KEY_TILE_BYTES, D_HEAD, ITEMSIZE
     )
     LOW_VARIES: tl.constexpr = HAS_WINDOW or HAS_DOCUMENTS
     tile, batch_head, batch, head = place(
@@ -330,7 +330,7 @@ def attention_backward(
     delta = torch.empty_like(lse)
     launch(
         attention_backward_delta_kernel,
-        tile_grid(n_query, n_batch * n_head, query, heads["BLOCK_D"], "QUERY_TILE_BYTES"),
+        tile_grid(n_query, n_batch * n_head, query, heads["D_HEAD"], "QUERY_TILE_BYTES"),
         *(output, d_output, output if d_lse is None else d_lse, delta, n_head, n_query),
         *output.stride(),
         *d_output.stride(),
@@ -358,7 +358,7 @@ def attention_backward(
         else:
             launch(
                 attention_backward_key_value_kernel,
-                tile_grid(n_key, n_batch * n_kv_head, key, heads["BLOCK_D"], "KEY_TILE_BYTES"),
+                tile_grid(n_key, n_batch * n_kv_head, key, heads["D_HEAD"], "KEY_TILE_BYTES"),
                 *(*tensors, d_key, d_value, *numbers, *d_key.stride(), *d_value.stride()),
                 **constants,
             )
@@ -366,7 +366,7 @@ def attention_backward(
         d_query = _buffer(d_query, query)
         launch(
             attention_backward_query_kernel,
-            tile_grid(n_query, n_batch * n_head, query, heads["BLOCK_D"], "QUERY_TILE_BYTES"),
+            tile_grid(n_query, n_batch * n_head, query, heads["D_HEAD"], "QUERY_TILE_BYTES"),
             *(*tensors, d_query, *numbers, *d_query.stride()),
             **constants,
         )

@@ -102,9 +102,9 @@ def attention_backward_key_value_kernel(
     ITEMSIZE: tl.constexpr = query_ptr.dtype.element_ty.primitive_bitwidth // 8
     # Dropout's random numbers need registers: half as many queries stream past at a time.
     BLOCK_QUERIES: tl.constexpr = rows_per_tile(
-        QUERY_TILE_BYTES // 2 if DROPOUT else QUERY_TILE_BYTES, BLOCK_D, ITEMSIZE
+        QUERY_TILE_BYTES // 2 if DROPOUT else QUERY_TILE_BYTES, D_HEAD, ITEMSIZE
     )
-    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, BLOCK_D, ITEMSIZE)
+    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, D_HEAD, ITEMSIZE)
     # With loads in flight sm_100 spills at d_head 128, whichever the tiles; None: as configured.
     STAGES: tl.constexpr = 1 if tl.target_info.cuda_capability_geq(10) and BLOCK_D >= 128 else None
     # With a causal mask the first keys are seen by the most queries: the first tile is the longest.

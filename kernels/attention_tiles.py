@@ -53,7 +53,7 @@ def compiles_for_amd() -> bool:
 
 
 @triton.constexpr_function
-def rows_per_tile(tile_bytes, d_block, itemsize):
+def rows_per_tile(tile_bytes, d_head, itemsize):
     """Return how many positions a tile holds, 32 to 128.
 
     Parameters
@@ -62,10 +62,14 @@ def rows_per_tile(tile_bytes, d_block, itemsize):
         Of a tile of 2-byte floats. Configurations are given in bytes, so that one list suits every
         head dimension: it is bytes of shared memory that run out. 4-byte floats get a quarter of
         them, for their products are no tensor core's but long lists of multiply-adds on registers.
-    d_block, itemsize : int
-        BLOCK_D and the bytes of a number.
+    d_head, itemsize : int
+        D_HEAD and the bytes of a number. Where a row's length is no multiple of 16, its numbers are
+        loaded one by one, with an address each in registers: half as many fit.
     """
-    rows = tile_bytes // (d_block * itemsize)
+    width = max(SMALLEST_D, triton.next_power_of_2(d_head))
+    rows = tile_bytes // (width * itemsize)
+    if d_head % SMALLEST_D:
+        rows //= 2
     if itemsize == 4:
         rows //= 4
     return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, rows))
@@ -421,9 +425,7 @@ def dropout_arguments(dropout: float, seed: int) -> tuple[int, int, float]:
     return seed, dropout_threshold(dropout), 1 / (1 - dropout)
 
 
-def tile_grid(
-    n_positions: int, n_heads: int, tensor: torch.Tensor, block_d: int, which: str
-) -> Any:
+def tile_grid(n_positions: int, n_heads: int, tensor: torch.Tensor, d_head: int, which: str) -> Any:
     """Return a launch's grid: a program for each tile of each head of each sequence.
 
     Parameters
@@ -432,8 +434,8 @@ def tile_grid(
         Queries (or keys) of a head; heads of all sequences together.
     tensor : torch.Tensor
         Any of them, for its dtype.
-    block_d : int
-        BLOCK_D.
+    d_head : int
+        Width of a head.
     which : str
         The constant that gives the tile's bytes.
 
@@ -445,7 +447,7 @@ def tile_grid(
     itemsize = tensor.element_size()
 
     def grid(meta: dict[str, Any]) -> tuple[int, ...]:
-        block = rows_per_tile(meta[which], block_d, itemsize)
+        block = rows_per_tile(meta[which], d_head, itemsize)
         return (triton.cdiv(n_positions, block) * n_heads,)
 
     return grid
