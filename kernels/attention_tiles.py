@@ -140,7 +140,7 @@ def row_products(
     if left.dtype == tl.float32:
         FEATURES: tl.constexpr = min(BLOCK_D, FLOAT32_FEATURES)
         product = tl.zeros([left.shape[0], right.shape[0]], tl.float32)
-        for first in range(0, BLOCK_D, FEATURES):
+        for first in tl.range(0, BLOCK_D, FEATURES, num_stages=1):
             features = first + tl.arange(0, FEATURES)
             some_left = load_rows(
                 left_ptr, left_rows, features, left_inside, left_row_stride, left_feature_stride,
