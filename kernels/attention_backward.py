@@ -71,7 +71,7 @@ QUERY_CONFIGS = [
 if compiles_for_amd():
     QUERY_CONFIGS = [
         triton.Config(
-            {"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=2
+            {"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=4, num_stages=1
         ),
     ]
 DELTA_TILE_BYTES = 16384

@@ -30,7 +30,7 @@ DROPOUT_SHIFT = tl.constexpr(32 - DROPOUT_BITS)
 # Below it a block is mostly overhead, above it a tile of scores no longer fits into the registers.
 SMALLEST_BLOCK, LARGEST_BLOCK = 32, 128
 SMALLEST_D = 16  # of tl.dot
-FLOAT32_FEATURES = tl.constexpr(32)
+FLOAT32_FEATURES = tl.constexpr(16)
 
 
 def compiles_for_amd() -> bool:
