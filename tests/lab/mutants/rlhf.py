@@ -148,14 +148,14 @@ MUTANTS = {
         "linear_ppo_loss",
         "float32",
         "kernels/token_scores.py",
-        "d_x * inverse_temperature, 0.0)",
-        "d_x, 0.0)",
+        "d_log_prob_ptr + rows, mask=counts, other=0.0) * inverse_temperature",
+        "d_log_prob_ptr + rows, mask=counts, other=0.0)",
     ),
     "last partial tile of the vocabulary forgotten": (
         "linear_ppo_loss",
         "bfloat16",
         "kernels/token_scores.py",
-        "for start in range(0, vocab, BLOCK_N):",
-        "for start in range(0, vocab // BLOCK_N * BLOCK_N, BLOCK_N):",
+        "for start in range(0, left, BLOCK_N):",
+        "for start in range(0, left // BLOCK_N * BLOCK_N, BLOCK_N):",
     ),
 }
