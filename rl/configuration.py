@@ -109,15 +109,6 @@ class RunSettings:
         Checkpoints kept.
     evaluate_every : int
         Steps between evaluations.
-    dtype : str
-        Of the forward and backward pass: "float32", or "bfloat16" by autocast. Weights, moments
-        and statistics are float32.
-    fsdp : bool
-        Under torchrun: shard parameters, gradients and moments over the ranks (FSDP2).
-    compile : bool
-        Run the model through `torch.compile`.
-    tensorboard : bool
-        Also write the log for TensorBoard, if it is installed.
     """
 
     directory: str = "runs/gptwin"
@@ -125,10 +116,6 @@ class RunSettings:
     checkpoint_every: int = 200
     keep_last: int = 2
     evaluate_every: int = 200
-    dtype: str = "float32"
-    fsdp: bool = False
-    compile: bool = False
-    tensorboard: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

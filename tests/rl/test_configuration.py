@@ -7,7 +7,12 @@ from gptwin.rl.configuration import Configuration, ModelSettings, PPOSettings, d
 
 
 def test_what_is_dumped_is_read_back(tmp_path):
-    changes = ["ppo.ptx=0", "ppo.betas=[0.8, 0.9]", "run.directory=runs/x y", "run.fsdp=true"]
+    changes = [
+        "ppo.ptx=0",
+        "ppo.betas=[0.8, 0.9]",
+        "run.directory=runs/x y",
+        "ppo.adaptive_kl=true",
+    ]
     changed = load(None, changes)
     file = tmp_path / "settings.toml"
     file.write_text(dump(changed))
