@@ -66,11 +66,12 @@ def sampling(
     top_p: float | None = None,
     seed: int = 0,
     step: int = 0,
+    rows: np.ndarray | None = None,
 ) -> Results:
     """Draw one token for each row of logits: the definition.
 
-    Row r takes the random bits `philox(seed, r, step, 0, 0)`: give each step of a rollout another
-    `step`, and every batch of prompts another `seed`.
+    Row r takes the random bits `philox(seed, rows[r], step, 0, 0)`: give each step of a rollout
+    another `step`, and every batch of prompts another `seed`.
 
     Parameters
     ----------
@@ -87,6 +88,9 @@ def sampling(
         Of the random bits; fits 64 bits.
     step : int
         Of the rollout; fits 32 bits.
+    rows : numpy.ndarray of int [row], optional
+        Each row's number in the whole draw, from 0, for one that is done in parts; by default
+        0, 1, 2, ...
 
     Returns
     -------
@@ -103,7 +107,7 @@ def sampling(
         If an argument has no meaning.
     """
     return sampling_forward(
-        logits, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, step=step
+        logits, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, step=step, rows=rows
     )[0]
 
 
@@ -115,12 +119,13 @@ def sampling_forward(
     top_p: float | None = None,
     seed: int = 0,
     step: int = 0,
+    rows: np.ndarray | None = None,
 ) -> tuple[Results, tuple[()]]:
     """Compute `sampling`; nothing is kept, since a draw has no gradient.
 
     Parameters
     ----------
-    logits, temperature, top_k, top_p, seed, step
+    logits, temperature, top_k, top_p, seed, step, rows
         As in `sampling`.
 
     Returns
@@ -135,7 +140,7 @@ def sampling_forward(
     ValueError
         As in `sampling`.
     """
-    check_sampling(logits, temperature, top_k, top_p, seed, step)
+    check_sampling(logits, temperature, top_k, top_p, seed, step, rows)
     temperature, top_k, top_p = without_filters(logits.shape[1], temperature, top_k, top_p)
     # NaN if a logit is NaN: what cannot be drawn from shows in the maximum alone.
     drawable = np.isfinite(logits.astype(np.float32).max(axis=1))
@@ -144,7 +149,8 @@ def sampling_forward(
 
     w = weights(x, temperature)  # [row, vocab]
     kept = np.where(keep(x, w, top_k, top_p), w, 0)
-    passed = np.cumsum(kept, axis=1) <= draw_target(kept.sum(axis=1), seed, step)[:, None]
+    target = draw_target(kept.sum(axis=1), seed, step, rows)
+    passed = np.cumsum(kept, axis=1) <= target[:, None]
     tokens = passed.sum(axis=1)  # the first token whose cumulative weight lies above the target
 
     inverse = logits.dtype.type(inverse_temperature(temperature))
@@ -365,14 +371,16 @@ def units(top_p: float) -> int:
     return max(1, round(top_p * 2**HALF_BITS))
 
 
-def draw_target(total: np.ndarray, seed: int, step: int) -> np.ndarray:
+def draw_target(
+    total: np.ndarray, seed: int, step: int, rows: np.ndarray | None = None
+) -> np.ndarray:
     """Return ⌊u · total⌋ for each row, u being 62 random bits over 2⁶²; exact, and in 64 bits.
 
     Parameters
     ----------
     total : numpy.ndarray of int64 [row]
         Below 2⁶¹.
-    seed, step : int
+    seed, step, rows
         As in `sampling`.
 
     Returns
@@ -380,7 +388,7 @@ def draw_target(total: np.ndarray, seed: int, step: int) -> np.ndarray:
     numpy.ndarray of int64 [row]
         From 0 to total − 1, each as likely as the next to one part in 2⁶² / total.
     """
-    words = philox(seed, np.arange(len(total)), step, 0, 0)
+    words = philox(seed, np.arange(len(total)) if rows is None else rows, step, 0, 0)
     u_high, u_low = (word.astype(np.int64) >> 1 for word in words[:2])  # 31 bits each
     high, low = total >> HALF_BITS, total & ((1 << HALF_BITS) - 1)
     middle = u_high * low + u_low * high + (u_low * low >> HALF_BITS)
@@ -420,13 +428,14 @@ def check_sampling(
     top_p: float | None,
     seed: int,
     step: int,
+    rows: Any = None,
 ) -> None:
     """Refuse arguments that `sampling` has no meaning for; the logits' values are not looked at.
 
     Parameters
     ----------
-    logits, temperature, top_k, top_p, seed, step
-        As in `sampling`; an array or a tensor.
+    logits, temperature, top_k, top_p, seed, step, rows
+        As in `sampling`; arrays or tensors.
 
     Raises
     ------
@@ -451,3 +460,6 @@ def check_sampling(
     for name, number, least, limit in (("seed", seed, -(2**63), 2**64), ("step", step, 0, 2**32)):
         if not (isinstance(number, int) and least <= number < limit):
             refuse(name, f"an integer from {least} to {limit - 1}", repr(number))
+    if rows is not None and (tuple(rows.shape) != (len(logits),) or "int" not in str(rows.dtype)):
+        got = f"{rows.dtype} of shape {tuple(rows.shape)}"
+        refuse("rows", f"None or {len(logits)} integers, one for each row of logits", got)

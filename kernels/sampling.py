@@ -168,6 +168,7 @@ def sampling_kernel(
     logits_ptr,
     tokens_ptr,  # int64 [row]
     log_prob_ptr,  # float32 [row]
+    rows_ptr,  # int32 or int64 [row], or None
     vocab,
     row_stride,
     token_stride,
@@ -178,6 +179,7 @@ def sampling_kernel(
     seed,
     step,
     GREEDY: tl.constexpr,
+    HAS_ROWS: tl.constexpr,
     HAS_TOP_K: tl.constexpr,
     HAS_TOP_P: tl.constexpr,
     LOW_BITS: tl.constexpr,
@@ -237,7 +239,8 @@ def sampling_kernel(
             n_tied = (target - above + weight - 1) // weight
             kept_total = above + n_tied * weight
 
-        target = _draw_target(kept_total, seed, row, step)
+        number = tl.load(rows_ptr + row) if HAS_ROWS else row
+        target = _draw_target(kept_total, seed, number, step)
         token = tl.full([], 0, tl.int32)  # the first whose cumulative weight lies above the target
         x_token = tl.full([], 0.0, tl.float32)
         weight_before = tl.full([], 0, tl.int64)
@@ -271,6 +274,7 @@ def sampling(
     top_p: float | None = None,
     seed: int = 0,
     step: int = 0,
+    rows: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw one token for each row of logits; the twin of `gptwin.core.sampling.sampling`.
 
@@ -290,7 +294,10 @@ def sampling(
     seed : int
         Of the random bits; fits 64 bits.
     step : int
-        Of the rollout; fits 32 bits. Row r draws `philox(seed, r, step, 0, 0)`.
+        Of the rollout; fits 32 bits. Row r draws `philox(seed, rows[r], step, 0, 0)`.
+    rows : torch.Tensor of int32 or int64 [row], optional
+        Each row's number in the whole draw, from 0 and below 2^32, for one that is done in parts;
+        by default 0, 1, 2, ...
 
     Returns
     -------
@@ -308,10 +315,16 @@ def sampling(
     RuntimeError
         If Triton was asked for and cannot run here.
     """
-    check_sampling(logits, temperature, top_k, top_p, seed, step)
-    if not runs_on_triton("sampling", logits=logits):
+    check_sampling(logits, temperature, top_k, top_p, seed, step, rows)
+    if not runs_on_triton("sampling", logits=logits, rows=rows):
         return sampling_eager(
-            logits, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, step=step
+            logits,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            step=step,
+            rows=rows,
         )
     n_rows, vocab = logits.shape
     temperature, top_k, top_p = without_filters(vocab, temperature, top_k, top_p)
@@ -320,10 +333,12 @@ def sampling(
     launch(
         sampling_kernel,
         (n_rows,),
-        *(logits.detach(), tokens, log_prob, vocab, *logits.stride()),
+        *(logits.detach(), tokens, log_prob, None if rows is None else rows.contiguous()),
+        *(vocab, *logits.stride()),
         *(steps_per_unit(temperature), inverse_temperature(temperature)),
         *(top_k or 0, 0 if top_p is None else units(top_p), seed, step),
         GREEDY=top_k == 1,
+        HAS_ROWS=rows is not None,
         HAS_TOP_K=top_k is not None and top_k > 1,
         HAS_TOP_P=top_p is not None,
         LOW_BITS=LOW_BITS[logits.dtype],
@@ -339,12 +354,13 @@ def sampling_eager(
     top_p: float | None = None,
     seed: int = 0,
     step: int = 0,
+    rows: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute the same in plain PyTorch, by sorting: for the CPU and as a yardstick.
 
     Parameters
     ----------
-    logits, temperature, top_k, top_p, seed, step
+    logits, temperature, top_k, top_p, seed, step, rows
         As in `sampling`.
 
     Returns
@@ -370,7 +386,8 @@ def sampling_eager(
         kept = kept.where(kept.cumsum(dim=1) - kept < target, 0)
     kept = torch.empty_like(kept).scatter_(1, by_logit, kept)  # by token again
 
-    words = philox(seed, torch.arange(len(x)).numpy(), step, 0, 0)
+    numbers = torch.arange(len(x)) if rows is None else rows.cpu()
+    words = philox(seed, numbers.numpy(), step, 0, 0)
     u_high, u_low = (torch.from_numpy(w.astype("int64") >> 1).to(x.device) for w in words[:2])
     total = kept.sum(dim=1)
     high, low = total >> HALF_BITS, total & _LOW_HALF.value

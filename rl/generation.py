@@ -65,6 +65,7 @@ def generate(
     top_p: float | None = None,
     stop_tokens: Sequence[int] = (),
     seed: int = 0,
+    rows: Sequence[int] | None = None,
 ) -> Generation:
     """Continue every prompt; the twin of `gptwin.core.generation.generate`.
 
@@ -82,6 +83,9 @@ def generate(
         A sequence ends after the first of these.
     seed : int
         Of `sampling`, whose counter is (row, step).
+    rows : sequence of int, optional
+        Each prompt's number, by which it draws, where these are some of a larger batch; by
+        default 0, 1, 2, ...
 
     Returns
     -------
@@ -96,7 +100,7 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        rollout = _Rollout(model, prompts, max_new_tokens, stop_tokens)
+        rollout = _Rollout(model, prompts, max_new_tokens, stop_tokens, rows)
         for step in range(max_new_tokens):
             if not rollout.take(*rollout.draw(temperature, top_k, top_p, seed, step), step):
                 break
@@ -114,6 +118,7 @@ class _Rollout:
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         stop_tokens: Sequence[int],
+        numbers: Sequence[int] | None,
     ) -> None:
         table = model.wte.weight
         device, n_prompts = table.device, len(prompts)
@@ -125,6 +130,7 @@ class _Rollout:
         self.log_probs = torch.zeros(n_prompts, max_new_tokens, device=device)
         self.lengths = torch.zeros(n_prompts, dtype=torch.int64, device=device)
         self.rows = torch.arange(n_prompts, device=device)
+        self.numbers = self.rows if numbers is None else torch.tensor(numbers, device=device)
         self.ended = torch.zeros(n_prompts, dtype=torch.bool, device=device)  # of `rows`
         if n_prompts == 0:
             return
@@ -140,15 +146,10 @@ class _Rollout:
         """Sample the next token of each row."""
         if len(self.rows) == 0:
             return self.rows, self.log_probs[:0, 0]
-        n_prompts, logits = len(self.tokens), self.logits
-        moved = len(self.rows) < n_prompts and temperature > 0
-        if moved:  # a row's random bits belong to its place in the whole batch
-            logits = logits.new_zeros(n_prompts, logits.shape[1])
-            logits[self.rows] = self.logits
-        tokens, log_probs = sampling(
-            logits, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, step=step
-        )
-        return (tokens[self.rows], log_probs[self.rows]) if moved else (tokens, log_probs)
+        return sampling(
+            self.logits, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, step=step,
+            rows=self.numbers[self.rows],  # whoever else is still here changes nothing
+        )  # fmt: skip
 
     def take(self, tokens: torch.Tensor, log_probs: torch.Tensor, step: int) -> bool:
         """Store a step's tokens and compute the next logits; say whether there are any."""

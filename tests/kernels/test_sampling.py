@@ -45,6 +45,20 @@ def test_rows_to_draw_nothing_from_spoil_no_other(device):
         assert log_prob.isnan().tolist() == [False, True, True, True, False]
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_a_draw_in_parts_is_the_whole_draw(dtype, device):
+    x = torch.randn(9, 40, device=device)
+    whole, _ = sampling(x, seed=3, step=2)
+    part = torch.tensor([7, 0, 4], device=device, dtype=dtype)
+    for operation in (sampling, sampling_eager):
+        assert operation(x[part], seed=3, step=2, rows=part)[0].tolist() == whole[part].tolist()
+    numbers = part.cpu().numpy()
+    expected, _ = core.sampling(x[part].cpu().double().numpy(), seed=3, step=2, rows=numbers)
+    assert expected.tolist() == whole[part].tolist()
+    with pytest.raises(ValueError, match=r"^rows: expected None or 9 integers"):
+        sampling(x, rows=part)
+
+
 def test_one_launch_for_all_rows(device):
     with launch.recording() as log:
         sampling(torch.randn(3, 50, device=device), top_k=5, top_p=0.9, temperature=0.7)

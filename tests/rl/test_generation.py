@@ -80,6 +80,14 @@ def test_batched_is_one_by_one():
         )
 
 
+def test_a_part_of_a_batch_draws_what_it_would_in_the_whole():
+    _, model = twins()
+    options = {"max_new_tokens": 6, "seed": 4}
+    whole = generate(model, PROMPTS, **options).token_lists()
+    part = generate(model, PROMPTS[1::2], rows=[1, 3], **options).token_lists()
+    assert part == whole[1::2]
+
+
 @each_sampler
 def test_leaving_the_batch_changes_nothing(options, monkeypatch):
     _, model = twins()
