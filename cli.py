@@ -77,6 +77,11 @@ def inspect(
         str | None,
         typer.Option(help="Print each kernel as ttir, ttgir, ptx, sass, amdgcn or source."),
     ] = None,
+    typical: Annotated[
+        bool,
+        typer.Option("--typical", help="First named shape alone, in bfloat16 where it is taken."),
+    ] = False,
+    json: Annotated[str | None, typer.Option(help="Store the rows in this file.")] = None,
 ) -> None:
     """Compile every kernel and configuration for a GPU that need not be there.
 
@@ -87,7 +92,11 @@ def inspect(
     from .lab.twin import DTYPES
 
     dtypes = tuple(dtype) if dtype else DTYPES
-    raise typer.Exit(inspection.inspect_operations(operations or [], arch or [], show, dtypes))
+    raise typer.Exit(
+        inspection.inspect_operations(
+            operations or [], arch or [], show, dtypes, typical=typical, json_file=json
+        )
+    )
 
 
 @app.command()

@@ -3,14 +3,11 @@
 import dataclasses
 import json
 import math
-import os
 import platform
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -23,6 +20,7 @@ from ..kernels._triton import UNAVAILABLE, triton
 from ..kernels.launch import INTERPRETED
 from .check import Finding, case_inputs
 from .real_text import read_text
+from .store import expect_writable, write_json
 from .twin import DTYPES, Case
 from .twins import TWINS
 from .verify import (
@@ -94,8 +92,7 @@ def verify(
     if examples < 1:
         refuse("examples", "at least 1", str(examples))
     read_text(text)  # refuse a bad file now, not in a worker
-    if json_file is not None and not Path(json_file).resolve().parent.is_dir():
-        refuse("json", "a file in a directory that exists", json_file)
+    stored = None if json_file is None else expect_writable("json", json_file)
     jobs = _jobs(operations, dtypes, examples, seed, text, only_case)
 
     device = "cpu" if INTERPRETED else "cuda"
@@ -125,8 +122,8 @@ def verify(
         highlight=False,
     )
     passed = not n_failed and not missing
-    if json_file is not None:
-        _write_json(Path(json_file), rows, device, seed, passed)
+    if stored is not None:
+        _write_json(stored, rows, device, seed, passed)
     return 0 if passed else 1
 
 
@@ -263,23 +260,14 @@ def _explain(row: Row, console: Console) -> None:
 
 
 def _write_json(path: Path, rows: list[Row], device: str, seed: int, passed: bool) -> None:
-    """Store the findings; a file that exists is replaced in one step or not at all."""
+    """Store the findings."""
     document = {
-        "gptwin": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
         "device": _device_name(device),
         "seed": seed,
         "passed": passed,
         "rows": [_row_as_json(row) for row in rows],
     }
-    handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, suffix=".json")
-    with os.fdopen(handle, "w") as file:
-        json.dump(document, file, indent=1, default=str)
-        file.write("\n")
-    os.replace(temporary, path)
+    write_json(path, document)
 
 
 def _row_as_json(row: Row) -> dict[str, Any]:

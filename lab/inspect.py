@@ -28,6 +28,7 @@ from rich.text import Text
 from ..core.checks import refuse
 from . import assembly
 from .assembly import Resources
+from .store import expect_writable, write_json
 from .targets import ARCHITECTURES, MAX_THREADS_PER_BLOCK, Architecture, architecture, occupancy
 
 # Nothing here may import the kernels at module level: a worker process first has to say what it
@@ -86,6 +87,7 @@ class _Job:
     dtype: str
     arch: str
     form: str | None
+    typical: bool
 
 
 # --- in a worker process -------------------------------------------------------------------------
@@ -106,7 +108,7 @@ def _run(job: _Job) -> list[Row]:
     failed = Row(job.arch, job.operation, job.dtype)
     rows: dict[str, Row] = {}
     errors: dict[str, Row] = {}
-    for name, case in twin.shapes.items():
+    for name, case in list(twin.shapes.items())[: 1 if job.typical else None]:
         launches: list[Any] = []
         try:
             compile_case(twin, case, job.dtype, launches)
@@ -176,13 +178,10 @@ def _read(template: Row, shape: str, launch: Any, form: str | None) -> Row:
         tensor_memory_columns=resources.tensor_memory_columns,
     )
     return dataclasses.replace(
-        of_kernel,
-        options=_options(launch),
-        resources=resources,
-        occupancy=share,
+        of_kernel, options=_options(launch), resources=resources, occupancy=share,
         failures=tuple(_excesses(resources, share, on)),
         text=assembly.text(launch.compiled, form) if form else None,
-    )
+    )  # fmt: skip
 
 
 def _options(launch: Any) -> dict[str, Any]:
@@ -222,6 +221,7 @@ def inspect(
     *,
     show: str | None = None,
     dtypes: Sequence[str] = DTYPES,
+    typical: bool = False,
     twins: str = TWINS_MODULE,
     on_progress: Callable[[str, int, int], None] = lambda arch, done, of: None,
 ) -> list[Row]:
@@ -237,6 +237,8 @@ def inspect(
         Which text of each kernel to keep: one of `assembly.FORMS`.
     dtypes : sequence of str
         Which of each twin's dtypes to compile.
+    typical : bool
+        Each twin's first named shape alone, in the last of its dtypes: bfloat16 if it takes that.
     twins : str
         Module whose `TWINS` to walk.
     on_progress : callable
@@ -266,20 +268,19 @@ def inspect(
     _expect_triton()
     for arch in on:
         assembly.expect_tools(arch.backend)
-
     rows: list[Row] = []
     for arch in on:
         jobs = [
-            _Job(twins, name, dtype, arch.name, forms[arch.name])
+            _Job(twins, name, dtype, arch.name, forms[arch.name], typical)
             for name in dict.fromkeys(names or known)
-            for dtype in known[name].dtypes
-            if dtype in dtypes
+            for dtype in [d for d in known[name].dtypes if d in dtypes][-1 if typical else 0 :]
         ]
         by_job = _run_all(jobs, arch.name, on_progress)
         for name in dict.fromkeys(job.operation for job in jobs):
             of_twin = [row for job in jobs if job.operation == name for row in by_job[job]]
             rows += of_twin
-            rows += _never_compiled(known[name], arch.name, of_twin)
+            if not typical:
+                rows += _never_compiled(known[name], arch.name, of_twin)
     return rows
 
 
@@ -367,6 +368,8 @@ def inspect_operations(
     show: str | None = None,
     dtypes: Sequence[str] = DTYPES,
     *,
+    typical: bool = False,
+    json_file: str | None = None,
     twins: str = TWINS_MODULE,
     console: Console | None = None,
 ) -> int:
@@ -374,8 +377,10 @@ def inspect_operations(
 
     Parameters
     ----------
-    names, archs, show, dtypes, twins
+    names, archs, show, dtypes, typical, twins
         As in `inspect`.
+    json_file : str, optional
+        Where to store the rows, for the report.
     console : rich.console.Console, optional
         Where to print; standard output by default.
 
@@ -389,6 +394,7 @@ def inspect_operations(
     ValueError, RuntimeError
         As in `inspect`.
     """
+    stored = None if json_file is None else expect_writable("json", json_file)
     console = console or Console()
     if not console.is_terminal:
         console.width = WIDTH_WHEN_PIPED
@@ -401,12 +407,15 @@ def inspect_operations(
                 bar_of[arch] = bars.add_task(f"compiling for {arch}", total=of)
             bars.update(bar_of[arch], completed=done)
 
-        rows = inspect(names, archs, show=show, dtypes=dtypes, twins=twins, on_progress=on_progress)
+        rows = inspect(names, archs, show=show, dtypes=dtypes, typical=typical, twins=twins,
+                       on_progress=on_progress)  # fmt: skip
     for arch in dict.fromkeys(row.arch for row in rows):
         of_arch = [row for row in rows if row.arch == arch]
         if show:
             _print_texts(of_arch, show, console)
         _print_table(of_arch, architecture(arch), console)
+    if stored is not None:
+        write_json(stored, {"typical": typical, "rows": [dataclasses.asdict(row) for row in rows]})
     return 1 if any(row.failures for row in rows) else 0
 
 

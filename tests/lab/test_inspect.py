@@ -7,6 +7,7 @@ every later run.
 
 import functools
 import io
+import json
 import re
 from pathlib import Path
 
@@ -139,6 +140,22 @@ def test_exit_code_and_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "FAILED greedy greedy_kernel bfloat16 BLOCK=128 warps=4 stages=9" in printed
     assert "sm_90: 1 kernels, 2 compilations; 1 failed" in printed
     assert printed.count(".visible .entry greedy_kernel(") == 2
+
+
+def test_what_is_typical_is_compiled_alone_and_stored(tmp_path: Path) -> None:
+    stored = tmp_path / "inspect.json"
+    code = inspect_operations(
+        ["gelu", "gae"], ["sm_90"], typical=True, json_file=str(stored),
+        console=Console(file=io.StringIO()),
+    )  # fmt: skip
+    found = json.loads(stored.read_text())
+    assert code == 0 and found["typical"] and found["triton"]
+    of_gelu = [row for row in found["rows"] if row["operation"] == "gelu"]
+    assert {(row["dtype"], *row["shapes"]) for row in of_gelu} == {("bfloat16", "gpt2 mlp")}
+    assert all(row["resources"]["registers"] and row["occupancy"] for row in of_gelu)
+    assert {row["dtype"] for row in found["rows"] if row not in of_gelu} == {"float32"}
+    with pytest.raises(ValueError, match="json: expected a file in a directory"):
+        inspect_operations(["gelu"], ["sm_90"], json_file=str(tmp_path / "no" / "x.json"))
 
 
 def test_occupancy_on_nvidia() -> None:
