@@ -12,6 +12,8 @@ interpreter is neither right nor strict nor fast. Each file here mends one part 
   multiply-add twice, ignores tf32, and makes integer overflow and division by zero look harmless.
 - `memory`: masked-off lanes of a load read as zeros, so a kernel that uses them looks right. Here
   they are undefined. :func:`observe` lets an instrument see every load, store and atomic.
+- `launches`: an instrument can follow each launch, choose the order of its programs, and learn
+  which tensor a pointer came from.
 - `blocks`: reductions and scans call the kernel's function once for each element, on the bits of
   bfloat16. Here they combine whole halves, in a tree.
 - `language`: it patches `triton.language` anew for each launch and each call of a device function,
@@ -29,10 +31,11 @@ import importlib
 from triton.runtime import interpreter as upstream
 
 from . import arithmetic, blocks, language, values  # noqa: F401 (each declares its repairs)
-from .memory import Access, observe
+from .launches import Launch, follow
+from .memory import Access, observe, undefined_as
 from .patches import apply
 
-__all__ = ["Access", "install", "observe"]
+__all__ = ["Access", "Launch", "follow", "install", "observe", "undefined_as"]
 
 
 @functools.cache

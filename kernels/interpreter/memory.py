@@ -9,9 +9,10 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter as upstream
 
+from .launches import take_apart
 from .location import source_line
 from .patches import extends
-from .values import bfloat16_to_float32, is_bfloat16, poison, round_to_bfloat16
+from .values import bfloat16_to_float32, is_bfloat16, is_poison, poison, round_to_bfloat16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,12 +31,21 @@ class Access:
         The byte address of each lane.
     mask : numpy.ndarray of bool
         Which lanes are active; the shape of `addresses`.
+    element : triton.language.dtype
+        The type of a lane.
     itemsize : int
         Bytes per lane.
     values : numpy.ndarray or None
         What a store writes, or the operand of an atomic; bfloat16 as uint16 bits. None for a load.
     where : str
         The kernel's source line, "file:line".
+    tensors : numpy.ndarray of int or None
+        The number of the tensor argument that each lane's pointer came from, 0 if from none
+        (`launches`); None if launches are not followed.
+    leaves_undefined : bool
+        Whether this is a load with masked-off lanes and no `other` for them.
+    synchronises : bool
+        Whether this is an atomic that orders the accesses before and after it.
     """
 
     kind: str
@@ -43,23 +53,40 @@ class Access:
     program: tuple[int, int, int]
     addresses: np.ndarray
     mask: np.ndarray
+    element: tl.dtype
     itemsize: int
     values: np.ndarray | None
     where: str
+    tensors: np.ndarray | None
+    leaves_undefined: bool = False
+    synchronises: bool = False
+
+    def stores_undefined(self) -> np.ndarray:
+        """Say which active lanes write a float that is undefined; an integer does not show it."""
+        values = self.values
+        if values is None:
+            return np.zeros(self.mask.shape, dtype=bool)
+        if self.element == tl.bfloat16:
+            values = bfloat16_to_float32(values)
+        return is_poison(values) & self.mask
 
 
-_observers: list[Callable[[Access], object]] = []
+# May return which lanes are to be refused.
+Observer = Callable[[Access], np.ndarray | None]
+_observers: list[Observer] = []
+_undefined: list[Callable[[tl.dtype], Any]] = [poison]
 
 
 @contextmanager
-def observe(observer: Callable[[Access], object]) -> Iterator[None]:
+def observe(observer: Observer) -> Iterator[None]:
     """Call `observer` with every load, store and atomic of the kernels launched meanwhile.
 
     Parameters
     ----------
     observer : callable
         Receives one :class:`Access`, before the memory is touched: raising an exception prevents
-        the access and ends the launch. An observer must not write to the arrays.
+        the access and ends the launch. It may return a mask of lanes to be refused: those touch no
+        memory, and load 0. An observer must not write to the arrays.
 
     Notes
     -----
@@ -73,23 +100,51 @@ def observe(observer: Callable[[Access], object]) -> Iterator[None]:
         _observers.remove(observer)
 
 
-def _report(kind: str, pointers: Any, mask: Any, values: Any = None) -> None:
+@contextmanager
+def undefined_as(value: Callable[[tl.dtype], Any]) -> Iterator[None]:
+    """Let the lanes that a load leaves undefined hold something else than poison.
+
+    Parameters
+    ----------
+    value : callable
+        Gives the value for a type, as `poison` does.
+    """
+    _undefined.append(value)
+    try:
+        yield
+    finally:
+        _undefined.pop()
+
+
+def _admit(
+    kind: str, pointers: Any, mask: Any, values: Any = None, **facts: bool
+) -> tuple[Any, Any, np.ndarray | None]:
+    """Report an access; return its pointers, its mask, and the lanes that were refused."""
+    addresses, tensors = take_apart(pointers.data)
+    if tensors is not None:
+        pointers = upstream.TensorHandle(addresses, pointers.dtype)
     if not _observers:
-        return
-    addresses = pointers.data
-    builder = upstream.interpreter_builder
+        return pointers, mask, None
+    builder, element = upstream.interpreter_builder, pointers.get_element_ty()
     access = Access(
         kind=kind,
         kernel=builder.kernel_name,
         program=builder.grid_idx,
         addresses=addresses,
         mask=np.broadcast_to(_array(mask), addresses.shape),
-        itemsize=upstream._get_np_dtype(pointers.get_element_ty()).itemsize,
+        element=element,
+        itemsize=upstream._get_np_dtype(element).itemsize,
         values=None if values is None else np.broadcast_to(values.data, addresses.shape),
         where=source_line(),
+        tensors=tensors,
+        **facts,
     )
-    for observer in _observers:
-        observer(access)
+    answers = [observer(access) for observer in _observers]
+    refusals = [answer & access.mask for answer in answers if isinstance(answer, np.ndarray)]
+    if not refusals:
+        return pointers, mask, None
+    refused = np.logical_or.reduce(refusals)
+    return pointers, upstream.TensorHandle(access.mask & ~refused, tl.int1), refused
 
 
 def _array(mask: Any) -> np.ndarray:
@@ -100,16 +155,20 @@ def _array(mask: Any) -> np.ndarray:
 @extends("InterpreterBuilder.create_masked_load")
 def _load(original, self, ptrs, mask, other, *rest, **options):
     """Upstream fills the masked-off lanes of a load without `other` with zeros."""
-    _report("load", ptrs, mask)
+    undefined = other is None and not _array(mask).all()
+    ptrs, mask, refused = _admit("load", ptrs, mask, leaves_undefined=undefined)
     if other is None:
         dtype = ptrs.get_element_ty()
-        other = upstream.TensorHandle(np.full(ptrs.data.shape, poison(dtype)), dtype)
+        other = upstream.TensorHandle(np.full(ptrs.data.shape, _undefined[-1](dtype)), dtype)
+    if refused is not None:
+        zeros = np.where(refused, np.zeros((), other.data.dtype), other.data)
+        other = upstream.TensorHandle(zeros, other.dtype)
     return original(self, ptrs, mask, other, *rest, **options)
 
 
 @extends("InterpreterBuilder.create_masked_store")
 def _store(original, self, ptrs, value, mask, *rest):
-    _report("store", ptrs, mask, value)
+    ptrs, mask, _ = _admit("store", ptrs, mask, value)
     return original(self, ptrs, value, mask, *rest)
 
 
@@ -124,18 +183,25 @@ def _descriptor_load(original, self, desc, indices, *rest):
 
 
 @extends("InterpreterBuilder.create_atomic_cas")
-def _compare_and_swap(original, self, ptr, compare, value, *rest):
-    _report("atomic", ptr, np.True_, value)
-    return original(self, ptr, compare, value, *rest)
+def _compare_and_swap(original, self, ptr, compare, value, sem, *rest):
+    everywhere = np.ones(ptr.data.shape, dtype=bool)
+    ptr, _, refused = _admit("atomic", ptr, everywhere, value, synchronises=_orders(sem))
+    if refused is not None:  # this operation has no mask
+        return upstream.TensorHandle(np.zeros_like(compare.data), compare.dtype)
+    return original(self, ptr, compare, value, sem, *rest)
 
 
 @extends("InterpreterBuilder.create_atomic_rmw")
-def _atomic(original, self, op, ptr, value, mask, *rest):
+def _atomic(original, self, op, ptr, value, mask, sem, *rest):
     """Upstream adds the bits of bfloat16 as integers; the language allows addition alone."""
-    _report("atomic", ptr, mask, value)
+    ptr, mask, _ = _admit("atomic", ptr, mask, value, synchronises=_orders(sem))
     if is_bfloat16(value):
         return _atomic_add_bfloat16(ptr.data, value.data, mask.data)
-    return original(self, op, ptr, value, mask, *rest)
+    return original(self, op, ptr, value, mask, sem, *rest)
+
+
+def _orders(sem: Any) -> bool:
+    return sem != upstream._ir.MEM_SEMANTIC.RELAXED
 
 
 def _atomic_add_bfloat16(pointers: np.ndarray, values: np.ndarray, mask: np.ndarray) -> Any:

@@ -12,11 +12,13 @@ from triton.runtime import interpreter as upstream
 
 Method = Callable[..., Any]
 
-_repairs: dict[str, Callable[[Method], Method]] = {}  # each makes a replacement from the original
+# Each makes a replacement from the original, or from what an earlier one made of that.
+_repairs: dict[str, list[Callable[[Method], Method]]] = {}
 _additions: dict[str, Method] = {}
 _USED = (  # though not mended
     "TensorHandle",
     "TensorDescriptor",
+    "_unwrap_tensor",
     "interpreter_builder.options",
     "InterpretedFunction.rewrite",
     "ReduceOps.to_tensor",
@@ -24,6 +26,7 @@ _USED = (  # though not mended
     "_interpreter.load",
     "_interpreter.store",
     "_ir.INPUT_PRECISION.TF32",
+    "_ir.MEM_SEMANTIC.RELAXED",
     "_ir.PADDING_OPTION.PAD_NAN",
     "_ir.PROPAGATE_NAN.NONE",
 )
@@ -39,7 +42,8 @@ def replaces(*names: str) -> Callable[[Method], Method]:
     """
 
     def declare(function: Method) -> Method:
-        _repairs.update(dict.fromkeys(names, lambda original: function))
+        for name in names:
+            _repairs.setdefault(name, []).append(lambda original: function)
         return function
 
     return declare
@@ -58,7 +62,8 @@ def extends(*names: str) -> Callable[[Method], Method]:
         def repair(original: Method) -> Method:
             return lambda *args, **options: function(original, *args, **options)
 
-        _repairs.update(dict.fromkeys(names, repair))
+        for name in names:
+            _repairs.setdefault(name, []).append(repair)
         return function
 
     return declare
@@ -93,9 +98,10 @@ def apply() -> None:
             f"Triton {triton.__version__}: triton.runtime.interpreter has no {', '.join(missing)}; "
             "gptwin's interpreter knows Triton 3.7 and 3.8"
         )
-    for name, repair in _repairs.items():
+    for name, repairs in _repairs.items():
         owner, attribute = _find(name)
-        setattr(owner, attribute, repair(getattr(owner, attribute)))
+        for repair in repairs:
+            setattr(owner, attribute, repair(getattr(owner, attribute)))
     for name, function in _additions.items():
         setattr(*_find(name), function)
 
