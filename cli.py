@@ -196,41 +196,76 @@ def chat(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="cpu: what can be measured without a GPU.")],
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OP]...",
+            help="Operations, training, generation, ppo, verify; or cpu, alone: what can be "
+            "measured without a GPU. Default: all but verify and cpu.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="float32, float16 or bfloat16; may be repeated.")
+    ] = None,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="Only these, such as gptwin; may be repeated.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Every path, tiny, no GPU; figures mean nothing.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure also what is stored.")] = False,
+    budget: Annotated[float, typer.Option(help="Seconds for the whole run; a GPU's.")] = 520,
+    workers: Annotated[int | None, typer.Option(help="Processes that compile ahead.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny models: try every path in seconds.")
+        bool, typer.Option("--quick", help="cpu: tiny models, every path in seconds.")
     ] = False,
     only: Annotated[
-        list[str] | None, typer.Option(help="Measure this part alone; may be repeated.")
+        list[str] | None, typer.Option(help="cpu: measure this part alone; may be repeated.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads; default: all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(help="cpu: threads; default: all cores.")] = None,
     text: Annotated[
-        str | None, typer.Option(help="tinyshakespeare.txt, for the part shakespeare.")
+        str | None, typer.Option(help="cpu: tinyshakespeare.txt, for the part shakespeare.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="Result file; default: benchmarks/results/cpu.json.")
+        str | None, typer.Option(help="Result file; default: in benchmarks/results.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out what is already stored as measured.")
+        bool, typer.Option("--resume", help="cpu: leave out what is stored as measured.")
     ] = False,
-    limit: Annotated[float, typer.Option(help="Seconds after which a part is ended.")] = 540,
+    limit: Annotated[
+        float | None,
+        typer.Option(help="Seconds after which a part (cpu), or a provider at a size, is ended."),
+    ] = None,
+    job: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Time gptwin side by side with others; store figures and a plot, and print a table.
+    """Time gptwin side by side with others, each behind a check that both compute the same.
 
-    Each part runs in a process of its own. Exit code 1 if one fails or is cut off.
+    Every part runs in a process of its own, and is stored at once: what is stored for this commit
+    is not measured again. Exit code 1 if a figure of gptwin's is missing, 3 if the time is up.
     """
-    from .core.checks import refuse
+    if job is not None:
+        from .benchmarks.gpu.job import run_job_of_json
 
-    if what != "cpu":
-        refuse("what", "cpu", repr(what))
-    from .benchmarks import cpu
+        run_job_of_json(job, {})
+    elif what == ["cpu"]:
+        from .benchmarks import cpu
 
-    raise typer.Exit(
-        cpu.bench(
-            quick=quick, only=only, threads=threads, text=text, out=out, resume=resume,
-            limit_s=limit,
-        )
-    )  # fmt: skip
+        raise typer.Exit(
+            cpu.bench(
+                quick=quick, only=only, threads=threads, text=text, out=out, resume=resume,
+                limit_s=540 if limit is None else limit,
+            )
+        )  # fmt: skip
+    else:
+        from .benchmarks.gpu import driver
+
+        raise typer.Exit(
+            driver.bench(
+                what or [], dtypes=dtype or [], providers=provider or [], dry_run=dry_run,
+                out=out, again=again, limit_s=90 if limit is None else limit, budget_s=budget,
+                workers=workers,
+            )
+        )  # fmt: skip
 
 
 def _interpret_without_gpu() -> None:

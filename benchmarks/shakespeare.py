@@ -20,17 +20,9 @@ from ..core.presets import GPTConfig, parameter_count
 from ..kernels.adamw import AdamW
 from ..kernels.gpt import GPT
 from .cpu_numpy import Settings, describe_model
-from .cpu_torch import (
-    BETAS,
-    CLIP,
-    PARAMETERS_OF_SHAKESPEARE,
-    SHAKESPEARE,
-    as_tensors,
-    decay_groups,
-    gptwin,
-    nanogpt,
-)
+from .cpu_torch import PARAMETERS_OF_SHAKESPEARE, SHAKESPEARE
 from .timing import NATS, Finding, GateError, Skipped, expect_same, finding
+from .training_step import BETAS, CLIP, as_tensors, decay_groups, gptwin, nanogpt
 
 GOAL = 1.89
 LETTERS = 65

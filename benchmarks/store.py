@@ -5,6 +5,7 @@ can be measured again one by one.
 """
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,6 +20,7 @@ from ..core.checks import refuse
 
 FORMAT = 1
 PACKAGES = ("numpy", "torch", "transformers", "matplotlib")
+GPU_PACKAGES = ("numpy", "torch", "triton", "transformers", "liger-kernel", "flash-attn")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Part = dict[str, Any]
@@ -91,6 +93,45 @@ def environment(threads: int) -> dict[str, Any]:
     }
 
 
+def gpu_environment(device: str) -> dict[str, Any]:
+    """Describe the GPU that is measured on.
+
+    Parameters
+    ----------
+    device : str
+        Its name.
+
+    Returns
+    -------
+    dict
+        Ready for JSON.
+    """
+    import torch
+
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "device": device,
+        "driver": driver_version(),
+        "cuda": torch.version.cuda,
+        "cpu": cpu_name(),
+        "cores": available_cores(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in GPU_PACKAGES},
+    }
+
+
+def driver_version() -> str | None:
+    """Return the version of NVIDIA's driver, None if there is none."""
+    command = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.splitlines()[0].strip() if found.stdout.strip() else None
+
+
 def available_cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -116,7 +157,10 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str:
-    """Return the commit of this checkout, with a + if Python files have changed since."""
+    """Return the commit of this checkout, with a + if Python files have changed since.
+
+    Of a copy without Git's data: `GPTWIN_COMMIT`, or else a hash of the Python files.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -128,4 +172,14 @@ def commit() -> str:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/*.py")
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("GPTWIN_COMMIT") or f"files {hash_of_files()}"
+
+
+def hash_of_files() -> str:
+    """Return a hash of the package's Python files."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for folder in ("core", "kernels", "lab", "rl", "benchmarks"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,5 +1,6 @@
 """The twins of the PPO update; part of the list in `twins.py`."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -197,7 +198,8 @@ def _linear_ppo_loss_inputs(case: Case, draw: Draw) -> Inputs:
         log_p = log_softmax(hidden @ weight / case.get("temperature", 1.0))
         log_prob = np.take_along_axis(log_p, targets[:, None], -1)[:, 0]
     else:
-        targets, log_prob = wanted.long() % vocab, -wanted
+        # about what logits as small as these give
+        targets, log_prob = wanted.long() % vocab, 0 * wanted - math.log(vocab)
     tensors = {"hidden": hidden, "weight": weight, "values": rest.pop("values")}
     options = {"targets": targets, "old_log_prob": log_prob - log_ratio, **rest}
     mask = options["mask"]

@@ -47,7 +47,7 @@ def _cross_entropy_inputs(case: Case, draw: Draw) -> Inputs:
         if case.get("poison"):
             hidden = np.where((targets == label)[:, None], np.nan, hidden)
     else:
-        targets = wanted.long()
+        targets = wanted.long() % vocab
     options = {"ignore_index": label, "reduction": case.get("reduction", "mean")}
     return Inputs({"hidden": hidden, "weight": weight}, {"targets": targets, **options})
 

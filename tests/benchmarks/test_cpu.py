@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from gptwin.benchmarks import cpu, cpu_numpy, cpu_torch, shakespeare, store
+from gptwin.benchmarks import cpu, cpu_numpy, cpu_torch, shakespeare, store, training_step
 from gptwin.benchmarks.cpu import PARTS, Settings
 from gptwin.benchmarks.timing import NATS
 from gptwin.cli import app
@@ -106,9 +106,9 @@ def test_a_wrong_loss_fails_the_gate(monkeypatch):
 
 def test_a_wrong_step_fails_the_gate(monkeypatch):
     def slower(parameters, lr, **_):
-        return torch.optim.AdamW(parameters, lr=0.9 * lr, betas=cpu_torch.BETAS)
+        return torch.optim.AdamW(parameters, lr=0.9 * lr, betas=training_step.BETAS)
 
-    monkeypatch.setattr(cpu_torch, "AdamW", slower)
+    monkeypatch.setattr(training_step, "AdamW", slower)
     for reason in eager_reasons_of_ours():
         assert "gptwin: gate: gptwin: later losses" in reason or "progress" in reason
 
@@ -243,7 +243,7 @@ def test_resume_leaves_out_what_is_there(path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gpu"], "what: expected cpu"),
+        (["gpu"], "operation: expected one of softmax"),
         (["cpu", "--only", "softmax"], "only: expected one of numpy-generation"),
         (["cpu", "--threads", "0"], "threads"),
         (["cpu", "--limit", "0"], "limit"),

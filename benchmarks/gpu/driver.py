@@ -1,0 +1,373 @@
+"""Runs the parts one by one, each in a process of its own, and stores what they find at once.
+
+A run is bounded (`budget_s`) and can be cut off anywhere: what is stored for this commit and device
+is not measured again, so the next run goes on where this one ended. Before the timing several
+processes at a time run everything once without a clock: compilers take most of a run, and their
+results are cached on disk.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ...core.checks import expect_positive, refuse
+from ...lab.twins import TWINS
+from .. import store
+from ..timing import Finding
+from . import results
+from .cells import default_dtypes, failures
+from .roofline import peaks_of
+from .summary import print_summary
+from .watch import Outcome, watch
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+VERIFY, ROOFLINE = "verify", "roofline"
+# What README's goals are about comes first, should the time not suffice.
+ORDER = (
+    "attention", "softmax", "layer_norm", "cross_entropy", "qkv_attention", "ppo_loss",
+    "reward_loss", "gae", "adamw", "linear", "gelu",
+)  # fmt: skip
+LEAST_S = 15.0  # no part begins with less time left
+RESTARTS = 40
+WHOLE = 3  # times as long may a whole model take, or all of an operation's verification
+DONE, FAILED, OUT_OF_TIME = 0, 1, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run was asked for.
+
+    Attributes
+    ----------
+    path : Path
+        The result file.
+    dry_run : bool
+    only : tuple of str
+        Providers; empty for all.
+    limit_s : float
+        How long a provider may take at one size.
+    deadline : float
+        By time.monotonic().
+    workers : int
+        Processes that compile ahead; 0: none.
+    device : str
+        Its name.
+    """
+
+    path: Path
+    dry_run: bool
+    only: tuple[str, ...]
+    limit_s: float
+    deadline: float
+    workers: int
+    device: str
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.monotonic()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the processes."""
+        variables = dict(os.environ)
+        variables.pop("GPTWIN_BACKEND", None)
+        variables.pop("TRITON_INTERPRET", None)
+        return variables | ({"TRITON_INTERPRET": "1"} if self.dry_run else {})
+
+
+def bench(
+    what: list[str],
+    *,
+    dtypes: list[str],
+    providers: list[str],
+    dry_run: bool = False,
+    out: str | None = None,
+    again: bool = False,
+    limit_s: float = 90.0,
+    budget_s: float = 520.0,
+    workers: int | None = None,
+) -> int:
+    """Measure what is not stored yet, and print the figures.
+
+    Parameters
+    ----------
+    what : list of str
+        Operations, "training", "generation", "ppo", "verify"; empty for all but the last.
+    dtypes : list of str
+        Empty for each operation's own.
+    providers : list of str
+        Empty for all.
+    dry_run : bool
+        Every path, with tiny sizes, on a CPU; the figures mean nothing.
+    out : str, optional
+        The result file; by default one for the device in benchmarks/results/. A dry run has none
+        there.
+    again : bool
+        Measure also what is stored.
+    limit_s : float
+        How long a provider may take at one size, compilation included.
+    budget_s : float
+        When the run ends; another one goes on.
+    workers : int, optional
+        Processes that compile ahead, side by side; 0: none.
+
+    Returns
+    -------
+    int
+        0; 1 if a figure of gptwin itself is missing or a verification failed; 3 if the time is up
+        and parts are left.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense, or there is no GPU.
+    """
+    expect_positive("limit", limit_s)
+    expect_positive("budget", budget_s)
+    parts = parts_of(what, dtypes)
+    device = device_name(dry_run)
+    path = result_file(out, device, dry_run)
+    if workers is None:
+        workers = 0 if dry_run else max(1, min(6, store.available_cores() // 2))
+    deadline = time.monotonic() + budget_s
+    run = Run(path, dry_run, tuple(providers), limit_s, deadline, workers, device)
+    console = Console(highlight=False)
+    todo = [part for part in parts if again or not is_complete(run, part)]
+    for part in todo:
+        begin(run, part, again)
+    unfinished = measure(run, todo, console)
+    stored = store.load(path)
+    print_summary({part: stored[part] for part in parts if part in stored}, console)
+    console.print(f"stored in {path}", soft_wrap=True)
+    if unfinished:
+        console.print(f"the time is up, run it again for: {', '.join(unfinished)}", soft_wrap=True)
+        return OUT_OF_TIME
+    return FAILED if any(bad(stored[part]) for part in parts) else DONE
+
+
+def parts_of(what: list[str], dtypes: list[str]) -> list[str]:
+    """Return the names of the parts, those that matter most first."""
+    known = (*TWINS, VERIFY)
+    for name in what:
+        if name not in known:
+            refuse("operation", f"one of {', '.join(known)}", repr(name))
+    operations = [name for name in (*ORDER, *TWINS) if not what or name in what]
+    parts = []
+    for name in dict.fromkeys(operations):
+        for dtype in dtypes or default_dtypes(TWINS[name]):
+            if dtype in TWINS[name].dtypes:
+                parts.append(f"{name}/{dtype}")
+    if VERIFY in what:
+        parts += [f"{VERIFY}/{name}" for name in TWINS]
+    if not parts:
+        refuse("dtype", "one that an operation takes", ", ".join(dtypes))
+    return parts
+
+
+def device_name(dry_run: bool) -> str:
+    """Return the GPU's name."""
+    if dry_run:
+        return "none: a dry run"
+    import torch
+
+    if not torch.cuda.is_available():
+        refuse(
+            "operation",
+            "a GPU to measure it on",
+            "none",
+            "no driver, or PyTorch without CUDA; `gptwin bench cpu` measures what a CPU can, and "
+            "--dry-run tries every path",
+        )
+    return torch.cuda.get_device_name()
+
+
+def result_file(out: str | None, device: str, dry_run: bool) -> Path:
+    """Say where results are stored; a dry run's never among real ones."""
+    if out is None:
+        if dry_run:
+            refuse("out", "a result file for a dry run", "none", "its figures mean nothing: they "
+                   "are not stored among results")  # fmt: skip
+        RESULTS.mkdir(exist_ok=True)
+        name = "-".join("".join(c if c.isalnum() else " " for c in device.lower()).split())
+        return RESULTS / f"{name}.json"
+    path = Path(out)
+    if path.suffix != ".json" or not path.resolve().parent.is_dir():
+        refuse("out", "a .json file in a directory that exists", out)
+    if dry_run and RESULTS in path.resolve().parents:
+        refuse("out", "another directory for a dry run", out, "its figures mean nothing")
+    return path
+
+
+# --- what is stored ------------------------------------------------------------------------------
+
+
+def is_current(run: Run, part: store.Part | None) -> bool:
+    """Say whether a stored part is of this commit, device and kind of run."""
+    if part is None:
+        return False
+    here, settings = part["environment"], part["settings"]
+    kind = (here.get("commit"), here.get("device"), settings.get("dry_run"))
+    return kind == (store.commit(), run.device, run.dry_run)
+
+
+def is_complete(run: Run, name: str) -> bool:
+    """Say whether nothing is left to measure."""
+    part = store.load(run.path).get(name)
+    if part is None or part["status"] not in ("measured", "skipped") or not is_current(run, part):
+        return False
+    return name.startswith(VERIFY) or part["settings"]["only"] in ([], list(run.only))
+
+
+def begin(run: Run, name: str, again: bool) -> None:
+    """Mark a part as not complete; what it has is kept if it is current."""
+    part = store.load(run.path).get(name)
+    kept = part["findings"] if part and is_current(run, part) and not again else []
+    settings = {"dry_run": run.dry_run, "only": list(run.only), "limit_s": run.limit_s}
+    store.save(run.path, name, {
+        "status": "running", "reason": "the time was up", "settings": settings,
+        "environment": store.gpu_environment(run.device), "findings": kept,
+    })  # fmt: skip
+
+
+def bad(part: store.Part) -> bool:
+    """Say whether a part lacks what it should have."""
+    return part["status"] in ("failed", "cut off") or bool(failures(part["findings"]))
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def measure(run: Run, todo: list[str], console: Console) -> list[str]:
+    """Measure parts; return those that are not complete."""
+    verifications = [part for part in todo if part.startswith(VERIFY)]
+    timed = [part for part in todo if part not in verifications]
+    with ThreadPoolExecutor(max(1, run.workers)) as pool:
+        list(pool.map(lambda part: one_part(run, part, None, console), verifications))
+        if timed and run.workers:
+            ahead = dataclasses.replace(run, deadline=time.monotonic() + 0.45 * run.left_s)
+            list(pool.map(lambda part: compile_ahead(ahead, part, console), timed))
+    if timed:
+        begin(run, ROOFLINE, again=True)
+        one_part(run, ROOFLINE, None, console)
+        found = store.load(run.path)[ROOFLINE]["findings"]
+        peaks = peaks_of(found, run.device) if found else None
+        for part in timed:
+            one_part(run, part, peaks, console)
+    stored = store.load(run.path)
+    return [part for part in todo if stored[part]["status"] == "running"]
+
+
+def one_part(run: Run, name: str, peaks: Mapping[str, Any] | None, console: Console) -> None:
+    """Measure one part, as far as the time goes, and store it."""
+    if run.left_s < LEAST_S and not run.dry_run:
+        return
+    start = time.monotonic()
+    part = store.load(run.path)[name]
+    part["settings"]["peaks"] = peaks
+    found = {finding["name"]: finding for finding in part["findings"]}
+    saved = [start]
+
+    def save(*, now: bool) -> None:
+        part["findings"] = list(found.values())
+        if now or time.monotonic() - saved[0] > 1:
+            saved[0] = time.monotonic()
+            store.save(run.path, name, part)
+
+    def on_event(event: dict[str, Any]) -> None:
+        if "finding" in event:
+            found[event["finding"]["name"]] = event["finding"]
+            save(now=False)
+        for key in ("status", "reason"):
+            if key in event:
+                part[key] = event[key]
+
+    part |= {"status": "running", "reason": "the time was up"}
+    status, reason = follow(run, name, peaks, found, on_event)
+    if part["status"] == "running":
+        part |= {"status": status, "reason": reason}
+    save(now=True)
+    counts = count(part["findings"])
+    console.print(f"{name}: {part['status']}, {counts}, {time.monotonic() - start:.0f} s")
+
+
+def follow(
+    run: Run,
+    name: str,
+    peaks: Mapping[str, Any] | None,
+    found: dict[str, Finding],
+    on_event: Callable[[dict[str, Any]], None],
+    compile_only: bool = False,
+) -> tuple[str, str | None]:
+    """Run a part's processes until one ends by itself; return the part's status and reason.
+
+    One that dies or hangs leaves failed cells behind, and the next goes on with the others.
+    """
+    for _ in range(RESTARTS):
+        outcome = process(run, name, peaks, list(found), on_event, compile_only)
+        if outcome.ended:
+            return "measured", None
+        if outcome.out_of_time:
+            return "running", "the time was up"
+        if not outcome.at_stake:
+            return "failed", outcome.reason
+        for cell in outcome.at_stake:
+            on_event({"finding": failed_cell(cell, outcome.reason)})
+    return "failed", f"{RESTARTS} processes died"
+
+
+def process(
+    run: Run,
+    name: str,
+    peaks: Mapping[str, Any] | None,
+    done: list[str],
+    on_event: Callable[[dict[str, Any]], None],
+    compile_only: bool,
+) -> Outcome:
+    """Run one process of a part."""
+    job = {
+        "part": name, "dry_run": run.dry_run, "compile_only": compile_only,
+        "only": list(run.only), "done": done, "peaks": peaks,
+    }  # fmt: skip
+    environment = run.environment
+    if compile_only:
+        environment["TORCHINDUCTOR_COMPILE_THREADS"] = "4"  # each of the processes side by side
+    whole = name.partition("/")[0] in (*results.END_TO_END, VERIFY)
+    limit = run.limit_s * (WHOLE if whole else 1)
+    return watch(job, on_event, environment=environment, limit_s=limit, deadline=run.deadline)
+
+
+def compile_ahead(run: Run, name: str, console: Console) -> None:
+    """Fill the compilers' caches for a part; whatever fails will fail again where it is told."""
+    if run.left_s < LEAST_S:
+        return
+    start = time.monotonic()
+    part = store.load(run.path)[name]
+    found = {finding["name"]: finding for finding in part["findings"]}
+
+    def on_event(event: dict[str, Any]) -> None:
+        if "finding" in event:
+            found[event["finding"]["name"]] = event["finding"]
+
+    follow(run, name, None, found, on_event, compile_only=True)
+    console.print(f"{name}: compiled, {time.monotonic() - start:.0f} s")
+
+
+def failed_cell(name: str, reason: str) -> Finding:
+    """Make the finding of a cell whose process died."""
+    shape, direction, provider = [*name.split(" | "), "", ""][:3]
+    return results.not_measured(
+        name, "failed", reason, shape=shape, direction=direction, provider=provider
+    )
+
+
+def count(findings: list[Finding]) -> str:
+    """Count findings by their status."""
+    statuses = [found["status"] for found in findings]
+    return ", ".join(f"{statuses.count(s)} {s}" for s in dict.fromkeys(statuses)) or "nothing"

@@ -1,0 +1,54 @@
+"""Inside a part's process: does the part, and reports each event to the one that watches."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ...lab.twins import TWINS
+from .cells import Event, Measurement
+from .clock import the_clock
+from .roofline import measure_roofline
+
+# By name, an end-to-end measurement that lives on another floor; the command line hands it in.
+Workloads = Mapping[str, Callable[..., Any]]
+
+
+def run_job_of_json(arguments: str, workloads: Workloads) -> None:
+    """Do a job, as watch.py asked for it, and write its events.
+
+    Parameters
+    ----------
+    arguments : str
+        JSON.
+    workloads : dict
+        See phases.py.
+    """
+    job = json.loads(arguments)
+    with open(job["progress"], "a", encoding="utf-8") as progress:
+        for event in events(job, workloads):
+            progress.write(json.dumps(event) + "\n")
+            progress.flush()
+        progress.write(json.dumps({"end": True}) + "\n")
+
+
+def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
+    """Yield the events of a job."""
+    part, dry_run = job["part"], job["dry_run"]
+    device = "cpu" if dry_run else "cuda"
+    if part.startswith("verify/"):
+        from .verification import verify
+
+        yield from verify(part.partition("/")[2], dry_run)
+        return
+    clock = None if job["compile_only"] else the_clock(dry_run)
+    if part == "roofline":
+        assert clock is not None
+        yield {"begin": [part]}
+        for found in measure_roofline(clock, device, tiny=dry_run):
+            yield {"finding": found}
+    else:
+        operation, _, dtype = part.partition("/")
+        yield from Measurement(
+            TWINS[operation], dtype, clock, device, peaks=job["peaks"], dry_run=dry_run,
+            only=frozenset(job["only"]), done=frozenset(job["done"]),
+        ).run()  # fmt: skip

@@ -1,0 +1,209 @@
+"""Attention by others: PyTorch's SDPA backends by name, FlexAttention, flash-attn."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..timing import Skipped
+from .compiling import under_compile
+from .inputs import Arguments, Operation
+
+BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cuDNN": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+# The math backend holds all scores: beyond this many it would fill the memory, and minutes.
+MOST_SCORES = 2**31
+
+
+def expect_plain(arguments: Arguments, *allowed: str) -> None:
+    """Raise `Skipped` if the arguments have a mask, or dropout, that a provider has not."""
+    for name in {"window", "key_start", "cu_seqlens"} - set(allowed):
+        if arguments.options.get(name) is not None:
+            raise Skipped(f"takes no {name}")
+    if arguments.options.get("dropout"):
+        raise Skipped("drops other weights")
+
+
+def sdpa(name: str, arguments: Arguments, compiler: str) -> Operation:
+    """Return scaled_dot_product_attention with one backend alone.
+
+    Parameters
+    ----------
+    name : str
+        Of BACKENDS.
+    arguments : Arguments
+    compiler : str
+        Not used.
+    """
+    expect_plain(arguments)
+    query, key = arguments.leaves["query"], arguments.leaves["key"]
+    grouped = query.shape[1] != key.shape[1]
+    if name == "math" and query.numel() // query.shape[-1] * key.shape[2] > MOST_SCORES:
+        raise Skipped("its scores would fill the memory")
+
+    def operation(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        causal: bool = False,
+        scale: float | None = None,
+    ) -> torch.Tensor:
+        with sdpa_kernel(BACKENDS[name]):
+            return functional.scaled_dot_product_attention(
+                query, key, value, is_causal=causal, scale=scale, enable_gqa=grouped
+            )
+
+    return operation
+
+
+def flex_attention(arguments: Arguments, compiler: str) -> Operation:
+    """Return FlexAttention, compiled, with the masks as a block mask made beforehand."""
+    from torch.nn.attention.flex_attention import create_block_mask
+    from torch.nn.attention.flex_attention import flex_attention as flex
+
+    expect_plain(arguments, "window", "key_start", "cu_seqlens")
+    options = arguments.options
+    query, key = arguments.leaves["query"], arguments.leaves["key"]
+    n_batch = query.shape[0] if options.get("key_start") is not None else None
+    mask = _mask(options, key.shape[2] - query.shape[2], query.shape[2])
+    sizes = (n_batch, None, query.shape[2], key.shape[2])
+    blocks = create_block_mask(mask, *sizes, device=query.device.type) if mask else None
+    grouped = query.shape[1] != key.shape[1]
+    run = flex
+    if compiler == "inductor":  # otherwise it would hold all scores; a dry run's are few
+        run = under_compile(flex, compiler)
+
+    def operation(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
+    ) -> Any:
+        return run(
+            query, key, value, block_mask=blocks, scale=options.get("scale"), enable_gqa=grouped
+        )
+
+    return operation
+
+
+def _mask(options: dict[str, Any], offset: int, n_query: int) -> Callable[..., Any] | None:
+    """Return FlexAttention's form of our masks; None if every query sees all."""
+    window, start, bounds = (options.get(n) for n in ("window", "key_start", "cu_seqlens"))
+    causal = options.get("causal", False)
+    document = None
+    if bounds is not None:
+        index = torch.arange(n_query, device=bounds.device)
+        document = torch.searchsorted(bounds, index.to(bounds.dtype), right=True)
+    if not causal and start is None and document is None:
+        return None
+
+    def sees(b: Any, h: Any, q: Any, k: Any) -> Any:
+        seen = k >= 0
+        if causal:
+            seen = seen & (k <= q + offset)
+        if window is not None:
+            seen = seen & (k > q + offset - window)
+        if start is not None:
+            seen = seen & (k >= start[b])
+        if document is not None:
+            seen = seen & (document[q] == document[k])
+        return seen
+
+    return sees
+
+
+def flash_attention(arguments: Arguments, compiler: str) -> Operation:
+    """Return the package flash-attn (FlashAttention-2), in its own layout of time before heads."""
+    expect_plain(arguments, "window")
+    library = importlib.import_module("flash_attn")
+
+    def operation(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        causal: bool = False,
+        scale: float | None = None,
+        window: int | None = None,
+    ) -> Any:
+        output = library.flash_attn_func(
+            *(x.transpose(1, 2) for x in (query, key, value)),
+            softmax_scale=scale,
+            causal=causal,
+            window_size=(-1, -1) if window is None else (window - 1, 0),
+        )
+        return output.transpose(1, 2)
+
+    return operation
+
+
+def flash_attention_decode(arguments: Arguments, compiler: str) -> Operation:
+    """Return flash-attn's attention to a KV cache."""
+    expect_plain(arguments, "window")
+    library = importlib.import_module("flash_attn")
+
+    def operation(
+        query: torch.Tensor,
+        key_cache: torch.Tensor,
+        value_cache: torch.Tensor,
+        lengths: torch.Tensor,
+        *,
+        scale: float | None = None,
+        window: int | None = None,
+        key_start: torch.Tensor | None = None,
+    ) -> Any:
+        output = library.flash_attn_with_kvcache(
+            *(x.transpose(1, 2) for x in (query, key_cache, value_cache)),
+            cache_seqlens=lengths.int(),
+            softmax_scale=scale,
+            causal=True,
+            window_size=(-1, -1) if window is None else (window - 1, 0),
+        )
+        return output.transpose(1, 2)
+
+    return operation
+
+
+def linear_and_sdpa(is_compiled: bool, arguments: Arguments, compiler: str) -> Operation:
+    """Return norm, linear, split and SDPA, as a plain model writes qkv_attention.
+
+    Parameters
+    ----------
+    is_compiled : bool
+    arguments : Arguments
+    compiler : str
+        Of torch.compile.
+    """
+    expect_plain(arguments)
+
+    def operation(
+        x: torch.Tensor,
+        w_qkv: torch.Tensor,
+        b_qkv: torch.Tensor | None = None,
+        norm_weight: torch.Tensor | None = None,
+        norm_bias: torch.Tensor | None = None,
+        *,
+        n_head: int,
+        n_kv_head: int | None = None,
+        eps: float = 1e-5,
+        causal: bool = True,
+        **_: Any,
+    ) -> torch.Tensor:
+        n_kv_head = n_kv_head or n_head
+        if norm_weight is not None:
+            x = functional.layer_norm(x, (x.shape[-1],), norm_weight, norm_bias, eps)
+        packed = functional.linear(x, w_qkv.T, b_qkv)
+        d_head = packed.shape[-1] // (n_head + 2 * n_kv_head)
+        parts = packed.split([n_head * d_head, n_kv_head * d_head, n_kv_head * d_head], dim=-1)
+        query, key, value = (part.unflatten(-1, (-1, d_head)).transpose(1, 2) for part in parts)
+        y = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=causal, enable_gqa=n_kv_head != n_head
+        )
+        return y.transpose(1, 2).flatten(2)  # [batch, head, time, d] -> [batch, time, head * d]
+
+    return under_compile(operation, compiler) if is_compiled else operation

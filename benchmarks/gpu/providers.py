@@ -1,0 +1,207 @@
+"""Who does the work: gptwin's kernel, eager PyTorch, torch.compile, and what is known by operation.
+
+A provider makes an operation with the twin's own signature for given arguments, or says why it
+cannot: `ImportError` if it is not installed, `Skipped` if it is not made for such arguments.
+"""
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ...kernels import launch
+from ..timing import Skipped
+from ..training_step import checkout_hidden
+from .compiling import under_compile
+from .inputs import Arguments, Operation
+from .peers_attention import (
+    flash_attention,
+    flash_attention_decode,
+    flex_attention,
+    linear_and_sdpa,
+    sdpa,
+)
+from .results import OURS
+
+
+@dataclasses.dataclass(frozen=True)
+class Provider:
+    """One way to compute an operation.
+
+    Attributes
+    ----------
+    name : str
+    make : callable
+        `(arguments, compiler) -> operation`; the compiler is torch.compile's backend.
+    yardstick : bool
+        It computes something else, which others are measured by: no gate.
+    """
+
+    name: str
+    make: Callable[[Arguments, str], Operation]
+    yardstick: bool = False
+
+
+def ours(arguments: Arguments, compiler: str) -> Operation:
+    """Return the kernel."""
+
+    def kernel(**given: Any) -> Any:
+        with launch.backend("triton"):
+            return arguments.twin.kernel(**given)
+
+    return kernel
+
+
+def eager(arguments: Arguments, compiler: str) -> Operation:
+    """Return PyTorch's equivalent."""
+    return arguments.twin.eager
+
+
+def compiled(arguments: Arguments, compiler: str) -> Operation:
+    """Return PyTorch's equivalent under torch.compile, for this size alone."""
+    return under_compile(arguments.twin.eager, compiler)
+
+
+def tf32_matmul(arguments: Arguments, compiler: str) -> Operation:
+    """Return eager PyTorch with tf32 products, for float32 alone."""
+    if arguments.case.get("precision") != "tf32":
+        raise Skipped("the entry's own precision is the eager one")
+
+    def operation(**given: Any) -> Any:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            return arguments.twin.eager(**given)
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    return operation
+
+
+def _of_liger(module: str, name: str) -> Any:
+    """Import one of Liger's autograd functions."""
+    with checkout_hidden():
+        return getattr(importlib.import_module(f"liger_kernel.ops.{module}"), name)
+
+
+def liger_softmax(arguments: Arguments, compiler: str) -> Operation:
+    """Return Liger's softmax over rows without a mask."""
+    options = arguments.options
+    if options.get("causal") or options.get("key_mask") is not None or options.get("scale") != 1:
+        raise Skipped("takes neither mask nor scale")
+    function = _of_liger("softmax", "LigerSoftmaxFunction")
+    return lambda x, **_: function.apply(x)
+
+
+def liger_layer_norm(arguments: Arguments, compiler: str) -> Operation:
+    """Return Liger's layer norm, after the addition in eager PyTorch where there is one."""
+    function = _of_liger("layer_norm", "LigerLayerNormFunction")
+
+    def operation(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        *,
+        residual: torch.Tensor | None = None,
+        eps: float,
+    ) -> Any:
+        summed = x if residual is None else x + residual
+        y = function.apply(summed, weight, bias, eps)
+        return y if residual is None else (y, summed)
+
+    return operation
+
+
+def liger_cross_entropy(arguments: Arguments, compiler: str) -> Operation:
+    """Return Liger's fused linear cross-entropy; it has the loss alone."""
+    function = _of_liger("fused_linear_cross_entropy", "LigerFusedLinearCrossEntropyFunction")
+
+    def operation(
+        hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, **options: Any
+    ) -> Any:
+        found = function.apply(
+            hidden, weight.T, targets, None, None, options["ignore_index"], 0.0, 0.0,
+            options["reduction"],
+        )  # fmt: skip
+        return found[0] if isinstance(found, tuple) else found
+
+    return operation
+
+
+def bare_matmuls(arguments: Arguments, compiler: str) -> Operation:
+    """Return the product of hidden states and weight: backward is its two others."""
+    return lambda hidden, weight, **_: hidden @ weight
+
+
+def fused_adamw(arguments: Arguments, compiler: str) -> Operation:
+    """Return PyTorch's fused AdamW on copies, as the entry's results are new tensors too.
+
+    Copying is part of the time here, as writing new tensors is part of the kernel's.
+    """
+    options = arguments.options
+    if options.get("max_norm") is not None or options.get("epsilon") != "pytorch":
+        raise Skipped("clips no gradients")
+    if next(iter(arguments.leaves.values())).dtype != torch.float32:
+        raise Skipped("takes moments of the parameters' dtype alone")
+
+    def operation(**given: Any) -> Any:
+        count = sum(name.startswith("parameter") for name in given)
+        kinds = ("parameter", "gradient", "first_moment", "second_moment")
+        lists = [[given[f"{kind}_{i}"] for i in range(count)] for kind in kinds]
+        new = [lists[i] if i == 1 else [x.clone() for x in lists[i]] for i in range(4)]
+        for i, decay in enumerate(given["weight_decay"]):
+            step = torch.tensor(float(given["step"] - 1), device=new[0][i].device)
+            torch.ops.aten._fused_adamw_(
+                *([one[i]] for one in new), [], [step], lr=given["lr"],
+                beta1=given["betas"][0], beta2=given["betas"][1], weight_decay=decay,
+                eps=given["eps"], amsgrad=False, maximize=False,
+            )  # fmt: skip
+        norm = torch.nn.utils.get_total_norm(lists[1])
+        triples = zip(new[0], new[2], new[3], strict=True)
+        return (norm, *(x for triple in triples for x in triple))
+
+    return operation
+
+
+def native_softmax(arguments: Arguments, compiler: str) -> Operation:
+    """Return torch.softmax itself, for rows without a mask."""
+    options = arguments.options
+    if options.get("causal") or options.get("key_mask") is not None or options.get("scale") != 1:
+        raise Skipped("takes neither mask nor scale")
+    return lambda x, **_: functional.softmax(x, dim=-1)
+
+
+COMMON = (Provider(OURS, ours), Provider("eager", eager), Provider("torch.compile", compiled))
+
+PEERS: dict[str, tuple[Provider, ...]] = {
+    "attention": (
+        *(
+            Provider(f"SDPA {name}", functools.partial(sdpa, name))
+            for name in ("flash", "cuDNN", "efficient", "math")
+        ),
+        Provider("FlexAttention", flex_attention),
+        Provider("flash-attn", flash_attention),
+    ),
+    "decode_attention": (Provider("flash-attn", flash_attention_decode),),
+    "qkv_attention": (
+        Provider("linear + SDPA", functools.partial(linear_and_sdpa, False)),
+        Provider("linear + SDPA, compiled", functools.partial(linear_and_sdpa, True)),
+    ),
+    "softmax": (Provider("torch.softmax", native_softmax), Provider("Liger", liger_softmax)),
+    "layer_norm": (Provider("Liger", liger_layer_norm),),
+    "linear": (Provider("eager, tf32", tf32_matmul),),
+    "cross_entropy": (
+        Provider("Liger", liger_cross_entropy),
+        Provider("bare matmuls", bare_matmuls, yardstick=True),
+    ),
+    "adamw": (Provider("torch fused", fused_adamw),),
+}
+
+
+def providers(operation: str) -> tuple[Provider, ...]:
+    """Return everyone who computes an operation, gptwin first."""
+    return COMMON + PEERS.get(operation, ())

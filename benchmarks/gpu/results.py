@@ -1,0 +1,97 @@
+"""What a result file of a GPU holds.
+
+A file is JSON (benchmarks/store.py), one for each device:
+
+    {"gptwin": "0.1.0", "format": 1, "parts": {"attention/bfloat16": PART, ...}}
+
+A *part* is what one process measures: "roofline"; "<twin>/<dtype>"; "verify/<twin>"; "training",
+"generation" and "ppo", which are end to end.
+
+    {"status":      "measured", "running" (or cut short: run again), "skipped", "failed", "cut off"
+     "reason":      null, or why not measured
+     "settings":    {"dry_run": bool, "peaks": PEAKS, ...}
+     "environment": {"date", "commit", "device", "driver", "cuda", "cpu", "python", "torch",
+                     "triton", and other packages or null}
+     "findings":    [FINDING, ...]}
+
+PEAKS are the roofline's, measured in the same run, in bytes/s ("copy") and FLOP/s (by dtype and
+"tf32"), and "datasheet", the vendor's, under the same names, or null if the device is unknown.
+
+A *finding* is a cell: one shape, one direction, one provider.
+
+    {"name":       "gpt2 training | forward | gptwin"
+     "shape", "case", "direction", "provider"
+                   direction: "forward", "backward" (alone) or "both" (one after the other)
+     "status":     "measured"; "rejected" (faster than the device can be: the clock or the cost is
+                   wrong); "failed" (raised, died, ran out of memory or time, or computed something
+                   else); "skipped" (not installed, or not made for these arguments)
+     "reason":     null, or why not measured
+     "unit":       "seconds"                          (end to end also "tokens/s")
+     "value":      {"median", "p20", "p80"}           None unless measured or rejected
+     "samples":    how many
+     "host_seconds":   median time until the host had launched it
+     "launch_bound":   whether that took longer than the device's own time
+     "extra_bytes":    most memory beyond what was there before; null where nobody counts it
+     "flops", "bytes": from the twin's `Cost`: what any implementation must do
+     "flops_per_s", "bytes_per_s"
+     "roofline":   {"seconds": least time by PEAKS, "bound": "bytes" or "flops",
+                    "share": of it that was reached, "label": null, "cache-resident" or
+                    "above the measured peak"}; null if there are no peaks
+     "gate":       {"truth": "NumPy float64", "eager float64" or "eager float32",
+                    "share": of the error budget that was used up}; null for a yardstick}
+
+"roofline" and "verify/<twin>" hold findings of their own: rates, and `gptwin verify`'s rows.
+
+End-to-end findings have "name", "status", "reason", "unit", "value", "samples", "extra_bytes" as
+above, and "settings"; training has "mfu" and what it was computed from.
+
+A dry run's parts have `settings["dry_run"]`; nothing that draws, compares or fills in a table takes
+them for results.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..store import Part
+from ..timing import Finding
+
+DIRECTIONS = ("forward", "backward", "both")
+OURS = "gptwin"
+END_TO_END = ("training", "generation", "ppo")
+
+
+def cell_name(shape: str, direction: str, provider: str) -> str:
+    """Name a cell within its part."""
+    return f"{shape} | {direction} | {provider}"
+
+
+def is_real(part: Part) -> bool:
+    """Say whether a part's figures mean something."""
+    return not part["settings"].get("dry_run", False)
+
+
+def measured(
+    parts: Mapping[str, Part], *, dry_runs: bool = False
+) -> Iterator[tuple[str, str, Finding]]:
+    """Yield operation, dtype and finding of every cell that has a figure.
+
+    Parameters
+    ----------
+    parts : dict
+        Of a result file.
+    dry_runs : bool
+        Whether those of dry runs count.
+    """
+    for name, part in parts.items():
+        operation, _, dtype = name.partition("/")
+        if not dtype or operation == "verify" or not (dry_runs or is_real(part)):
+            continue
+        for found in part["findings"]:
+            if found["status"] == "measured":
+                yield operation, dtype, found
+
+
+def not_measured(name: str, status: str, reason: str, **more: Any) -> Finding:
+    """Make the finding of a cell that has no figure."""
+    return {"name": name, "status": status, "reason": reason, "unit": "seconds", "value": None,
+            **more}  # fmt: skip
