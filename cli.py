@@ -1,4 +1,4 @@
-"""The command line: `gptwin verify | inspect | model | generate | train | chat | bench`.
+"""The command line: `gptwin verify | inspect | model | generate | train | chat | bench | report`.
 
 Thin: it reads arguments and calls.
 """
@@ -266,6 +266,37 @@ def bench(
                 workers=workers,
             )
         )  # fmt: skip
+
+
+@app.command()
+def report(
+    operations: Annotated[
+        list[str] | None, typer.Argument(metavar="[OP]...", help="Twins to show; default: all.")
+    ] = None,
+    out: Annotated[str, typer.Option(help="The page, one HTML file.")] = "report.html",
+    verification: Annotated[
+        str, typer.Option(help="What `verify --json` stored; fresh: verify now.")
+    ] = "fresh",
+    examples: Annotated[
+        int | None, typer.Option(help="Random cases per row of a fresh verification.")
+    ] = None,
+    results: Annotated[
+        str | None, typer.Option(help="Folder of results; default: benchmarks/results.")
+    ] = None,
+) -> None:
+    """Write one HTML page of everything that is known of the twins; it needs no network.
+
+    The verification, the plots, the roofline, and each twin's NumPy and Triton source side by
+    side. Exit code 1 if a twin disagrees.
+    """
+    _interpret_without_gpu()
+    from .lab.report import report as write_report
+
+    raise typer.Exit(
+        write_report(
+            operations or [], out=out, verification=verification, examples=examples, results=results
+        )
+    )
 
 
 def _interpret_without_gpu() -> None:

@@ -206,24 +206,25 @@ def _table(rows: list[Row]) -> Table:
     table.add_column("")
     for row in rows:
         worst = row.worst.worst if row.worst else None
-        where = f"{worst.name} {_brief(row.worst.case)}" if worst and row.worst else "-"
+        where = f"{worst.name} {brief(row.worst.case)}" if worst and row.worst else "-"
         table.add_row(
             row.job.operation,
             row.job.dtype,
             str(row.n_cases),
             f"{len(row.reached)}/{len(variants(TWINS[row.job.operation]))}",
-            _percent(worst.share) if worst else "-",
+            percent(worst.share) if worst else "-",
             where,
             "[green]ok[/green]" if row.passed else "[bold red]FAIL[/bold red]",
         )
     return table
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Write a share of a budget; one far beyond it as a multiple."""
     return f"{share:.0%}" if share < 10 else f"{share:.3g} x"
 
 
-def _brief(case: Case) -> str:
+def brief(case: Case) -> str:
     """Write a case in a few words: sizes and what is special about it. The JSON has all of it."""
     configuration = f"#{case.get('configuration', 0)}"
     if case.get("source") == "text":
