@@ -6,6 +6,7 @@ one entry there; verification, the property tests and the ahead-of-time compile 
 
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -66,12 +67,40 @@ class Cost:
     ----------
     flops : int
         Floating-point operations, 2 per multiply-add.
-    bytes : int
-        Each input read once and each output written once.
+    reads, writes : dict
+        Bytes of each tensor that must be read or written at least, each byte once. `gptwin trace`
+        counts that the kernels touch exactly those.
+
+    Notes
+    -----
+    What counts, by name: in forward the arguments that are read (masks and ids too) and the results
+    that are written; in backward the arguments, results and results' gradients ("d_" and the
+    result) that are read, as "saved" what forward keeps for it beside the results, and the
+    gradients ("d_" and the argument) that are written. In training, forward writes "saved" on top
+    of its own bytes. A gradient that shares its memory with another tensor is written once. What
+    does not count: a second reading, workspaces, partial sums, copies.
+
+    What the case decides (its sizes, causal, window, documents, padding) is counted exactly, unless
+    the cost says otherwise: a key that no query sees is not read. Where numbers decide (a mask,
+    lengths, labels, ids), the numbers that take most are meant: nothing is hidden, and as many ids
+    as can be are different.
     """
 
     flops: int
-    bytes: int
+    reads: dict[str, int]
+    writes: dict[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """All that must move."""
+        return sum(self.reads.values()) + sum(self.writes.values())
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Add two passes, each of which reads and writes for itself."""
+        reads, writes = Counter(self.reads), Counter(self.writes)
+        reads.update(other.reads)
+        writes.update(other.writes)
+        return Cost(self.flops + other.flops, dict(reads), dict(writes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +153,12 @@ class Twin:
         Kernels from other files that the operation launches.
     statistics : tuple of str
         Those of `results` that carry no gradient; `backward` gets none for them.
+    studies : tuple of Case
+        Small cases for `gptwin trace`, the one to be drawn first. Their data take as much traffic
+        as data can (see `Cost`), so what is counted must equal what is declared.
+    axes : dict
+        Names of the axes of arguments and results, for pictures: "batch head query d_head". Those
+        of a tensor with fewer axes are the last ones.
     """
 
     name: str
@@ -144,6 +179,8 @@ class Twin:
     dtypes: tuple[str, ...] = DTYPES
     shared_kernels: tuple[Any, ...] = ()
     statistics: tuple[str, ...] = ()
+    studies: tuple[Case, ...] = ()
+    axes: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def kernels(self) -> dict[str, Any]:
         """Find the operation's Triton kernels: those of its file, then the shared ones.
@@ -157,6 +194,23 @@ class Twin:
         file = vars(sys.modules[self.kernel.__module__])
         own = [value for name, value in file.items() if name.endswith("_kernel")]
         return {kernel_name(kernel): kernel for kernel in (*own, *self.shared_kernels)}
+
+
+def floats(itemsize: int, **elements: int) -> dict[str, int]:
+    """Give the bytes of float tensors, for a cost.
+
+    Parameters
+    ----------
+    itemsize : int
+        Bytes of one number.
+    **elements : int
+        Numbers in each tensor, by its name.
+
+    Returns
+    -------
+    dict
+    """
+    return {name: n * itemsize for name, n in elements.items()}
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ A transformer's first entries are here; each `twins_<group>.py` beside this file
 import math
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 from ..core import gelu as core_gelu
@@ -18,7 +19,7 @@ from ..kernels import linear as triton_linear
 from ..kernels import softmax as triton_softmax
 from ..kernels.column_sum import column_sum_kernel
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
-from .twin import Case, Cost, Draw, Inputs, Twin
+from .twin import Case, Cost, Draw, Inputs, Twin, floats
 from .twins_attention import TWINS as ATTENTION
 from .twins_block import TWINS as BLOCK
 from .twins_decoding import TWINS as DECODING
@@ -54,9 +55,19 @@ def _softmax_inputs(case: Case, draw: Draw) -> Inputs:
 
 
 def _softmax_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
-    n = math.prod(case["shape"])
+    *leading, n_keys = case["shape"]
+    n = seen = math.prod(case["shape"])
+    if case.get("causal"):
+        n_queries = leading.pop()
+        last_seen = np.arange(n_queries) + n_keys - n_queries
+        seen = math.prod(leading) * int((last_seen + 1).clip(0).sum())
+    mask = {"key_mask": case["shape"][0] * n_keys} if case.get("key_mask") else {}
+    reads = floats(itemsize, probabilities=n, d_probabilities=n)
     # forward: subtract, scale, exp, sum, divide; backward: multiply, sum, subtract, 2 multiply
-    return Cost(5 * n, 2 * n * itemsize), Cost(5 * n, 3 * n * itemsize)
+    return (
+        Cost(5 * n, floats(itemsize, x=seen) | mask, floats(itemsize, probabilities=n)),
+        Cost(5 * n, reads, floats(itemsize, d_x=n)),
+    )
 
 
 _BLOCK = triton_softmax.MAX_BLOCK
@@ -102,6 +113,12 @@ softmax = Twin(
         "gpt2 vocabulary": {"shape": [8192, 50257]},
     },
     cost=_softmax_cost,
+    studies=(
+        {"shape": [2, 40, 40], "causal": True},
+        {"shape": [2, _BLOCK + 100]},
+        {"shape": [3, 1, 70], "scale": 0.125},
+    ),
+    axes=dict.fromkeys(("x", "probabilities"), "batch query key") | {"key_mask": "batch key"},
 )
 
 # --- layer_norm ----------------------------------------------------------------------------------
@@ -126,11 +143,25 @@ def _layer_norm_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     n = math.prod(case["shape"])
     d_model = case["shape"][-1]
     fused = 1 if case.get("residual") else 0
+    sum_of = {"residual": n} if fused else {}
+    summed = {"summed": n} if fused else {}
+    # saved: a mean of two float32 numbers and rstd, for each row
+    saved = {"saved": 12 * math.prod(case["shape"][:-1])}
+    kept = summed or {"x": n}  # what was normalised; d_residual is d_x itself
+    d_summed = {f"d_{name}": size for name, size in summed.items()}
     # forward: mean, subtract, square, sum, scale, weight, bias (and the residual's addition)
     # backward: x̂ (2), d_y·weight, two means (3), d_x (4), d_weight (2), d_bias (and d_summed's)
     return (
-        Cost((7 + fused) * n, ((2 + 2 * fused) * n + 2 * d_model) * itemsize),
-        Cost((13 + fused) * n, ((3 + fused) * n + 3 * d_model) * itemsize),
+        Cost(
+            (7 + fused) * n,
+            floats(itemsize, x=n, weight=d_model, bias=d_model, **sum_of),
+            floats(itemsize, y=n, **summed),
+        ),
+        Cost(
+            (13 + fused) * n,
+            floats(itemsize, weight=d_model, d_y=n, **kept, **d_summed) | saved,
+            floats(itemsize, d_x=n, d_weight=d_model, d_bias=d_model),
+        ),
     )
 
 
@@ -189,6 +220,13 @@ layer_norm = Twin(
         "odd width": {"shape": [4096, 1111], "residual": True},
     },
     cost=_layer_norm_cost,
+    studies=(
+        {"shape": [2, 40, 40], "residual": True},
+        {"shape": [2, _LAYER_NORM_BLOCK + 100], "residual": True},
+        {"shape": [5, 33]},
+    ),
+    axes=dict.fromkeys(("x", "residual", "y", "summed"), "batch time d_model")
+    | dict.fromkeys(("weight", "bias"), "d_model"),
     shared_kernels=(column_sum_kernel,),
 )
 
@@ -202,7 +240,10 @@ def _gelu_inputs(case: Case, draw: Draw) -> Inputs:
 
 def _gelu_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     n = math.prod(case["shape"])
-    return Cost(10 * n, 2 * n * itemsize), Cost(18 * n, 3 * n * itemsize)
+    return (
+        Cost(10 * n, floats(itemsize, x=n), floats(itemsize, result=n)),
+        Cost(18 * n, floats(itemsize, x=n, d_result=n), floats(itemsize, d_x=n)),
+    )
 
 
 gelu = Twin(
@@ -231,6 +272,8 @@ gelu = Twin(
         "gpt2 mlp, erf": {"shape": [8, 1024, 3072], "approximate": "erf"},
     },
     cost=_gelu_cost,
+    studies=({"shape": [4, 750]}, {"shape": [7]}, {"shape": [2, 3, 5], "approximate": "erf"}),
+    axes=dict.fromkeys(("x", "result"), "batch time feature"),
 )
 
 # --- linear --------------------------------------------------------------------------------------
@@ -264,11 +307,22 @@ def _linear_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     rows, d_in, d_out = case["rows"], case["d_in"], case["d_out"]
     x, weight, y = rows * d_in, d_in * d_out, rows * d_out
     product = 2 * rows * d_in * d_out
-    kept = y if case.get("activation") else 0  # u, written by forward and read by backward
-    extra = (d_out if case.get("bias") else 0) + (y if case.get("residual") else 0)
-    forward = Cost(product, (x + weight + y + kept + extra) * itemsize)
-    # d_x and d_W each read d_u; x and W are read, d_x and d_W written
-    return forward, Cost(2 * product, (2 * x + 2 * weight + 2 * y + 3 * kept) * itemsize)
+    bias = {"bias": d_out} if case.get("bias") else {}
+    residual = {"residual": y} if case.get("residual") else {}
+    saved = {"saved": y} if case.get("activation") else {}  # u, what the activation was taken of
+    d_bias = {f"d_{name}": size for name, size in bias.items()}  # d_residual is d_y itself
+    return (
+        Cost(
+            product,
+            floats(itemsize, x=x, weight=weight, **bias, **residual),
+            floats(itemsize, y=y),
+        ),
+        Cost(
+            2 * product,
+            floats(itemsize, x=x, weight=weight, d_y=y, **saved),
+            floats(itemsize, d_x=x, d_weight=weight, **d_bias),
+        ),
+    )
 
 
 linear = Twin(
@@ -311,6 +365,15 @@ linear = Twin(
         },
     },
     cost=_linear_cost,
+    studies=(
+        # nine rows of tiles: more than one group of them
+        {"rows": 576, "d_in": 40, "d_out": 64, "bias": True, "configuration": 2},
+        {"rows": 40, "d_in": 33, "d_out": 50, "bias": True, "activation": "gelu",
+         "residual": True},
+        {"rows": 3, "d_in": 5, "d_out": 7, "residual": True},
+    ),
+    axes=dict.fromkeys(("residual", "y"), "row d_out")
+    | {"x": "row d_in", "weight": "d_in d_out", "bias": "d_out"},
     shared_kernels=(column_sum_kernel,),
 )  # fmt: skip
 

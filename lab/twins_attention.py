@@ -14,7 +14,7 @@ from ..kernels.attention_backward import (
 )
 from ..kernels.attention_backward_keys import attention_backward_key_value_kernel
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
-from .twin import Case, Cost, Draw, Inputs, Twin
+from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 MASKS = ("causal", "window", "key_start", "cu_seqlens")
 
@@ -65,7 +65,7 @@ def _attention_inputs(case: Case, draw: Draw) -> Inputs:
     n_query, n_key = _lengths(case)
     n_batch, d_head = case["batch"], case["d_head"]
     n_head: int = case["head"]
-    n_kv_head: int = case.get("kv_head", n_head)
+    n_kv_head: int = case.get("kv_head") or n_head
     magnitude: float = case.get("magnitude", 1.0)
     tensors = {
         "query": draw.normal(n_batch, n_head, n_query, d_head, std=magnitude),
@@ -90,13 +90,31 @@ def _attention_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     low, high = key_intervals(n_batch, n_query, n_key, **masks)
     pairs = n_head * int(np.maximum(high - low, 0).sum())
     rows = n_batch * n_head * n_query
-    query, key = rows * d_head, n_batch * case.get("kv_head", n_head) * n_key * d_head
+    n_kv_head: int = case.get("kv_head") or n_head
+    query, key = rows * d_head, n_kv_head * _keys_seen(low, high, n_key) * d_head
+    all_keys = n_batch * n_kv_head * n_key * d_head  # of those unseen, too, gradients are written
+    bounds = {name: 8 * len(masks[name]) for name in ("key_start", "cu_seqlens") if name in masks}
+    # forward turns the bounds into int32: a start for each sequence, two ends for each query
+    saved = {"saved": 4 * n_batch * ("key_start" in masks) + 8 * n_query * ("cu_seqlens" in masks)}
     # forward: query·key and weight·value. backward: both again with their two gradients each, save
     # that weight·value itself is not needed: 5 products of a multiplication and an addition.
-    forward = Cost(4 * d_head * pairs, (2 * query + 2 * key) * itemsize + 4 * rows)
-    # reads query, key, value, output, lse and their gradients; writes three gradients
-    backward = Cost(10 * d_head * pairs, (4 * query + 4 * key) * itemsize + 8 * rows)
-    return forward, backward
+    arguments = floats(itemsize, query=query, key=key, value=key)
+    results = floats(itemsize, output=query) | {"lse": 4 * rows}
+    cotangents = {f"d_{name}": size for name, size in results.items()}
+    gradients = floats(itemsize, d_query=query, d_key=all_keys, d_value=all_keys)
+    return (
+        Cost(4 * d_head * pairs, arguments | bounds, results),
+        Cost(10 * d_head * pairs, arguments | results | cotangents | saved, gradients),
+    )
+
+
+def _keys_seen(low: np.ndarray, high: np.ndarray, n_key: int) -> int:
+    """Count the keys of all sequences that some query sees, from every query's interval."""
+    n = 0
+    for starts, ends in zip(low, np.maximum(low, high), strict=True):  # of one sequence each
+        steps = np.bincount(starts, minlength=n_key + 1) - np.bincount(ends, minlength=n_key + 1)
+        n += int((steps.cumsum() > 0).sum())
+    return n
 
 
 def _real(activations: dict[str, Any]) -> Inputs:
@@ -180,6 +198,15 @@ attention = Twin(
         "d_head 96": {"batch": 4, "head": 16, "queries": 2048, "d_head": 96, "causal": True},
     },
     cost=_attention_cost,
+    studies=(
+        {"batch": 1, "head": 1, "queries": 384, "d_head": 16, "causal": True},
+        {"batch": 2, "head": 2, "kv_head": 1, "queries": 40, "keys": 60, "d_head": 16,
+         "causal": True, "window": 8},  # the first keys are seen by no query
+        {"batch": 1, "head": 2, "queries": 40, "d_head": 8, "documents": [10, 20, 10]},
+    ),
+    axes=dict.fromkeys(("query", "output"), "batch head query d_head")
+    | dict.fromkeys(("key", "value"), "batch kv_head key d_head")
+    | {"lse": "batch head query"},
     roundings=8.0,
     exponent="lse",  # a weight is exp(score − lse)
     shared_kernels=(

@@ -15,7 +15,8 @@ from ..kernels import decoder_block as triton_decoder_block
 from ..kernels.column_sum import column_sum_kernel
 from ..kernels.layer_norm import layer_norm_backward_kernel, layer_norm_forward_kernel
 from ..kernels.linear import linear_backward_activation_kernel, matmul_kernel
-from .twin import Case, Cost, Draw, Inputs, Twin
+from ..kernels.qkv_attention import path as qkv_path
+from .twin import Case, Cost, Draw, Inputs, Twin, floats
 from .twins_qkv import qkv_attention
 
 NAMES = ("x", *ARGUMENTS)
@@ -40,6 +41,12 @@ def _widths(case: Case) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _bounds(case: Case) -> dict[str, int]:
+    """Return the mask that is given in numbers, if one is, and how many they are."""
+    numbers = {"key_start": case["batch"], "cu_seqlens": 3}
+    return {name: n for name, n in numbers.items() if name == case.get("mask")}
+
+
 def _block_inputs(case: Case, draw: Draw) -> Inputs:
     batch, time = case["batch"], case["time"]
     tensors = {"x": draw.normal(batch, time, case["d_model"])}
@@ -49,11 +56,9 @@ def _block_inputs(case: Case, draw: Draw) -> Inputs:
         tensors[name] = draw.normal(*shape, std=std, mean=float(is_norm))
     options: dict[str, Any] = {"n_head": case["n_head"], "norm": case.get("norm", "pre")}
     options |= {name: None for name in NAMES if name not in tensors}  # biases, not optional
-    mask = case.get("mask")
-    if mask == "window":
+    if case.get("mask") == "window":
         options["window"] = 3
-    if mask in ("key_start", "cu_seqlens"):
-        n = batch if mask == "key_start" else 3
+    for mask, n in _bounds(case).items():
         numbers = np.arange(n) * time // (n + 1)
         drawn = draw.mask(n, share=0.0)  # of the kind that is drawn, on its device
         options[mask] = numbers if isinstance(drawn, np.ndarray) else drawn.long()
@@ -73,15 +78,40 @@ def _block_real(a: dict[str, Any]) -> Inputs:
 
 
 def _block_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
-    """Count the products, with attention as if it were dense."""
+    """Count the products, with attention as if it were dense: masks hide nothing."""
     batch, time = case["batch"], case["time"]
     rows, a = batch * time, case["n_head"] * case["d_head"]
-    weights = sum(math.prod(shape) for shape in _widths(case).values())
+    sizes = {name: math.prod(shape) for name, shape in _widths(case).items()}
     matrices = sum(math.prod(shape) for shape in _widths(case).values() if len(shape) == 2)
     flops = 2 * rows * matrices + 4 * batch * time * time * a
     stream = rows * case["d_model"]
-    forward = Cost(flops, (2 * stream + weights) * itemsize)
-    return forward, Cost(2 * flops, (3 * stream + 2 * weights) * itemsize)
+    arguments = floats(itemsize, x=stream, **sizes)
+    gradients = {f"d_{name}": size for name, size in arguments.items()}
+    bounds = {name: 8 * n for name, n in _bounds(case).items()}
+    post = case.get("norm") == "post"
+    single = qkv_path(time, case["n_head"], case["n_head"], case["d_head"],
+                      documents="cu_seqlens" in bounds) == "single"  # fmt: skip
+    # Only the first norm is computed again, and only where it stands before the projection; the
+    # projection itself if it was no launch of its own.
+    biases = ["ln_1_bias"] * (not post) + ["c_attn_bias"] * single
+    read_again = {
+        name: size
+        for name, size in arguments.items()
+        if name in biases or not name.endswith("_bias")
+    }
+    # saved: attention's output; the sum and the norm after it; u and its activation; in a post-norm
+    # block the second sum; after a projection of its own, packed queries, keys and values
+    saved = rows * ((1 if single else 4) * a + (11 if post else 10) * case["d_model"]) * itemsize
+    # lse, and the norms' statistics
+    saved += rows * (4 * case["n_head"] + 12 * (1 if single and not post else 2))
+    if not post and not case.get("bias", True):
+        saved += case["d_model"] * itemsize  # zeros for the norm's bias
+    # the bounds as int32: a start for each sequence, two ends for each query
+    saved += 4 * batch * ("key_start" in bounds) + 8 * time * ("cu_seqlens" in bounds)
+    return (
+        Cost(flops, arguments | bounds, floats(itemsize, y=stream)),
+        Cost(2 * flops, read_again | floats(itemsize, d_y=stream) | {"saved": saved}, gradients),
+    )
 
 
 _small = {"batch": 2, "time": 19, "d_model": 24, "n_head": 3, "d_head": 8}
@@ -119,6 +149,14 @@ decoder_block = Twin(
         "short context": {"batch": 256, "time": 64, "d_model": 768, "n_head": 12, "d_head": 64},
     },
     cost=_block_cost,
+    studies=(
+        {"batch": 1, "time": 8, "d_model": 16, "n_head": 2, "d_head": 8},
+        _small | {"norm": "post"},
+        {"batch": 2, "time": 3, "d_model": 8, "n_head": 1, "d_head": 4, "bias": False},
+    ),
+    axes=dict.fromkeys(("x", "y"), "batch time d_model")
+    | {name: "in out" if name.endswith("weight") else "out" for name in ARGUMENTS}
+    | dict.fromkeys(("ln_1_weight", "ln_2_weight", "ln_1_bias", "ln_2_bias"), "d_model"),
     # x passes through five layers of rounding before it leaves the block.
     roundings=16.0,
     shared_kernels=(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ..core import decode_attention as core_decode_attention
 from ..kernels import decode_attention as triton_decode_attention
 from .draw import LAYOUTS
-from .twin import Case, Cost, Draw, Inputs, Twin
+from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 # --- decode_attention ----------------------------------------------------------------------------
 
@@ -52,15 +52,22 @@ def _decode_attention_real(a: dict[str, Any]) -> Inputs:
 
 
 def _decode_attention_cost(case: Case, itemsize: int) -> tuple[Cost, None]:
-    """Count a full cache and no window: the most that a step can take."""
+    """Count full caches, from their first key on: the most that a step can take."""
     caches, rows = case["batch"] * case["kv_head"], case["group"] * case["n_query"]
     scores, d_head = caches * rows * case["capacity"], case["d_head"]
-    cached = 2 * caches * case["capacity"] * d_head
+    n_seen = case["capacity"]
+    if case.get("window") is not None:
+        n_seen = min(n_seen, case["window"] + case["n_query"] - 1)
+    query, cached = caches * rows * d_head, caches * n_seen * d_head
+    bounds = dict.fromkeys(
+        ("lengths", *(["key_start"] * case.get("padded", False))), 8 * case["batch"]
+    )
     # two products; scale, subtract, exp, sum; no backward
     return (
         Cost(
             1 + 4 * scores * d_head + 4 * scores,
-            (cached + 2 * caches * rows * d_head) * itemsize + 4 * caches * rows,
+            floats(itemsize, query=query, key_cache=cached, value_cache=cached) | bounds,
+            floats(itemsize, output=query) | {"lse": 4 * caches * rows},
         ),
         None,
     )
@@ -127,6 +134,15 @@ decode_attention = Twin(
         },
     },
     cost=_decode_attention_cost,
+    studies=(
+        {"batch": 1, "kv_head": 2, "group": 2, "n_query": 1, "capacity": 500, "d_head": 16},
+        {"batch": 1, "kv_head": 1, "group": 3, "n_query": 2, "capacity": 90, "d_head": 24,
+         "window": 20},
+        {"batch": 1, "kv_head": 1, "group": 1, "n_query": 5, "capacity": 9, "d_head": 8},
+    ),
+    axes=dict.fromkeys(("query", "output"), "batch head query d_head")
+    | dict.fromkeys(("key_cache", "value_cache"), "batch kv_head position d_head")
+    | {"lse": "batch head query", "lengths": "batch", "key_start": "batch"},
 )  # fmt: skip
 
 TWINS = (decode_attention,)

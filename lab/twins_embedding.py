@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ..core import embedding as core_embedding
 from ..kernels import embedding as triton_embedding
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
-from .twin import Case, Cost, Draw, Inputs, Twin
+from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 
 def _inputs(case: Case, draw: Draw) -> Inputs:
@@ -27,13 +27,22 @@ def _inputs(case: Case, draw: Draw) -> Inputs:
 def _cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     (batch, time), d_model = case["shape"], case["d_model"]
     n_tokens = batch * time
-    ids = 8 * n_tokens * (2 if case.get("positions") else 1)
+    ids = {"tokens": 8 * n_tokens}
+    if case.get("positions"):
+        ids["positions"] = 8 * n_tokens
     n_positions = case["n_ctx"] if case.get("positions") else time
-    used = min(case["vocab"], n_tokens) + min(n_positions, n_tokens)  # rows of the tables
-    every = case["vocab"] + case["n_ctx"]
+    y, row = n_tokens * d_model, d_model
+    used = floats(
+        itemsize,
+        token_table=min(case["vocab"], n_tokens) * row,
+        position_table=min(n_positions, n_tokens) * row,
+    )
+    every = floats(
+        itemsize, d_token_table=case["vocab"] * row, d_position_table=case["n_ctx"] * row
+    )
     return (
-        Cost(n_tokens * d_model, (used + n_tokens) * d_model * itemsize + ids),
-        Cost(2 * n_tokens * d_model, (every + n_tokens) * d_model * itemsize + ids),
+        Cost(y, used | ids, floats(itemsize, y=y)),
+        Cost(2 * y, floats(itemsize, d_y=y) | ids, every),
     )
 
 
@@ -83,6 +92,15 @@ embedding = Twin(
         "bytes": {"shape": [64, 256], "vocab": 256, "n_ctx": 256, "d_model": 384},
     },
     cost=_cost,
+    studies=(
+        {"shape": [2, 12], "vocab": 5, "n_ctx": 14, "d_model": 40, "seed": 1},
+        {"shape": [2, 2 * _CHUNK], "vocab": 2, "n_ctx": 3, "d_model": 20, "hot": 0.9,
+         "positions": True, "seed": 2},
+        {"shape": [1, 3], "vocab": 1, "n_ctx": 3, "d_model": 5},
+    ),
+    axes=dict.fromkeys(("tokens", "positions"), "batch time")
+    | {"token_table": "token d_model", "position_table": "position d_model"}
+    | {"y": "batch time d_model"},
 )  # fmt: skip
 
 TWINS = (embedding,)

@@ -20,7 +20,7 @@ from ..kernels.token_scores import (
     token_scores_merge_kernel,
 )
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
-from .twin import Case, Cost, Draw, Inputs, Twin
+from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 seeds = st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(LAYOUTS)
@@ -88,6 +88,9 @@ _coefficient_cases = {
     "seed": seeds,
 }
 
+_RESULTS = dict.fromkeys(core_ppo_loss.PPOResults._fields, 4)
+_TOKENS = ("log_prob", "values", "entropy", "old_log_prob", "advantages", "old_values", "returns")
+
 # --- ppo_loss ------------------------------------------------------------------------------------
 
 
@@ -138,10 +141,14 @@ def _ppo_loss_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     n = int(np.prod(case["shape"]))
     # forward: Δ, clamp (2), exp, product, clip (2), product, compare, select, and the values' ten,
     # and about a dozen sums. Backward: three products. Un-normalised gradients wait in between.
-    results = len(core_ppo_loss.PPOResults._fields)
     return (
-        Cost(32 * n + 1, (7 * n + results) * itemsize + n),
-        Cost(3 * n + 1, (5 * n + 2) * itemsize + n),
+        Cost(32 * n + 1, floats(itemsize, **dict.fromkeys(_TOKENS, n)) | {"mask": n}, _RESULTS),
+        Cost(
+            3 * n + 1,
+            # saved: two gradients, but for their factor
+            floats(itemsize, saved=2 * n) | {"mask": n, "n_tokens": 4, "d_loss": 4},
+            floats(itemsize, d_log_prob=n, d_values=n, d_entropy=n),
+        ),
     )
 
 
@@ -175,6 +182,8 @@ ppo_loss = Twin(
         "instructgpt batch": {"shape": [512, 1024]},
     },
     cost=_ppo_loss_cost,
+    studies=tuple({"shape": shape, "share": 1.0} for shape in ([3, 900], [2, 40], [1, 1])),
+    axes=dict.fromkeys((*_TOKENS, "mask"), "batch time"),
     # exp is computed as 2^(Δ·log₂e): the rounded exponent, up to 29, costs ρ as many roundings as
     # its integer part's bits leave, 14 at |Δ| = 20.
     roundings=16.0,
@@ -236,12 +245,21 @@ def _linear_ppo_loss_real(activations: dict[str, Any]) -> Inputs:
 def _linear_ppo_loss_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     n_tokens, d_model, vocab = case["tokens"], case["d_model"], case["vocab"]
     product = 2 * n_tokens * d_model * vocab
-    arguments = (n_tokens * d_model + d_model * vocab) * itemsize
-    tokens, results = 5 * 4 * n_tokens, 4 * len(core_ppo_loss.PPOResults._fields)
+    hidden, weight = n_tokens * d_model, d_model * vocab
+    arguments = floats(itemsize, hidden=hidden, weight=weight)
+    labels = {"targets": 8 * n_tokens, "mask": n_tokens}
+    others = dict.fromkeys(("values", *_TOKENS[3:]), 4 * n_tokens)
+    gradients = floats(itemsize, d_hidden=hidden, d_weight=weight) | {"d_values": 4 * n_tokens}
+    # saved: lse, entropy, and two gradients but for their factor, of each token
+    saved = {"saved": 16 * n_tokens}
     # Backward: d_hidden and d_W, from logits that exist; computing them again is not counted.
     return (
-        Cost(product + 8 * n_tokens * vocab, arguments + tokens + 9 * n_tokens + results),
-        Cost(2 * product + 7 * n_tokens * vocab, 2 * arguments + 2 * tokens),
+        Cost(product + 8 * n_tokens * vocab, arguments | labels | others, _RESULTS),
+        Cost(
+            2 * product + 7 * n_tokens * vocab,
+            arguments | labels | saved | {"n_tokens": 4, "d_loss": 4},
+            gradients,
+        ),
     )
 
 
@@ -292,6 +310,13 @@ linear_ppo_loss = Twin(
         "gpt2 minibatch": {"tokens": 4096, "d_model": 768, "vocab": 50257},
     },
     cost=_linear_ppo_loss_cost,
+    studies=(
+        {"tokens": 70, "d_model": 40, "vocab": 130, "share": 1.0},
+        {"tokens": 10, "d_model": 8, "vocab": 20, "share": 1.0, "temperature": 0.7},
+        {"tokens": 1, "d_model": 3, "vocab": 2, "share": 1.0},
+    ),
+    axes=dict.fromkeys((*_TOKENS, "mask", "targets"), "token")
+    | {"hidden": "token d_model", "weight": "d_model vocab"},
     # log π is rounded at its own size, some ten times the logits' own where they are small, and
     # Δ, the difference of two such numbers, inherits that: ρ and Δ² are no more exact than Δ.
     roundings=64.0,

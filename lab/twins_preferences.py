@@ -13,7 +13,7 @@ from ..core import reward_loss as core_reward_loss
 from ..kernels import ema as triton_ema
 from ..kernels import reward_loss as triton_reward_loss
 from .draw import LAYOUTS
-from .twin import Case, Cost, Draw, Inputs, Twin
+from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 seeds = st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(LAYOUTS)
@@ -54,11 +54,13 @@ def _reward_loss_real(activations: dict[str, np.ndarray]) -> Inputs:
 def _reward_loss_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     n = case["prompts"] * case["completions"]
     n_pairs = n * (case["completions"] - 1) // 2
-    results = 4 + 2 * core_reward_loss.N_BINS
+    numbers = dict.fromkeys(("loss", "accuracy", "n_pairs", "mean_margin"), 4)
+    bins = dict.fromkeys(("bin_pairs", "bin_right"), 4 * core_reward_loss.N_BINS)
     # a pair: difference, margin, exp, log (4), sum (2), counts (4); then σ (2) and two sums
     return (
-        Cost(1 + 13 * n_pairs, (n + results) * itemsize + 8 * n),
-        Cost(1 + 9 * n_pairs, 2 * n * itemsize + 8 * n + itemsize),
+        Cost(1 + 13 * n_pairs, floats(itemsize, scores=n) | {"ranks": 8 * n}, numbers | bins),
+        # saved: the gradient, but for its factor, and a count
+        Cost(1 + 9 * n_pairs, {"saved": 4 * n + 4, "d_loss": 4}, floats(itemsize, d_scores=n)),
     )
 
 
@@ -102,6 +104,13 @@ reward_loss = Twin(
         "512 prompts, K = 64": {"prompts": 512, "completions": 64, "centring": 0.01},
     },
     cost=_reward_loss_cost,
+    studies=(
+        {"prompts": 40, "completions": 9, "centring": 0.01},
+        {"prompts": 70, "completions": 2, "margin": 0.5},
+        {"prompts": 2, "completions": 20},
+    ),
+    axes=dict.fromkeys(("scores", "ranks"), "prompt completion")
+    | dict.fromkeys(("bin_pairs", "bin_right"), "bin"),
     # Up to 2016 pairs of a prompt are summed, and the terms of the mean margin cancel.
     roundings=16.0,
     dtypes=("float32",),
@@ -156,9 +165,11 @@ def _ema_real(activations: dict[str, np.ndarray]) -> Inputs:
 
 
 def _ema_cost(case: Case, itemsize: int) -> tuple[Cost, None]:
-    n = sum(math.prod(shape) for shape in case["shapes"])
-    # subtract, multiply, add; the averages are float32
-    return Cost(1 + 3 * n, (8 + itemsize) * n), None
+    sizes = [math.prod(shape) for shape in case["shapes"]]
+    averages = {name: 4 * n for name, n in zip(_AVERAGES, sizes, strict=False)}  # float32
+    parameters = {name: itemsize * n for name, n in zip(_PARAMETERS, sizes, strict=False)}
+    # subtract, multiply, add
+    return Cost(1 + 3 * sum(sizes), averages | parameters, averages), None
 
 
 _EMA_BLOCK = triton_ema.BLOCK
@@ -201,6 +212,12 @@ ema = Twin(
     real=_ema_real,
     shapes={"gpt2, one of each": {"shapes": _GPT2_SHAPES}, "one": {"shapes": [[768, 768]]}},
     cost=_ema_cost,
+    studies=(
+        {"shapes": [[3, 5], [2, _EMA_BLOCK]]},
+        {"shapes": [[_EMA_BLOCK + 1], [0], [1]]},
+        {"shapes": [[4, 3, 2]], "decay": 0.5},
+    ),
+    axes=dict.fromkeys((*_AVERAGES, *_PARAMETERS), "row column"),
 )
 
 TWINS = (reward_loss, ema)

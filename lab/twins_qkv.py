@@ -25,7 +25,7 @@ from ..kernels.qkv_projection_backward import (
     qkv_projection_d_weight_kernel,
 )
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
-from .twin import Case, Cost, Draw, Inputs, Twin
+from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 seeds = st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(LAYOUTS)
@@ -67,12 +67,20 @@ def _projection_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     x, weight, packed = rows * d_model, d_model * n_columns, rows * n_columns
     product = 2 * rows * d_model * n_columns
     norm = bool(case.get("norm"))
-    vectors = n_columns * bool(case.get("bias")) + 2 * d_model * norm
+    bias = {"b_qkv": n_columns} if case.get("bias") else {}
+    vectors = {"norm_weight": d_model, "norm_bias": d_model} if norm else {}
+    arguments = floats(itemsize, x=x, w_qkv=weight, **vectors)
+    b_qkv = floats(itemsize, **bias)
+    gradients = {f"d_{name}": size for name, size in (arguments | b_qkv).items()}
+    saved = {"saved": 12 * rows * norm}  # the norm's statistics
     return (
         # the norm: mean, centre, square, sum, scale, weight, bias
-        Cost(product + 7 * x * norm, (x + weight + packed + vectors) * itemsize),
-        # d_x and d_w each read d_packed
-        Cost(2 * product + 11 * x * norm, (2 * x + 2 * weight + packed + vectors) * itemsize),
+        Cost(product + 7 * x * norm, arguments | b_qkv, floats(itemsize, packed=packed)),
+        Cost(
+            2 * product + 11 * x * norm,
+            arguments | saved | floats(itemsize, d_packed=packed),
+            gradients,
+        ),
     )
 
 
@@ -88,6 +96,13 @@ _sizes = {
     "layout": layouts,
     "d_layout": cotangent_layouts,
     "seed": seeds,
+}
+_AXES = {
+    "x": "batch time d_model",
+    "w_qkv": "d_model column",
+    "b_qkv": "column",
+    "norm_weight": "d_model",
+    "norm_bias": "d_model",
 }
 _GPT2 = {"d_model": 768, "n_kv_head": 12, "d_head": 64, "bias": True, "norm": True}
 
@@ -133,6 +148,13 @@ qkv_projection = Twin(
         },
     },
     cost=_projection_cost,
+    studies=(
+        {"batch": 1, "time": 150, "d_model": 40, "n_kv_head": 2, "d_head": 32, "bias": True,
+         "norm": True},
+        {"batch": 2, "time": 9, "d_model": 12, "n_kv_head": 1, "group": 2, "d_head": 8},
+        {"batch": 1, "time": 3, "d_model": 5, "n_kv_head": 1, "d_head": 4, "bias": True},
+    ),
+    axes=_AXES | {"packed": "head batch time d_head"},
     shared_kernels=_projection_kernels,
 )  # fmt: skip
 
@@ -167,21 +189,42 @@ def _without_path(operation: Any) -> Any:
 
 
 def _attention_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
-    """Count what must move: the packed buffer must not, as the single launch shows."""
+    """Count every row and key, whatever masks hide.
+
+    The packed buffer is no result; unless one launch does all, backward reads it again.
+    """
     forward, backward = _projection_cost(case, itemsize)
-    (n_head, _), time, d_head = _heads(case), case["time"], case["d_head"]
+    (n_head, n_kv_head), time, d_head = _heads(case), case["time"], case["d_head"]
     rows = case["batch"] * time
-    packed, output = rows * _columns(case) * itemsize, rows * n_head * d_head * itemsize
+    output = rows * n_head * d_head * itemsize
     pairs = case["batch"] * n_head * time * time / (2 if case.get("causal", True) else 1)
+    bounds = {"key_start": 8 * case["batch"]} if case.get("padded") else {}
+    if case.get("documents"):
+        bounds["cu_seqlens"] = 8 * 4
+    chosen = case.get("path") or triton_qkv_attention.path(
+        time, n_head, n_kv_head, d_head,
+        dropout=case.get("dropout", 0.0), documents=case.get("documents", False),
+    )  # fmt: skip
+    reads, lse = dict(backward.reads), 4 * rows * n_head
+    packed, statistics = reads.pop("d_packed"), reads["saved"]
+    if chosen == "single":
+        reads |= {name: size for name, size in forward.reads.items() if name == "b_qkv"}
+    else:
+        lse += packed + statistics
+    # the bounds as int32: a start for each sequence, two ends for each query
+    reads["saved"] = lse + 4 * case["batch"] * ("key_start" in bounds)
+    reads["saved"] += 8 * time * ("cu_seqlens" in bounds)
     return (
         Cost(
             forward.flops + int(pairs * (4 * d_head + 4)),
-            forward.bytes - packed + output,
+            forward.reads | bounds,
+            {"output": output},
         ),
-        # attention's five products; d_output for d_packed
+        # attention's five products
         Cost(
             backward.flops + int(pairs * (10 * d_head + 6)),
-            backward.bytes - packed + output,
+            reads | {"output": output, "d_output": output},
+            backward.writes,
         ),
     )
 
@@ -235,6 +278,14 @@ qkv_attention = Twin(
         },
     },
     cost=_attention_cost,
+    studies=(
+        {"batch": 2, "time": 20, "d_model": 40, "n_kv_head": 2, "d_head": 8, "bias": True,
+         "norm": True},  # one launch
+        {"batch": 1, "time": 9, "d_model": 12, "n_kv_head": 1, "group": 2, "d_head": 8,
+         "bias": True, "norm": True},
+        {"batch": 1, "time": 5, "d_model": 6, "n_kv_head": 1, "d_head": 4, "causal": False},
+    ),
+    axes=_AXES | {"output": "batch time feature"},
     shared_kernels=(
         qkv_projection_kernel,
         *_projection_kernels,

@@ -18,7 +18,7 @@ from ..kernels import token_rewards as triton_token_rewards
 from ..kernels import whiten as triton_whiten
 from ..kernels.column_sum import column_sum_kernel
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
-from .twin import Case, Cost, Draw, Inputs, Twin
+from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 seeds = st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(LAYOUTS)
@@ -76,10 +76,11 @@ def _kl_real(a: dict[str, Any]) -> Inputs:
 def _kl_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     n = math.prod(case["shape"])
     flops = {"k1": 1, "k2": 3, "k3": 4}[case.get("estimator", "k1")]
-    # the mask's byte beside the floats
+    reads = floats(itemsize, log_prob=n, reference_log_prob=n) | {"mask": n}
+    gradients = floats(itemsize, d_log_prob=n, d_reference_log_prob=n)
     return (
-        Cost(flops * n, n * (3 * itemsize + 1)),
-        Cost((flops + 1) * n, n * (5 * itemsize + 1)),
+        Cost(flops * n, reads, floats(itemsize, kl=n)),
+        Cost((flops + 1) * n, reads | floats(itemsize, d_kl=n), gradients),
     )
 
 
@@ -115,6 +116,12 @@ kl = Twin(
         "minibatch, k2": {"shape": [64, 1024], "estimator": "k2"},
     },
     cost=_kl_cost,
+    studies=(
+        {"shape": [3, 900], "share": 1.0},
+        {"shape": [2, 30], "share": 1.0, "estimator": "k2"},
+        {"shape": [1, 1], "share": 1.0, "estimator": "k3"},
+    ),
+    axes=dict.fromkeys(("log_prob", "reference_log_prob", "mask", "kl"), "batch time"),
     dtypes=("float32",),
 )
 
@@ -138,10 +145,13 @@ def _exact_kl_inputs(case: Case, draw: Draw) -> Inputs:
 
 def _exact_kl_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     n, rows = case["rows"] * case["vocab"], case["rows"]
+    logits = floats(itemsize, logits=n, reference_logits=n)
+    gradients = floats(itemsize, d_logits=n, d_reference_logits=n)
     # forward, a token: 2 maxima, 3 subtractions, 2 exponentials, 1 product, 3 sums
     return (
-        Cost(11 * n, 2 * n * itemsize + 25 * rows),
-        Cost(12 * n, 4 * n * itemsize + 24 * rows),
+        Cost(11 * n, logits | {"mask": rows}, {"kl": 4 * rows}),
+        # saved: two maxima, two sums and the divergence of each row
+        Cost(12 * n, logits | {"saved": 20 * rows, "d_kl": 4 * rows}, gradients),
     )
 
 
@@ -189,6 +199,12 @@ exact_kl = Twin(
         "byte vocabulary": {"rows": 65536, "vocab": 256},
     },
     cost=_exact_kl_cost,
+    studies=(
+        {"rows": 40, "vocab": 60, "share": 1.0},
+        {"rows": 2, "vocab": 2 * _VOCAB_BLOCK + 1, "share": 1.0},
+        {"rows": 1, "vocab": 3, "share": 1.0},
+    ),
+    axes=dict.fromkeys(("logits", "reference_logits"), "row token") | {"mask": "row", "kl": "row"},
 )
 
 # --- token_rewards -------------------------------------------------------------------------------
@@ -230,9 +246,20 @@ def _token_rewards_real(a: dict[str, Any]) -> Inputs:
 def _token_rewards_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     forward, backward = _kl_cost(case, itemsize)
     n, batch = math.prod(case["shape"]), case["shape"][0]
+    rule, ended = case.get("missing_end"), {"ended": batch}
+    reads = floats(itemsize, log_prob=n, reference_log_prob=n) | {"mask": n}
     return (
-        Cost(forward.flops + 2 * n, forward.bytes + batch * itemsize),
-        Cost(backward.flops + n, backward.bytes + batch * itemsize),
+        Cost(
+            forward.flops + 2 * n,
+            reads | floats(itemsize, scores=batch) | (ended if rule else {}),
+            floats(itemsize, rewards=n),
+        ),
+        Cost(
+            backward.flops + n,
+            # only where the rule takes a score away
+            reads | floats(itemsize, d_rewards=n) | (ended if rule == "replace" else {}),
+            backward.writes | floats(itemsize, d_scores=batch),
+        ),
     )
 
 
@@ -276,6 +303,13 @@ token_rewards = Twin(
         "rollout, k3": {"shape": ROLLOUT, "estimator": "k3", "missing_end": "penalise"},
     },
     cost=_token_rewards_cost,
+    studies=(
+        {"shape": [3, 40], "share": 1.0, "missing_end": "replace"},
+        {"shape": [2, _REWARDS_BLOCK + 5], "share": 1.0, "estimator": "k3"},
+        {"shape": [1, 1], "share": 1.0, "missing_end": "penalise"},
+    ),
+    axes=dict.fromkeys(("log_prob", "reference_log_prob", "mask", "rewards"), "batch time")
+    | {"scores": "batch", "ended": "batch"},
     dtypes=("float32",),
 )  # fmt: skip
 
@@ -299,8 +333,17 @@ def _gae_inputs(case: Case, draw: Draw) -> Inputs:
 
 def _gae_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     n = math.prod(case["shape"])
+    mask = {"mask": n}
+    d_results = floats(itemsize, d_advantages=n, d_returns=n) | mask
     # δ (3), the recurrence (2), the returns (1); its transpose and two gradients
-    return Cost(6 * n, n * (4 * itemsize + 1)), Cost(7 * n, n * (4 * itemsize + 1))
+    return (
+        Cost(
+            6 * n,
+            floats(itemsize, rewards=n, values=n) | mask,
+            floats(itemsize, advantages=n, returns=n),
+        ),
+        Cost(7 * n, d_results, floats(itemsize, d_rewards=n, d_values=n)),
+    )
 
 
 _GAE_BLOCK = triton_gae.MAX_BLOCK
@@ -343,6 +386,10 @@ gae = Twin(
         "wide and short": {"shape": [4096, 128]},
     },
     cost=_gae_cost,
+    studies=tuple(
+        {"shape": shape, "share": 1.0} for shape in ([2, 2 * _GAE_BLOCK + 5], [3, 20], [1, 1])
+    ),
+    axes=dict.fromkeys(("rewards", "values", "mask", "advantages", "returns"), "batch time"),
     dtypes=("float32",),
 )
 
@@ -365,7 +412,12 @@ def _whiten_inputs(case: Case, draw: Draw) -> Inputs:
 def _whiten_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     n = math.prod(case["shape"])
     # forward: mean (1), centre, square, sum (3), apply (2); backward: two sums (5), apply (6)
-    return Cost(6 * n, n * (2 * itemsize + 1)), Cost(11 * n, n * (3 * itemsize + 1))
+    reads = floats(itemsize, x=n) | {"mask": n}
+    saved = {"saved": 16}  # the mean and the deviation, in four numbers
+    return (
+        Cost(6 * n, reads, floats(itemsize, whitened=n)),
+        Cost(11 * n, reads | saved | floats(itemsize, d_whitened=n), floats(itemsize, d_x=n)),
+    )
 
 
 _WHITEN_BLOCK = triton_whiten.BLOCK
@@ -410,6 +462,10 @@ whiten = Twin(
         "minibatch": {"shape": [64, 1024]},
     },
     cost=_whiten_cost,
+    studies=tuple(
+        {"shape": shape, "share": 1.0} for shape in ([3, 900], [2, _WHITEN_BLOCK], [1, 2])
+    ),
+    axes=dict.fromkeys(("x", "mask", "whitened"), "batch time"),
     dtypes=("float32",),
     shared_kernels=(column_sum_kernel,),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ..core import sampling as core_sampling
 from ..kernels import sampling as triton_sampling
 from .draw import LAYOUTS
-from .twin import Case, Cost, Draw, Inputs, Twin
+from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 
 def _inputs(case: Case, draw: Draw) -> Inputs:
@@ -24,7 +24,8 @@ def _inputs(case: Case, draw: Draw) -> Inputs:
 def _cost(case: Case, itemsize: int) -> tuple[Cost, None]:
     rows, vocab = case["rows"], case["vocab"]
     # a token: compare for the maximum, 25 integer operations for its weight, 2 sums; no backward
-    return Cost(28 * rows * vocab, rows * (vocab * itemsize + 12)), None
+    results = {"tokens": 8 * rows, "log_prob": 4 * rows}
+    return Cost(28 * rows * vocab, floats(itemsize, logits=rows * vocab), results), None
 
 
 _BLOCK = triton_sampling.SAMPLING_CONFIGS[0].kwargs["BLOCK"]
@@ -88,6 +89,12 @@ sampling = Twin(
         "greedy": {"rows": 64, "vocab": 50257, "temperature": 0.0},
     },
     cost=_cost,
+    studies=(
+        {"rows": 2, "vocab": 2 * _BLOCK + 7},
+        {"rows": 2, "vocab": 60, "top_k": 5, "top_p": 0.8},
+        {"rows": 3, "vocab": 5, "temperature": 0.0},
+    ),
+    axes={"logits": "row token", "tokens": "row", "log_prob": "row"},
 )  # fmt: skip
 
 TWINS = (sampling,)

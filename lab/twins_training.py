@@ -20,7 +20,7 @@ from ..kernels.token_scores import (
     token_scores_merge_kernel,
 )
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
-from .twin import Case, Cost, Draw, Inputs, Twin
+from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 seeds = st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(LAYOUTS)
@@ -62,13 +62,23 @@ def _cross_entropy_real(activations: dict[str, Any]) -> Inputs:
 def _cross_entropy_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     n_tokens, d_model, vocab = case["tokens"], case["d_model"], case["vocab"]
     product = 2 * n_tokens * d_model * vocab
-    arguments = (n_tokens * d_model + d_model * vocab) * itemsize
-    results = 4 * (2 * n_tokens + (n_tokens if case.get("reduction") == "none" else 1))
+    hidden, weight = n_tokens * d_model, d_model * vocab
+    arguments = floats(itemsize, hidden=hidden, weight=weight) | {"targets": 8 * n_tokens}
+    loss = 4 * (n_tokens if case.get("reduction") == "none" else 1)
+    results = {"loss": loss, "log_prob": 4 * n_tokens, "entropy": 4 * n_tokens}
+    cotangents = {f"d_{name}": size for name, size in results.items()}
+    # saved: lse, and which tokens count; for their mean, how many do
+    saved = 5 * n_tokens + 8 * (case.get("reduction", "mean") == "mean")
+    reads = arguments | cotangents | {"entropy": 4 * n_tokens, "saved": saved}
     # Forward: maximum, subtract, exp, sum, and x − m times e for the entropy (2). Backward:
     # d_hidden and d_W from logits that exist (computing them again is not counted), exp, p − 1, ·g.
     return (
-        Cost(1 + product + 6 * n_tokens * vocab, arguments + 8 * n_tokens + results),
-        Cost(1 + 2 * product + 4 * n_tokens * vocab, 2 * arguments + 8 * n_tokens + results),
+        Cost(1 + product + 6 * n_tokens * vocab, arguments, results),
+        Cost(
+            1 + 2 * product + 4 * n_tokens * vocab,
+            reads,
+            floats(itemsize, d_hidden=hidden, d_weight=weight),
+        ),
     )
 
 
@@ -120,6 +130,13 @@ cross_entropy = Twin(
         "vocabulary 151,936": {"tokens": 8192, "d_model": 4096, "vocab": 151936, "tied": True},
     },
     cost=_cross_entropy_cost,
+    studies=(
+        {"tokens": 70, "d_model": 40, "vocab": 130, "ignored": 0.0},
+        {"tokens": 10, "d_model": 8, "vocab": 20, "ignored": 0.0, "reduction": "none"},
+        {"tokens": 1, "d_model": 3, "vocab": 2, "ignored": 0.0, "reduction": "sum"},
+    ),
+    axes=dict.fromkeys(("targets", "loss", "log_prob", "entropy"), "token")
+    | {"hidden": "token d_model", "weight": "d_model vocab"},
     # A log-probability is rounded at its logit's size, and p inherits that.
     roundings=16.0,
     shared_kernels=(
@@ -210,8 +227,15 @@ def _adamw_real(activations: dict[str, np.ndarray]) -> Inputs:
 
 def _adamw_cost(case: Case, itemsize: int) -> tuple[Cost, None]:
     n = sum(math.prod(shape) for shape in case["shapes"])
+    reads, writes = {}, {"gradient_norm": 4}
+    for i, shape in enumerate(case["shapes"]):
+        for kind in _KINDS:
+            size = math.prod(shape) * (4 if kind.endswith("moment") else itemsize)
+            reads[f"{kind}_{i}"] = size
+            if kind != "gradient":
+                writes[f"new_{kind}_{i}"] = size
     # norm (2); clip, m (3), v (4), √, correction, ε, quotient, step size, decay (2), differences
-    return Cost(1 + 18 * n, 4 + (3 * itemsize + 16) * n), None
+    return Cost(1 + 18 * n, reads, writes), None
 
 
 _ADAMW_BLOCK = adamw_update.BLOCK
@@ -264,6 +288,12 @@ adamw = Twin(
     real=_adamw_real,
     shapes={"gpt2, one of each": {"shapes": _GPT2_SHAPES}, "one": {"shapes": [[768, 768]]}},
     cost=_adamw_cost,
+    studies=(
+        {"shapes": [[3, 5], [2, _ADAMW_BLOCK]], "max_norm": 1.0},
+        {"shapes": [[_ADAMW_BLOCK + 1], [0], [1]], "weight_decay": 0.1},
+        {"shapes": [[4, 3, 2]]},
+    ),
+    axes=dict.fromkeys((*_ARGUMENTS, *_RESULTS), "row column"),
     # m and v are sums of two rounded products; a clipped gradient is rounded once more.
     roundings=8.0,
     shared_kernels=(

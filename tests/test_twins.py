@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from gptwin.lab.check import TEXT_CASE, check, prepare, reference, run
+from gptwin.lab.check import TEXT_CASE, check, prepare, reference
 from gptwin.lab.draw import RandomArrays, to_numpy
 from gptwin.lab.twin import as_tuple
 from gptwin.lab.twins import TWINS
@@ -137,16 +137,12 @@ def test_cases_are_json_and_draw_the_same_arrays_again(twin):
 
 
 @each_twin
-def test_declared_bytes_are_what_arguments_and_results_hold(twin):
-    """Forward reads each float argument once and writes each result once, at least."""
+def test_a_cost_is_declared_for_each_pass_that_there_is(twin):
+    """tests/lab/test_traffic.py counts its bytes."""
+    forward_only = set(twin.results) == set(twin.statistics)
     for case in twin.corners:
-        prepared = prepare(twin, case, "float32", "cpu", None)
-        eager = run(twin, twin.eager, prepared)
-        held = sum(t.numel() * 4 for t in prepared.tensors.values())
-        held += sum(eager[name].numel() * 4 for name in twin.results if name in eager)
         forward, backward = twin.cost(case, 4)
-        assert held <= forward.bytes <= 3 * held and forward.flops > 0
-        forward_only = set(twin.results) == set(twin.statistics)
+        assert min(forward.bytes, forward.flops) > 0
         assert (backward is None) == (twin.backward is None) == forward_only
         assert backward is None or min(backward.bytes, backward.flops) > 0
 

@@ -187,7 +187,7 @@ def cost_of(twin: Twin, case: Case, dtype: str, direction: str) -> Cost:
         return forward
     if direction == "backward":
         return backward
-    return Cost(forward.flops + backward.flops, forward.bytes + backward.bytes)
+    return forward + backward
 
 
 def prepare(direction: str, operation: Operation, arguments: Arguments) -> Call:
