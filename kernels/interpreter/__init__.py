@@ -34,8 +34,9 @@ from . import arithmetic, blocks, language, values  # noqa: F401 (each declares 
 from .launches import Launch, follow
 from .memory import Access, observe, undefined_as
 from .patches import apply
+from .values import narrow
 
-__all__ = ["Access", "Launch", "follow", "install", "observe", "undefined_as"]
+__all__ = ["Access", "Launch", "follow", "install", "narrow", "observe", "undefined_as"]
 
 
 @functools.cache

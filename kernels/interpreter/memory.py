@@ -74,7 +74,9 @@ class Access:
 # May return which lanes are to be refused.
 Observer = Callable[[Access], np.ndarray | None]
 _observers: list[Observer] = []
-_undefined: list[Callable[[tl.dtype], Any]] = [poison]
+# Gives an array of a type and a shape.
+Filler = Callable[[tl.dtype, tuple[int, ...]], np.ndarray]
+_undefined: list[Filler] = [lambda dtype, shape: np.full(shape, poison(dtype))]
 
 
 @contextmanager
@@ -101,15 +103,15 @@ def observe(observer: Observer) -> Iterator[None]:
 
 
 @contextmanager
-def undefined_as(value: Callable[[tl.dtype], Any]) -> Iterator[None]:
+def undefined_as(filler: Filler) -> Iterator[None]:
     """Let the lanes that a load leaves undefined hold something else than poison.
 
     Parameters
     ----------
-    value : callable
-        Gives the value for a type, as `poison` does.
+    filler : callable
+        Gives an array of a type and a shape: values for all lanes of a load.
     """
-    _undefined.append(value)
+    _undefined.append(filler)
     try:
         yield
     finally:
@@ -159,7 +161,7 @@ def _load(original, self, ptrs, mask, other, *rest, **options):
     ptrs, mask, refused = _admit("load", ptrs, mask, leaves_undefined=undefined)
     if other is None:
         dtype = ptrs.get_element_ty()
-        other = upstream.TensorHandle(np.full(ptrs.data.shape, _undefined[-1](dtype)), dtype)
+        other = upstream.TensorHandle(_undefined[-1](dtype, ptrs.data.shape), dtype)
     if refused is not None:
         zeros = np.where(refused, np.zeros((), other.data.dtype), other.data)
         other = upstream.TensorHandle(zeros, other.dtype)

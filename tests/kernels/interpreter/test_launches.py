@@ -98,6 +98,6 @@ def test_a_stored_undefined_float_is_known(dtype: torch.dtype) -> None:
 
 def test_what_is_undefined_can_be_chosen() -> None:
     x, y = torch.ones(4), torch.zeros(4)
-    with undefined_as(lambda dtype: np.float32(5)):
+    with undefined_as(lambda dtype, shape: np.full(shape, 5, dtype=np.float32)):
         careless_kernel[(1,)](x, y, 3, SIZE=4)
     assert y.tolist() == [2, 2, 2, 10]

@@ -42,6 +42,11 @@ def atomic_kernel(x_ptr, total_ptr, old_ptr, slots, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def scalar_kernel(x_ptr, y_ptr, n):
+    tl.store(y_ptr, tl.load(x_ptr, mask=n > 0, other=0.0))
+
+
+@triton.jit
 def compare_and_swap_kernel(x_ptr, old_ptr, expected, value):
     tl.store(old_ptr, tl.atomic_cas(x_ptr, expected, value))
 
@@ -151,3 +156,10 @@ def test_bfloat16_atomic_add_takes_the_lanes_in_order(same, n, slots, seed):
     atomic_kernel[(1,)](x, total, old, slots, n, BLOCK=BLOCK)
     same(total, expected_total)
     same(old, expected_old)
+
+
+def test_a_scalar_that_is_masked_off_is_other():
+    """Triton asks `if other`, and 0.0 is false."""
+    y = torch.ones(1)
+    scalar_kernel[(1,)](torch.ones(1), y, 0)
+    assert y.item() == 0

@@ -1,0 +1,132 @@
+"""What the sanitizer can find, and how a finding reads."""
+
+import dataclasses
+import os
+
+from .shadow import Argument
+
+# Kind: what it means, and the likely cause where nothing more is known.
+KINDS = {
+    "out of bounds": (
+        "touches memory outside the tensor that the pointer came from",
+        "a mask that is missing or compares with another size, or a wrong stride",
+    ),
+    "outside the view": (
+        "touches the storage of the tensor that the pointer came from, but none of its elements",
+        "the tensor's strides are not passed to the kernel, or are mixed up",
+    ),
+    "misaligned": (
+        "the address is no multiple of the item's size: a GPU faults",
+        "a pointer cast to a wider type",
+    ),
+    "unwritten read": (
+        "loads bytes that nothing has written",
+        "torch.empty where the kernel accumulates (torch.zeros), or an earlier kernel that writes "
+        "too little",
+    ),
+    "unwritten result": (
+        "a result has bytes that nothing has written",
+        "a grid of too few programs (rounded down instead of up), or a mask that hides too much",
+    ),
+    "write to an input": (
+        "stores into a tensor that holds the caller's data",
+        "the arguments are in another order than the parameters, or an update in place that is not "
+        "declared",
+    ),
+    "write race": (
+        "two programs write one address; who comes last decides",
+        "a block index without program_id, or blocks that overlap",
+    ),
+    "read race": (
+        "one program reads what another writes in the same launch",
+        "what needs two launches is done in one, or the result overwrites what others still read",
+    ),
+    "duplicate lanes": (
+        "two lanes of one store write different values to one address",
+        "an index that does not tell the lanes apart, such as a stride of 0",
+    ),
+    "undefined lane": (
+        "stores a value that depends on a lane that a mask left out of a load",
+        "tl.load(..., mask=...) without other=",
+    ),
+    "atomic order": (
+        "programs add floats to one address; each order of them rounds differently",
+        "tl.atomic_add on floats: sum partial results in a second launch instead",
+    ),
+    "order dependence": (
+        "programs in another order give other bits",
+        "what a program does depends on which programs ran before it",
+    ),
+    "failure": ("the kernel raised", ""),
+}
+
+
+@dataclasses.dataclass(eq=False)
+class Finding:
+    """One fault: a line of a kernel and what it does wrong.
+
+    Attributes
+    ----------
+    kind : str
+        One of `KINDS`.
+    kernel, where : str
+        The launched kernel, and "file:line" in it or in a function that it calls.
+    program : tuple of int
+        The first program that did it.
+    tensor : str
+        The kernel's argument; "" if memory was reached through an address in memory.
+    index : tuple of int
+        The element; a single number counts elements along memory from the tensor's first.
+    bounds : str
+        Where elements are.
+    detail : str
+        What else is known, such as the other program.
+    cause : str
+        The likely one.
+    count : int
+        How many elements, over all accesses.
+    case : str
+        The call that showed it.
+    """
+
+    kind: str
+    kernel: str
+    where: str
+    program: tuple[int, int, int]
+    tensor: str
+    index: tuple[int, ...]
+    bounds: str
+    detail: str
+    cause: str
+    count: int = 1
+    case: str = ""
+
+    def __str__(self) -> str:
+        """Say it in a few lines."""
+        file, _, line = self.where.rpartition(":")
+        tensor = f"{self.tensor or 'memory'}[{', '.join(map(str, self.index))}]"
+        times = f", {self.count:,} elements in all" if self.count > 1 else ""
+        lines = [
+            f"{shown_path(file)}:{line}: {self.kind}: {KINDS[self.kind][0]}",
+            f"kernel {self.kernel}, program {self.program}{times}",
+        ]
+        if self.kind != "failure":
+            lines.append(f"at {tensor}; {self.bounds}")
+        lines += [text for text in (self.detail, self.cause and f"likely: {self.cause}") if text]
+        return "\n".join([lines[0], *("    " + line for line in lines[1:])])
+
+
+def bounds_of(argument: Argument) -> str:
+    """Say where an argument's elements are."""
+    shape, strides = list(argument.shape), list(argument.strides)
+    last = argument.size // argument.itemsize - 1
+    if last < 0:
+        return f"it has no elements, shape {shape}"
+    strided = "" if argument.elements is None else ", with gaps between"
+    return f"its elements are 0..{last}{strided}, shape {shape}, strides {strides}"
+
+
+def shown_path(file: str) -> str:
+    """Write a file's path from here if it is below, else as it is."""
+    relative = os.path.relpath(file)
+    return file if relative.startswith("..") else relative
