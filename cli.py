@@ -245,8 +245,9 @@ def bench(
     """
     if job is not None:
         from .benchmarks.gpu.job import run_job_of_json
+        from .rl.workloads import WORKLOADS
 
-        run_job_of_json(job, {})
+        run_job_of_json(job, WORKLOADS)
     elif what == ["cpu"]:
         from .benchmarks import cpu
 

@@ -53,8 +53,9 @@ def nanogpt(
     *,
     compiler: str | None = None,
     dtype: torch.dtype = torch.float32,
+    autocast: torch.dtype | None = None,
 ) -> Provider:
-    """Make the plain model's training step."""
+    """Make the plain model's training step, perhaps with products in another dtype."""
     model = NanoGPT(config.vocab_size, config.n_ctx, config.n_layer, config.n_head,
                     config.d_model, config.bias).to(data.device, dtype)  # fmt: skip
 
@@ -63,7 +64,12 @@ def nanogpt(
 
     load()
     optimizer = torch.optim.AdamW(decay_groups(model), lr=1e-3, betas=BETAS, fused=True)
-    return provider(model, model.loss, load, optimizer, CLIP, data, compiler)
+
+    def loss(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(data.device.type, autocast, enabled=autocast is not None):
+            return model.loss(tokens, targets)
+
+    return provider(model, loss, load, optimizer, CLIP, data, compiler)
 
 
 def transformers(

@@ -77,9 +77,11 @@ class Run:
     def environment(self) -> dict[str, str]:
         """Of the processes."""
         variables = dict(os.environ)
-        variables.pop("GPTWIN_BACKEND", None)
-        variables.pop("TRITON_INTERPRET", None)
-        return variables | ({"TRITON_INTERPRET": "1"} if self.dry_run else {})
+        for name in ("GPTWIN_BACKEND", "TRITON_INTERPRET"):
+            variables.pop(name, None)
+        if self.dry_run:
+            variables |= {"TRITON_INTERPRET": "1", "GPTWIN_BACKEND": "triton"}
+        return variables
 
 
 def bench(
@@ -154,7 +156,7 @@ def bench(
 
 def parts_of(what: list[str], dtypes: list[str]) -> list[str]:
     """Return the names of the parts, those that matter most first."""
-    known = (*TWINS, VERIFY)
+    known = (*TWINS, *results.END_TO_END, VERIFY)
     for name in what:
         if name not in known:
             refuse("operation", f"one of {', '.join(known)}", repr(name))
@@ -164,6 +166,7 @@ def parts_of(what: list[str], dtypes: list[str]) -> list[str]:
         for dtype in dtypes or default_dtypes(TWINS[name]):
             if dtype in TWINS[name].dtypes:
                 parts.append(f"{name}/{dtype}")
+    parts += [name for name in results.END_TO_END if not what or name in what]
     if VERIFY in what:
         parts += [f"{VERIFY}/{name}" for name in TWINS]
     if not parts:

@@ -7,10 +7,13 @@ from typing import Any
 from ...lab.twins import TWINS
 from .cells import Event, Measurement
 from .clock import the_clock
+from .phases import Makers, end_to_end
 from .roofline import measure_roofline
+from .training import training
+from .verification import verify
 
-# By name, an end-to-end measurement that lives on another floor; the command line hands it in.
-Workloads = Mapping[str, Callable[..., Any]]
+# By part: what makes its workloads, from another floor.
+Workloads = Mapping[str, Callable[..., Makers]]
 
 
 def run_job_of_json(arguments: str, workloads: Workloads) -> None:
@@ -36,8 +39,6 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
     part, dry_run = job["part"], job["dry_run"]
     device = "cpu" if dry_run else "cuda"
     if part.startswith("verify/"):
-        from .verification import verify
-
         yield from verify(part.partition("/")[2], dry_run)
         return
     clock = None if job["compile_only"] else the_clock(dry_run)
@@ -46,6 +47,16 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
         yield {"begin": [part]}
         for found in measure_roofline(clock, device, tiny=dry_run):
             yield {"finding": found}
+    elif part == "training":
+        yield from training(
+            clock, device, job["peaks"], tiny=dry_run, only=frozenset(job["only"]),
+            done=frozenset(job["done"]),
+        )  # fmt: skip
+    elif part in workloads:
+        yield from end_to_end(
+            workloads[part], device, tiny=dry_run, compile_only=job["compile_only"],
+            done=frozenset(job["done"]),
+        )  # fmt: skip
     else:
         operation, _, dtype = part.partition("/")
         yield from Measurement(

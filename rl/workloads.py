@@ -1,0 +1,183 @@
+"""What benchmarks run of the pipeline: generation, and one PPO iteration by phase.
+
+Benchmarks do not import the pipeline, nor the pipeline them: the command line hands these over. A
+workload runs once and calls `mark(phase)` as each phase begins; who measures looks at the clock.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ..core.presets import GPTConfig, preset
+from ..kernels.gpt import GPT
+from .configuration import PPOSettings
+from .generation import generate
+from .parallel import Group
+from .ppo import PPOStage
+from .scorer import Scorer
+from .sources import Prompt
+
+Mark = Callable[[str], None]
+
+TINY = GPTConfig(vocab_size=61, n_ctx=32, n_layer=2, n_head=2, d_model=16)
+END, PAD = 0, 1  # ids; nothing here is text
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """Something that is run whole.
+
+    Attributes
+    ----------
+    name : str
+    settings : dict
+        What it was.
+    run : callable
+        `(mark) -> int`: does it once, and returns how many tokens were made.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    run: Callable[[Mark], int]
+
+
+def generation(device: str, *, tiny: bool) -> dict[str, Callable[[], Workload]]:
+    """Return rollouts of GPT-2 124M with its KV cache: 64 prompts at once, and one.
+
+    Parameters
+    ----------
+    device : str
+    tiny : bool
+        A small model, to try it.
+
+    Returns
+    -------
+    dict
+        Name to what makes the workload.
+    """
+    n_prompt, n_new = (5, 4) if tiny else (64, 128)
+    return {
+        f"{n} prompts, {n_prompt} + {n_new} tokens": functools.partial(
+            _generation, n, n_prompt, n_new, device, tiny
+        )
+        for n in ((3, 1) if tiny else (64, 1))
+    }
+
+
+def _generation(n_prompts: int, n_prompt: int, n_new: int, device: str, tiny: bool) -> Workload:
+    """Make a rollout in which no sequence ends early."""
+    dtype = torch.float32 if tiny else torch.bfloat16
+    config = TINY if tiny else preset("gpt2")
+    model = _model(config, device).to(dtype)
+    prompts = _prompts(n_prompts, n_prompt, config.vocab_size)
+
+    def run(mark: Mark) -> int:
+        mark("generate")
+        return int(generate(model, prompts, max_new_tokens=n_new).lengths.sum())
+
+    settings = {"model": dataclasses.asdict(config), "dtype": str(dtype), "prompts": n_prompts,
+                "prompt_tokens": n_prompt, "new_tokens": n_new}  # fmt: skip
+    return Workload(f"{n_prompts} prompts", settings, run)
+
+
+def ppo(device: str, *, tiny: bool) -> dict[str, Callable[[], Workload]]:
+    """Return one PPO iteration: policy, value and reference of GPT-2 124M's size, in float32.
+
+    Parameters
+    ----------
+    device : str
+    tiny : bool
+        A small model, to try it.
+
+    Returns
+    -------
+    dict
+        Name to what makes the workload.
+    """
+    return {"an iteration of 64 episodes": functools.partial(_ppo, device, tiny)}
+
+
+def _ppo(device: str, tiny: bool) -> Workload:
+    """Make an iteration whose phases are seen from outside: who is called, and how."""
+    config = TINY if tiny else preset("gpt2")
+    settings = PPOSettings(
+        episodes=10**6, batch=4 if tiny else 64, minibatches=2 if tiny else 8,
+        max_response=6 if tiny else 64, missing_end="keep",
+    )  # fmt: skip
+    watcher = _Watcher()
+    policy = _model(config, device)
+    value = Scorer(_model(config, device), seed=0)
+    prompts = [
+        Prompt(ids, ()) for ids in _prompts(settings.batch, 5 if tiny else 64, config.vocab_size)
+    ]
+
+    def batch(index: int) -> list[Prompt]:
+        watcher.mark("roll out")
+        return prompts
+
+    def score(_: Sequence[Prompt], responses: Sequence[list[int]]) -> torch.Tensor:
+        watcher.mark("reward")
+        scores = torch.tensor([float(len(r)) for r in responses], device=device)
+        watcher.mark("credit")
+        return scores
+
+    group = Group(device=torch.device(device))
+    stage = PPOStage(policy, value, score, _Prompts(batch), settings, pad=PAD, end=END, seed=0,
+                     group=group)  # fmt: skip
+    policy.register_forward_pre_hook(watcher.before_forward, with_kwargs=True)
+    iterations = iter(range(10**6))
+
+    def run(mark: Mark) -> int:
+        watcher.listen(mark)
+        return int(stage.step(next(iterations))["tokens"])
+
+    about = {"model": dataclasses.asdict(config), "dtype": "float32",
+             "ppo": dataclasses.asdict(settings)}  # fmt: skip
+    return Workload("an iteration", about, run)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prompts:
+    """Always the same prompts."""
+
+    batch: Callable[[int], list[Prompt]]
+
+
+class _Watcher:
+    """Tells which phase an iteration is in, by who is called."""
+
+    def __init__(self) -> None:
+        self.listen(lambda phase: None)
+
+    def listen(self, mark: Mark) -> None:
+        """Begin an iteration."""
+        self._mark, self.phase = mark, ""
+
+    def mark(self, phase: str) -> None:
+        """Pass a phase on when it begins."""
+        if phase != self.phase:
+            self.phase = phase
+            self._mark(phase)
+
+    def before_forward(self, policy: GPT, _: Any, options: dict[str, Any]) -> None:
+        """Tell by how the policy is called: with a cache, in evaluation, or in training."""
+        if policy.training:
+            self.mark("update and average")
+        elif options.get("cache") is None:
+            self.mark("log-probabilities and values")
+
+
+def _model(config: GPTConfig, device: str) -> GPT:
+    return GPT(config, torch.Generator().manual_seed(0)).to(device)
+
+
+def _prompts(n: int, length: int, vocab: int) -> list[list[int]]:
+    """Draw prompts of equal length, without the end token."""
+    drawn = torch.randint(2, vocab, (n, length), generator=torch.Generator().manual_seed(1))
+    return drawn.tolist()
+
+
+WORKLOADS = {"generation": generation, "ppo": ppo}
