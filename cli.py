@@ -1,4 +1,4 @@
-"""The command line: `gptwin verify | inspect | model | generate | train | chat | bench | report`.
+"""The command line: `gptwin verify | inspect | mutate | model | generate | train | chat | bench | report`.
 
 Thin: it reads arguments and calls.
 """
@@ -95,6 +95,43 @@ def inspect(
     raise typer.Exit(
         inspection.inspect_operations(
             operations or [], arch or [], show, dtypes, typical=typical, json_file=json
+        )
+    )
+
+
+@app.command()
+def mutate(
+    operations: Annotated[
+        list[str] | None, typer.Argument(metavar="[OP]...", help="Twins to break; default: all.")
+    ] = None,
+    sample: Annotated[int | None, typer.Option(help="Mutants of each twin; default: all.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample and of the random cases.")] = 0,
+    examples: Annotated[int, typer.Option(help="Random cases beside the twin's own.")] = 10,
+    processes: Annotated[int | None, typer.Option(help="Default: one per core.")] = None,
+    store: Annotated[
+        str, typer.Option(help="File of the verdicts so far: an ended run goes on from there.")
+    ] = "build/mutation.jsonl",
+    json: Annotated[str | None, typer.Option(help="Store the scores in this file.")] = None,
+    table: Annotated[str | None, typer.Option(help="Write them as Markdown, too.")] = None,
+) -> None:
+    """Break each kernel in small ways and count how many the twin's checks notice.
+
+    Runs in Triton's interpreter. Exit code 1 if a twin's score is below 95%.
+    """
+    os.environ["TRITON_INTERPRET"] = "1"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # children are forked: CUDA does not survive that
+    from .lab import mutate_console
+
+    raise typer.Exit(
+        mutate_console.mutate(
+            operations or [],
+            size=sample,
+            seed=seed,
+            examples=examples,
+            processes=processes,
+            store=store,
+            json_file=json,
+            table_file=table,
         )
     )
 

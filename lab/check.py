@@ -266,7 +266,32 @@ def check(twin: Twin, case: Case, dtype: str, device: str, text: str | None = No
     Finding
     """
     prepared = prepare(twin, case, dtype, device, text)
-    eager = run(twin, twin.eager, prepared)
+    return check_prepared(twin, case, dtype, device, prepared, run(twin, twin.eager, prepared))
+
+
+def check_prepared(
+    twin: Twin,
+    case: Case,
+    dtype: str,
+    device: str,
+    prepared: Prepared,
+    eager: dict[str, torch.Tensor],
+) -> Finding:
+    """Check a kernel as `check` does, when all but the kernel has run already.
+
+    Parameters
+    ----------
+    twin, case, dtype, device
+        As in `check`.
+    prepared : Prepared
+        The case's arguments and truth.
+    eager : dict of torch.Tensor
+        What the eager equivalent makes of them.
+
+    Returns
+    -------
+    Finding
+    """
     with launch.backend("triton"), launch.configuration(case.get("configuration", 0)):
         with launch.recording() as log, _poisoned_memory():
             try:

@@ -1,0 +1,373 @@
+"""Which mutants a twin answers for, what was said of them before, and the score.
+
+A mutant in a function that several operations share is judged by one of them: the operation whose
+file it is in, else the one that reaches the fewest functions, the simplest that uses it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .. import kernels
+from .mutants import Mutant, derive
+from .mutation_judge import KERNELS, Verdict, function_of, judge, make_trials, random_cases
+from .twin import Twin
+from .twins import TWINS
+from .verify import fixed_cases
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+EQUIVALENT_FILE = Path(__file__).parent / "equivalent_mutants.toml"
+# The door that instruments stand at, and torch.compile's operators: no operation's own.
+NOT_MUTATED = ("launch", "registered")
+REQUIRED_SCORE = 0.95
+
+
+# --- who answers for what -------------------------------------------------------------------------
+
+
+def reached_functions(twin: Twin) -> set[tuple[str, str]]:
+    """Find the functions of kernels/ that an operation can call, by the names in their code.
+
+    Parameters
+    ----------
+    twin : Twin
+        The operation.
+
+    Returns
+    -------
+    set of (str, str)
+        Module, such as "softmax", and function, such as "_Softmax.backward".
+    """
+    found: set[tuple[str, str]] = set()
+    seen: set[int] = set()
+    to_see: list[Any] = [twin.kernel, *twin.kernels().values()]
+    package = kernels.__name__ + "."
+    while to_see:
+        item = to_see.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, (tuple, list)):
+            to_see += item
+        elif isinstance(item, dict):
+            to_see += item.values()
+        elif isinstance(item, functools.partial):
+            to_see += [item.func, *item.args]
+        elif isinstance(item, type):
+            if item.__module__.startswith(package):
+                to_see += vars(item).values()
+        else:
+            function = function_of(item)
+            if not isinstance(function, types.FunctionType):
+                continue
+            module = function.__module__
+            inside = module.startswith(package) and "." not in module.removeprefix(package)
+            if inside:
+                found.add((module.removeprefix(package), function.__qualname__))
+            if inside or item is twin.kernel:
+                to_see += _mentioned(function)
+    return found
+
+
+def _mentioned(function: types.FunctionType) -> Iterator[Any]:
+    """Yield the values of the global names and closed-over variables in a function's code."""
+    codes, names = [function.__code__], set()
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    for name in names:
+        value = function.__globals__.get(name)
+        if isinstance(value, types.ModuleType):
+            yield from (vars(value).get(attribute) for attribute in names)
+        else:
+            yield value
+    yield from (cell.cell_contents for cell in function.__closure__ or ())
+
+
+@functools.cache
+def mutants_by_twin() -> dict[str, list[Mutant]]:
+    """Derive all mutants and give each to one twin.
+
+    Returns
+    -------
+    dict
+        Twin name to its mutants, in the order of files and lines.
+    """
+    reached = {name: reached_functions(twin) for name, twin in TWINS.items()}
+    files = sorted({module for functions in reached.values() for module, _ in functions})
+    mutants: dict[str, list[Mutant]] = {name: [] for name in TWINS}
+    for module in files:
+        path = KERNELS / f"{module}.py"
+        if module in NOT_MUTATED or not (module in TWINS or "@triton.jit" in path.read_text()):
+            continue
+        for mutant in derive(path, f"kernels/{module}.py"):
+            users = [n for n in TWINS if (module, mutant.function) in reached[n]]
+            if users:
+                owner = min(users, key=lambda n: (n != module, len(reached[n])))
+                mutants[owner].append(mutant)
+    return mutants
+
+
+def sample(mutants: list[Mutant], size: int | None, seed: int) -> list[Mutant]:
+    """Choose mutants at random, every kind of fault about as often as the others.
+
+    A mutant's place in the draw depends on its name and the seed alone: a change elsewhere in the
+    file leaves most of a sample as it was.
+
+    Parameters
+    ----------
+    mutants : list of Mutant
+        To choose from.
+    size : int or None
+        How many; None for all.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    list of Mutant
+        In the order given.
+    """
+    if size is None or size >= len(mutants):
+        return mutants
+
+    def lot(mutant: Mutant) -> str:
+        return hashlib.sha256(f"{seed} {mutant.identity}".encode()).hexdigest()
+
+    drawn: dict[str, int] = {}
+    ranked = []
+    for mutant in sorted(mutants, key=lot):
+        drawn[mutant.operator] = drawn.get(mutant.operator, 0) + 1
+        ranked.append((drawn[mutant.operator], lot(mutant), mutant.identity))
+    chosen = {identity for _, _, identity in sorted(ranked)[:size]}
+    return [mutant for mutant in mutants if mutant.identity in chosen]
+
+
+def load_equivalent(file: Path = EQUIVALENT_FILE) -> dict[str, str]:
+    """Read which mutants change no result, and why.
+
+    Parameters
+    ----------
+    file : Path
+        The list.
+
+    Returns
+    -------
+    dict
+        Identity to reason.
+    """
+    entries = tomllib.loads(file.read_text(encoding="utf-8")).get("equivalent", [])
+    return {identity: entry["reason"] for entry in entries for identity in entry["mutants"]}
+
+
+# --- what was said before -------------------------------------------------------------------------
+
+
+class Store:
+    """Verdicts of earlier runs, one JSON line each, kept as they come.
+
+    A verdict holds while the mutant's file is the same, and while the cases are: that of a survivor
+    all of them, that of a killed mutant the one that killed it.
+
+    Parameters
+    ----------
+    file : Path or None
+        Where they lie; None keeps nothing.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        self.known: dict[tuple[str, str], dict[str, Any]] = {}
+        if file is not None and file.exists():
+            for line in file.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:  # cut short by a kill
+                    continue
+                self.known[entry["mutant"], entry["source"]] = entry
+
+    def find(self, mutant: Mutant, cases: list[str]) -> Verdict | None:
+        """Return what was said of a mutant, if it still holds.
+
+        Parameters
+        ----------
+        mutant : Mutant
+            The fault.
+        cases : list of str
+            The names of the cases that judge now.
+
+        Returns
+        -------
+        Verdict or None
+        """
+        entry = self.known.get((mutant.identity, _source_hash(mutant)))
+        if entry is None:
+            return None
+        verdict = Verdict(**entry["verdict"])
+        holds = verdict.case in ("", *cases) if verdict.killed else entry["cases"] == _hash(cases)
+        return verdict if holds else None
+
+    def add(self, mutant: Mutant, cases: list[str], verdict: Verdict) -> None:
+        """Keep a verdict.
+
+        Parameters
+        ----------
+        mutant, cases
+            As in `find`.
+        verdict : Verdict
+            What was said.
+        """
+        if self.file is None:
+            return
+        entry = {
+            "mutant": mutant.identity,
+            "source": _source_hash(mutant),
+            "cases": _hash(cases),
+            "verdict": dataclasses.asdict(verdict),
+        }
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def _source_hash(mutant: Mutant) -> str:
+    return _hash([(KERNELS.parent / mutant.file).read_text(encoding="utf-8")])
+
+
+def _hash(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+# --- the score ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What is known of one twin's mutants.
+
+    Attributes
+    ----------
+    twin : str
+        The operation.
+    n_derived : int
+        Its mutants, whether they were run or not.
+    verdicts : dict
+        Mutant to verdict, of those that were chosen.
+    reasons : dict
+        Identity to reason, of those among them that are listed as equivalent.
+    """
+
+    twin: str
+    n_derived: int
+    verdicts: dict[Mutant, Verdict]
+    reasons: dict[str, str]
+
+    @property
+    def killed(self) -> list[Mutant]:
+        """Mutants that some check noticed, save those listed as equivalent."""
+        return [m for m, v in self.verdicts.items() if v.killed and m.identity not in self.reasons]
+
+    @property
+    def survivors(self) -> list[Mutant]:
+        """Mutants that no check noticed, save those listed as equivalent."""
+        return [
+            m for m, v in self.verdicts.items() if not v.killed and m.identity not in self.reasons
+        ]
+
+    @property
+    def equivalent(self) -> list[Mutant]:
+        """Mutants listed as equivalent, as no check contradicts."""
+        return [m for m, v in self.verdicts.items() if not v.killed and m.identity in self.reasons]
+
+    @property
+    def contradicted(self) -> list[Mutant]:
+        """Mutants listed as equivalent that a check tells from the kernel."""
+        return [m for m, v in self.verdicts.items() if v.killed and m.identity in self.reasons]
+
+    @property
+    def share(self) -> float:
+        """The mutation score: killed, of those that are not equivalent; 1 if there are none."""
+        return len(self.killed) / max(1, len(self.killed) + len(self.survivors))
+
+    @property
+    def passed(self) -> bool:
+        """Whether the score is high enough and the list of equivalent mutants is true."""
+        enough = self.share >= REQUIRED_SCORE or not self.survivors
+        return enough and not self.contradicted
+
+
+def score_twin(
+    twin: Twin,
+    *,
+    size: int | None,
+    seed: int,
+    examples: int,
+    store: Store,
+    processes: int,
+    on_event: Callable[[str, int], None] = lambda what, n: None,
+) -> Score:
+    """Judge a twin's mutants.
+
+    Parameters
+    ----------
+    twin : Twin
+        The operation.
+    size : int or None
+        How many mutants; None for all.
+    seed : int
+        Of the choice, and of the random cases.
+    examples : int
+        Random cases beside the fixed ones.
+    store : Store
+        Verdicts of earlier runs.
+    processes : int
+        Children at a time.
+    on_event : callable
+        Called with "cases" and "mutants", and how many were done.
+
+    Returns
+    -------
+    Score
+    """
+    derived = mutants_by_twin()[twin.name]
+    chosen = sample(derived, size, seed)
+    cases = case_names(twin, examples, seed)
+    verdicts = {m: v for m in chosen if (v := store.find(m, cases)) is not None}
+    on_event("mutants", len(verdicts))
+    left = [m for m in chosen if m not in verdicts]
+    if left:
+        trials = make_trials(twin, examples, seed, lambda: on_event("cases", 1))
+        for mutant, verdict in judge(twin, left, trials, processes):
+            store.add(mutant, cases, verdict)
+            verdicts[mutant] = verdict
+            on_event("mutants", 1)
+    equivalent = load_equivalent()
+    reasons = {m.identity: equivalent[m.identity] for m in chosen if m.identity in equivalent}
+    return Score(twin.name, len(derived), {m: verdicts[m] for m in chosen}, reasons)
+
+
+def case_names(twin: Twin, examples: int, seed: int) -> list[str]:
+    """Name the cases that judge a twin's mutants, each as `Trial.name` does.
+
+    Parameters
+    ----------
+    twin, examples, seed
+        As in `score_twin`.
+
+    Returns
+    -------
+    list of str
+    """
+    cases = (*fixed_cases(twin), *random_cases(twin, examples, seed))
+    return [f"{dtype} {json.dumps(case)}" for dtype in twin.dtypes for case in cases]

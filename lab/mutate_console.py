@@ -1,0 +1,285 @@
+"""`gptwin mutate` as a person sees it: progress, the score, every survivor's diff, the results."""
+
+import datetime
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from .. import __version__
+from ..core.checks import refuse
+from ..kernels._triton import UNAVAILABLE
+from ..kernels.launch import INTERPRETED
+from .mutate import REQUIRED_SCORE, Score, Store, mutants_by_twin, sample, score_twin
+from .mutation_judge import KERNELS
+from .twins import TWINS
+
+DEFAULT_EXAMPLES = 10
+DEFAULT_STORE = "build/mutation.jsonl"
+
+
+def mutate(
+    operations: list[str],
+    *,
+    size: int | None = None,
+    seed: int = 0,
+    examples: int = DEFAULT_EXAMPLES,
+    processes: int | None = None,
+    store: str = DEFAULT_STORE,
+    json_file: str | None = None,
+    table_file: str | None = None,
+) -> int:
+    """Judge mutants and print the score.
+
+    Parameters
+    ----------
+    operations : list of str
+        Twins; empty for all.
+    size : int, optional
+        How many mutants of each; default: all.
+    seed : int
+        Of their choice, and of the random cases.
+    examples : int
+        Random cases beside the fixed ones.
+    processes : int, optional
+        Mutants at a time; default: one per core.
+    store : str
+        File of the verdicts so far, JSON lines.
+    json_file : str, optional
+        Where to store the scores; rows of twins that are not judged now stay.
+    table_file : str, optional
+        Markdown file to write those scores to.
+
+    Returns
+    -------
+    int
+        0 if every score is high enough and no mutant listed as equivalent was killed, else 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense.
+    RuntimeError
+        If kernels are not interpreted, or a twin fails as it is.
+    """
+    if UNAVAILABLE is not None or not INTERPRETED:
+        raise RuntimeError(
+            f"mutate: expected Triton's interpreter, got {UNAVAILABLE or 'compiled kernels'} "
+            "(likely cause: Triton is missing, or was imported before TRITON_INTERPRET=1 was set)"
+        )
+    for name in operations:
+        if name not in TWINS:
+            refuse("operation", f"one of {', '.join(TWINS)}", repr(name))
+    for argument, value, least in (
+        ("sample", size, 1), ("examples", examples, 1), ("processes", processes, 1),
+    ):  # fmt: skip
+        if value is not None and value < least:
+            refuse(argument, f"at least {least}", str(value))
+    for argument, file in (("json", json_file), ("table", table_file)):
+        if file is not None and not Path(file).resolve().parent.is_dir():
+            refuse(argument, "a file in a directory that exists", file)
+    if table_file is not None and json_file is None:
+        refuse("table", "--json beside it: the table is written from that file", table_file)
+
+    console = Console()
+    started = time.monotonic()
+    scores = _run_with_progress(
+        operations or list(TWINS), size, seed, examples, processes or _cores(), store, console
+    )
+    for score in scores:
+        _show(score, console)
+    console.print(_table(scores))
+    n_bad = sum(not score.passed for score in scores)
+    n_mutants = sum(len(score.verdicts) for score in scores)
+    verdict = f"{n_bad} of {len(scores)} twins below it" if n_bad else "every twin reaches it"
+    console.print(
+        f"{n_mutants} mutants, seed {seed}, {time.monotonic() - started:.0f} s; "
+        f"required: {REQUIRED_SCORE:.0%}: [bold]{verdict}[/bold]",
+        highlight=False,
+    )
+    if json_file is not None:
+        document = _merge(Path(json_file), scores, size, seed, examples)
+        _write(Path(json_file), json.dumps(document, indent=1) + "\n")
+        if table_file is not None:
+            _write(Path(table_file), _markdown(document))
+    return 1 if n_bad else 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _run_with_progress(
+    names: list[str],
+    size: int | None,
+    seed: int,
+    examples: int,
+    processes: int,
+    store: str,
+    console: Console,
+) -> list[Score]:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+    )  # fmt: skip
+    verdicts = Store(Path(store))
+    scores = []
+    # Drawn by hand: a thread that draws could hold a lock just when a child is forked.
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
+        chosen = {name: len(sample(mutants_by_twin()[name], size, seed)) for name in names}
+        task = progress.add_task("mutants", total=sum(chosen.values()), state="")
+        for name in names:
+            done = {"cases": 0, "mutants": 0}
+
+            def on_event(what: str, n: int, name: str = name, done: dict = done) -> None:
+                done[what] += n
+                state = f"{name}: {done['cases']} cases run, "
+                state += f"{done['mutants']} of {chosen[name]} judged"
+                progress.update(task, state=state, advance=n if what == "mutants" else 0)
+                progress.refresh()
+
+            scores.append(
+                score_twin(
+                    TWINS[name], size=size, seed=seed, examples=examples, store=verdicts,
+                    processes=processes, on_event=on_event,
+                )
+            )  # fmt: skip
+    return scores
+
+
+def _show(score: Score, console: Console) -> None:
+    """Print what a person has to look at."""
+    for heading, mutants in (
+        ("survived", score.survivors),
+        ("killed, though listed as equivalent", score.contradicted),
+    ):
+        for mutant in mutants:
+            verdict = score.verdicts[mutant]
+            source = (KERNELS.parent / mutant.file).read_text(encoding="utf-8")
+            console.print(
+                f"[bold red]{score.twin}[/bold red]: {heading} ({verdict.why})", highlight=False
+            )
+            for line in (f"  {mutant.identity}", mutant.diff(source), ""):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(scores: list[Score]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("twin", no_wrap=True)
+    for heading in ("mutants", "run", "killed", "survived", "equivalent", "score"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for score in scores:
+        table.add_row(
+            score.twin,
+            str(score.n_derived),
+            str(len(score.verdicts)),
+            str(len(score.killed)),
+            str(len(score.survivors)),
+            str(len(score.equivalent)),
+            f"{score.share:.1%}",
+            "[green]ok[/green]" if score.passed else "[bold red]FAIL[/bold red]",
+        )
+    return table
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def _merge(
+    file: Path, scores: list[Score], size: int | None, seed: int, examples: int
+) -> dict[str, Any]:
+    """Put these scores in the place of the same twins' in a result file, which may be absent."""
+    before: dict[str, Any] = {}
+    if file.exists():
+        before = {row["twin"]: row for row in json.loads(file.read_text())["rows"]}
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    for score in scores:
+        before[score.twin] = {
+            "twin": score.twin,
+            "date": today,
+            "seed": seed,
+            "sample": size,
+            "examples": examples,
+            "gptwin": __version__,
+            "python": platform.python_version(),
+            "mutants": score.n_derived,
+            "run": len(score.verdicts),
+            "killed": len(score.killed),
+            "survived": [mutant.identity for mutant in score.survivors],
+            "equivalent": [mutant.identity for mutant in score.equivalent],
+            "score": round(score.share, 4),
+            "by_operator": _by_operator(score),
+            "how": _how(score),
+        }
+    return {"required": REQUIRED_SCORE, "rows": [before[n] for n in TWINS if n in before]}
+
+
+def _by_operator(score: Score) -> dict[str, list[int]]:
+    """Count killed, survivors and equivalent mutants of each kind of fault."""
+    groups = (score.killed, score.survivors, score.equivalent)
+    operators = sorted({mutant.operator for mutant in score.verdicts})
+    return {o: [sum(m.operator == o for m in group) for group in groups] for o in operators}
+
+
+def _how(score: Score) -> dict[str, int]:
+    """Count in how many ways killed mutants were noticed."""
+    counts = dict.fromkeys(("wrong result", "exception", "crash", "out of time"), 0)
+    for mutant in score.killed:
+        counts[_kind(score.verdicts[mutant].why)] += 1
+    return counts
+
+
+def _kind(why: str) -> str:
+    for start, kind in (("crashed", "crash"), ("out of time", "out of time")):
+        if why.startswith(start):
+            return kind
+    return "wrong result" if why.endswith("beyond the budget") else "exception"
+
+
+def _markdown(document: dict[str, Any]) -> str:
+    lines = [
+        "# Mutation scores",
+        "",
+        "Written by `gptwin mutate --json … --table …`; what the columns mean: [lab.md](lab.md).",
+        f"Required: {document['required']:.0%}.",
+        "",
+        "| twin | mutants | run | killed | survived | equivalent | score | date | seed |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---:|",
+    ]
+    for row in document["rows"]:
+        lines.append(
+            f"| {row['twin']} | {row['mutants']} | {row['run']} | {row['killed']} "
+            f"| {len(row['survived'])} | {len(row['equivalent'])} | {row['score']:.1%} "
+            f"| {row['date']} | {row['seed']} |"
+        )
+    lines += ["", "| fault | killed | survived | equivalent |", "|---|---:|---:|---:|"]
+    totals: dict[str, list[int]] = {}
+    for row in document["rows"]:
+        for operator, counts in row["by_operator"].items():
+            total = totals.setdefault(operator, [0, 0, 0])
+            totals[operator] = [a + b for a, b in zip(total, counts, strict=True)]
+    lines += [f"| {o} | {k} | {s} | {e} |" for o, (k, s, e) in sorted(totals.items())]
+    how: dict[str, int] = {}
+    for row in document["rows"]:
+        for kind, count in row["how"].items():
+            how[kind] = how.get(kind, 0) + count
+    noticed = ", ".join(f"{kind} {count}" for kind, count in how.items())
+    return "\n".join([*lines, "", f"Noticed by: {noticed}.", ""])
+
+
+def _write(file: Path, text: str) -> None:
+    """Replace a file in one step or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=file.resolve().parent, suffix=file.suffix)
+    with os.fdopen(handle, "w", encoding="utf-8") as opened:
+        opened.write(text)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, file)

@@ -1,0 +1,437 @@
+"""The judge of mutants: the checks of `verify`, run on each mutant in a forked process.
+
+A fresh interpreter would take seconds to import PyTorch and Triton. Here one process imports them,
+runs a twin's cases once on the unchanged kernels, keeping each case's arguments, truth and the
+lines of the kernels that it executes, and forks for every mutant. The child puts the mutated code
+in the place of the function's own, runs the cases that execute the mutated statement, the cheapest
+first, and ends at the first one that fails.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import json
+import linecache
+import os
+import resource
+import selectors
+import signal
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from .. import kernels
+from .check import Finding, Prepared, check_prepared, prepare, run
+from .mutants import Mutant
+from .twin import Case, Twin
+from .verify import fixed_cases, variants
+
+KERNELS = Path(kernels.__file__).parent  # not resolved: as in every code object's file name
+ROOT = KERNELS.parent
+# A mutant may take this many times as long as the kernel did, and some seconds, of processor time.
+PATIENCE, GRACE_SECONDS = 10.0, 5.0
+EXTRA_MEMORY = 4 * 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A case that judges: all that can be known of it before a mutant runs.
+
+    Attributes
+    ----------
+    case, dtype
+        What is run, with its "configuration".
+    prepared : Prepared
+        Its arguments and truth.
+    eager : dict of torch.Tensor
+        The yardstick's results.
+    seconds : float
+        What the unchanged kernels took, watched.
+    lines : dict
+        File name to the lines of the kernels that were executed.
+    """
+
+    case: Case
+    dtype: str
+    prepared: Prepared
+    eager: dict[str, torch.Tensor]
+    seconds: float
+    lines: dict[str, set[int]]
+
+    @property
+    def name(self) -> str:
+        """The case as it is stored."""
+        return f"{self.dtype} {json.dumps(self.case)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the judge says of one mutant.
+
+    Attributes
+    ----------
+    killed : bool
+        Whether some check failed.
+    why : str
+        How it was noticed; of a survivor, how many cases it passed.
+    case : str
+        The case that killed it, dtype first; empty for a survivor.
+    seconds : float
+        Of the child.
+    """
+
+    killed: bool
+    why: str
+    case: str
+    seconds: float
+
+
+def make_trials(
+    twin: Twin, examples: int, seed_of_cases: int, on_case: Callable[[], None] = lambda: None
+) -> list[Trial]:
+    """Run a twin's cases on the unchanged kernels.
+
+    Parameters
+    ----------
+    twin : Twin
+        The operation.
+    examples : int
+        Random cases, besides the fixed ones.
+    seed_of_cases : int
+        Of the random cases.
+    on_case : callable
+        Called after each.
+
+    Returns
+    -------
+    list of Trial
+        The cheapest first. Of configurations that differ in what the interpreter does not see
+        (`num_warps`) only one is kept.
+
+    Raises
+    ------
+    RuntimeError
+        If a case fails as it is: nothing could be concluded from one that fails on a mutant.
+    """
+    torch.set_num_threads(1)  # before the fork: no pool of threads may exist
+    trials = []
+    for dtype in twin.dtypes:
+        seen: dict[str, set[Any]] = {}
+        kernels_of: dict[str, set[str]] = {}
+        for case in (*fixed_cases(twin), *random_cases(twin, examples, seed_of_cases)):
+            plain = json.dumps({k: v for k, v in case.items() if k != "configuration"})
+            index = case["configuration"]
+            if plain in kernels_of:
+                tiles = _tiles(twin, kernels_of[plain], index)
+                if tiles in seen[plain]:
+                    continue
+            trial, finding = _try(twin, case, dtype)
+            on_case()
+            if not finding.passed:
+                raise RuntimeError(
+                    f"mutate: expected {twin.name} to pass its own checks, but it fails "
+                    f"{trial.name} (likely cause: a change to be verified first: "
+                    f"gptwin verify {twin.name})"
+                )
+            kernels_of[plain] = {name for name, _ in finding.reached}
+            seen.setdefault(plain, set()).add(_tiles(twin, kernels_of[plain], index))
+            trials.append(trial)
+    return sorted(trials, key=lambda trial: trial.seconds)
+
+
+def random_cases(twin: Twin, examples: int, seed_of_cases: int) -> list[Case]:
+    """Draw cases as `verify` does.
+
+    Parameters
+    ----------
+    twin, examples, seed_of_cases
+        As in `make_trials`.
+
+    Returns
+    -------
+    list of Case
+        With their configuration.
+    """
+    n_configurations = 1 + max(index for _, index in variants(twin))
+    drawn: list[Case] = []
+
+    @seed(seed_of_cases)
+    @settings(
+        max_examples=max(1, examples),
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        deadline=None,
+    )
+    @given(twin.cases, st.integers(0, n_configurations - 1))
+    def draw(case: Case, configuration: int) -> None:
+        drawn.append(case | {"configuration": configuration})
+
+    draw()
+    return drawn[:examples]
+
+
+def _tiles(twin: Twin, names: set[str], index: int) -> frozenset[tuple[str, str]]:
+    """Say which tile sizes a configuration gives to these kernels."""
+    tiles = set()
+    for name in names:
+        configurations = getattr(twin.kernels().get(name), "configs", None)
+        own = configurations[index % len(configurations)].kwargs if configurations else {}
+        tiles.add((name, json.dumps(own, sort_keys=True)))
+    return frozenset(tiles)
+
+
+def _try(twin: Twin, case: Case, dtype: str) -> tuple[Trial, Finding]:
+    prepared = prepare(twin, case, dtype, "cpu", None)
+    eager = run(twin, twin.eager, prepared)
+    started = time.process_time()
+    with _watching_lines() as lines:
+        finding = check_prepared(twin, case, dtype, "cpu", prepared, eager)
+    seconds = time.process_time() - started
+    return Trial(case, dtype, prepared, eager, seconds, lines), finding
+
+
+@contextlib.contextmanager
+def _watching_lines() -> Iterator[dict[str, set[int]]]:
+    """Collect the lines of kernels/ that are executed while the context lasts."""
+    lines: dict[str, set[int]] = {}
+    names = {str(path) for path in KERNELS.glob("*.py")}
+
+    def on_call(frame: types.FrameType, event: str, argument: Any) -> Any:
+        name = frame.f_code.co_filename
+        if name not in names:
+            return None
+        own = lines.setdefault(name, set())
+
+        def on_line(frame: types.FrameType, event: str, argument: Any) -> Any:
+            own.add(frame.f_lineno)
+            return on_line
+
+        return on_line
+
+    before = sys.gettrace()
+    sys.settrace(on_call)
+    try:
+        yield lines
+    finally:
+        sys.settrace(before)
+
+
+def relevant(mutant: Mutant, trials: list[Trial]) -> list[Trial]:
+    """Choose the trials that execute a mutant's statement.
+
+    Parameters
+    ----------
+    mutant : Mutant
+        The fault.
+    trials : list of Trial
+        All of a twin's.
+
+    Returns
+    -------
+    list of Trial
+        In the same order.
+    """
+    name, statement = str(ROOT / mutant.file), range(mutant.lines[0], mutant.lines[1] + 1)
+    return [t for t in trials if not t.lines.get(name, set()).isdisjoint(statement)]
+
+
+# --- the child ------------------------------------------------------------------------------------
+
+
+def install(mutant: Mutant) -> None:
+    """Put a mutant in the place of the function it was made from, in this process.
+
+    Whoever imported the function has the mutant as well: its object stays, its code changes.
+
+    Parameters
+    ----------
+    mutant : Mutant
+        The fault.
+    """
+    path = ROOT / mutant.file
+    source = mutant.apply(path.read_text(encoding="utf-8"))
+    module = sys.modules[f"{kernels.__name__}.{path.stem}"]
+    found: Any = module
+    for name in mutant.function.split("."):
+        found = inspect.getattr_static(found, name)
+    code = _code_of(compile(source, str(path), "exec"), mutant.function.split("."))
+    function = function_of(found)
+    function.__code__ = code
+    if mutant.in_kernel:
+        # The interpreter runs a kernel's source, rewritten.
+        lines = source.splitlines(keepends=True)
+        linecache.cache[str(path)] = (len(source), None, lines, str(path))
+        interpreted = found
+        while hasattr(interpreted.fn, "fn"):
+            interpreted = interpreted.fn
+        interpreted.rewritten_fn.pop(function, None)
+
+
+def function_of(found: Any) -> Any:
+    """Find the function under decorators, Triton's and Python's.
+
+    Parameters
+    ----------
+    found : object
+        Anything; what is not decorated comes back as it is.
+
+    Returns
+    -------
+    object
+    """
+    while True:
+        for name in ("fn", "__wrapped__", "__func__"):
+            if hasattr(found, name):
+                found = getattr(found, name)
+                break
+        else:
+            return found
+
+
+def _code_of(code: types.CodeType, names: list[str]) -> types.CodeType:
+    for name in names:
+        code = next(
+            constant
+            for constant in code.co_consts
+            if isinstance(constant, types.CodeType) and constant.co_name == name
+        )
+    return code
+
+
+def _be_child(twin: Twin, mutant: Mutant, trials: list[Trial], answer: int) -> None:
+    """Judge one mutant and write the verdict; never returns."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    for timer in (signal.SIGPROF, signal.SIGALRM, signal.SIGINT, signal.SIGTERM):
+        signal.signal(timer, signal.SIG_DFL)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + EXTRA_MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def say(killed: bool, why: str, case: str) -> None:
+        os.write(answer, json.dumps({"killed": killed, "why": why, "case": case}).encode())
+
+    try:
+        install(mutant)
+        for number, trial in enumerate(trials):
+            # Said before it is known: a crash or the clock may end this process.
+            os.write(answer, f"{number}\n".encode())
+            patience = GRACE_SECONDS + PATIENCE * trial.seconds
+            signal.setitimer(signal.ITIMER_PROF, patience)
+            signal.setitimer(signal.ITIMER_REAL, 20 * patience)  # a child that waits for ever
+            finding = check_prepared(
+                twin, trial.case, trial.dtype, "cpu", trial.prepared, trial.eager
+            )
+            if not finding.passed:
+                say(True, _reason(finding), trial.name)
+                return
+        say(False, f"passed {len(trials)} cases", "")
+    except BaseException as error:  # such as MemoryError while results are compared
+        say(True, f"{type(error).__name__} outside the kernel", "")
+
+
+def _reason(finding: Finding) -> str:
+    if finding.error:
+        return finding.error.splitlines()[0][:200]
+    return f"{', '.join(c.name for c in finding.wrong)} beyond the budget"
+
+
+# --- the parent -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class _Child:
+    pid: int
+    mutant: Mutant
+    trials: list[Trial]
+    started: float
+    said: bytes = b""
+
+
+def judge(
+    twin: Twin, mutants: list[Mutant], trials: list[Trial], processes: int
+) -> Iterator[tuple[Mutant, Verdict]]:
+    """Judge mutants side by side.
+
+    Parameters
+    ----------
+    twin : Twin
+        Whose checks are run.
+    mutants : list of Mutant
+        The faults.
+    trials : list of Trial
+        From `make_trials`.
+    processes : int
+        How many children at a time.
+
+    Yields
+    ------
+    (Mutant, Verdict)
+        As they are done.
+    """
+    waiting = list(reversed(mutants))
+    running: dict[int, _Child] = {}
+    selector = selectors.DefaultSelector()
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                mutant = waiting.pop()
+                chosen = relevant(mutant, trials)
+                if not chosen:
+                    yield mutant, Verdict(False, "no case executes it", "", 0.0)
+                    continue
+                end, child = _fork(twin, mutant, chosen)
+                running[end] = child
+                selector.register(end, selectors.EVENT_READ)
+            for key, _ in selector.select(timeout=1.0) if running else ():
+                child = running[key.fd]
+                said = os.read(key.fd, 65536)
+                child.said += said
+                if not said:  # it is gone
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+                    del running[key.fd]
+                    yield child.mutant, _verdict(child)
+    finally:  # Ctrl-C, say
+        for end, child in running.items():
+            os.kill(child.pid, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
+            os.close(end)
+        selector.close()
+
+
+def _fork(twin: Twin, mutant: Mutant, trials: list[Trial]) -> tuple[int, _Child]:
+    end, answer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(end)
+            _be_child(twin, mutant, trials, answer)
+        finally:
+            os._exit(0)
+    os.close(answer)
+    return end, _Child(pid, mutant, trials, time.monotonic())
+
+
+def _verdict(child: _Child) -> Verdict:
+    _, status = os.waitpid(child.pid, 0)
+    seconds = time.monotonic() - child.started
+    *begun, last = child.said.decode().split("\n")
+    if last:
+        return Verdict(**json.loads(last), seconds=seconds)
+    case = child.trials[int(begun[-1])].name if begun else ""
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if number in (signal.SIGPROF, signal.SIGALRM):
+        return Verdict(True, "out of time: an endless loop, perhaps", case, seconds)
+    crash = signal.Signals(number).name if number else f"exit status {status}"
+    return Verdict(True, f"crashed: {crash}", case, seconds)
