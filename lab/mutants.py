@@ -499,7 +499,6 @@ class _Operators:
             yield "mask dropped", node, tuple(hidden)
         for keyword in node.keywords:
             if keyword.arg == "other":
-                yield "other changed", node, (cut["other"],)
                 value = keyword.value
                 known = isinstance(value, ast.Constant)
                 new = repr(value.value + 1).encode() if known else b"0.0"

@@ -4,7 +4,6 @@ import datetime
 import json
 import os
 import platform
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ..kernels._triton import UNAVAILABLE
 from ..kernels.launch import INTERPRETED
 from .mutate import REQUIRED_SCORE, Score, Store, mutants_by_twin, sample, score_twin
 from .mutation_judge import KERNELS
+from .store import expect_writable, write_text
 from .twins import TWINS
 
 DEFAULT_EXAMPLES = 10
@@ -84,8 +84,8 @@ def mutate(
         if value is not None and value < least:
             refuse(argument, f"at least {least}", str(value))
     for argument, file in (("json", json_file), ("table", table_file)):
-        if file is not None and not Path(file).resolve().parent.is_dir():
-            refuse(argument, "a file in a directory that exists", file)
+        if file is not None:
+            expect_writable(argument, file)
     if table_file is not None and json_file is None:
         refuse("table", "--json beside it: the table is written from that file", table_file)
 
@@ -107,9 +107,9 @@ def mutate(
     )
     if json_file is not None:
         document = _merge(Path(json_file), scores, size, seed, examples)
-        _write(Path(json_file), json.dumps(document, indent=1) + "\n")
+        write_text(Path(json_file), json.dumps(document, indent=1) + "\n")
         if table_file is not None:
-            _write(Path(table_file), _markdown(document))
+            write_text(Path(table_file), _markdown(document))
     return 1 if n_bad else 0
 
 
@@ -232,7 +232,9 @@ def _by_operator(score: Score) -> dict[str, list[int]]:
 
 def _how(score: Score) -> dict[str, int]:
     """Count in how many ways killed mutants were noticed."""
-    counts = dict.fromkeys(("wrong result", "exception", "crash", "out of time"), 0)
+    counts = dict.fromkeys(
+        ("wrong result", "out of bounds", "exception", "crash", "out of time"), 0
+    )
     for mutant in score.killed:
         counts[_kind(score.verdicts[mutant].why)] += 1
     return counts
@@ -242,6 +244,8 @@ def _kind(why: str) -> str:
     for start, kind in (("crashed", "crash"), ("out of time", "out of time")):
         if why.startswith(start):
             return kind
+    if "out of bounds" in why:
+        return "out of bounds"
     return "wrong result" if why.endswith("beyond the budget") else "exception"
 
 
@@ -274,12 +278,3 @@ def _markdown(document: dict[str, Any]) -> str:
             how[kind] = how.get(kind, 0) + count
     noticed = ", ".join(f"{kind} {count}" for kind, count in how.items())
     return "\n".join([*lines, "", f"Noticed by: {noticed}.", ""])
-
-
-def _write(file: Path, text: str) -> None:
-    """Replace a file in one step or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=file.resolve().parent, suffix=file.suffix)
-    with os.fdopen(handle, "w", encoding="utf-8") as opened:
-        opened.write(text)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, file)

@@ -23,11 +23,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from .. import kernels
+from ..kernels import interpreter
 from .check import Finding, Prepared, check_prepared, prepare, run
 from .mutants import Mutant
 from .twin import Case, Twin
@@ -136,9 +138,9 @@ def make_trials(
             on_case()
             if not finding.passed:
                 raise RuntimeError(
-                    f"mutate: expected {twin.name} to pass its own checks, but it fails "
-                    f"{trial.name} (likely cause: a change to be verified first: "
-                    f"gptwin verify {twin.name})"
+                    f"mutate: expected {twin.name} to pass its own checks, but "
+                    f"{trial.name} fails: {_reason(finding)} (likely cause: a change to be "
+                    f"verified first: gptwin verify {twin.name})"
                 )
             kernels_of[plain] = {name for name, _ in finding.reached}
             seen.setdefault(plain, set()).add(_tiles(twin, kernels_of[plain], index))
@@ -188,12 +190,55 @@ def _tiles(twin: Twin, names: set[str], index: int) -> frozenset[tuple[str, str]
     return frozenset(tiles)
 
 
+class Guard:
+    """Ends a launch when a lane leaves the tensor that its pointer came from."""
+
+    def __init__(self) -> None:
+        self.ends = np.zeros((1, 2), dtype=np.int64)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Guard every launch while the context lasts."""
+        with interpreter.follow(self), interpreter.observe(self.check):
+            yield
+
+    def start(self, launch: interpreter.Launch) -> None:
+        """Learn where the arguments lie; a pointer that came from memory (0) may go anywhere."""
+        ends = [(0, 2**62)]
+        for _, tensor in launch.tensors:
+            sizes = zip(tensor.shape, tensor.stride(), strict=True)
+            n_items = 1 + sum((n - 1) * stride for n, stride in sizes) if tensor.numel() else 0
+            first = tensor.data_ptr()
+            ends.append((first, first + n_items * tensor.element_size()))
+        self.ends = np.array(ends)
+
+    def order(self, n_programs: int) -> range:
+        """Leave the programs' order as it is."""
+        return range(n_programs)
+
+    def finish(self) -> None:
+        """Do nothing when a launch has ended."""
+
+    def check(self, access: interpreter.Access) -> None:
+        """Refuse an access before it is made."""
+        assert access.tensors is not None, "launches are followed"
+        addresses = access.addresses[access.mask].astype(np.int64)
+        first, end = self.ends[access.tensors[access.mask]].T
+        if ((addresses < first) | (addresses + access.itemsize > end)).any():
+            raise IndexError(f"{access.kind} out of bounds")
+
+
+def _check(twin: Twin, case: Case, dtype: str, prepared: Prepared, eager: dict) -> Finding:
+    with Guard().watching():
+        return check_prepared(twin, case, dtype, "cpu", prepared, eager)
+
+
 def _try(twin: Twin, case: Case, dtype: str) -> tuple[Trial, Finding]:
     prepared = prepare(twin, case, dtype, "cpu", None)
     eager = run(twin, twin.eager, prepared)
     started = time.process_time()
     with _watching_lines() as lines:
-        finding = check_prepared(twin, case, dtype, "cpu", prepared, eager)
+        finding = _check(twin, case, dtype, prepared, eager)
     seconds = time.process_time() - started
     return Trial(case, dtype, prepared, eager, seconds, lines), finding
 
@@ -329,9 +374,7 @@ def _be_child(twin: Twin, mutant: Mutant, trials: list[Trial], answer: int) -> N
             patience = GRACE_SECONDS + PATIENCE * trial.seconds
             signal.setitimer(signal.ITIMER_PROF, patience)
             signal.setitimer(signal.ITIMER_REAL, 20 * patience)  # a child that waits for ever
-            finding = check_prepared(
-                twin, trial.case, trial.dtype, "cpu", trial.prepared, trial.eager
-            )
+            finding = _check(twin, trial.case, trial.dtype, trial.prepared, trial.eager)
             if not finding.passed:
                 say(True, _reason(finding), trial.name)
                 return
