@@ -1,4 +1,4 @@
-"""The command line: `gptwin verify | inspect | mutate | model | generate | train | chat | bench | report`.
+"""The command line: `gptwin verify`, `inspect`, `mutate`, `model`, `train`, `chat`, `report`, ...
 
 Thin: it reads arguments and calls.
 """

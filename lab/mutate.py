@@ -16,10 +16,9 @@ from typing import Any
 
 from .. import kernels
 from .mutants import Mutant, derive
-from .mutation_judge import KERNELS, Verdict, function_of, judge, make_trials, random_cases
+from .mutation_judge import KERNELS, Verdict, cases_of, function_of, judge, make_trials
 from .twin import Twin
 from .twins import TWINS
-from .verify import fixed_cases
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -369,5 +368,8 @@ def case_names(twin: Twin, examples: int, seed: int) -> list[str]:
     -------
     list of str
     """
-    cases = (*fixed_cases(twin), *random_cases(twin, examples, seed))
-    return [f"{dtype} {json.dumps(case)}" for dtype in twin.dtypes for case in cases]
+    return [
+        f"{dtype} {json.dumps(case)}"
+        for dtype in twin.dtypes
+        for case in cases_of(twin, dtype, examples, seed)
+    ]

@@ -9,6 +9,7 @@ first, and ends at the first one that fails.
 
 import contextlib
 import dataclasses
+import faulthandler
 import inspect
 import json
 import linecache
@@ -127,7 +128,7 @@ def make_trials(
     for dtype in twin.dtypes:
         seen: dict[str, set[Any]] = {}
         kernels_of: dict[str, set[str]] = {}
-        for case in (*fixed_cases(twin), *random_cases(twin, examples, seed_of_cases)):
+        for case in cases_of(twin, dtype, examples, seed_of_cases):
             plain = json.dumps({k: v for k, v in case.items() if k != "configuration"})
             index = case["configuration"]
             if plain in kernels_of:
@@ -146,6 +147,28 @@ def make_trials(
             seen.setdefault(plain, set()).add(_tiles(twin, kernels_of[plain], index))
             trials.append(trial)
     return sorted(trials, key=lambda trial: trial.seconds)
+
+
+def cases_of(twin: Twin, dtype: str, examples: int, seed_of_cases: int) -> list[Case]:
+    """List the cases that judge in one dtype.
+
+    Parameters
+    ----------
+    twin, examples, seed_of_cases
+        As in `make_trials`.
+    dtype : str
+        The first of the twin's gets all; the others, where only rounding differs, the fixed cases
+        in one configuration. `verify` runs more.
+
+    Returns
+    -------
+    list of Case
+        With their configuration.
+    """
+    fixed = list(fixed_cases(twin))
+    if dtype == twin.dtypes[0]:
+        return [*fixed, *random_cases(twin, examples, seed_of_cases)]
+    return [case for case in fixed if case["configuration"] == 0]
 
 
 def random_cases(twin: Twin, examples: int, seed_of_cases: int) -> list[Case]:
@@ -353,6 +376,7 @@ def _code_of(code: types.CodeType, names: list[str]) -> types.CodeType:
 
 def _be_child(twin: Twin, mutant: Mutant, trials: list[Trial], answer: int) -> None:
     """Judge one mutant and write the verdict; never returns."""
+    faulthandler.disable()
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
