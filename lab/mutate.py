@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import kernels
-from .mutants import Mutant, derive
+from .mutants import Mutant, derive, source_of
 from .mutation_judge import KERNELS, Verdict, cases_of, function_of, judge, make_trials
 from .twin import Twin
 from .twins import TWINS
@@ -108,7 +108,7 @@ def mutants_by_twin() -> dict[str, list[Mutant]]:
     mutants: dict[str, list[Mutant]] = {name: [] for name in TWINS}
     for module in files:
         path = KERNELS / f"{module}.py"
-        if module in NOT_MUTATED or not (module in TWINS or "@triton.jit" in path.read_text()):
+        if module in NOT_MUTATED or not (module in TWINS or "@triton.jit" in source_of(path)):
             continue
         for mutant in derive(path, f"kernels/{module}.py"):
             users = [n for n in TWINS if (module, mutant.function) in reached[n]]
@@ -241,7 +241,7 @@ class Store:
 
 
 def _source_hash(mutant: Mutant) -> str:
-    return _hash([(KERNELS.parent / mutant.file).read_text(encoding="utf-8")])
+    return _hash([source_of(KERNELS.parent / mutant.file)])
 
 
 def _hash(texts: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from .. import __version__
 from ..core.checks import refuse
 from ..kernels._triton import UNAVAILABLE
 from ..kernels.launch import INTERPRETED
+from .mutants import source_of
 from .mutate import REQUIRED_SCORE, Score, Store, mutants_by_twin, sample, score_twin
 from .mutation_judge import KERNELS
 from .store import expect_writable, write_text
@@ -163,7 +164,7 @@ def _show(score: Score, console: Console) -> None:
     ):
         for mutant in mutants:
             verdict = score.verdicts[mutant]
-            source = (KERNELS.parent / mutant.file).read_text(encoding="utf-8")
+            source = source_of(KERNELS.parent / mutant.file)
             console.print(
                 f"[bold red]{score.twin}[/bold red]: {heading} ({verdict.why})", highlight=False
             )

@@ -24,15 +24,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from .. import kernels
-from ..kernels import interpreter
 from .check import Finding, Prepared, check_prepared, prepare, run
-from .mutants import Mutant
+from .guard import Guard
+from .mutants import Mutant, source_of
 from .twin import Case, Twin
 from .verify import fixed_cases, variants
 
@@ -213,44 +212,6 @@ def _tiles(twin: Twin, names: set[str], index: int) -> frozenset[tuple[str, str]
     return frozenset(tiles)
 
 
-class Guard:
-    """Ends a launch when a lane leaves the tensor that its pointer came from."""
-
-    def __init__(self) -> None:
-        self.ends = np.zeros((1, 2), dtype=np.int64)
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Guard every launch while the context lasts."""
-        with interpreter.follow(self), interpreter.observe(self.check):
-            yield
-
-    def start(self, launch: interpreter.Launch) -> None:
-        """Learn where the arguments lie; a pointer that came from memory (0) may go anywhere."""
-        ends = [(0, 2**62)]
-        for _, tensor in launch.tensors:
-            sizes = zip(tensor.shape, tensor.stride(), strict=True)
-            n_items = 1 + sum((n - 1) * stride for n, stride in sizes) if tensor.numel() else 0
-            first = tensor.data_ptr()
-            ends.append((first, first + n_items * tensor.element_size()))
-        self.ends = np.array(ends)
-
-    def order(self, n_programs: int) -> range:
-        """Leave the programs' order as it is."""
-        return range(n_programs)
-
-    def finish(self) -> None:
-        """Do nothing when a launch has ended."""
-
-    def check(self, access: interpreter.Access) -> None:
-        """Refuse an access before it is made."""
-        assert access.tensors is not None, "launches are followed"
-        addresses = access.addresses[access.mask].astype(np.int64)
-        first, end = self.ends[access.tensors[access.mask]].T
-        if ((addresses < first) | (addresses + access.itemsize > end)).any():
-            raise IndexError(f"{access.kind} out of bounds")
-
-
 def _check(twin: Twin, case: Case, dtype: str, prepared: Prepared, eager: dict) -> Finding:
     with Guard().watching():
         return check_prepared(twin, case, dtype, "cpu", prepared, eager)
@@ -325,7 +286,7 @@ def install(mutant: Mutant) -> None:
         The fault.
     """
     path = ROOT / mutant.file
-    source = mutant.apply(path.read_text(encoding="utf-8"))
+    source = mutant.apply(source_of(path))
     module = sys.modules[f"{kernels.__name__}.{path.stem}"]
     found: Any = module
     for name in mutant.function.split("."):

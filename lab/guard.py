@@ -1,0 +1,49 @@
+"""A guard of memory: the least that keeps a faulty kernel from being right by luck.
+
+`gptwin sanitize` looks for much more; this is fast enough to run always.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..kernels import interpreter
+
+
+class Guard:
+    """Ends a launch when a lane leaves the tensor that its pointer came from."""
+
+    def __init__(self) -> None:
+        self.ends = np.zeros((1, 2), dtype=np.int64)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Guard every launch while the context lasts."""
+        with interpreter.follow(self), interpreter.observe(self.check):
+            yield
+
+    def start(self, launch: interpreter.Launch) -> None:
+        """Learn where the arguments lie; a pointer that came from memory (0) may go anywhere."""
+        ends = [(0, 2**62)]
+        for _, tensor in launch.tensors:
+            sizes = zip(tensor.shape, tensor.stride(), strict=True)
+            n_items = 1 + sum((n - 1) * stride for n, stride in sizes) if tensor.numel() else 0
+            first = tensor.data_ptr()
+            ends.append((first, first + n_items * tensor.element_size()))
+        self.ends = np.array(ends)
+
+    def order(self, n_programs: int) -> range:
+        """Leave the programs' order as it is."""
+        return range(n_programs)
+
+    def finish(self) -> None:
+        """Do nothing when a launch has ended."""
+
+    def check(self, access: interpreter.Access) -> None:
+        """Refuse an access before it is made."""
+        assert access.tensors is not None, "launches are followed"
+        addresses = access.addresses[access.mask].astype(np.int64)
+        first, end = self.ends[access.tensors[access.mask]].T
+        if ((addresses < first) | (addresses + access.itemsize > end)).any():
+            raise IndexError(f"{access.kind} out of bounds")
