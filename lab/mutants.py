@@ -1,8 +1,9 @@
 """Mutants: every small fault that could be made in a kernel, derived from its syntax tree.
 
 A mutant is one edit of one expression, by one of the operators in `mutation_operators`. Each is a
-way in which kernels go wrong in practice: a bound off by one, a forgotten mask, a factor that is not
-applied. Mutated are the functions under `triton.jit`, whole, and what the host functions around them hand over.
+way in which kernels go wrong in practice: a bound off by one, a forgotten mask, a factor that is
+not applied. Mutated are the functions under `triton.jit`, whole, and what the host functions around
+them hand over.
 
 What can change no result is left alone: hints (`num_stages`, `eviction_policy`, ...), assertions
 and annotations; and so is what no test at a size for a laptop can see, int64 for positions
