@@ -80,7 +80,7 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
 
 def _mentioned(function: types.FunctionType) -> Iterator[Any]:
     """Yield the values of the global names and closed-over variables in a function's code."""
-    codes, names = [function.__code__], set()
+    codes, names = [function.__code__], set[str]()
     while codes:
         code = codes.pop()
         names.update(code.co_names)

@@ -266,7 +266,8 @@ class Operators:
     def _memory(self, node: ast.Call, n_args: int) -> Faults:
         pointer = node.args[0]
         yield "offset shifted", node, self._whole(pointer, self._operand(pointer) + b" + 1")
-        parts = sorted([*node.args, *node.keywords], key=lambda n: (n.lineno, n.col_offset))
+        parts: list[ast.expr | ast.keyword] = [*node.args, *node.keywords]
+        parts.sort(key=lambda part: (part.lineno, part.col_offset))
         ends = [self.text.span(part)[1] for part in parts]
         cut = {
             getattr(part, "arg", None) or "positional": (end_before, end, b"")
@@ -279,6 +280,7 @@ class Operators:
         for keyword in node.keywords:
             if keyword.arg == "other":
                 value = keyword.value
-                known = isinstance(value, ast.Constant)
-                new = repr(value.value + 1).encode() if known else b"0.0"
+                new = b"0.0"
+                if isinstance(value, ast.Constant) and isinstance(value.value, (int, float)):
+                    new = repr(value.value + 1).encode()
                 yield "other changed", node, self._whole(value, new)
