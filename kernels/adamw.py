@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch.optim.adamw import adamw as fused_adamw
 
 from ..core.adamw import (
     AdamWResults,
@@ -122,7 +121,8 @@ def adamw_(
         Written. As in `adamw`; no tensor twice. One that is not contiguous takes a copy there and
         back.
     gradients : list of torch.Tensor
-        As in `adamw`; not changed by the clipping.
+        As in `adamw`; no tensor twice. On the CPU they are clipped afterwards, as
+        torch.nn.utils.clip_grad_norm_ leaves them; on Triton they stay as they were.
     step, lr, **options
         As in `adamw`.
     norm : torch.Tensor [], optional
@@ -144,8 +144,7 @@ def adamw_(
     everything = {"step": step, "lr": lr, **DEFAULTS, **options}
     on_triton = _runs_on_triton("adamw_", lists, everything)
     for name, tensors in zip(LISTS, lists, strict=True):
-        if name != "gradients":
-            expect_own_memory(name, tensors)
+        expect_own_memory(name, tensors)
     with torch.no_grad():
         if not on_triton:
             return _eager_in_place(lists, norm, everything)
@@ -294,38 +293,38 @@ def _eager_in_place(
     gradients = lists[1]
     norm = _eager_norm(gradients) if norm is None else norm
     scale = _eager_scale(norm, gradients, options["max_norm"])
-    if scale != 1:
-        gradients = [g.to(m.dtype) * scale for g, m in zip(gradients, lists[2], strict=True)]
-    known = coefficients(*(options[n] for n in ("step", "lr", "betas", "eps", "epsilon")))
-    everything = [x for xs in (*lists, gradients) for x in xs]
     # PyTorch's kernel walks through memory: strides it does not look at.
+    everything = [x for xs in lists for x in xs]
     if len({x.dtype for x in everything}) > 1 or not all(x.is_contiguous() for x in everything):
-        new = adamw_eager(lists[0], gradients, *lists[2:], **options | {"max_norm": None})
+        scaled = [g.to(m.dtype) * scale for g, m in zip(gradients, lists[2], strict=True)]
+        new = adamw_eager(lists[0], scaled, *lists[2:], **options | {"max_norm": None})
         for tensors, results in zip((lists[0], *lists[2:]), new[:3], strict=True):
             for tensor, result in zip(tensors, results, strict=True):
                 tensor.copy_(result)
         return norm
+    known = coefficients(*(options[n] for n in ("step", "lr", "betas", "eps", "epsilon")))
+    step = torch.tensor(float(options["step"]))
+    # The kernel divides by it on its way, and writes that back: no pass over memory for clipping.
+    divisor = None if scale == 1 else torch.tensor(1 / scale, dtype=norm.dtype)
     decays = decay_of_each(options["weight_decay"], len(gradients))
     for decay in dict.fromkeys(decays):
         here = [i for i, own in enumerate(decays) if own == decay]
-        parameters, clipped, first, second = (
-            [tensors[i] for i in here] for tensors in (lists[0], gradients, *lists[2:])
-        )
-        fused_adamw(
+        parameters, of_these, first, second = ([tensors[i] for i in here] for tensors in lists)
+        torch._fused_adamw_(
             parameters,
-            clipped,
+            of_these,
             first,
             second,
             [],
-            [torch.tensor(options["step"] - 1.0) for _ in here],
-            fused=True,
-            amsgrad=False,
+            [step] * len(here),
+            lr=options["lr"],
             beta1=options["betas"][0],
             beta2=options["betas"][1],
-            lr=options["lr"],
             weight_decay=decay,
             eps=known.eps,
+            amsgrad=False,
             maximize=False,
+            grad_scale=divisor,
         )
     return norm
 
@@ -408,8 +407,7 @@ class AdamW(torch.optim.Optimizer):
                 step=step, lr=lr, betas=betas, eps=eps, norm=norm, max_norm=self.max_norm,
                 weight_decay=decays, epsilon=self.epsilon,
             )  # fmt: skip
-            for state in states:
-                state["step"] += 1
+            torch._foreach_add_([state["step"] for state in states], 1)
         return loss
 
     def _launches(self) -> dict[tuple[Any, ...], list[tuple[torch.Tensor, torch.Tensor, float]]]:

@@ -4,16 +4,19 @@ It means what `cross_entropy` (the kernel, and its eager equivalent) returns fir
 entropies and log-probabilities that training does not ask for. In passes over [token, vocab], at
 the size of GPT-2's vocabulary each tens of milliseconds on a CPU, `functional.cross_entropy` writes
 the logits, reads them twice and writes their log-softmax; backward it fills a gradient with zeros,
-reads both twice, and writes another. Here a strip of rows at a time stays in the cache:
+reads both twice, and writes another. Here a strip of rows at a time stays in the cache, and the
+gradient takes the logits' place while it is there:
 
-    forward    logits = hidden W;  lse = log Σ exp(logits)        loss = mean(lse − logits[target])
-    backward   d_logits = exp(logits − lse), less 1 at the target: both products take it as it is,
-               for what scales it is put on the far smaller `hidden` and `d_hidden`
+    forward    logits = hidden W;   loss = mean(log Σ exp(logits) − logits[target])
+               d_logits = softmax(logits), less 1 at the target, written over the logits
+    backward   both products take d_logits as it is, for what scales it is put on the far smaller
+               `hidden` and `d_hidden`
 
-float16 and bfloat16 are float32 within a strip alone.
+Each exponential is computed once. float16 and bfloat16 are float32 within a strip alone.
 """
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ..core.token_scores import check_targets
@@ -26,19 +29,16 @@ class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, targets, counted):
         logits = hidden @ weight  # [token, vocab]
-        lse = torch.cat([torch.logsumexp(_exact(strip), dim=1) for strip in _strips(logits)])
         at_target = _exact(logits.gather(1, targets[:, None])[:, 0])
-        ctx.save_for_backward(hidden, weight, targets, counted, logits, lse)
+        lse = torch.cat([_softmax_in_place(strip) for strip in _strips(logits)])
+        d_logits = logits.scatter_add_(1, targets[:, None], torch.full_like(logits[:, :1], -1))
+        ctx.save_for_backward(hidden, weight, counted, d_logits)
         return (lse - at_target).where(counted, 0).sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, d_loss):
-        hidden, weight, targets, counted, logits, lse = ctx.saved_tensors
-        d_logits = torch.empty_like(logits)
-        lses = lse[:, None].split(_rows_per_strip(logits))
-        for strip, lse_strip, d_strip in zip(_strips(logits), lses, _strips(d_logits), strict=True):
-            d_strip.copy_(torch.sub(_exact(strip), lse_strip).exp_())
-        d_logits.scatter_add_(1, targets[:, None], torch.full_like(d_logits[:, :1], -1))
+        hidden, weight, counted, d_logits = ctx.saved_tensors
         scale = (d_loss * counted)[:, None].to(hidden.dtype)  # [token, 1]: 0 where ignored
         d_hidden = (d_logits @ weight.T).mul_(scale) if ctx.needs_input_grad[0] else None
         d_weight = None
@@ -48,12 +48,19 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return d_hidden, d_weight, None, None
 
 
-def _rows_per_strip(logits: torch.Tensor) -> int:
-    return max(1, STRIP // max(1, logits.shape[1]))
+def _softmax_in_place(logits: torch.Tensor) -> torch.Tensor:
+    """Replace logits [row, vocab] by probabilities; return log Σ exp of each row."""
+    exact = _exact(logits)
+    peak = exact.amax(1, keepdim=True)
+    total = exact.sub_(peak).exp_().sum(1, keepdim=True)
+    exact.div_(total)
+    if exact is not logits:
+        logits.copy_(exact)
+    return (peak + total.log())[:, 0]
 
 
 def _strips(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return logits.split(_rows_per_strip(logits))
+    return logits.split(max(1, STRIP // max(1, logits.shape[1])))
 
 
 def _exact(x: torch.Tensor) -> torch.Tensor:

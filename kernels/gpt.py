@@ -34,6 +34,7 @@ from .embedding import embedding
 from .kv_cache import KVCache
 from .launch import runs_on_triton
 from .linear import linear
+from .tied_embedding import tied_embedding
 
 
 class Weights(torch.nn.Module):
@@ -165,7 +166,8 @@ class GPT(torch.nn.Module):
         positions: torch.Tensor | None = None,
         cu_seqlens: torch.Tensor | None = None,
         cache: KVCache | None = None,
-    ) -> torch.Tensor:
+        with_head: bool = False,
+    ) -> Any:
         """Compute the hidden states that the logits, or another head, are read from.
 
         Parameters
@@ -180,11 +182,16 @@ class GPT(torch.nn.Module):
             Boundaries of documents packed on the time axis, as in `attention`.
         cache : KVCache, optional
             Read and extended; for evaluation mode.
+        with_head : bool
+            Return `output_matrix()` as well, for one product with the hidden states: on a CPU its
+            gradient and the embedding's are then one (tied_embedding.py).
 
         Returns
         -------
-        torch.Tensor [batch, time, d_model]
+        hidden : torch.Tensor [batch, time, d_model]
             After the final norm.
+        head : torch.Tensor [d_model, vocab_size]
+            If asked for.
 
         Raises
         ------
@@ -204,11 +211,17 @@ class GPT(torch.nn.Module):
             "causal": config.causal, "key_start": key_start, "cu_seqlens": cu_seqlens,
         }  # fmt: skip
         check_masks(tokens, config.n_head, config.d_head, window=None, **masks)
-        x = embedding(tokens, self.wte.weight, self.wpe.weight, positions=positions)
+        tables = (self.wte.weight, self.wpe.weight)
+        parts = KERNELS if runs_on_triton("gpt", tokens=tokens, table=tables[0]) else EAGER
+        head = self.output_matrix()
+        if with_head and config.tied and parts is EAGER and not torch.compiler.is_compiling():
+            x, table = tied_embedding(tokens, *tables, positions=positions)
+            head = table.T
+        else:
+            x = embedding(tokens, *tables, positions=positions)
         if config.dropout > 0:
             x = functional.dropout(x, config.dropout, self.training)
 
-        parts = KERNELS if runs_on_triton("gpt", x=x, tokens=tokens) else EAGER
         for layer, block in enumerate(self.h):
             options: dict[str, Any] = {"window": config.window(layer), "eps": config.eps}
             if cache is not None:
@@ -220,9 +233,9 @@ class GPT(torch.nn.Module):
                 x = checkpoint(block, x, attend, parts, use_reentrant=False)
             else:
                 x = block(x, attend, parts)
-        if self.ln_f is None:
-            return x
-        return parts.layer_norm(x, self.ln_f.weight, self.ln_f.bias, eps=config.eps)
+        if self.ln_f is not None:
+            x = parts.layer_norm(x, self.ln_f.weight, self.ln_f.bias, eps=config.eps)
+        return (x, head) if with_head else x
 
     def output_matrix(self) -> torch.Tensor:
         """Return what turns hidden states into logits.
@@ -278,8 +291,9 @@ class GPT(torch.nn.Module):
             As in `forward`, or if `targets` is not shaped like `tokens`.
         """
         expect_shape("targets", targets, tuple(tokens.shape), "one target for each token")
-        hidden = self(tokens, **options).flatten(0, 1)  # [batch, time, d_model] -> [token, d_model]
-        arguments = (hidden, self.output_matrix(), targets.flatten())
+        hidden, head = self(tokens, with_head=True, **options)
+        hidden = hidden.flatten(0, 1)  # [batch, time, d_model] -> [token, d_model]
+        arguments = (hidden, head, targets.flatten())
         if runs_on_triton("loss", hidden=hidden, targets=targets):
             return cross_entropy(*arguments, ignore_index=ignore_index)[0]
         return mean_cross_entropy(*arguments, ignore_index=ignore_index)

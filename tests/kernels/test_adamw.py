@@ -63,7 +63,7 @@ def test_many_tensors_of_all_sizes(backend, dtype, epsilon, device):
 @pytest.mark.parametrize("epsilon", core.EPSILONS)
 @pytest.mark.parametrize("same_dtype", [True, False])
 def test_in_place_equals_new_tensors(backend, epsilon, same_dtype, device):
-    """On Triton bit for bit. The gradients are not changed, though they are clipped."""
+    """On Triton bit for bit. On the CPU the gradients are left clipped, on Triton unchanged."""
     lists = draw(1, device)
     if not same_dtype:
         lists[1] = [x.bfloat16() for x in lists[1]]
@@ -75,7 +75,8 @@ def test_in_place_equals_new_tensors(backend, epsilon, same_dtype, device):
             assert all(map(torch.equal, xs, olds))
         norm = adamw_(*lists, **options)
     assert torch.equal(norm, pure.gradient_norm)
-    assert all(map(torch.equal, lists[1], before[1]))
+    scale = core.clip_scale(norm.item(), 1.0) if backend == "eager" and same_dtype else 1.0
+    torch.testing.assert_close(lists[1], [g * scale for g in before[1]])
     for xs, news in zip((lists[0], *lists[2:]), pure[:3], strict=True):
         for x, new in zip(xs, news, strict=True):
             assert torch.equal(x, new) or backend == "eager"

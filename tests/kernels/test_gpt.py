@@ -236,3 +236,23 @@ def test_bad_input_is_refused():
             model(tokens[:, :2], cache=cache)
     with pytest.raises(ValueError, match="capacity: expected at most n_ctx = 40"):
         KVCache(SMALL, 2, 41)
+
+
+@pytest.mark.parametrize("uses", ["both", "states", "head"])
+def test_a_tied_tables_gradient_is_one_whoever_uses_it(uses):
+    """On the CPU the embedding's rows are added to the head's gradient, where there is one."""
+    _, model = twins(SMALL)
+    tokens = torch.from_numpy(text()[0])
+
+    def gradients(hidden, head):
+        model.zero_grad()
+        states = hidden if uses != "head" else hidden.detach()
+        (states.square().sum() if uses == "states" else (states @ head).square().sum()).backward()
+        return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+    with launch.backend("eager"):
+        expected = gradients(model(tokens), model.output_matrix())
+        actual = gradients(*model(tokens, with_head=True))
+    assert actual.keys() == expected.keys()
+    for name, gradient in actual.items():
+        torch.testing.assert_close(gradient, expected[name], msg=name)
