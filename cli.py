@@ -137,6 +137,28 @@ def mutate(
 
 
 @app.command()
+def trace(
+    operation: Annotated[str, typer.Argument(metavar="OP", help="Twin to trace.")],
+    case: Annotated[
+        str | None, typer.Option(help="Trace this case (JSON); default: a small one.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    out: Annotated[
+        str | None, typer.Option(help="Folder of pictures; default: build/trace.")
+    ] = None,
+) -> None:
+    """Draw which program reads and writes which tile, and count the bytes.
+
+    Leaves OP-forward and OP-backward, .png and .svg. Exit code 1 if the bytes of a tensor are not
+    those that the twin declares as the least.
+    """
+    os.environ["TRITON_INTERPRET"] = "1"  # on a GPU nothing could be watched
+    from .lab.trace import trace_operation
+
+    raise typer.Exit(trace_operation(operation, case=case, dtype=dtype, out=out))
+
+
+@app.command()
 def model(
     preset: Annotated[
         str | None, typer.Argument(help="Such as gpt2 or gpt3-175b; default: a table of all.")

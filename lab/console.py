@@ -86,7 +86,7 @@ def verify(
             f"verify: expected Triton to be installed, but importing it failed: {UNAVAILABLE} "
             f"(likely cause: Triton ships for Linux alone; this is {platform.system()})"
         )
-    only_case = _read_case(case, operations, dtypes)
+    only_case = read_case(case, operations, dtypes)
     if examples is None:
         examples = THOROUGH_EXAMPLES if thorough else DEFAULT_EXAMPLES
     if examples < 1:
@@ -127,7 +127,25 @@ def verify(
     return 0 if passed else 1
 
 
-def _read_case(case: str | None, operations: list[str], dtypes: list[str]) -> Case | None:
+def read_case(case: str | None, operations: list[str], dtypes: list[str]) -> Case | None:
+    """Read a case that was typed.
+
+    Parameters
+    ----------
+    case : str or None
+        JSON.
+    operations, dtypes : list of str
+        One each, if there is a case.
+
+    Returns
+    -------
+    Case or None
+
+    Raises
+    ------
+    ValueError
+        If it is no case of the operation.
+    """
     if case is None:
         return None
     if len(operations) != 1 or len(dtypes) != 1:

@@ -313,7 +313,8 @@ def entries(one: Pass) -> list[Entry]:
         if kind == READ and one.before is not None:
             times = np.concatenate([_handed_over(one.before, *rest) for rest in left.items()])
             counted, moved = int((times > 0).sum()), int(times.sum())
-            found.append(Entry(SAVED, kind, (), declared.get(SAVED, 0), counted, moved))
+            if counted or declared.get(SAVED):
+                found.append(Entry(SAVED, kind, (), declared.get(SAVED, 0), counted, moved))
     return found
 
 
