@@ -16,15 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .trace_tiles import Panel, Program, panels_of
-from .traffic import READ, Pass, Trace
+from .traffic import READ, WRITE, Pass, Trace
 
 # inches: a panel is a unit wide or several, with room for its labels around the axes
 _UNIT, _HEIGHT = 2.5, 2.6
 _LEFT, _RIGHT, _BOTTOM, _TOP = 0.72, 0.12, 0.86, 0.4
-_HEAD, _STRIP_HEAD, _MARGIN = 1.55, 0.36, 0.25
+_HEAD, _STRIP_HEAD, _MARGIN = 1.55, 0.46, 0.25
 _UNITS_PER_ROW, _TILES_PER_UNIT = 7, 9
 _MOST_ROWS = 24  # of a table, for which a panel grows
 _ROW = 0.22  # of the overview
+_DPI = 100
 _CHARACTER, _LINE = 0.062, 0.13  # of a label in 7 points
 
 _KEY = """\
@@ -53,9 +54,9 @@ def draw(trace: Trace, number: int, dtype: str) -> Figure:
     """
     one = trace.passes[number]
     launches = [panels_of(trace, one, index) for index in range(len(one.launches))]
-    strips = [_rows(panels) for panels in launches]
+    strips = [_rows([p for p in panels if not p.is_one_number]) for panels in launches]
     units = max((sum(map(_units, row)) for row in itertools.chain(*strips)), default=0)
-    overview = _overview(launches) if len(launches) > 2 else {}
+    overview = _overview(launches) if len(launches) > 2 else []
     overview_height = _ROW * len(overview) + _BOTTOM + _TOP if overview else 0.0
     strips_height = sum(_STRIP_HEAD + sum(map(_height, rows)) for rows in strips)
     page = _Page(
@@ -69,6 +70,7 @@ def draw(trace: Trace, number: int, dtype: str) -> Figure:
     for index, rows in enumerate(strips):
         page.rule(top)
         page.text(_MARGIN, top - 0.25, _strip_title(one, index), 10, weight="bold")
+        page.text(_MARGIN, top - 0.43, _single_numbers(launches[index]), 8)
         top -= _STRIP_HEAD
         for row in rows:
             height, left = _height(row), _MARGIN
@@ -86,7 +88,7 @@ class _Page:
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height), dpi=100)
+        self.figure = Figure(figsize=(width, height), dpi=_DPI)
 
     def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
         """Add axes with room for their labels inside a box."""
@@ -125,10 +127,21 @@ def _strip_title(one: Pass, index: int) -> str:
     return f"{index + 1}. {launched.kernel}: " + ", ".join([n, *options])
 
 
+def _single_numbers(panels: list[Panel]) -> str:
+    """Name what needs no panel."""
+    of_kind = {READ: "reads", WRITE: "writes"}
+    names = {
+        verb: [p.field.name for p in panels if p.is_one_number and p.kind == kind]
+        for kind, verb in of_kind.items()
+    }
+    said = [f"{verb} {', '.join(names[verb])}" for verb in of_kind.values() if names[verb]]
+    return f"Single numbers: {'; '.join(said)}" if said else ""
+
+
 def _units(panel: Panel) -> int:
     if not panel.is_shared:
         return 1
-    return min(_UNITS_PER_ROW, max(1, math.ceil(len(panel.tiles) / _TILES_PER_UNIT)))
+    return min(_UNITS_PER_ROW, math.ceil(len(panel.tiles) / _TILES_PER_UNIT))
 
 
 def _height(row: list[Panel]) -> float:
@@ -186,22 +199,24 @@ class _Labels:
 
     def __init__(self, axes: Axes) -> None:
         self.axes = axes
-        box, (width, height) = axes.get_position(), axes.figure.get_size_inches()
-        self.size = np.array([box.width * width, box.height * height])
+        self.size = np.array(axes.bbox.size) / _DPI  # inches
         self.taken: list[tuple[np.ndarray, np.ndarray]] = []
 
     def write(self, x: float, y: float, text: str) -> None:
+        """Write around a point; a little above or below it, or smaller, if that is the only way."""
         (left, right), (low, high) = self.axes.get_xlim(), self.axes.get_ylim()
-        centre = (abs(x - left) / abs(right - left), abs(y - low) / abs(high - low)) * self.size
-        for size in (7, 5):
+        centre = np.array([(x - left) / (right - left), (y - low) / (high - low)]) * self.size
+        for size, lines in itertools.product((7, 5), (0, 1, -1)):
             half = np.array([_CHARACTER * len(text) + 0.02, _LINE]) / 2 * size / 7
-            inside = (centre - half > -0.02).all() and (centre + half < self.size + 0.02).all()
-            clear = all(
-                (np.abs(centre - other) > half + its_half).any() for other, its_half in self.taken
-            )
-            if inside and clear:
-                self.taken.append((centre, half))
-                self.axes.text(x, y, text, ha="center", va="center", fontsize=size)
+            at = centre + np.array([0, lines * 2 * half[1]])
+            inside = (at - half > -0.01).all() and (at + half < self.size + 0.01).all()
+            if inside and not any((np.abs(at - u) < half + v).all() for u, v in self.taken):
+                self.taken.append((at, half))
+                across, up = at / self.size
+                self.axes.text(
+                    across, up, text, ha="center", va="center", fontsize=size,
+                    transform=self.axes.transAxes,
+                )  # fmt: skip
                 return
 
 
@@ -209,7 +224,8 @@ def _title(axes: Axes, panel: Panel) -> None:
     verb = "reads" if panel.kind == READ else "writes"
     times = panel.times
     often = f"  ×{times:.3g}" if times > 1 else ""
-    axes.set_title(f"{verb} {panel.field.name}{often}", fontsize=9, loc="left")
+    title = f"{verb} {panel.field.name}{often}"
+    axes.set_title(title, fontsize=9 if len(title) < 27 else 7.5, loc="left")
     axes.tick_params(labelsize=7, length=2)
 
 
@@ -226,7 +242,8 @@ def _draw_map(axes: Axes, panel: Panel) -> None:
     _title(axes, panel)
     names = panel.field.axes
     axes.set_xlabel(names[-1] if names else "one number", fontsize=8)
-    axes.set_ylabel(" · ".join(names[:-1]), fontsize=8)
+    rows = " · ".join(names[:-1])
+    axes.set_ylabel(rows, fontsize=8 if len(rows) < 25 else 6)
     axes.set_xticks(_marks(n_columns))
     axes.set_yticks(_marks(n_rows) if len(names) > 1 else [])
     labels = _Labels(axes)
@@ -292,23 +309,24 @@ def _range(ends: tuple[int, int]) -> str:
 # --- overview ------------------------------------------------------------------------------------
 
 
-def _overview(launches: list[list[Panel]]) -> dict[str, list[str]]:
+def _overview(launches: list[list[Panel]]) -> list[tuple[str, list[str]]]:
     """Say of each tensor, in the order of first use, which launches read (r) and write (w) it."""
-    marks: dict[str, list[str]] = {}
-    for index, panels in enumerate(launches):
-        for panel in panels:
-            row = marks.setdefault(panel.field.name, [""] * len(launches))
-            row[index] += panel.kind[0]
-    return marks
+    marks: dict[int, list[str]] = {}
+    names: dict[int, str] = {}
+    for index, panel in ((i, panel) for i, panels in enumerate(launches) for panel in panels):
+        key = id(panel.field.tensor)
+        names[key] = panel.field.name
+        marks.setdefault(key, [""] * len(launches))[index] += panel.kind[0]
+    return [(names[key], row) for key, row in marks.items()]
 
 
 def _draw_overview(
-    page: _Page, n: int, overview: dict[str, list[str]], bottom: float, height: float
+    page: _Page, n: int, overview: list[tuple[str, list[str]]], bottom: float, height: float
 ) -> None:
-    names = 0.07 * max(map(len, overview))  # beside the axes
+    names = 0.07 * max(len(name) for name, _ in overview)  # beside the axes
     axes = page.axes(_MARGIN + names - _LEFT + 0.3, bottom, _LEFT + _RIGHT + 0.34 * n, height)
     colours = {"r": _programs_colour(0), "w": _programs_colour(1), "rw": _programs_colour(2)}
-    for row, marks in enumerate(overview.values()):
+    for row, (_, marks) in enumerate(overview):
         for column, mark in enumerate(marks):
             if mark:
                 tile = Rectangle((column, row), 1, 1, facecolor=colours[mark], edgecolor="white")
@@ -317,7 +335,7 @@ def _draw_overview(
     axes.set_xlim(0, n)
     axes.set_ylim(len(overview), 0)
     axes.set_xticks(np.arange(n) + 0.5, [str(i + 1) for i in range(n)])
-    axes.set_yticks(np.arange(len(overview)) + 0.5, list(overview))
+    axes.set_yticks(np.arange(len(overview)) + 0.5, [name for name, _ in overview])
     axes.set_title("which launch reads (r) and writes (w) what", fontsize=9, loc="left")
     axes.set_xlabel("launch", fontsize=8)
     axes.tick_params(labelsize=7, length=2)

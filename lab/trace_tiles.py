@@ -97,12 +97,33 @@ class Panel:
 
     @functools.cached_property
     def tiles(self) -> dict[Extents, list[Touch]]:
-        """The touches by the extents of what they touch, in the order of the tensor's axes."""
+        """The touches by the extents of what they touch, in the order of the tensor's axes.
+
+        Where programs share what is no block, such as rows that ids choose, by rows.
+        """
         groups = defaultdict(list)
         for touch in self.touches:
-            indices = np.unravel_index(touch.at, tuple(self.field.tensor.shape) or (1,))
-            groups[tuple((int(i.min()), int(i.max())) for i in indices)].append(touch)
+            groups[self._extents(touch.at)].append(touch)
+        if self.is_shared and any(
+            len(touch.at) != math.prod(1 + last - first for first, last in extents)
+            for extents, touches in groups.items()
+            for touch in touches
+        ):
+            groups = defaultdict(list)
+            for touch in self.touches:
+                row = touch.at // self.field.shape[1]
+                for at in np.split(touch.at, np.flatnonzero(np.diff(row)) + 1):
+                    groups[self._extents(at)].append(touch)
         return dict(sorted(groups.items()))
+
+    def _extents(self, at: np.ndarray) -> Extents:
+        indices = np.unravel_index(at, tuple(self.field.tensor.shape) or (1,))
+        return tuple((int(i.min()), int(i.max())) for i in indices)
+
+    @property
+    def is_one_number(self) -> bool:
+        """Whether there is nothing to draw."""
+        return self.field.tensor.numel() == 1
 
     @functools.cached_property
     def is_shared(self) -> bool:
@@ -154,7 +175,7 @@ def _place(panels: dict[tuple[str, int], Panel], fields: list[Field], visit: Vis
         at, left = field.find(left)
         if len(at):
             panel = panels.setdefault((visit.kind, id(field.tensor)), Panel(visit.kind, field))
-            panel.add(visit.program, at)
+            panel.add(visit.program, np.sort(at))
         if not len(left):
             return
 
@@ -168,9 +189,18 @@ def _fields(trace: Trace, one: Pass, index: int, kind: str) -> Iterator[Field]:
         for name, tensor in one.named[each].items():
             yield Field(name, tensor, _axes(trace, name, tensor))
     so_far = [*(one.before.launches if one.before else ()), *one.launches[: index + 1]]
+    names: Counter[str] = Counter()
+    known: set[tuple[int, int]] = set()
     for launch in so_far:
-        for name, tensor in launch.tensors.items():
-            yield Field(f"[{name.removesuffix('_ptr')}]", tensor, _axes(trace, "", tensor))
+        for argument, tensor in launch.tensors.items():
+            where = tensor.data_ptr(), tensor.numel()
+            if where in known:
+                continue
+            known.add(where)
+            name = argument.removesuffix("_ptr")
+            names[name] += 1
+            again = f" {names[name]}" if names[name] > 1 else ""
+            yield Field(f"[{name}{again}]", tensor, _axes(trace, "", tensor))
 
 
 def _axes(trace: Trace, name: str, tensor: torch.Tensor) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ decoder_block = Twin(
     },
     cost=_block_cost,
     studies=(
-        {"batch": 1, "time": 8, "d_model": 16, "n_head": 2, "d_head": 8},
+        {"batch": 1, "time": 150, "d_model": 40, "n_head": 2, "d_head": 16},
         _small | {"norm": "post"},
         {"batch": 2, "time": 3, "d_model": 8, "n_head": 1, "d_head": 4, "bias": False},
     ),
