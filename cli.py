@@ -295,18 +295,40 @@ def bench(
         float | None,
         typer.Option(help="Seconds after which a part (cpu), or a provider at a size, is ended."),
     ] = None,
+    compare: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="A.json B.json", help="Compare two files.")
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option(metavar="README.md", help="Write the goals' table into a file.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE.json", help="Draw what a result file holds.")
+    ] = None,
     job: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Time gptwin side by side with others, each behind a check that both compute the same.
 
     Every part runs in a process of its own, and is stored at once: what is stored for this commit
     is not measured again. Exit code 1 if a figure of gptwin's is missing, 3 if the time is up.
+    With --compare, 1 if a figure of gptwin's became worse, beyond the noise.
     """
     if job is not None:
         from .benchmarks.gpu.job import run_job_of_json
         from .rl.workloads import WORKLOADS
 
         run_job_of_json(job, WORKLOADS)
+    elif compare is not None:
+        from .benchmarks.compare import compare as compare_files
+
+        raise typer.Exit(compare_files(*compare))
+    elif table is not None:
+        from .benchmarks.gpu import goals
+
+        goals.update(table, out)
+    elif plot is not None:
+        from .benchmarks.gpu import plots
+
+        plots.plot_file(plot)
     elif what == ["cpu"]:
         from .benchmarks import cpu
 
