@@ -39,7 +39,7 @@ import torch
 from ..core.checks import refuse
 from ..core.decode_attention import check_decode_attention, check_lengths
 from ._triton import tl, triton
-from .launch import expect_same_dtype, launch, multiprocessors, runs_on_triton
+from .launch import bucketed, expect_same_dtype, launch, multiprocessors, runs_on_triton
 from .registered import registered
 
 MAX_D_HEAD = 256
@@ -59,7 +59,7 @@ _LOG2_E = tl.constexpr(math.log2(math.e))
 _LN_2 = tl.constexpr(math.log(2))
 
 
-@triton.autotune(SPLIT_CONFIGS, key=["BLOCK_D", "BLOCK_ROWS", "capacity"])
+@triton.autotune(SPLIT_CONFIGS, key=["BLOCK_D", "BLOCK_ROWS", "size_bucket"])
 @triton.jit
 def decode_attention_split_kernel(
     query_ptr,
@@ -74,6 +74,7 @@ def decode_attention_split_kernel(
     n_kv_head,
     d_head,
     capacity,
+    size_bucket,  # capacity rounded up to a power of two: tuned once for each
     window,
     scale_log2_e,
     split_rows,  # batch · query · head
@@ -278,8 +279,8 @@ def decode_attention_forward(
         (programs, n_splits),
         *(query, key_cache, value_cache, lengths.contiguous()),
         lengths if key_start is None else key_start.contiguous(),
-        *(partial, partial_lse, n_query, n_head, n_kv_head, d_head, capacity, window or 0),
-        *(scale * math.log2(math.e), lse.numel()),
+        *(partial, partial_lse, n_query, n_head, n_kv_head, d_head),
+        *(*bucketed(capacity), window or 0, scale * math.log2(math.e), lse.numel()),
         *(*query.stride(), *key_cache.stride(), *value_cache.stride()),
         HAS_WINDOW=window is not None,
         HAS_KEY_START=key_start is not None,

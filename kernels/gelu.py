@@ -17,7 +17,7 @@ import torch
 
 from ..core.gelu import CUBIC, SATURATED, SQRT_2_OVER_PI, check_gelu
 from ._triton import tl, triton
-from .launch import launch, runs_on_triton
+from .launch import bucketed, launch, runs_on_triton
 from .registered import registered
 
 ELEMENTWISE_CONFIGS = [
@@ -60,9 +60,16 @@ def gelu_slope(x, TANH: tl.constexpr):
     return g + tl.clamp(x, -_SATURATED, _SATURATED) * slope
 
 
-@triton.autotune(ELEMENTWISE_CONFIGS, key=["n_elements"])
+@triton.autotune(ELEMENTWISE_CONFIGS, key=["size_bucket"])
 @triton.jit
-def gelu_forward_kernel(x_ptr, result_ptr, n_elements, TANH: tl.constexpr, BLOCK: tl.constexpr):
+def gelu_forward_kernel(
+    x_ptr,
+    result_ptr,
+    n_elements,
+    size_bucket,  # n_elements rounded up to a power of two: tuned once for each
+    TANH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Apply GELU to one block."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < n_elements
@@ -71,10 +78,16 @@ def gelu_forward_kernel(x_ptr, result_ptr, n_elements, TANH: tl.constexpr, BLOCK
     tl.store(result_ptr + at, x * g, mask=inside)
 
 
-@triton.autotune(ELEMENTWISE_CONFIGS, key=["n_elements"])
+@triton.autotune(ELEMENTWISE_CONFIGS, key=["size_bucket"])
 @triton.jit
 def gelu_backward_kernel(
-    x_ptr, d_result_ptr, d_x_ptr, n_elements, TANH: tl.constexpr, BLOCK: tl.constexpr
+    x_ptr,
+    d_result_ptr,
+    d_x_ptr,
+    n_elements,
+    size_bucket,
+    TANH: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Carry the gradient of one block back."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -102,7 +115,7 @@ def gelu_forward(x: torch.Tensor, approximate: str) -> torch.Tensor:
     """
     result = torch.empty_like(x)
     n = x.numel()
-    launch(gelu_forward_kernel, _grid(n), x, result, n, TANH=approximate == "tanh")
+    launch(gelu_forward_kernel, _grid(n), x, result, *bucketed(n), TANH=approximate == "tanh")
     return result
 
 
@@ -124,7 +137,9 @@ def gelu_backward(x: torch.Tensor, d_result: torch.Tensor, approximate: str) -> 
     """
     d_x = torch.empty_like(x)
     n = x.numel()
-    launch(gelu_backward_kernel, _grid(n), x, d_result, d_x, n, TANH=approximate == "tanh")
+    launch(
+        gelu_backward_kernel, _grid(n), x, d_result, d_x, *bucketed(n), TANH=approximate == "tanh"
+    )
     return d_x
 
 

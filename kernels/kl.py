@@ -22,7 +22,7 @@ from ..core.checks import refuse
 from ..core.kl import check_kl, expect_batch_time
 from ._triton import tl, triton
 from .finite import expect_all_finite
-from .launch import launch, runs_on_triton
+from .launch import bucketed, launch, runs_on_triton
 
 KL_CONFIGS = [
     triton.Config({"BLOCK": 1024}, num_warps=4),
@@ -60,7 +60,7 @@ def kl_of(delta, ESTIMATOR: tl.constexpr):
     return estimate, slope
 
 
-@triton.autotune(KL_CONFIGS, key=["n_elements"])
+@triton.autotune(KL_CONFIGS, key=["size_bucket"])
 @triton.jit
 def kl_forward_kernel(
     log_prob_ptr,
@@ -68,6 +68,7 @@ def kl_forward_kernel(
     mask_ptr,  # int8
     kl_ptr,
     n_elements,
+    size_bucket,  # n_elements rounded up to a power of two: tuned once for each
     ESTIMATOR: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -81,7 +82,7 @@ def kl_forward_kernel(
     tl.store(kl_ptr + at, tl.where(live, estimate, 0.0), mask=inside)
 
 
-@triton.autotune(KL_CONFIGS, key=["n_elements"])
+@triton.autotune(KL_CONFIGS, key=["size_bucket"])
 @triton.jit
 def kl_backward_kernel(
     log_prob_ptr,
@@ -91,6 +92,7 @@ def kl_backward_kernel(
     d_log_prob_ptr,
     d_reference_ptr,
     n_elements,
+    size_bucket,
     ESTIMATOR: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -126,7 +128,7 @@ def kl_forward(
     launch(
         kl_forward_kernel,
         _grid(n),
-        *(log_prob, reference_log_prob, mask.view(torch.int8), estimate, n),
+        *(log_prob, reference_log_prob, mask.view(torch.int8), estimate, *bucketed(n)),
         ESTIMATOR=ESTIMATOR_NUMBERS[estimator],
     )
     return estimate
@@ -156,7 +158,7 @@ def kl_backward(
         kl_backward_kernel,
         _grid(n),
         *(log_prob, reference_log_prob, mask.view(torch.int8), d_kl),
-        *(d_log_prob, d_reference, n),
+        *(d_log_prob, d_reference, *bucketed(n)),
         ESTIMATOR=ESTIMATOR_NUMBERS[estimator],
     )
     return d_log_prob, d_reference

@@ -253,6 +253,24 @@ def expect_same_dtype(**tensors: torch.Tensor | None) -> None:
             )
 
 
+def bucketed(size: int) -> tuple[int, int]:
+    """Return a size, and the same rounded up to a power of two, for a kernel's autotune key.
+
+    Keyed by the size itself, a kernel would be tuned again, for tenths of a second, in every batch
+    of another length.
+
+    Parameters
+    ----------
+    size : int
+
+    Returns
+    -------
+    tuple of int
+        To be passed to a kernel that takes both, one after the other.
+    """
+    return size, 1 << max(size - 1, 0).bit_length()
+
+
 def multiprocessors(tensor: torch.Tensor) -> int:
     """Return how many programs fill the device that a tensor is on.
 

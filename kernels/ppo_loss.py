@@ -32,7 +32,7 @@ from ..core.checks import refuse
 from ..core.ppo_loss import FLOAT_ARGUMENTS, MAX_LOG_RATIO, PPOResults, check_ppo_loss
 from ._triton import tl, triton
 from .finite import expect_all_finite
-from .launch import expect_same_dtype, launch, runs_on_triton
+from .launch import bucketed, expect_same_dtype, launch, runs_on_triton
 from .ppo_statistics import (
     COUNT,
     ENTROPY,
@@ -67,7 +67,7 @@ _MAX_LOG_RATIO = tl.constexpr(MAX_LOG_RATIO)
 _INFINITY = tl.constexpr(float("inf"))
 
 
-@triton.autotune(PPO_LOSS_CONFIGS, key=["n_tokens"])
+@triton.autotune(PPO_LOSS_CONFIGS, key=["size_bucket"])
 @triton.jit
 def ppo_loss_kernel(
     log_prob_ptr,  # this and all others: [token] contiguous
@@ -82,6 +82,7 @@ def ppo_loss_kernel(
     d_values_ptr,  # n times the gradient
     partial_ptr,  # float32 [N_ROWS, n_columns] contiguous; this block's column is written
     n_tokens,
+    size_bucket,  # n_tokens rounded up to a power of two: tuned once for each
     n_columns,
     ratio_low,
     ratio_high,
@@ -144,7 +145,7 @@ def ppo_loss_kernel(
     tl.store(at + row_stride * ERROR_SQUARES, squares_about_mean(-error, counts, count))
 
 
-@triton.autotune(SCALE_CONFIGS, key=["n_tokens"])
+@triton.autotune(SCALE_CONFIGS, key=["size_bucket"])
 @triton.jit
 def ppo_loss_scale_kernel(
     raw_d_log_prob_ptr,  # [token], n times the gradient, like the next
@@ -156,6 +157,7 @@ def ppo_loss_scale_kernel(
     d_values_ptr,
     d_entropy_ptr,
     n_tokens,
+    size_bucket,
     entropy_coefficient,
     BLOCK: tl.constexpr,
 ):
@@ -208,7 +210,8 @@ def ppo_loss_forward(
     launch(
         ppo_loss_kernel,
         (n_columns,),
-        *(*tokens, mask.view(torch.int8), d_log_prob, d_values, partial, n_tokens, n_columns),
+        *(*tokens, mask.view(torch.int8), d_log_prob, d_values, partial),
+        *(*bucketed(n_tokens), n_columns),
         *(1 - clip, 1 + clip, value_clip, value_coefficient),
         BLOCK=BLOCK,
     )
@@ -257,7 +260,7 @@ def ppo_loss_backward(
         ppo_loss_scale_kernel,
         lambda meta: (triton.cdiv(n_tokens, meta["BLOCK"]),),
         *(d_log_prob, d_values, mask.view(torch.int8), d_loss, count, *scaled),
-        *(n_tokens, entropy_coefficient),
+        *(*bucketed(n_tokens), entropy_coefficient),
     )
     return scaled
 

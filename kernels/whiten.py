@@ -26,7 +26,7 @@ from ._triton import tl, triton
 from .column_sum import column_sum
 from .finite import expect_all_finite
 from .kl import expect_float32
-from .launch import launch, runs_on_triton
+from .launch import bucketed, launch, runs_on_triton
 
 # Elements per program: fixed, because the partial sums are allocated by it.
 BLOCK = 2048
@@ -40,13 +40,14 @@ _N_MOMENTS = tl.constexpr(3)
 _N_SLOPES = tl.constexpr(2)
 
 
-@triton.autotune(WHITEN_CONFIGS, key=["n_elements"])
+@triton.autotune(WHITEN_CONFIGS, key=["size_bucket"])
 @triton.jit
 def whiten_partials_kernel(
     x_ptr,
     mask_ptr,  # int8
     partials_ptr,  # [program, 3]: count, mean, sum of squares about it
     n_elements,
+    size_bucket,  # n_elements rounded up to a power of two: tuned once for each
     BLOCK: tl.constexpr,
 ):
     """Moments of one block."""
@@ -111,7 +112,7 @@ def whiten_statistics_kernel(
     tl.store(statistics_ptr + 3, 1.0 / degrees)
 
 
-@triton.autotune(WHITEN_CONFIGS, key=["n_elements"])
+@triton.autotune(WHITEN_CONFIGS, key=["size_bucket"])
 @triton.jit
 def whiten_apply_kernel(
     x_ptr,
@@ -119,6 +120,7 @@ def whiten_apply_kernel(
     statistics_ptr,
     whitened_ptr,
     n_elements,
+    size_bucket,
     SHIFT_MEAN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -134,7 +136,7 @@ def whiten_apply_kernel(
     tl.store(whitened_ptr + at, tl.where(live, whitened, 0.0), mask=inside)
 
 
-@triton.autotune(WHITEN_CONFIGS, key=["n_elements"])
+@triton.autotune(WHITEN_CONFIGS, key=["size_bucket"])
 @triton.jit
 def whiten_backward_partials_kernel(
     x_ptr,
@@ -143,6 +145,7 @@ def whiten_backward_partials_kernel(
     statistics_ptr,
     partials_ptr,  # [program, 2]: Σ d, Σ d·x̂
     n_elements,
+    size_bucket,
     BLOCK: tl.constexpr,
 ):
     """The two sums of backward over one block."""
@@ -158,7 +161,7 @@ def whiten_backward_partials_kernel(
     tl.store(partials_at + 1, tl.sum(tl.where(live, d * normalised, 0.0), axis=0))
 
 
-@triton.autotune(WHITEN_CONFIGS, key=["n_elements"])
+@triton.autotune(WHITEN_CONFIGS, key=["size_bucket"])
 @triton.jit
 def whiten_backward_apply_kernel(
     x_ptr,
@@ -168,6 +171,7 @@ def whiten_backward_apply_kernel(
     sums_ptr,  # [2]
     d_x_ptr,
     n_elements,
+    size_bucket,
     SHIFT_MEAN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -212,7 +216,7 @@ def whiten_forward(
     partials = torch.empty(programs, 3, dtype=torch.float32, device=x.device)
     statistics = torch.empty(4, dtype=torch.float32, device=x.device)
     whitened = torch.empty_like(x)
-    launch(whiten_partials_kernel, (programs,), x, live, partials, n, BLOCK=BLOCK)
+    launch(whiten_partials_kernel, (programs,), x, live, partials, *bucketed(n), BLOCK=BLOCK)
     launch(
         whiten_statistics_kernel,
         (1,),
@@ -223,7 +227,7 @@ def whiten_forward(
     launch(
         whiten_apply_kernel,
         (programs,),
-        *(x, live, statistics, whitened, n),
+        *(x, live, statistics, whitened, *bucketed(n)),
         SHIFT_MEAN=shift_mean,
         BLOCK=BLOCK,
     )
@@ -258,11 +262,18 @@ def whiten_backward(
     partials = torch.empty(programs, 2, dtype=torch.float32, device=x.device)
     d_x = torch.empty_like(x)
     arguments = (x, live, d_whitened, statistics)
-    launch(whiten_backward_partials_kernel, (programs,), *arguments, partials, n, BLOCK=BLOCK)
+    launch(
+        whiten_backward_partials_kernel,
+        (programs,),
+        *arguments,
+        partials,
+        *bucketed(n),
+        BLOCK=BLOCK,
+    )
     launch(
         whiten_backward_apply_kernel,
         (programs,),
-        *(*arguments, column_sum(partials, torch.float32), d_x, n),
+        *(*arguments, column_sum(partials, torch.float32), d_x, *bucketed(n)),
         SHIFT_MEAN=shift_mean,
         BLOCK=BLOCK,
     )

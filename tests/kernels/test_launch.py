@@ -8,6 +8,7 @@ import torch
 
 from gptwin.kernels import launch
 from gptwin.kernels.softmax import softmax
+from gptwin.lab.twins import TWINS
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 
@@ -50,6 +51,7 @@ def test_cpu_tensor_without_the_interpreter_is_refused():
     code = """
 import torch
 from gptwin.kernels.softmax import softmax
+from gptwin.lab.twins import TWINS
 softmax(torch.zeros(2, 3))
 """
     status, output = python(code, GPTWIN_BACKEND="triton", TRITON_INTERPRET="0")
@@ -111,3 +113,22 @@ def test_wishes_end_with_their_context(device):
         with launch.backend("eager"), launch.configuration(1):
             raise KeyError
     assert launch._door == launch._Door()
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket"), [(0, 1), (1, 1), (2, 2), (3, 4), (1024, 1024), (1025, 2048)]
+)
+def test_sizes_of_one_bucket_are_tuned_together(size, bucket):
+    assert launch.bucketed(size) == (size, bucket)
+
+
+def test_no_kernel_is_tuned_again_for_every_length():
+    """Lengths vary from batch to batch; widths and vocabularies are the model's."""
+    lengths = {"n_elements", "n_tokens", "n_rows", "n_query", "n_key", "capacity", "n_time"}
+    faults = {
+        name: lengths & set(kernel.keys)
+        for twin in TWINS.values()
+        for name, kernel in twin.kernels().items()
+        if lengths & set(getattr(kernel, "keys", ()))
+    }
+    assert not faults
