@@ -393,6 +393,6 @@ def main() -> None:
     """Run the command line; bad input is one line on stderr and exit code 2."""
     try:
         app()
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, FloatingPointError, OSError) as error:
         print(f"gptwin: {error}", file=sys.stderr)
         raise SystemExit(2) from None

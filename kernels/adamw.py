@@ -32,6 +32,7 @@ from ..core.checks import refuse
 from .adamw_update import Groups, launch_norm, launch_update
 from .finite import checks_finite
 from .launch import runs_on_triton
+from .sharded import is_sharded, norm_over_ranks, own_parts
 from .tensor_table import expect_own_memory, write_back
 
 Tensors = Sequence[torch.Tensor]
@@ -176,6 +177,8 @@ def global_norm(gradients: Tensors) -> torch.Tensor:
     """
     named = {f"gradients[{i}]": gradient for i, gradient in enumerate(gradients)}
     with torch.no_grad():
+        if any(map(is_sharded, gradients)):
+            return norm_over_ranks(gradients, global_norm)
         if not named or not runs_on_triton("global_norm", **named):
             return _eager_norm(gradients)
         contiguous = [gradient.detach().contiguous() for gradient in gradients]
@@ -396,14 +399,15 @@ class AdamW(torch.optim.Optimizer):
                 loss = closure()
         launches = self._launches()
         gradients = [gradient for together in launches.values() for _, gradient, _ in together]
-        # One launch computes the norm on its way.
-        norm = global_norm(gradients) if len(launches) > 1 else None
+        # One launch computes the norm on its way, unless other ranks hold a part of it.
+        sharded = any(map(is_sharded, gradients))
+        norm = global_norm(gradients) if sharded or len(launches) > 1 else None
         for (step, lr, betas, eps), together in launches.items():
             parameters, of_these, decays = map(list, zip(*together, strict=True))
             states = [self.state[parameter] for parameter in parameters]
             first, second = ([state[name] for state in states] for name in MOMENTS)
             self.gradient_norm = adamw_(
-                *(parameters, of_these, first, second),
+                *map(own_parts, (parameters, of_these, first, second)),
                 step=step, lr=lr, betas=betas, eps=eps, norm=norm, max_norm=self.max_norm,
                 weight_decay=decays, epsilon=self.epsilon,
             )  # fmt: skip
@@ -417,18 +421,30 @@ class AdamW(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = torch.tensor(0.0)
-                    like = torch.promote_types(parameter.dtype, torch.float32)
-                    for name in MOMENTS:
-                        state[name] = torch.zeros_like(parameter, dtype=like)
+                state = self._state_of(parameter)
                 step = int(state["step"]) + 1
                 key = (step, group["lr"], tuple(group["betas"]), group["eps"])
                 launches.setdefault(key, []).append(
                     (parameter, parameter.grad, group["weight_decay"])
                 )
         return launches
+
+    def _state_of(self, parameter: torch.Tensor) -> dict[str, Any]:
+        """Return a parameter's moments and step count, made if they are not there yet."""
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            like = torch.promote_types(parameter.dtype, torch.float32)
+            for name in MOMENTS:
+                state[name] = torch.zeros_like(parameter, dtype=like)
+        return state
+
+    @torch.no_grad()
+    def make_moments(self) -> None:
+        """Make every parameter's moments now: a sharded checkpoint is read into what is there."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self._state_of(parameter)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state; unlike PyTorch, which casts the moments to the parameters' dtype.

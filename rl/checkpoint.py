@@ -3,7 +3,9 @@
     checkpoints/
       step-00000200/          a complete checkpoint: the name says so
         state.json            everything that is no tensor, and where each tensor belongs
-        tensors.safetensors   every tensor, never pickled
+        tensors.safetensors   every tensor that one rank holds whole, never pickled
+        shards/               the others, written by every rank through torch.distributed.checkpoint
+                              (also safetensors); any number of ranks can read them back
       step-00000400.writing/  one that a killed process left: never read, removed by the next
 
 A checkpoint is written under another name, put on the disk, and then renamed, which is a single
@@ -25,13 +27,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..core.checks import refuse
+from ..kernels.sharded import is_sharded
 from .files import flush
+from .parallel import ALONE, Group
 
-STATE, TENSORS = "state.json", "tensors.safetensors"
+STATE, TENSORS, SHARDS = "state.json", "tensors.safetensors", "shards"
 
 
-def save(directory: Path, step: int, state: Any, keep_last: int) -> Path:
-    """Write a checkpoint, and remove those that are too old.
+def save(directory: Path, step: int, state: Any, keep_last: int, group: Group = ALONE) -> Path:
+    """Write a checkpoint, and remove those that are too old. Every rank calls it.
 
     Parameters
     ----------
@@ -43,6 +47,8 @@ def save(directory: Path, step: int, state: Any, keep_last: int) -> Path:
         What to keep: see above.
     keep_last : int
         Checkpoints that stay, this one among them; at least 1.
+    group : Group
+        The ranks: the first one writes, and each its part of what is sharded.
 
     Returns
     -------
@@ -58,15 +64,23 @@ def save(directory: Path, step: int, state: Any, keep_last: int) -> Path:
         refuse("keep_last", "at least 1", str(keep_last))
     tensors: dict[str, torch.Tensor] = {}
     skeleton = _pack(state, "state", tensors)
-    directory.mkdir(parents=True, exist_ok=True)
-    for left_over in directory.glob("step-*.*ing"):
-        shutil.rmtree(left_over)
+    shards = {name: tensors.pop(name) for name in list(tensors) if is_sharded(tensors[name])}
     target = directory / f"step-{step:08d}"
     writing = target.with_suffix(".writing")
-    writing.mkdir()
+    if group.is_main:
+        directory.mkdir(parents=True, exist_ok=True)
+        for left_over in directory.glob("step-*.*ing"):
+            shutil.rmtree(left_over)
+        writing.mkdir()
+    if shards:
+        group.wait()  # until the folder is there
+        _write_shards(writing / SHARDS, shards)
+        group.wait()  # until every rank's part is
+    if not group.is_main:
+        return target
     save_file(tensors, writing / TENSORS)
     (writing / STATE).write_text(json.dumps({"step": step, "state": skeleton}))
-    for path in (writing / TENSORS, writing / STATE, writing):
+    for path in (*writing.rglob("*"), writing):
         flush(path)
     if target.exists():  # the same step again, after a resume: the old one is as good
         shutil.rmtree(writing)
@@ -94,32 +108,60 @@ def complete(directory: Path) -> list[Path]:
     return sorted(p for p in directory.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name))
 
 
-def load(checkpoint: Path) -> tuple[int, Any]:
+def load(checkpoint: Path, into: Any = None) -> tuple[int, Any]:
     """Read a checkpoint.
 
     Parameters
     ----------
     checkpoint : pathlib.Path
         A folder that `save` made.
+    into : object, optional
+        A state of the same form, of which the sharded tensors are overwritten: each rank reads its
+        part of them alone. Needed where the checkpoint has such.
 
     Returns
     -------
     step : int
         Steps that were done.
     state : object
-        What was given to `save`; tensors on the CPU.
+        What was given to `save`; tensors on the CPU, except for the sharded ones of `into`.
 
     Raises
     ------
     ValueError
         If it is no checkpoint, or was damaged.
     """
+    found: dict[str, torch.Tensor] = {}
+    _pack(into, "state", found)
+    shards = {name: tensor for name, tensor in found.items() if is_sharded(tensor)}
+    if (checkpoint / SHARDS).exists() and not shards:
+        got = f"false; {checkpoint} was written with it"
+        refuse("run.fsdp", "true, to go on from a sharded checkpoint", got)
     try:
         kept = json.loads((checkpoint / STATE).read_text())
         tensors = load_file(checkpoint / TENSORS)
+        if shards:
+            tensors |= _read_shards(checkpoint / SHARDS, shards)
         return kept["step"], _unpack(kept["state"], tensors)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         refuse("checkpoint", "a checkpoint of gptwin", f"{checkpoint}: {error}", "a damaged disk")
+
+
+def _write_shards(folder: Path, shards: dict[str, torch.Tensor]) -> None:
+    # Imported here: it takes a second, and few runs are sharded.
+    from torch.distributed import checkpoint as distributed
+
+    writer = distributed.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    distributed.save(dict(shards), storage_writer=writer)
+
+
+def _read_shards(folder: Path, shards: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Overwrite each rank's part of the tensors, whatever number of ranks wrote them."""
+    from torch.distributed import checkpoint as distributed
+
+    reader = distributed.HuggingFaceStorageReader(str(folder))
+    distributed.load(shards, storage_reader=reader)
+    return shards
 
 
 def random_state() -> dict[str, Any]:
@@ -128,11 +170,11 @@ def random_state() -> dict[str, Any]:
     Returns
     -------
     dict
-        Of the CPU and of each GPU.
+        Of the CPU, and of the GPU that this process computes on.
     """
     state = {"cpu": torch.get_rng_state()}
-    for i in range(torch.cuda.device_count()):
-        state[f"cuda:{i}"] = torch.cuda.get_rng_state(i)
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
@@ -145,13 +187,15 @@ def set_random_state(state: dict[str, Any]) -> None:
         From `random_state`; a GPU that is not here is passed over.
     """
     torch.set_rng_state(state["cpu"])
-    for i in range(torch.cuda.device_count()):
-        if f"cuda:{i}" in state:
-            torch.cuda.set_rng_state(state[f"cuda:{i}"], i)
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Return `value` as JSON, with its tensors moved to `tensors` under their places' names."""
+    if is_sharded(value):
+        tensors[name] = value.detach()
+        return {"tensor": name}
     if isinstance(value, torch.Tensor):
         # A copy: two names of one memory, a tied head say, may not share a safetensors file.
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -49,7 +49,7 @@ def train(
         refuse("stage", f"one of {', '.join(STAGES)}, all, chatgpt", repr(what))
     defaults = SMALL if what == "chatgpt" else Configuration()
     configuration = load(config, changes, defaults)
-    group = join()
+    group = join(sharded=configuration.run.fsdp)
     try:
         if what == "chatgpt":
             return make_chatgpt(configuration, resume=resume, quiet=quiet)

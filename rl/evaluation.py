@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..kernels.gpt import GPT
 from .dialogue import Template
 from .generation import generate
+from .parallel import ALONE, Group
 from .sources import Prompt
 from .tasks import gold, passes
 
@@ -55,6 +56,7 @@ def grade(
     max_response: int,
     temperature: float = 1.0,
     seed: int = 0,
+    group: Group = ALONE,
 ) -> Grades:
     """Let a model answer exercises, and grade the answers.
 
@@ -72,20 +74,24 @@ def grade(
         1 measures the distribution that was trained; 0 the likeliest answers.
     seed : int
         Of sampling.
+    group : Group
+        The ranks, which share the prompts; each gets all the answers.
 
     Returns
     -------
     Grades
     """
+    numbers = group.part(list(range(len(prompts))))
     said = generate(
         model,
-        [prompt.ids for prompt in prompts],
+        [prompts[i].ids for i in numbers],
         max_new_tokens=max_response,
         temperature=temperature,
         stop_tokens=(template.end,),
         seed=seed,
+        rows=numbers,
     )
-    responses = said.token_lists()
+    responses = group.joined(said.token_lists())
     pairs = [
         (prompt.exercise, template.text(ids))
         for prompt, ids in zip(prompts, responses, strict=True)

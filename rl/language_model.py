@@ -19,6 +19,7 @@ from .dialogue import Encoded
 from .parallel import Group
 from .run import Statistics
 from .schedule import cosine
+from .sharding import shard, together
 from .update import Update
 
 
@@ -65,14 +66,17 @@ class LanguageModelStage:
     ) -> None:
         self.name, self.model, self.source, self.validation = name, model, source, validation
         self.settings, self.steps, self.pad, self.group = settings, steps, pad, group
+        shard(model, group)
         self.update = Update(model, settings, group)
 
     def step(self, index: int) -> Statistics:
         """Lower the loss of one batch; see `run.Stage`."""
         self.model.train()
         mine = self.group.part(self.source.batch(index))
+        # Every rank runs every micro-batch, since ranks that share a model out meet in each.
         micro_batches = [
-            self._collated(part) for part in split(mine, self.settings.accumulate) if part
+            self._collated(part or [self._nothing()])
+            for part in split(mine, self.settings.accumulate)
         ]
         counted = self.group.total(sum(_count(targets) for _, targets in micro_batches))
         summed = 0.0
@@ -84,7 +88,7 @@ class LanguageModelStage:
         s = self.settings
         lr = cosine(index, self.steps, s.lr, s.warmup, s.final_lr)
         norm = self.update.apply(lr)
-        processed = self.group.total(sum(tokens.numel() for tokens, _ in micro_batches))
+        processed = self.group.total(sum(len(example.tokens) - 1 for example in mine))
         return {
             "loss": self.group.total(summed),
             "gradient_norm": norm,
@@ -98,11 +102,12 @@ class LanguageModelStage:
         self.model.eval()
         summed, counted = 0.0, 0
         mine = self.group.part(list(self.validation))
-        for start in range(0, len(mine), 32):
-            tokens, targets = self._collated(mine[start : start + 32])
-            n = _count(targets)
-            summed += self.model.loss(tokens, targets, ignore_index=IGNORED).item() * n
-            counted += n
+        with together(self.model):
+            for start in range(0, len(mine), 32):
+                tokens, targets = self._collated(mine[start : start + 32])
+                n = _count(targets)
+                summed += self.model.loss(tokens, targets, ignore_index=IGNORED).item() * n
+                counted += n
         loss = self.group.total(summed) / max(self.group.total(counted), 1)
         return {"loss": loss, "perplexity": math.exp(loss)}
 
@@ -114,6 +119,10 @@ class LanguageModelStage:
         """Go back to a state; see `run.Stage`."""
         self.model.load_state_dict(state["model"])
         self.update.load_state_dict(state["optimizer"])
+
+    def _nothing(self) -> Encoded:
+        """Return an example in which no token counts."""
+        return Encoded([self.pad, self.pad], [False, False])
 
     def _collated(self, examples: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
         tokens, targets = collate(examples, self.pad)

@@ -34,6 +34,7 @@ from .reward_model import RewardStage, score_rows
 from .run import Statistics, train
 from .sampled_rankings import sample_rankings
 from .scorer import Scorer
+from .sharding import shard, whole_state
 from .sources import Prompt
 from .tokenizer import Tokenizer
 from .weights import load_gpt2, save_gpt2
@@ -102,7 +103,13 @@ class Pipeline:
             sft = self._model("sft").eval()
             training, validation = (
                 sample_rankings(
-                    sft, self.template, c.reward, c.ppo.max_response, c.run.seed, held_out=held_out
+                    sft,
+                    self.template,
+                    c.reward,
+                    c.ppo.max_response,
+                    c.run.seed,
+                    held_out=held_out,
+                    group=self.group,
                 )
                 for held_out in (False, True)
             )
@@ -113,9 +120,10 @@ class Pipeline:
             scorer, training, validation, c.reward, rows, self.template.pad, c.run.seed, self.group
         )
         self._run(stage)
+        state = whole_state(scorer)
         if self.group.is_main:
-            state = {name: p.detach().cpu().contiguous() for name, p in scorer.state_dict().items()}
             write_together(self.folder("reward"), {SCORER: functools.partial(save_file, state)})
+        self.group.wait()
 
     def ppo(self) -> None:
         """Learn to answer so that people prefer the answer."""
@@ -194,7 +202,7 @@ class Pipeline:
             stage,
             self.configuration,
             resume=self.resume,
-            main=self.group.is_main,
+            group=self.group,
             quiet=self.quiet,
         )
 
@@ -209,8 +217,8 @@ class Pipeline:
         return model.to(self.group.device)
 
     def _export(self, stage: str, model: GPT, name: str = "model") -> None:
+        state = whole_state(model)
         if self.group.is_main:
-            state = {n: p.detach().cpu() for n, p in model.state_dict().items()}
             save_gpt2(self.folder(stage) / name, model.config, state, self.tokenizer)
         self.group.wait()
 
@@ -238,6 +246,7 @@ class Pipeline:
 
             return by_function
         scorer = self._scorer().requires_grad_(False).eval()
+        shard(scorer.trunk, self.group)
 
         def by_reward_model(
             prompts: Sequence[Prompt], responses: Sequence[list[int]]
@@ -253,7 +262,7 @@ class Pipeline:
             return None
         data = dataclasses.replace(c.pretrain, data=c.ppo.pretraining_data or c.pretrain.data)
         training, _ = sources.texts(data, self.skip_bad_lines)
-        per_step = max(1, c.ppo.ptx_ratio * c.ppo.batch // c.ppo.minibatches)
+        per_step = max(self.group.world, c.ppo.ptx_ratio * c.ppo.batch // c.ppo.minibatches)
         return self._windows(training, per_step)
 
     def _judge(self) -> Callable[[GPT], Statistics] | None:
@@ -266,9 +275,11 @@ class Pipeline:
 
         def judge(policy: GPT) -> Statistics:
             limit = self.configuration.ppo.max_response
-            grades = grade(policy, self.template, prompts, max_response=limit)
-            proxy = score(prompts, grades.responses).mean().item()
-            return {"gold": grades.mean, "pass_rate": grades.pass_rate, "score": proxy}
+            group = self.group
+            grades = grade(policy, self.template, prompts, max_response=limit, group=group)
+            proxy = score(group.part(prompts), group.part(grades.responses)).sum().item()
+            mean = group.total(proxy) / len(prompts)
+            return {"gold": grades.mean, "pass_rate": grades.pass_rate, "score": mean}
 
         return judge
 

@@ -23,11 +23,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from ..core.checks import refuse
 from ..kernels.ema import ema_
 from ..kernels.gae import gae
 from ..kernels.gpt import GPT
 from ..kernels.kl import kl
 from ..kernels.linear_ppo_loss import linear_ppo_loss
+from ..kernels.sharded import own_parts
 from ..kernels.token_rewards import token_rewards
 from ..kernels.whiten import whiten
 from .batches import IGNORED, Windows, collate
@@ -38,6 +40,7 @@ from .rollout import Responses, response_log_probs, response_values, side_by_sid
 from .run import Statistics
 from .schedule import constant_after_warmup
 from .scorer import Scorer
+from .sharding import shard, together
 from .sources import Prompt
 from .update import Update
 
@@ -115,8 +118,13 @@ class PPOStage:
         self.policy, self.value, self.score, self.prompts = policy, value, score, prompts
         self.settings, self.pad, self.end, self.seed = settings, pad, end, seed
         self.group, self.pretraining, self.judge = group, pretraining, judge
+        if settings.batch < settings.minibatches * group.world:
+            expected = f"at least minibatches x ranks = {settings.minibatches} x {group.world}"
+            refuse("ppo.batch", expected, str(settings.batch), "a minibatch without a row")
         self.steps = settings.episodes // settings.batch
         self.reference = copy.deepcopy(policy).requires_grad_(False).eval()
+        for model in (policy, self.reference, value.trunk):
+            shard(model, group)
         self.beta = settings.kl_coefficient
         self.average = [p.detach().clone() for p in policy.parameters()]
         with_decay = _WithDecay(settings)
@@ -130,10 +138,10 @@ class PPOStage:
 
     def step(self, index: int) -> Statistics:
         """Roll out, judge, credit, update, average; see `run.Stage`."""
-        prompts = self.group.part(self.prompts.batch(index))
-        experience, statistics = self._experience(index, prompts)
+        experience, statistics = self._experience(index, self.prompts.batch(index))
         statistics |= self._update(index, experience)
-        ema_(self.average, [p.detach() for p in self.policy.parameters()], self.settings.ema)
+        parameters = [p.detach() for p in self.policy.parameters()]
+        ema_(own_parts(self.average), own_parts(parameters), self.settings.ema)
         s = self.settings
         if s.adaptive_kl:
             self.beta = adapted(self.beta, statistics["kl"], s.kl_target, s.kl_horizon, s.batch)
@@ -141,24 +149,35 @@ class PPOStage:
 
     @torch.no_grad()
     def _experience(self, index: int, prompts: list[Prompt]) -> tuple[Experience, Statistics]:
-        s = self.settings
+        """Roll out, judge and credit: each rank its part of the prompts; all see the whole."""
+        s, group = self.settings, self.group
         self.policy.eval()
         self.value.eval()
-        ids = [prompt.ids for prompt in prompts]
-        said = generate(
-            self.policy,
-            ids,
-            max_new_tokens=s.max_response,
-            temperature=s.temperature,
-            stop_tokens=(self.end,),
-            seed=self.seed + index * self.group.world + self.group.rank,
-        )
+        numbers = group.part(list(range(len(prompts))))
+        mine = [prompts[i] for i in numbers]
+        with together(self.policy):
+            said = generate(
+                self.policy,
+                [prompt.ids for prompt in mine],
+                max_new_tokens=s.max_response,
+                temperature=s.temperature,
+                stop_tokens=(self.end,),
+                seed=self.seed + index,
+                rows=numbers,
+            )
         responses = said.token_lists()
-        batch = side_by_side(ids, responses, self.pad, self.group.device)
-        log_prob = response_log_probs(self.policy, batch, s.temperature)
-        reference = response_log_probs(self.reference, batch, s.temperature)
-        values = torch.where(batch.mask, response_values(self.value, batch), 0.0)
-        scores = self.score(prompts, responses).to(values)
+        ids = [prompt.ids for prompt in prompts]
+        batch = side_by_side(ids, group.joined(responses), self.pad, group.device)
+        own = batch if group.world == 1 else batch.rows(torch.tensor(numbers, device=group.device))
+
+        def whole(x: torch.Tensor) -> torch.Tensor:
+            return group.joined_rows(x, batch.mask.shape)
+
+        log_prob = whole(response_log_probs(self.policy, own, s.temperature))
+        reference = whole(response_log_probs(self.reference, own, s.temperature))
+        values = whole(torch.where(own.mask, response_values(self.value, own), 0.0))
+        scores = self.score(mine, responses).to(values)
+        scores = group.joined_rows(scores, batch.mask.shape[:1])
         ended = (batch.mask & (batch.response == self.end)).any(1)
         rule: dict[str, Any] = {
             "ended": ended,
@@ -171,22 +190,23 @@ class PPOStage:
         )  # fmt: skip
         advantages, returns = gae(rewards, values, batch.mask, gamma=s.gamma, lam=s.gae_lambda)
         advantages = whiten(advantages, batch.mask)
-        generated = said.log_probs[:, : batch.mask.shape[1]]
-        difference = torch.where(batch.mask, generated - log_prob, 0.0).abs().max().item()
-        n = self.group.total(len(ids))
-        tokens = self.group.total(int(batch.mask.sum()))
+        generated = torch.where(own.mask, said.log_probs[:, : own.mask.shape[1]], 0.0)
+        difference = (whole(generated) - log_prob).abs().max().item()
+        n = len(prompts)
+        tokens = int(batch.mask.sum())
         statistics = {
-            "score": self.group.total(scores.sum().item()) / n,
-            "reward": self.group.total(rewards.sum().item()) / n,
+            "score": scores.mean().item(),
+            "reward": rewards.sum().item() / n,
             "beta": self.beta,
             "response_length": tokens / n,
-            "end_rate": self.group.total(ended.sum().item()) / n,
+            "end_rate": ended.float().mean().item(),
             "generation_difference": difference,
+            "explained_variance": explained_variance(values, returns, batch.mask),
             "tokens": tokens,
         }
         for estimator, name in (("k1", "kl"), ("k3", "kl_k3")):
             per_token = kl(log_prob, reference, batch.mask, estimator=estimator)
-            statistics[name] = self.group.total(per_token.sum().item()) / n
+            statistics[name] = per_token.sum().item() / n
         return Experience(batch, log_prob, values, advantages, returns), statistics
 
     def _update(self, index: int, experience: Experience) -> Statistics:
@@ -197,26 +217,25 @@ class PPOStage:
         rng = np.random.default_rng((self.seed, index))
         n_rows = len(experience.batch.tokens)
         rates = [constant_after_warmup(index, lr, s.lr_warmup) for lr in (s.lr, s.value_lr)]
-        sums: Statistics = {}
-        steps = 0
+        found: list[Statistics] = []
         for _ in range(s.inner_epochs):
             for rows in np.array_split(rng.permutation(n_rows), s.minibatches):
-                found = self._minibatch(experience, torch.from_numpy(rows))
-                if steps == 0:
-                    expect_first_ratio(found)
-                found |= self._pretraining_term(index * s.inner_epochs * s.minibatches + steps)
-                for update, lr in zip(self.updates, rates, strict=False):
-                    norm = update.apply(lr)
-                found["gradient_norm"] = norm
-                for name, value in found.items():
-                    sums[name] = sums.get(name, 0.0) + value
-                steps += 1
-        return {name: value / steps for name, value in sums.items()} | {"lr": rates[0]}
+                step = self._minibatch(experience, rows)
+                if not found:
+                    expect_first_ratio(step)
+                draw = index * s.inner_epochs * s.minibatches + len(found)
+                step |= self._pretraining_term(draw)
+                names = ("gradient_norm", "value_gradient_norm")
+                for name, update, lr in zip(names, self.updates, rates, strict=False):
+                    step[name] = update.apply(lr)
+                found.append(step)
+        return over_minibatches(found) | {"lr": rates[0]}
 
-    def _minibatch(self, experience: Experience, rows: torch.Tensor) -> Statistics:
-        """Add the gradients of some rows; return the loss and its statistics."""
-        s = self.settings
-        rows = rows.to(self.group.device)
+    def _minibatch(self, experience: Experience, of_all: np.ndarray) -> Statistics:
+        """Add the gradients of some rows, each rank of its share; return loss and statistics."""
+        s, group = self.settings, self.group
+        counted = float(experience.batch.mask[torch.from_numpy(of_all)].sum())
+        rows = torch.from_numpy(of_all[group.rank :: group.world].copy()).to(group.device)
         batch = experience.batch.rows(rows)
         n_response = batch.mask.shape[1]
         hidden = self.policy(batch.tokens[:, :-1], key_start=batch.key_start)
@@ -245,14 +264,15 @@ class PPOStage:
             value_coefficient=s.value_coefficient,
             entropy_coefficient=s.entropy_coefficient,
         )
-        counted = float(result.n_tokens)
-        share = counted / max(self.group.total(counted), 1.0)
+        # The mean over the minibatch's tokens on all ranks, of which these are a share.
+        share = float(result.n_tokens) / max(counted, 1.0)
         (result.loss * share).backward()
-        names = [name for name in result._fields if name != "n_tokens"]
-        found = torch.stack([getattr(result, name).detach() for name in names]).tolist()
-        return {
-            name: self.group.total(value * share) for name, value in zip(names, found, strict=True)
-        }
+        names = [n for n in result._fields if n not in ("n_tokens", "explained_variance")]
+        numbers = torch.stack([getattr(result, name).detach() for name in names]).tolist()
+        found = dict(zip(names, numbers, strict=True))
+        low, minus_high = group.least([found.pop("ratio_min"), -found.pop("ratio_max")])
+        means = group.total_of_each([value * share for value in found.values()])
+        return dict(zip(found, means, strict=True)) | {"ratio_min": low, "ratio_max": -minus_high}
 
     def _pretraining_term(self, draw: int) -> Statistics:
         """Add γ times the gradients of the pretraining loss (InstructGPT equation 2)."""
@@ -272,7 +292,8 @@ class PPOStage:
     def evaluate(self) -> Statistics:
         """Measure the policy with `judge`; see `run.Stage`."""
         self.policy.eval()
-        return self.judge(self.policy) if self.judge else {}
+        with together(self.policy):
+            return self.judge(self.policy) if self.judge else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return policy, value, reference, average, moments and β; see `run.Stage`."""
@@ -328,6 +349,45 @@ def expect_first_ratio(statistics: Statistics) -> None:
             f"{low:.6g} to {high:.6g} and approx_kl {statistics['approx_kl']:.3g} (likely cause: "
             "dropout in the update, another temperature, or padding that reaches the model)"
         )
+
+
+def over_minibatches(found: Sequence[Statistics]) -> Statistics:
+    """Join the statistics of an iteration's minibatches: extremes of the ratio, means of all else.
+
+    Parameters
+    ----------
+    found : sequence of dict
+        Of each minibatch, under the same names.
+
+    Returns
+    -------
+    dict
+    """
+    joined = {name: sum(step[name] for step in found) / len(found) for name in found[0]}
+    joined["ratio_min"] = min(step["ratio_min"] for step in found)
+    joined["ratio_max"] = max(step["ratio_max"] for step in found)
+    return joined
+
+
+def explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> float:
+    """Return 1 − Var(returns − values) / Var(returns): what the value network knew beforehand.
+
+    Parameters
+    ----------
+    values, returns : torch.Tensor [batch, response]
+        Of the policy that acted.
+    mask : torch.Tensor of bool [batch, response]
+
+    Returns
+    -------
+    float
+        0 where the returns do not vary.
+    """
+    wanted = returns[mask]
+    variance = wanted.var(correction=0).item() if len(wanted) else 0.0
+    if variance == 0:
+        return 0.0
+    return 1 - (wanted - values[mask]).var(correction=0).item() / variance
 
 
 def adapted(beta: float, kl_: float, target: float, horizon: int, n: int) -> float:

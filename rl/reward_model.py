@@ -20,6 +20,7 @@ from .parallel import Group
 from .run import Statistics
 from .schedule import cosine
 from .scorer import Scorer, last_scores
+from .sharding import shard, together
 from .update import Update
 
 NO_COMPLETION = -1
@@ -82,6 +83,7 @@ class RewardStage:
         self.demonstrations, self.pad, self.group = demonstrations, pad, group
         self.source = Shuffled(rankings, settings.batch, seed)
         self.steps = settings.epochs * self.source.steps_per_epoch
+        shard(scorer.trunk, group)
         self.update = Update(scorer, settings, group)
 
     def step(self, index: int) -> Statistics:
@@ -91,9 +93,8 @@ class RewardStage:
         mine = self.group.part(batch)
         summed = right = pairs = tokens = 0.0
         for start in range(self.settings.accumulate):
-            part = mine[start :: self.settings.accumulate]
-            if not part:
-                continue
+            # Every rank runs every micro-batch: one without a pair adds nothing.
+            part = mine[start :: self.settings.accumulate] or [self._nothing()]
             scores, ranks, n_tokens = self._scored(part)
             result = reward_loss(scores, ranks, centring=self.settings.centring)
             # The mean over the whole batch's prompts, of which these are a part.
@@ -120,24 +121,26 @@ class RewardStage:
     def evaluate(self) -> Statistics:
         """Measure loss, accuracy, margin and calibration on held-out rankings."""
         self.scorer.eval()
-        summed = right = pairs = margin = 0.0
-        bin_pairs, bin_right = np.zeros(N_BINS), np.zeros(N_BINS)
-        for start in range(0, len(self.validation), 64):
-            part = self.validation[start : start + 64]
-            scores, ranks, _ = self._scored(part)
-            result = reward_loss(scores, ranks)
-            n = float(result.n_pairs)
-            summed += float(result.loss) * len(part)
-            right += float(result.accuracy) * n
-            margin += float(result.mean_margin) * n
-            bin_pairs += result.bin_pairs.cpu().numpy()
-            bin_right += result.bin_right.cpu().numpy()
-            pairs += n
+        # loss, right, margin, pairs; then of each bin of confidence its pairs and those right
+        sums = np.zeros(4 + 2 * N_BINS)
+        mine = self.group.part(list(self.validation))
+        with together(self.scorer):
+            for start in range(0, len(mine), 64):
+                part = mine[start : start + 64]
+                scores, ranks, _ = self._scored(part)
+                result = reward_loss(scores, ranks)
+                n = float(result.n_pairs)
+                means = float(result.accuracy), float(result.mean_margin)
+                bins = torch.cat([result.bin_pairs, result.bin_right]).tolist()
+                sums += [float(result.loss) * len(part), *(n * mean for mean in means), n, *bins]
+        loss, right, margin, pairs, *bins = self.group.total_of_each(sums.tolist())
         return {
-            "loss": summed / max(len(self.validation), 1),
+            "loss": loss / max(len(self.validation), 1),
             "accuracy": right / max(pairs, 1.0),
             "margin": margin / max(pairs, 1.0),
-            "calibration_error": expected_calibration_error(bin_pairs, bin_right),
+            "calibration_error": expected_calibration_error(
+                np.array(bins[:N_BINS]), np.array(bins[N_BINS:])
+            ),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,6 +151,10 @@ class RewardStage:
         """Go back to a state; see `run.Stage`."""
         self.scorer.load_state_dict(state["scorer"])
         self.update.load_state_dict(state["optimizer"])
+
+    def _nothing(self) -> Ranking:
+        """Return a ranking that says nothing: a tie."""
+        return Ranking([self.pad], [[self.pad], [self.pad]], [0, 0])
 
     def _scored(self, rankings: Sequence[Ranking]) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Score every completion once: scores and ranks [prompt, K], and the tokens read."""
@@ -165,7 +172,9 @@ class RewardStage:
     def _centre(self) -> None:
         if self.demonstrations:
             self.scorer.eval()
-            self.scorer.bias.sub_(score_rows(self.scorer, self.demonstrations, self.pad).mean())
+            with together(self.scorer):
+                scores = score_rows(self.scorer, self.demonstrations, self.pad)
+            self.scorer.bias.sub_(scores.mean())
 
 
 def score_rows(scorer: Scorer, rows: Sequence[list[int]], pad: int) -> torch.Tensor:

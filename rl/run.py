@@ -5,6 +5,7 @@
       log.jsonl         every statistic of every step, a JSON object a line
       checkpoints/      see checkpoint.py
       plots/            learning curves
+      tensorboard/      the same numbers, if `run.tensorboard`
 
 A stage (`Stage`) says what one step does and what its state is; `train` does the rest, alike for
 all stages: progress with tokens per second and time left, the log, evaluations, checkpoints,
@@ -15,18 +16,21 @@ that is not finite, before it reaches a checkpoint.
 import contextlib
 import json
 import math
+import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..core.checks import refuse
 from . import checkpoint
-from .configuration import Configuration, dump
+from .configuration import Configuration, dump, expect_same_settings
+from .parallel import ALONE, SEED_STRIDE, Group
 
 SETTINGS, LOG, CHECKPOINTS = "settings.toml", "log.jsonl", "checkpoints"
 Statistics = dict[str, float]
@@ -68,7 +72,7 @@ def train(
     configuration: Configuration,
     *,
     resume: bool = False,
-    main: bool = True,
+    group: Group = ALONE,
     quiet: bool = False,
 ) -> None:
     """Run a stage to its end, from its beginning or from its last checkpoint.
@@ -81,8 +85,8 @@ def train(
         The resolved settings; `configuration.run` says where and how often.
     resume : bool
         Go on from the last checkpoint of the folder, if there is one.
-    main : bool
-        Whether this process writes: rank 0 of several.
+    group : Group
+        The ranks, of which the first one writes.
     quiet : bool
         No progress bar.
 
@@ -95,25 +99,34 @@ def train(
     Interrupted
         After Ctrl-C or SIGTERM, once the step is done and kept.
     """
-    run = configuration.run
+    run, main = configuration.run, group.is_main
     folder = Path(run.directory) / stage.name
-    done = _begin(stage, folder, configuration, resume, main)
-    with _stop_asked() as asked, _progress(stage, done, quiet or not main) as show:
+    done = _begin(stage, folder, configuration, resume, group)
+    with (
+        _stop_asked() as asked,
+        _progress(stage, done, quiet or not main) as show,
+        _tensorboard(folder, run.tensorboard and main) as board,
+    ):
         for index in range(done, stage.steps):
             started = time.perf_counter()
-            statistics = stage.step(index)
+            with _saying_what_is_kept(stage.name, index, folder):
+                statistics = stage.step(index)
+                _expect_finite(statistics)
             seconds = time.perf_counter() - started
-            _expect_finite(stage.name, index, statistics, folder)
+            if "tokens" in statistics:
+                statistics["tokens_per_second"] = statistics["tokens"] / max(seconds, 1e-9)
             step = index + 1
             last = step == stage.steps
             if last or step % run.evaluate_every == 0:
                 statistics |= {f"validation_{k}": v for k, v in stage.evaluate().items()}
             if main:
                 _write_log(folder / LOG, {"step": step, "seconds": seconds, **statistics})
-            if last or asked or step % run.checkpoint_every == 0:
-                _keep(stage, folder, step, run.keep_last, main)
-            show(step, statistics, seconds)
-            if asked and not last:
+                board(step, statistics)
+            stop = group.total(len(asked)) > 0  # a signal need not reach all ranks in one step
+            if last or stop or step % run.checkpoint_every == 0:
+                _keep(stage, folder, step, run.keep_last, group)
+            show(step, statistics)
+            if stop and not last:
                 raise Interrupted(f"{stage.name}: stopped after step {step}, which is kept")
 
 
@@ -141,7 +154,7 @@ def read_log(folder: Path) -> list[Statistics]:
 
 
 def _begin(
-    stage: Stage, folder: Path, configuration: Configuration, resume: bool, main: bool
+    stage: Stage, folder: Path, configuration: Configuration, resume: bool, group: Group
 ) -> int:
     """Prepare the folder and the stage; return how many steps are done."""
     kept = checkpoint.complete(folder / CHECKPOINTS)
@@ -153,11 +166,14 @@ def _begin(
             "an earlier run: go on with --resume, or name another folder",
         )
     done = 0
+    torch.manual_seed(configuration.run.seed + SEED_STRIDE * group.rank)
     if kept:
-        done, state = checkpoint.load(kept[-1])
+        expect_same_settings(folder / SETTINGS, configuration, stage.name)
+        done, state = checkpoint.load(kept[-1], {"stage": stage.state_dict()})
         stage.load_state_dict(state["stage"])
-        checkpoint.set_random_state(state["random"])
-    if main:
+        if group.rank < len(state["random"]):  # a rank that was not there before draws anew
+            checkpoint.set_random_state(state["random"][group.rank])
+    if group.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SETTINGS).write_text(dump(configuration))
         # Steps after the checkpoint will be done again, the same way: forget them.
@@ -166,10 +182,11 @@ def _begin(
     return done
 
 
-def _keep(stage: Stage, folder: Path, step: int, keep_last: int, main: bool) -> None:
-    state = {"stage": stage.state_dict(), "random": checkpoint.random_state()}
-    if main:
-        checkpoint.save(folder / CHECKPOINTS, step, state, keep_last)
+def _keep(stage: Stage, folder: Path, step: int, keep_last: int, group: Group) -> None:
+    random = group.gathered(checkpoint.random_state())
+    state = {"stage": stage.state_dict(), "random": random}
+    checkpoint.save(folder / CHECKPOINTS, step, state, keep_last, group)
+    group.wait()  # no rank goes on to what the checkpoint is to be found by
 
 
 def _write_log(log: Path, record: dict[str, Any]) -> None:
@@ -177,29 +194,41 @@ def _write_log(log: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def _expect_finite(name: str, index: int, statistics: Statistics, folder: Path) -> None:
-    wrong = [key for key, value in statistics.items() if not math.isfinite(value)]
+def _expect_finite(statistics: Statistics) -> None:
+    wrong = {key: value for key, value in statistics.items() if not math.isfinite(value)}
     if wrong:
+        raise FloatingPointError(
+            f"{', '.join(wrong)} is not finite: {', '.join(map(str, wrong.values()))} "
+            "(likely cause: a learning rate that is too high)"
+        )
+
+
+@contextlib.contextmanager
+def _saying_what_is_kept(name: str, index: int, folder: Path) -> Iterator[None]:
+    """Add to the error of a step which step it was, and which checkpoint there is."""
+    try:
+        yield
+    except (FloatingPointError, ValueError) as error:
         kept = checkpoint.complete(folder / CHECKPOINTS)
         stays = f"{kept[-1]} is the last checkpoint" if kept else "there is no checkpoint yet"
-        raise FloatingPointError(
-            f"{name}: {', '.join(wrong)} of step {index + 1} is not finite: "
-            f"{', '.join(str(statistics[key]) for key in wrong)} "
-            f"(likely cause: a learning rate that is too high). {stays}"
-        )
+        kind = FloatingPointError if isinstance(error, FloatingPointError) else ValueError
+        raise kind(f"{name}, step {index + 1}: {error}. {stays}") from error
 
 
 @contextlib.contextmanager
 def _stop_asked() -> Iterator[list[int]]:
     """Yield a list that becomes non-empty when the process is asked to stop.
 
-    The first Ctrl-C or SIGTERM lets the step end; a second one stops at once.
+    The first Ctrl-C or SIGTERM lets the step end; a second one stops at once. Under torchrun the
+    second one is no impatience: a terminal's Ctrl-C reaches each rank by itself and once more
+    through torchrun, which ends what is still there after half a minute.
     """
     asked: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
         asked.append(number)
-        signal.signal(number, before[signal.Signals(number)])
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            signal.signal(number, before[signal.Signals(number)])
 
     try:
         before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -226,10 +255,30 @@ def _progress(stage: Stage, done: int, quiet: bool) -> Iterator[Any]:
     with Progress(*columns, disable=quiet) as progress:
         task = progress.add_task(stage.name, total=stage.steps, completed=done, news="")
 
-        def show(step: int, statistics: Statistics, seconds: float) -> None:
+        def show(step: int, statistics: Statistics) -> None:
             shown = [f"{k} {statistics[k]:.3g}" for k in ("loss", "score", "kl") if k in statistics]
-            if "tokens" in statistics:
-                shown.append(f"{statistics['tokens'] / max(seconds, 1e-9):,.0f} tokens/s")
+            if "tokens_per_second" in statistics:
+                shown.append(f"{statistics['tokens_per_second']:,.0f} tokens/s")
             progress.update(task, completed=step, news=", ".join(shown))
 
         yield show
+
+
+@contextlib.contextmanager
+def _tensorboard(folder: Path, wanted: bool) -> Iterator[Callable[[int, Statistics], None]]:
+    """Yield a function that writes a step's statistics for TensorBoard, if it is wanted."""
+    if not wanted:
+        yield lambda step, statistics: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        cause = "it is an extra: pip install gptwin[tensorboard]"
+        refuse("run.tensorboard", "the package tensorboard", "none", cause)
+    with SummaryWriter(folder / "tensorboard") as writer:
+
+        def board(step: int, statistics: Statistics) -> None:
+            for name, value in statistics.items():
+                writer.add_scalar(name, value, step)
+
+        yield board

@@ -14,6 +14,7 @@ from ..kernels.gpt import GPT
 from .configuration import RewardSettings
 from .dialogue import Template
 from .evaluation import grade
+from .parallel import ALONE, Group
 from .reward_model import Ranking
 from .sources import Prompt, drawn, exercise_prompts
 from .tasks import rank
@@ -29,6 +30,7 @@ def sample_rankings(
     seed: int,
     *,
     held_out: bool,
+    group: Group = ALONE,
 ) -> list[Ranking]:
     """Sample completions and rank them.
 
@@ -46,6 +48,8 @@ def sample_rankings(
         Of prompts, completions and labeller.
     held_out : bool
         On `HELD_OUT_PROMPTS` prompts that no stage trains on, or on those to train on.
+    group : Group
+        The ranks, which share the work; each gets all rankings.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def sample_rankings(
     n = HELD_OUT_PROMPTS if held_out else settings.prompts
     prompts = exercise_prompts(template, drawn(seed + 2, n, held_out=held_out))
     repeated = [p for p in prompts for _ in range(rng.randint(settings.k_min, settings.k_max))]
-    grades = grade(model, template, repeated, max_response=max_response, seed=seed)
+    grades = grade(model, template, repeated, max_response=max_response, seed=seed, group=group)
     found: dict[int, dict[tuple[int, ...], float]] = {id(prompt): {} for prompt in prompts}
     for prompt, response, gold in zip(repeated, grades.responses, grades.gold, strict=True):
         found[id(prompt)][tuple(response)] = gold

@@ -1,10 +1,12 @@
 """One optimizer step, alike in every stage: add the ranks' gradients, clip, AdamW."""
 
+import math
 from typing import Any, Protocol
 
 import torch
 
 from ..kernels.adamw import AdamW
+from ..kernels.sharded import own_parts
 from .parallel import Group
 
 
@@ -47,7 +49,8 @@ class Update:
 
     def __init__(self, module: torch.nn.Module, settings: OptimizerSettings, group: Group) -> None:
         self.group = group
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.named = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self.parameters = list(self.named.values())
         matrices = [p for p in self.parameters if p.ndim >= 2]
         others = [p for p in self.parameters if p.ndim < 2]
         groups = [
@@ -57,6 +60,8 @@ class Update:
         self.optimizer = AdamW(
             groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, max_norm=settings.clip
         )
+        if group.sharded:
+            self.optimizer.make_moments()
 
     def apply(self, lr: float) -> float:
         """Take one step, and forget the gradients.
@@ -70,14 +75,41 @@ class Update:
         -------
         float
             The gradients' global norm before clipping.
+
+        Raises
+        ------
+        FloatingPointError
+            If it is not finite; names the first gradient at fault.
         """
         self.group.sum_gradients(self.parameters)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            self.optimizer.step()
+        except ValueError:  # on a CPU it looks at what it is given
+            self._expect_finite()
+            raise
         norm = self.optimizer.gradient_norm
-        return 0.0 if norm is None else norm.item()
+        found = 0.0 if norm is None else norm.item()
+        if not math.isfinite(found):
+            self._expect_finite()
+            raise FloatingPointError(f"the gradients' norm is {found}: their squares overflow")
+        self.optimizer.zero_grad(set_to_none=True)
+        return found
+
+    def _expect_finite(self) -> None:
+        for name, parameter in self.named.items():
+            if parameter.grad is None:
+                continue
+            (gradient,) = own_parts([parameter.grad])
+            bad = ~gradient.isfinite()
+            if bad.any():
+                first = bad.nonzero()[0].tolist()
+                raise FloatingPointError(
+                    f"the gradient of {name}: {int(bad.sum())} of {bad.numel()} numbers are not "
+                    f"finite, the first at {first}: {gradient[tuple(first)].item()} (likely cause: "
+                    "a learning rate that is too high)"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments and the step count."""

@@ -117,7 +117,9 @@ def test_a_kill_in_a_step_loses_no_bit(tmp_path, after):
 
 
 def test_a_number_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"walk: loss of step 8 is not finite: nan.*00006"):
+    with pytest.raises(
+        FloatingPointError, match=r"^walk, step 8: loss is not finite: nan.*00006 is"
+    ):
         train(Walk(bad_step=7), settings(tmp_path), quiet=True)
     kept = checkpoint.complete(tmp_path / "walk" / CHECKPOINTS)
     assert kept[-1].name == "step-00000006"
