@@ -33,8 +33,12 @@ from .cpu_torch import (
     torch_training_small,
     torch_training_small_compiled,
 )
+from .growth import growth_with_length, growth_with_width
+from .overhead import compiled, interpreter
 from .plots import plot_cpu
+from .plots_growth import plot_growth, plot_overhead
 from .shakespeare import shakespeare
+from .static import print_static, static
 from .timing import NATS, Finding, Skipped, describe, without_folders
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -47,7 +51,14 @@ PARTS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "torch-training-124m": torch_training_124m,
     "torch-training-124m-compiled": torch_training_124m_compiled,
     "shakespeare": shakespeare,
+    "growth-length": growth_with_length,
+    "growth-width": growth_with_width,
+    "compile": compiled,
+    "interpreter": interpreter,
+    "static": static,
 }
+WIDTH_WHEN_PIPED = 130
+INTERPRETED = ("interpreter",)  # parts that run kernels
 
 CHILD = (
     "import sys; from gptwin.benchmarks.cpu import run_part_of_json; run_part_of_json(sys.argv[1])"
@@ -105,6 +116,8 @@ def bench(
     path = result_file(out, quick)
     settings = Settings(quick, threads, text and str(Path(text).resolve()), limit_s)
     console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH_WHEN_PIPED
     parts = store.load(path)
     wanted = [name for name in PARTS if not only or name in only]
     if resume:
@@ -116,10 +129,19 @@ def bench(
         console.print(f"{name}: {status}, {time.monotonic() - start:.0f} s", highlight=False)
     parts = store.load(path)
     if parts:
-        plot_cpu(ordered(parts), path.with_suffix(".png"))
+        plot(ordered(parts), path)
         print_table(ordered(parts), console)
-    console.print(f"stored in {path} and {path.with_suffix('.png').name}", soft_wrap=True)
+    console.print(f"stored in {path}, with its plots beside it", soft_wrap=True)
     return int(any(parts[name]["status"] in ("failed", "cut off") for name in wanted))
+
+
+def plot(parts: dict[str, store.Part], path: Path) -> None:
+    """Draw what is stored, beside the result file: of its name, and of its name and a word."""
+    plot_cpu(parts, path.with_suffix(".png"))
+    growth = {name: part for name, part in parts.items() if name.startswith("growth")}
+    plot_growth(growth, path.with_name(f"{path.stem}-growth.png"))
+    overhead = {name: part for name, part in parts.items() if name in ("compile", "interpreter")}
+    plot_overhead(overhead, path.with_name(f"{path.stem}-overhead.png"))
 
 
 def result_file(out: str | None, quick: bool) -> Path:
@@ -157,6 +179,8 @@ def run_in_process(name: str, settings: Settings, path: Path) -> None:
     environment = os.environ | dict.fromkeys(store.THREAD_VARIABLES, count)
     environment |= {"GPTWIN_BACKEND": "eager"}
     environment.pop("TRITON_INTERPRET", None)
+    if name in INTERPRETED:
+        environment["TRITON_INTERPRET"] = "1"
     arguments = {"name": name, "settings": dataclasses.asdict(settings), "path": str(path)}
     store.save(path, name, begin(settings))
     with tempfile.TemporaryFile("w+") as messages:
@@ -249,6 +273,9 @@ def print_table(parts: dict[str, store.Part], console: Console) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
     for name, part in parts.items():
+        if name == "static":
+            print_static(part["findings"], console)
+            continue
         units = dict.fromkeys(found["unit"] for found in part["findings"])
         table.add_row(f"[bold]{name}[/bold]" + "".join(f" ({unit})" for unit in units))
         for found in part["findings"]:
@@ -260,19 +287,27 @@ def print_table(parts: dict[str, store.Part], console: Console) -> None:
 
 def cells(found: Finding) -> tuple[str, ...]:
     """Write a finding as a row of the table."""
-    name = f"  {found['name']}"
-    goal = f"{'≥' if found['goal']['at'] == 'least' else '≤'} {found['goal']['bound']:g}"
+    name, goal = f"  {found['name']}", "-"
+    if found["goal"] is not None:
+        goal = f"{'≥' if found['goal']['at'] == 'least' else '≤'} {found['goal']['bound']:g}"
     if found["status"] != "measured":
         return f"{name}: {escape(found['reason'])}", "-", "-", goal, "not measured"
     value, digits = found["value"], 4 if found["unit"] == NATS else 2
-    verdict = "[green]reached[/green]" if found["reached"] else "[bold red]missed[/bold red]"
     return (
         name,
         f"{value['median']:.{digits}f}",
         f"{value['p20']:.{digits}f} to {value['p80']:.{digits}f}",
         goal,
-        verdict if found["clear"] else f"{verdict}, within noise",
+        verdict(found),
     )
+
+
+def verdict(found: Finding) -> str:
+    """Say whether a finding reached its goal, or what else is known where there is none."""
+    if found["goal"] is None:
+        return found.get("note", "")
+    word = "[green]reached[/green]" if found["reached"] else "[bold red]missed[/bold red]"
+    return word if found["clear"] else f"{word}, within noise"
 
 
 def caption(parts: dict[str, store.Part]) -> str:

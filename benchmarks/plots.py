@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from .theme import BAD, GOOD, INK, save, theme
 from .timing import LONGER, NATS
 
-REACHED, MISSED, GOAL = "#2a7f62", "#c0392b", "#222222"
+REACHED, MISSED, GOAL = GOOD, BAD, INK
 
 
 def plot_cpu(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
@@ -21,24 +22,31 @@ def plot_cpu(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     parts : dict
         As stored.
     path : Path
-        PNG file to write.
+        PNG file to write; an SVG is put beside it.
     """
     measured = [
         (name, found)
         for name, part in parts.items()
         for found in part["findings"]
-        if found["status"] == "measured"
+        if found["status"] == "measured" and found["goal"]
     ]
     ratios = [(name, found) for name, found in measured if found["unit"] != NATS]
     curves = [found for _, found in measured if "curves" in found]
+    if not measured:
+        return
+    with theme():
+        _draw(ratios, curves, any(part["settings"]["quick"] for part in parts.values()), path)
+
+
+def _draw(ratios: list[tuple[str, Any]], curves: list[Any], quick: bool, path: Path) -> None:
     figure = Figure(figsize=(13, 2.2 + 0.42 * max(6, len(ratios))), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_ratios(left, ratios)
     _draw_curves(right, curves)
-    if any(part["settings"]["quick"] for part in parts.values()):
+    if quick:
         figure.suptitle("quick: tiny models, the figures mean nothing", color=MISSED)
-    figure.savefig(path, dpi=130)
+    save(figure, path)
 
 
 def _draw_ratios(axes: Axes, ratios: list[tuple[str, Any]]) -> None:

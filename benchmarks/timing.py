@@ -60,8 +60,8 @@ class Claim:
     ----------
     ours, other : str
         Names of providers.
-    bound : float
-        The goal.
+    bound : float or None
+        The goal; None where there is none.
     unit : str
         FASTER: the other's time over ours is at least the bound; LONGER: ours over the other's is
         at most the bound.
@@ -69,7 +69,7 @@ class Claim:
 
     ours: str
     other: str
-    bound: float
+    bound: float | None
     unit: str = FASTER
 
     @property
@@ -152,7 +152,7 @@ def judge(claim: Claim, seconds: Seconds, settings: Mapping[str, Any]) -> Findin
 def finding(
     name: str,
     samples: Sequence[float],
-    bound: float,
+    bound: float | None,
     unit: str,
     settings: Mapping[str, Any],
     **more: Any,
@@ -164,8 +164,8 @@ def finding(
     name : str
         Of the comparison, within its part.
     samples : sequence of float
-    bound : float
-        The least (FASTER), or the most, that reaches the goal.
+    bound : float or None
+        The least (FASTER), or the most, that reaches the goal; None where there is none.
     unit : str
     settings : dict
     **more
@@ -177,17 +177,21 @@ def finding(
         `reached` by the median; `clear` if the noise does not touch the goal.
     """
     value = spread(samples)
+    measured = {
+        "name": name, "status": "measured", "unit": unit, "value": value, "samples": list(samples),
+        "settings": dict(settings), **more,
+    }  # fmt: skip
+    if bound is None:
+        return measured | {"goal": None, "reached": None, "clear": None}
     at_least = unit == FASTER
 
     def reaches(figure: float) -> bool:
         return figure >= bound if at_least else figure <= bound
 
     reached = reaches(value["median"])
-    return {
-        "name": name, "status": "measured", "unit": unit, "value": value, "samples": list(samples),
+    return measured | {
         "goal": {"at": "least" if at_least else "most", "bound": bound}, "reached": reached,
         "clear": all(reaches(value[p]) == reached for p in ("p20", "p80")),
-        "settings": dict(settings), **more,
     }  # fmt: skip
 
 
@@ -196,7 +200,8 @@ def not_measured(claim: Claim, reason: str, settings: Mapping[str, Any]) -> Find
     at = "least" if claim.unit == FASTER else "most"
     return {
         "name": claim.name, "status": "not measured", "reason": reason, "unit": claim.unit,
-        "goal": {"at": at, "bound": claim.bound}, "reached": None, "settings": dict(settings),
+        "goal": None if claim.bound is None else {"at": at, "bound": claim.bound},
+        "reached": None, "settings": dict(settings),
     }  # fmt: skip
 
 

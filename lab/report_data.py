@@ -316,16 +316,12 @@ class Benchmark:
         return next((p["environment"].get("device") for p in self.parts.values()), None)
 
     def overall(self) -> dict[str, Any]:
-        """Return the parts that belong to no one twin and dtype."""
-        return {name: part for name, part in self.parts.items() if "/" not in name}
-
-    @property
-    def is_dry(self) -> bool:
-        """Whether its figures mean nothing."""
-        return any(
-            part["settings"].get("quick") or part["settings"].get("dry_run")
-            for part in self.parts.values()
-        )
+        """Return the parts that belong to no one twin and dtype, and hold more than predictions."""
+        return {
+            name: part
+            for name, part in self.parts.items()
+            if "/" not in name and any(f["status"] != "predicted" for f in part["findings"])
+        }
 
     def environments(self) -> list[str]:
         """Say on what the parts were measured, each once."""
@@ -348,7 +344,7 @@ def read_benchmarks(folder: Path) -> list[Benchmark]:
     Returns
     -------
     list of Benchmark
-        Without dry runs, and without what other instruments stored there.
+        Without the parts of dry runs, and without what other instruments stored there.
 
     Raises
     ------
@@ -360,16 +356,19 @@ def read_benchmarks(folder: Path) -> list[Benchmark]:
         document = _read("results", path, "gptwin bench")
         if document.get("format") != BENCHMARK_FORMAT or "parts" not in document:
             continue
-        benchmark = Benchmark(path.stem, document["parts"])
         try:
-            for part in benchmark.parts.values():
-                part["status"], part["settings"], part["findings"], part["environment"]
-            dry = benchmark.is_dry
+            parts = {name: part for name, part in document["parts"].items() if _is_real(part)}
         except (KeyError, TypeError, AttributeError):
             refuse("results", "files that gptwin bench wrote", f"another: {path}")
-        if benchmark.parts and not dry:
-            found.append(benchmark)
+        if parts:
+            found.append(Benchmark(path.stem, parts))
     return found
+
+
+def _is_real(part: Document) -> bool:
+    """Say whether a part's figures mean something; refuse what is no part."""
+    part["status"], part["reason"], part["environment"]["date"], part["findings"]
+    return not (part["settings"].get("quick") or part["settings"].get("dry_run"))
 
 
 @dataclasses.dataclass(frozen=True)

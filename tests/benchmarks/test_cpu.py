@@ -36,10 +36,11 @@ EXPECTED = {
     "numpy-generation": 2, "numpy-training": 1, "torch-training-small": 2,
     "torch-training-small-compiled": 4,
     "torch-training-124m": 2, "torch-training-124m-compiled": 4, "shakespeare": 1,
+    "growth-length": 12, "growth-width": 12, "compile": 1, "interpreter": 2,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_each_part_passes_its_gates_and_stores_what_it_found(name, path):
     part = run(name, path)
     assert (part["status"], part["reason"]) == ("measured", None)
@@ -55,8 +56,12 @@ def test_each_part_passes_its_gates_and_stores_what_it_found(name, path):
         assert found["status"] == "measured", found["reason"]
         assert len(found["samples"]) >= (2 if found["unit"] == NATS else 3)
         assert found["value"]["p20"] <= found["value"]["median"] <= found["value"]["p80"]
-        assert found["reached"] in (True, False)
-        assert found["settings"]["model"]["n_layer"] >= 1
+        if "model" in found["settings"]:
+            assert found["reached"] in (True, False)
+            assert found["settings"]["model"]["n_layer"] >= 1
+        else:
+            assert found["goal"] is found["reached"] is None
+            assert found["settings"]["operation"] in found["name"]
 
 
 def test_the_command_runs_a_part_in_a_process_of_its_own(path):
