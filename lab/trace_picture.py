@@ -19,14 +19,14 @@ from .trace_tiles import Panel, Program, panels_of
 from .traffic import READ, WRITE, Pass, Trace
 
 # inches: a panel is a unit wide or several, with room for its labels around the axes
-_UNIT, _HEIGHT = 2.5, 2.6
-_LEFT, _RIGHT, _BOTTOM, _TOP = 0.72, 0.12, 0.86, 0.4
+_UNIT, _HEIGHT = 2.5, 2.7
+_LEFT, _RIGHT, _BOTTOM, _TOP = 0.72, 0.12, 0.98, 0.4
 _HEAD, _STRIP_HEAD, _MARGIN = 1.55, 0.46, 0.25
 _UNITS_PER_ROW, _TILES_PER_UNIT = 7, 9
-_MOST_ROWS = 24  # of a table, for which a panel grows
+_MOST_LINES = 24  # for which a panel grows
 _ROW = 0.22  # of the overview
 _DPI = 100
-_CHARACTER, _LINE = 0.062, 0.13  # of a label in 7 points
+_CHARACTER, _LINE = 0.062, 0.135  # of a label in 7 points
 
 _KEY = """\
 Map of a tensor: colour and number are the program; after the dot, its turns at this tensor (in a \
@@ -145,8 +145,14 @@ def _units(panel: Panel) -> int:
 
 
 def _height(row: list[Panel]) -> float:
-    most = max((len(panel.programs) for panel in row if panel.is_shared), default=0)
-    return max(_HEIGHT, _BOTTOM + _TOP + _LINE * min(most, _MOST_ROWS))
+    """Give the panel with most lines room for them."""
+    lines = [
+        len(panel.programs)
+        if panel.is_shared
+        else len({touch.at[0] // panel.field.shape[1] for touch in panel.touches})
+        for panel in row
+    ]
+    return max(_HEIGHT, _BOTTOM + _TOP + 1.05 * _LINE * min(max(lines, default=0), _MOST_LINES))
 
 
 def _rows(panels: list[Panel]) -> list[list[Panel]]:
@@ -202,14 +208,19 @@ class _Labels:
         self.size = np.array(axes.bbox.size) / _DPI  # inches
         self.taken: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def write(self, x: float, y: float, text: str) -> None:
-        """Write around a point; a little above or below it, or smaller, if that is the only way."""
+    def write(self, x: float, y: float, text: str, tile: tuple[float, float]) -> None:
+        """Write in the middle of a tile of this width and height; if need be smaller, or shifted.
+
+        A label may be wider than its tile, but does not leave it upward or downward.
+        """
         (left, right), (low, high) = self.axes.get_xlim(), self.axes.get_ylim()
         centre = np.array([(x - left) / (right - left), (y - low) / (high - low)]) * self.size
+        room = tile[1] / abs(high - low) * self.size[1]
         for size, lines in itertools.product((7, 5), (0, 1, -1)):
             half = np.array([_CHARACTER * len(text) + 0.02, _LINE]) / 2 * size / 7
             at = centre + np.array([0, lines * 2 * half[1]])
             inside = (at - half > -0.01).all() and (at + half < self.size + 0.01).all()
+            inside = inside and (lines == 0 or 6 * half[1] <= room)
             if inside and not any((np.abs(at - u) < half + v).all() for u, v in self.taken):
                 self.taken.append((at, half))
                 across, up = at / self.size
@@ -218,6 +229,11 @@ class _Labels:
                     transform=self.axes.transAxes,
                 )  # fmt: skip
                 return
+
+    def fits(self, text: str, width: float) -> bool:
+        """Say whether a label is no wider than so much of the horizontal axis, written small."""
+        left, right = self.axes.get_xlim()
+        return _CHARACTER * len(text) * 5 / 7 <= width / abs(right - left) * self.size[0]
 
 
 def _title(axes: Axes, panel: Panel) -> None:
@@ -242,8 +258,8 @@ def _draw_map(axes: Axes, panel: Panel) -> None:
     _title(axes, panel)
     names = panel.field.axes
     axes.set_xlabel(names[-1] if names else "one number", fontsize=8)
-    rows = " · ".join(names[:-1])
-    axes.set_ylabel(rows, fontsize=8 if len(rows) < 25 else 6)
+    leading = " · ".join(names[:-1])
+    axes.set_ylabel(leading, fontsize=8 if len(leading) < 25 else 6)
     axes.set_xticks(_marks(n_columns))
     axes.set_yticks(_marks(n_rows) if len(names) > 1 else [])
     labels = _Labels(axes)
@@ -251,19 +267,20 @@ def _draw_map(axes: Axes, panel: Panel) -> None:
     for touches in panel.tiles.values():
         for program in dict.fromkeys(touch.program for touch in touches):
             own = [touch for touch in touches if touch.program == program]
-            row, column = _middle(*np.divmod(own[0].at, n_columns))
+            rows, columns = np.divmod(own[0].at, n_columns)
+            column, row = _middle(columns, rows)
+            tile = 1 + np.ptp(columns), 1 + np.ptp(rows)
             turns = "·" + _ranges([touch.turn for touch in own]) if several else ""
-            labels.write(column, row, _name(program) + turns)
+            labels.write(column, row, _name(program) + turns, tile)
 
 
-def _middle(rows: np.ndarray, columns: np.ndarray) -> tuple[float, float]:
-    """Find the middle of some elements: a point on one of them."""
-    spread = 1 + np.ptp(rows), 1 + np.ptp(columns)
-    away = np.abs(rows - rows.mean()) / spread[0] + np.abs(columns - columns.mean()) / spread[1]
-    nearest = away <= away.min() + 0.5 / min(spread)
-    if nearest.all() or len(rows) == spread[0] * spread[1]:
-        return rows.mean() + 0.5, columns.mean() + 0.5
-    return rows[np.argmin(away)] + 0.5, columns[np.argmin(away)] + 0.5
+def _middle(columns: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
+    """Find the middle of some elements: of a block its centre, else a point on one of them."""
+    width, height = 1 + np.ptp(columns), 1 + np.ptp(rows)
+    if len(rows) == width * height:
+        return columns.mean() + 0.5, rows.mean() + 0.5
+    away = np.abs(rows - rows.mean()) / height + np.abs(columns - columns.mean()) / width
+    return columns[np.argmin(away)] + 0.5, rows[np.argmin(away)] + 0.5
 
 
 def _marks(n: int) -> list[int]:
@@ -285,7 +302,8 @@ def _draw_table(axes: Axes, panel: Panel) -> None:
             colour = _pale("viridis", turns[0] / last_turn)
             at = (column, row[program])
             axes.add_patch(Rectangle(at, 1, 1, facecolor=colour, edgecolor="white", linewidth=0.6))
-            labels.write(column + 0.5, row[program] + 0.5, _ranges(turns))
+            if labels.fits(_ranges(turns), 1):
+                labels.write(column + 0.5, row[program] + 0.5, _ranges(turns), (1, 1))
     axes.set_ylabel("program", fontsize=8)
     step = 1 + len(programs) // 13
     axes.set_yticks(np.arange(0, len(programs), step) + 0.5, map(_name, programs[::step]))
