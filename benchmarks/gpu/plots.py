@@ -104,8 +104,9 @@ def _style(provider: str, providers: list[str]) -> dict[str, Any]:
     """Return how a provider's points are drawn: gptwin dark and on top."""
     if provider == OURS:
         return {"color": MINE, "marker": "o", "zorder": 5, "linewidth": 2}
-    i = providers.index(provider) % len(COLOURS)
-    return {"color": COLOURS[i], "marker": MARKERS[i], "zorder": 3, "linewidth": 1, "alpha": 0.85}
+    around, i = divmod(providers.index(provider), len(COLOURS))
+    marker = MARKERS[(i + around) % len(MARKERS)]
+    return {"color": COLOURS[i], "marker": marker, "zorder": 3, "linewidth": 1, "alpha": 0.85}
 
 
 def _over_size(name: str, findings: list[Finding]) -> Figure:
@@ -211,7 +212,7 @@ def _memory(by_operation: Mapping[str, list[Finding]]) -> Figure:
     axes.set(xscale="log", xlabel="MiB beyond inputs, at the most, forward and backward")
     axes.grid(alpha=0.3)
     if everyone:
-        axes.legend(fontsize=7)
+        figure.legend(fontsize=7, loc="outside right upper")
     else:
         axes.set_title("nobody counted the memory", fontsize=9)
     return figure

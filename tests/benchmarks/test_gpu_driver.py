@@ -1,0 +1,150 @@
+"""Parts in processes of their own: what is stored, what is not done twice, who dies, who hangs."""
+
+import json
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from gptwin.benchmarks import store
+from gptwin.benchmarks.gpu import driver
+from gptwin.benchmarks.gpu.watch import watch
+from gptwin.cli import app
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "dry.json"
+
+
+def test_the_command_measures_in_processes_and_goes_on_where_it_ended(path, monkeypatch):
+    command = ("gelu", "--dry-run", "--provider", "gptwin", "--out", path)
+    result = invoke(*command, "--workers", "1")
+    assert result.exit_code == 0, result.output
+    assert "the figures mean nothing" in " ".join(result.output.split())
+    parts = json.loads(path.read_text())["parts"]
+    assert set(parts) == {"gelu/bfloat16", "roofline"}
+    part = parts["gelu/bfloat16"]
+    assert part["status"] == "measured" and part["settings"]["dry_run"]
+    assert part["settings"]["peaks"].keys() >= {"copy", "bfloat16", "tf32", "datasheet"}
+    assert {"device", "driver", "cuda", "torch", "triton", "commit"} <= set(part["environment"])
+    assert all(found["status"] == "measured" for found in part["findings"])
+
+    def no_process(*_):
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(driver, "process", no_process)
+    assert invoke(*command).exit_code == 0  # nothing is left
+    monkeypatch.setattr(store, "commit", lambda: "another")
+    assert isinstance(invoke(*command).exception, AssertionError)
+
+
+EVENTS = """
+import json, os, signal, sys, time
+job = json.loads(sys.argv[1])
+out = open(job["progress"], "a")
+def say(**event):
+    out.write(json.dumps(event) + "\\n"); out.flush()
+def finding(name):
+    return {"name": name, "status": "measured", "reason": None, "value": None, "unit": "seconds"}
+def cell(name, do=lambda: None):
+    if name not in job["done"]:
+        say(begin=[name]); do(); say(finding=finding(name))
+"""
+
+
+def follow(path, monkeypatch, code, limit_s=30.0, left_s=60.0):
+    """Let a made-up process measure a part."""
+    command = (sys.executable, "-c", EVENTS + code)
+    monkeypatch.setattr(
+        driver, "watch", lambda job, on_event, **o: watch(job, on_event, command=command, **o)
+    )
+    run = driver.Run(path, True, (), limit_s, time.monotonic() + left_s, 0, "none: a dry run")
+    driver.begin(run, "gelu/bfloat16", again=False)
+    driver.one_part(run, "gelu/bfloat16", None, driver.Console(quiet=True))
+    part = store.load(path)["gelu/bfloat16"]
+    return part, {found["name"]: found for found in part["findings"]}
+
+
+CRASH = """
+cell("s | forward | a")
+cell("s | forward | b", lambda: os.kill(os.getpid(), signal.SIGSEGV))
+cell("s | forward | c")
+say(end=True)
+"""
+
+
+def test_a_provider_that_kills_the_process_fails_alone(path, monkeypatch):
+    part, found = follow(path, monkeypatch, CRASH)
+    assert part["status"] == "measured"
+    assert [found[f"s | forward | {who}"]["status"] for who in "abc"] == [
+        "measured", "failed", "measured",
+    ]  # fmt: skip
+    died = found["s | forward | b"]
+    assert died["reason"].startswith("killed by SIGSEGV") and died["provider"] == "b"
+
+
+def test_a_provider_that_hangs_is_cut_off_and_the_rest_is_measured(path, monkeypatch):
+    code = CRASH.replace("os.kill(os.getpid(), signal.SIGSEGV)", "time.sleep(600)")
+    part, found = follow(path, monkeypatch, code, limit_s=1.0)
+    assert part["status"] == "measured"
+    assert found["s | forward | b"]["reason"] == "cut off: nothing for 1 s"
+    assert found["s | forward | c"]["status"] == "measured"
+
+
+def test_a_run_without_time_keeps_what_it_has_and_goes_on_later(path, monkeypatch):
+    code = CRASH.replace("os.kill(os.getpid(), signal.SIGSEGV)", "time.sleep(600)")
+    part, found = follow(path, monkeypatch, code, left_s=1.0)
+    assert part["status"] == "running" and list(found) == ["s | forward | a"]
+    part, found = follow(path, monkeypatch, CRASH)
+    assert part["status"] == "measured" and len(found) == 3
+
+
+def test_a_process_that_dies_before_it_begins_fails_the_part(path, monkeypatch):
+    part, found = follow(path, monkeypatch, "raise MemoryError('too much in /opt/x/y')")
+    assert (part["status"], found) == ("failed", {})
+    assert part["reason"] == "ended with 1: MemoryError: too much in y"
+
+
+def test_the_parts_that_goals_are_about_come_first():
+    parts = driver.parts_of([], [])
+    assert parts[0] == "attention/bfloat16" and "adamw/float32" in parts
+    assert parts[-3:] == ["training", "generation", "ppo"]
+    assert driver.parts_of(["verify", "ppo"], [])[:2] == ["ppo", "verify/softmax"]
+    assert driver.parts_of(["kl", "softmax"], ["float16"]) == ["softmax/float16"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nobody"], "operation: expected one of softmax"),
+        (["kl", "--dry-run", "--dtype", "float16"], "dtype: expected one that an operation takes"),
+        (["kl", "--dry-run"], "out: expected a result file for a dry run"),
+        (["kl", "--dry-run", "--out", driver.RESULTS / "x.json"], "another directory"),
+        (["kl", "--dry-run", "--out", "no/such/file.json"], "out: expected a .json file"),
+        (["kl", "--budget", "0"], "budget"),
+        (["--plot", "no.json"], "plot: expected a result file"),
+        (["--table", "no.md"], "table: expected a file"),
+        (["--compare", "a.json", "b.json"], "compare: expected a result file"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if any("x.json" in str(argument) for argument in arguments):
+        monkeypatch.setattr(driver, "RESULTS", tmp_path)
+        arguments = [*arguments[:-1], tmp_path / "x.json"]
+    result = invoke(*arguments)
+    assert isinstance(result.exception, ValueError) and message in str(result.exception)
+
+
+def test_without_a_gpu_the_error_says_what_can_be_done(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = invoke("kl")
+    assert "gptwin bench cpu" in str(result.exception) and "--dry-run" in str(result.exception)
