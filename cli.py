@@ -100,6 +100,44 @@ def inspect(
 
 
 @app.command()
+def sanitize(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OP | FILE.py::KERNEL]...", help="Default: all operations."),
+    ] = None,
+    driver: Annotated[
+        str | None, typer.Option(help="Function that launches; default: drive_<kernel>.")
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="float32, float16 or bfloat16; may be repeated.")
+    ] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Kind not to report; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the programs' shuffled order.")] = 0,
+    json: Annotated[str | None, typer.Option(help="Store the findings in this file.")] = None,
+) -> None:
+    """Check every access of memory that kernels make, without a GPU.
+
+    Out of bounds, unwritten or undefined values, writes to inputs, races, order: docs/lab.md. A
+    kernel of your own needs a function beside it that launches it. Exit code 1 on findings.
+    """
+    os.environ["TRITON_INTERPRET"] = "1"
+    from .lab import sanitize_console
+
+    raise typer.Exit(
+        sanitize_console.run(
+            targets or [],
+            driver=driver,
+            dtypes=dtype or [],
+            allow=allow or [],
+            seed=seed,
+            json_file=json,
+        )
+    )
+
+
+@app.command()
 def mutate(
     operations: Annotated[
         list[str] | None, typer.Argument(metavar="[OP]...", help="Twins to break; default: all.")

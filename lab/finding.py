@@ -63,7 +63,7 @@ KINDS = {
 
 @dataclasses.dataclass(eq=False)
 class Finding:
-    """One fault: a line of a kernel and what it does wrong.
+    """One fault: a line of a kernel, and what it does wrong with one tensor.
 
     Attributes
     ----------
@@ -73,6 +73,8 @@ class Finding:
         The launched kernel, and "file:line" in it or in a function that it calls.
     program : tuple of int
         The first program that did it.
+    access : str
+        "load", "store" or "atomic"; "" if the finding is about none.
     tensor : str
         The kernel's argument; "" if memory was reached through an address in memory.
     index : tuple of int
@@ -93,6 +95,7 @@ class Finding:
     kernel: str
     where: str
     program: tuple[int, int, int]
+    access: str
     tensor: str
     index: tuple[int, ...]
     bounds: str
@@ -101,19 +104,22 @@ class Finding:
     count: int = 1
     case: str = ""
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Kind, line and tensor: what is found again is counted, not told again."""
+        return self.kind, self.where, self.tensor
+
     def __str__(self) -> str:
         """Say it in a few lines."""
         file, _, line = self.where.rpartition(":")
-        tensor = f"{self.tensor or 'memory'}[{', '.join(map(str, self.index))}]"
         times = f", {self.count:,} elements in all" if self.count > 1 else ""
-        lines = [
-            f"{shown_path(file)}:{line}: {self.kind}: {KINDS[self.kind][0]}",
-            f"kernel {self.kernel}, program {self.program}{times}",
-        ]
-        if self.kind != "failure":
-            lines.append(f"at {tensor}; {self.bounds}")
-        lines += [text for text in (self.detail, self.cause and f"likely: {self.cause}") if text]
-        return "\n".join([lines[0], *("    " + line for line in lines[1:])])
+        said = [f"kernel {self.kernel}, program {self.program}{times}"]
+        if self.index:
+            element = f"{self.tensor or 'memory'}[{', '.join(map(str, self.index))}]"
+            said.append(f"{self.access or 'at'} {element}; {self.bounds}")
+        said += [text for text in (self.detail, self.cause and f"likely: {self.cause}") if text]
+        headline = f"{shown_path(file)}:{line}: {self.kind}: {KINDS[self.kind][0]}"
+        return "\n".join([headline, *("    " + text for text in said)])
 
 
 def bounds_of(argument: Argument) -> str:

@@ -8,6 +8,7 @@ bit for bit; if it is not, a third run, shuffled and with poison, tells the two 
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -49,7 +50,7 @@ class Report:
     Attributes
     ----------
     findings : list of Finding
-        One for each kind and line.
+        One for each kind, line and tensor.
     kernels : set of str
         The kernels that were launched.
     n_launches, n_accesses : int
@@ -81,6 +82,10 @@ def sanitize(target: Target, seed: int = 0) -> Report:
         _find_unwritten(first)
         with interpreter.undefined_as(_numbers):
             second = _run(target, _shuffle(seed))
+        for key, finding in second.watch.findings.items():
+            if finding.kind in ("failure", "out of bounds") and key not in first.watch.findings:
+                finding.detail += " (programs shuffled, undefined lanes 0 and 100)"
+                first.watch.findings[key] = finding
         difference = _difference(first.watch, second.watch)
         if difference is not None:
             kind = "order dependence"
@@ -157,14 +162,19 @@ def _unwritten_memory_is_nan() -> Iterator[None]:
 # --- after a run ----------------------------------------------------------------------------------
 
 
+_FAILURE = re.compile(r"(.*): kernel \w+, program \((\d+), (\d+), (\d+)\), at (.*)", re.DOTALL)
+
+
 def _find_failure(watch: Watch, error: InterpreterError) -> None:
-    """Report what a kernel raised; the interpreter's message ends in the source line."""
-    message, _, where = str(error).rpartition(", at ")
-    done = watch.done[-1]
-    program, _ = done.clock.moments[-1]
-    watch.findings["failure", where] = Finding(
-        "failure", done.launch.kernel, where, program, "", (), "", message, ""
+    """Report what a kernel raised; the interpreter adds where that was."""
+    found = _FAILURE.fullmatch(str(error))
+    assert found is not None, error
+    message, x, y, z, where = found.groups()
+    kernel = watch.done[-1].launch.kernel
+    finding = Finding(
+        "failure", kernel, where, (int(x), int(y), int(z)), "", "", (), "", message, ""
     )
+    watch.findings[finding.key] = finding
 
 
 def _find_unwritten(run: _Run) -> None:
@@ -179,19 +189,20 @@ def _find_unwritten(run: _Run) -> None:
         if not len(unwritten):
             continue
         done, argument, where = _last_user(watch, storage)
-        watch.findings["unwritten result", where] = Finding(
+        finding = Finding(
             kind="unwritten result",
             kernel=done.launch.kernel,
             where=where,
             program=done.clock.moments[-1][0],
-            tensor=argument or name,
+            access="",
+            tensor=argument or name or "result",
             index=tuple(map(int, np.unravel_index(unwritten[0], tensor.shape))),
             bounds=f"shape {list(tensor.shape)}",
-            detail=f"{len(unwritten):,} of {tensor.numel():,} elements"
-            + (f" of the result {name}" if name else ""),
+            detail=f"result {name}" if name else "",
             cause=KINDS["unwritten result"][1],
             count=len(unwritten),
         )
+        watch.findings[finding.key] = finding
 
 
 def _last_user(watch: Watch, storage: Storage) -> tuple[Done, str, str]:
@@ -221,20 +232,21 @@ def _difference(first: Watch, second: Watch) -> tuple[Done, Written, int] | None
 
 def _find_difference(watch: Watch, kind: str, done: Done, written: Written, byte: int) -> None:
     """Report a byte that differs, unless its launch is known for that already."""
-    known = [f.kernel for (k, _), f in watch.findings.items() if k == kind]
-    if done.launch.kernel in known:
+    if any(f.kind == kind and f.kernel == done.launch.kernel for f in watch.findings.values()):
         return
     shadow, argument = written.shadow, written.argument
     cell = byte // shadow.unit
     program, where = done.clock.moments[max(shadow.writer[cell], shadow.atomic[cell])]
-    watch.findings[kind, where] = Finding(
+    finding = Finding(
         kind=kind,
         kernel=done.launch.kernel,
         where=where,
         program=program,
+        access="",
         tensor=argument.name,
         index=argument.index(argument.storage.start + cell * shadow.unit),
         bounds=bounds_of(argument),
         detail=done.left_undefined() if kind == "undefined lane" else "",
         cause=KINDS[kind][1],
     )
+    watch.findings[finding.key] = finding

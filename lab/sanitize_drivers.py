@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.errors import InterpreterError
+from triton.runtime.jit import KernelInterface
 
 from ..core.checks import refuse
 from .storages import Storage, Storages
@@ -48,7 +49,7 @@ class DriverTarget:
         self.driver = getattr(module, driver)
         self.configuration = configuration
         self.n_configurations = 1
-        self.name = f"{module.__file__}: {driver}(), configuration {configuration}"
+        self.name = f"{driver}()"
 
     def run(self, storages: Storages) -> dict[str, torch.Tensor]:
         """Call the driver; see `Target`."""
@@ -58,9 +59,10 @@ class DriverTarget:
         except InterpreterError:
             raise  # the kernel's, not the driver's
         except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
+            own = self.driver.__code__.co_filename
+            *_, frame = (f for f in traceback.extract_tb(error.__traceback__) if f.filename == own)
             raise RuntimeError(
-                f"{self.driver.__name__} raised {error!r}, at {frame.filename}:{frame.lineno}"
+                f"{self.driver.__name__} raised {error!r}, at {own}:{frame.lineno}"
             ) from error
         named = self._named(results)
         for name, value in named.items():
@@ -96,6 +98,7 @@ class DriverTarget:
         def run(tuner: Any, *args: Any, **options: Any) -> Any:
             self.n_configurations = max(self.n_configurations, len(tuner.configs))
             chosen = tuner.configs[self.configuration % len(tuner.configs)]
+            self.name = f"{self.driver.__name__}(), {chosen}"
             return tuner.fn.run(*args, **options, **chosen.all_kwargs())
 
         before = Autotuner.run
@@ -164,11 +167,12 @@ def find_drivers(module: ModuleType, path: str, kernel: str, driver: str | None)
     ValueError
         If the kernel or its driver is not there.
     """
-    functions = [n for n, value in vars(module).items() if callable(value)]
+    functions = [name for name, value in vars(module).items() if callable(value)]
+    # a launcher, perhaps under @triton.autotune
+    kernels = [name for name, value in vars(module).items() if isinstance(value, KernelInterface)]
     known = [name for name in functions if name.startswith(PREFIX)]
-    if kernel and kernel not in functions:
-        kernels = ", ".join(name for name in functions if hasattr(vars(module)[name], "run"))
-        refuse("target", f"a kernel of {path} ({kernels})", repr(kernel))
+    if kernel and kernel not in kernels:
+        refuse("target", f"a kernel of {path} ({', '.join(kernels)})", repr(kernel))
     wanted = driver or (PREFIX + kernel if kernel else "")
     if not wanted and known:
         return known

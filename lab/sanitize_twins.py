@@ -27,11 +27,17 @@ class TwinTarget:
         `"configuration"` selects the autotune configuration.
     dtype : str
         As in `check`.
+
+    Attributes
+    ----------
+    reached : set of (str, int)
+        Kernels that were launched, each with its configuration's index.
     """
 
     def __init__(self, twin: Twin, case: Case, dtype: str) -> None:
         self.twin, self.case = twin, case
         self.name = f"{twin.name} {dtype} {json.dumps(case)}"
+        self.reached: set[tuple[str, int]] = set()
         self._prepared = prepare(twin, case, dtype, "cpu", None)
         self._n_inputs = 0
 
@@ -47,8 +53,12 @@ class TwinTarget:
             self._n_inputs = storages.count
             return results
 
-        with launch.backend("triton"), launch.configuration(self.case.get("configuration", 0)):
-            return run(self.twin, operation, prepared)
+        configuration = self.case.get("configuration", 0)
+        with launch.backend("triton"), launch.configuration(configuration):
+            with launch.recording() as log:
+                results = run(self.twin, operation, prepared)
+        self.reached |= {(entry.kernel, entry.configuration) for entry in log}
+        return results
 
     def is_input(self, storage: Storage) -> bool:
         """Say whether the memory was there before; see `Target`."""
@@ -140,26 +150,38 @@ def _tensors_of(prepared: Prepared) -> Iterator[torch.Tensor]:
     return (value for value in values if isinstance(value, torch.Tensor))
 
 
-def cases(name: str) -> list[Case]:
-    """List the cases that are run: each corner, each configuration, and strides with gaps.
+def targets(name: str, dtypes: list[str]) -> Iterator[TwinTarget | InPlaceTarget]:
+    """Yield what is run: each corner case, strides with gaps, and what reaches the rest.
+
+    Each target is to be run before the next is asked for: once every kernel was reached in every
+    configuration, there is no next.
 
     Parameters
     ----------
     name : str
         Of a twin, or in `IN_PLACE`.
+    dtypes : list of str
+        Those to run; empty for the first one, and the last one with the gaps.
 
-    Returns
-    -------
-    list of Case
+    Yields
+    ------
+    Target
     """
-    twin = TWINS[IN_PLACE[name].twin if name in IN_PLACE else name]
-    n_configurations = 1 + max(index for _, index in variants(twin))
-    n_cases = max(len(twin.corners), n_configurations)
-    layouts = {"layout": "row_pitch", "d_layout": "every_other"}
-    return [
-        *(
-            twin.corners[i % len(twin.corners)] | {"configuration": i % n_configurations}
-            for i in range(n_cases)
-        ),
-        twin.corners[0] | layouts,
-    ]
+    call = IN_PLACE.get(name)
+    twin = TWINS[call.twin if call else name]
+    with_gaps = twin.corners[0] | {"layout": "row_pitch", "d_layout": "every_other"}
+    if call is not None:
+        yield from (InPlaceTarget(name, case) for case in (*twin.corners, with_gaps))
+        return
+    for dtype in (d for d in twin.dtypes if d in (dtypes or twin.dtypes[-1:])):
+        yield TwinTarget(twin, with_gaps, dtype)
+    for dtype in (d for d in twin.dtypes if d in (dtypes or twin.dtypes[:1])):
+        left = set(variants(twin))
+        n_configurations = 1 + max(index for _, index in left)
+        for turn in range(n_configurations):
+            for i, corner in enumerate(twin.corners):
+                configuration = (i + turn) % n_configurations
+                if turn == 0 or configuration in {index for _, index in left}:
+                    target = TwinTarget(twin, corner | {"configuration": configuration}, dtype)
+                    yield target
+                    left -= target.reached

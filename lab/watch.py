@@ -72,7 +72,7 @@ class Watch:
     Attributes
     ----------
     findings : dict
-        (kind, line) to the first finding there, which counts the rest.
+        `Finding.key` to the first finding with it, which counts the rest.
     inputs_written : dict
         The same for writes to inputs, to the storages that were written.
     done : list of Done
@@ -88,8 +88,8 @@ class Watch:
         order: Callable[[int], Sequence[int]] = range,
     ) -> None:
         self.storages = storages
-        self.findings: dict[tuple[str, str], Finding] = {}
-        self.inputs_written: dict[tuple[str, str], set[Storage]] = {}
+        self.findings: dict[tuple[str, str, str], Finding] = {}
+        self.inputs_written: dict[tuple[str, str, str], set[Storage]] = {}
         self.done: list[Done] = []
         self.n_accesses = 0
         self.order = order
@@ -179,7 +179,7 @@ class Watch:
         if access.kind != "load":
             if self._is_input(storage):
                 self._find("write to an input", items)
-                key = "write to an input", access.where
+                key = "write to an input", access.where, items.argument.name
                 self.inputs_written.setdefault(key, set()).add(storage)
             undefined = access.stores_undefined().reshape(-1)[items.lanes]
             if undefined.any():
@@ -251,28 +251,28 @@ class Watch:
                 self._find(kind, items.where(which), "".join(neighbours[:1]))
 
     def _find_lost(self, access: interpreter.Access, addresses: np.ndarray) -> None:
-        key = "out of bounds", access.where
+        key = "out of bounds", access.where, ""
         if key in self.findings:
             self.findings[key].count += len(addresses)
             return
         self.findings[key] = Finding(
-            "out of bounds", access.kernel, access.where, access.program, "", (int(addresses[0]),),
-            "no tensor is at this address", access.kind,
+            "out of bounds", access.kernel, access.where, access.program, access.kind, "",
+            (int(addresses[0]),), "no tensor is at this address", "",
             "an address that was kept longer than its tensor, or a wrong column of a table",
             len(addresses),
         )  # fmt: skip
 
     def _find(self, kind: str, items: _Items, detail: str = "") -> None:
-        """Note a fault of some items; only the first of a kind on a line is described."""
+        """Note a fault of some items; only the first of a kind, on a line, is described."""
         access, argument = items.access, items.argument
-        found = self.findings.get((kind, access.where))
+        key = kind, access.where, argument.name
+        found = self.findings.get(key)
         if found is not None:
             found.count += len(items.addresses)
             return
-        self.findings[kind, access.where] = Finding(
-            kind, access.kernel, access.where, access.program, argument.name,
-            argument.index(int(items.addresses[0])), bounds_of(argument),
-            f"{access.kind}; {detail}" if detail else access.kind, KINDS[kind][1],
+        self.findings[key] = Finding(
+            kind, access.kernel, access.where, access.program, access.kind, argument.name,
+            argument.index(int(items.addresses[0])), bounds_of(argument), detail, KINDS[kind][1],
             len(items.addresses),
         )  # fmt: skip
 

@@ -1,15 +1,21 @@
 """The sanitizer finds every planted fault, and nothing where there is none."""
 
+import dataclasses
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gptwin.kernels import launch
+from gptwin.lab import sanitize_console
 from gptwin.lab.finding import KINDS
 from gptwin.lab.sanitize import sanitize
 from gptwin.lab.sanitize_drivers import DriverTarget, load
+from gptwin.lab.sanitize_twins import IN_PLACE, targets
+from gptwin.lab.twins import TWINS
 
 BROKEN = sorted((Path(__file__).parent / "broken").glob("*.py"))
 
@@ -47,3 +53,113 @@ def test_nothing_is_found_once_it_is_mended(path: Path) -> None:
 
 def test_every_kind_is_planted_somewhere() -> None:
     assert {kind for path in BROKEN for kind, _, _ in planted(path)} == set(KINDS)
+
+
+# --- a person's own file --------------------------------------------------------------------------
+
+AUTOTUNED = """
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.autotune([triton.Config({"BLOCK": 16}), triton.Config({"BLOCK": 64})], key=["n"])
+@triton.jit
+def double_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + at, 2 * tl.load(x_ptr + at))
+
+
+def drive_double_kernel():
+    x, y = torch.ones(48), torch.empty(48)
+    double_kernel[lambda meta: (triton.cdiv(48, meta["BLOCK"]),)](x, y, 48)
+    return {"doubled": y}
+
+
+def drive_nothing():
+    return torch.ones(1)
+
+
+def drive_and_forget():
+    double_kernel[(3,)](torch.ones(48), torch.empty(48), 48)
+
+
+def drive_badly():
+    return torch.ones(2) @ torch.ones(3)
+"""
+
+
+@pytest.fixture
+def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A person's file, alone in a directory, from which gptwin is called."""
+    (tmp_path / "own.py").write_text(AUTOTUNED)
+    monkeypatch.chdir(tmp_path)
+    return "own.py"
+
+
+def run(*names: str, **options: Any) -> int:
+    return sanitize_console.run(list(names), **({"dtypes": [], "allow": []} | options))
+
+
+def test_every_configuration_of_a_persons_kernel_runs(
+    own_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(f"{own_file}::double_kernel", json_file="found.json") == 1
+    document = json.loads(Path("found.json").read_text())
+    (target,) = document["targets"]
+    assert not document["passed"] and target["cases"] == 2
+    kinds = [(f["kind"], f["access"], f["tensor"], f["index"]) for f in target["findings"]]
+    assert kinds == [
+        ("out of bounds", "load", "x_ptr", [48]),
+        ("out of bounds", "store", "y_ptr", [48]),
+    ]
+    assert all("BLOCK: 64" in f["case"] and f["count"] == 16 for f in target["findings"])
+    printed = capsys.readouterr().out
+    assert "own.py:11: out of bounds" in printed and "x_ptr[48]; its elements are 0..47" in printed
+    assert run(f"{own_file}::double_kernel", allow=["out of bounds"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "driver", "message"),
+    [
+        ("own.py::nothing", None, "a kernel of own.py \\(double_kernel\\), got 'nothing'"),
+        ("own.py::double_kernel", "drive_it", "a function drive_it\\(\\) in own.py"),
+        ("own.py::double_kernel", "drive_nothing", "launches double_kernel, got one that launches"),
+        ("own.py::double_kernel", "drive_and_forget", "likely cause: no return statement"),
+        ("own.py::double_kernel", "drive_badly", "drive_badly raised .*own.py:29"),
+        ("other.py::double_kernel", None, "a Python file that exists"),
+        ("sotfmax", None, "one of softmax, .*adamw_.*file.py::kernel, got 'sotfmax'"),
+    ],
+)
+def test_a_wrong_target_is_refused(
+    own_file: str, target: str, driver: str | None, message: str
+) -> None:
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        run(target, driver=driver)
+
+
+def test_a_wrong_option_is_refused(own_file: str) -> None:
+    for options, message in (
+        ({"allow": ["races"]}, "allow: expected one of out of bounds"),
+        ({"dtypes": ["float8"]}, "dtype: expected one of float32"),
+        ({"json_file": "nowhere/found.json"}, "json: expected a file in a directory"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(own_file, **options)
+
+
+# --- the project's own kernels --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*TWINS, *IN_PLACE])
+def test_nothing_is_found_in_our_own_kernels(name: str) -> None:
+    report = sanitize(next(targets(name, [])))
+    assert not report.findings, "\n".join(map(str, report.findings))
+    assert report.n_accesses
+
+
+def test_an_update_in_place_must_be_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    undeclared = dataclasses.replace(IN_PLACE["ema_"], updates=("no such kind",))
+    monkeypatch.setitem(IN_PLACE, "ema_", undeclared)
+    findings = sanitize(next(targets("ema_", []))).findings
+    assert {finding.kind for finding in findings} == {"write to an input"}

@@ -6,7 +6,7 @@ import triton.language as tl
 
 
 @triton.jit
-def broken_kernel(table_ptr, BLOCK: tl.constexpr):  # finds: unwritten result,
+def broken_kernel(table_ptr, BLOCK: tl.constexpr):  # finds: unwritten result, result
     pointer = tl.load(table_ptr + 1).to(tl.pointer_type(tl.float32))
     tl.store(pointer + tl.arange(0, BLOCK), 1.0)  # finds: out of bounds,
 
