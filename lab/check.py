@@ -14,6 +14,13 @@ computation may do, and matter in float32 alone: on a handful of numbers eager's
 zero by luck. Where "tf32" is asked for, its rounding takes float32's place there. Where the truth
 is finite the result must be finite; where it is infinite or NaN the result must be the same.
 Integers, such as drawn tokens, must be equal.
+
+A tensor of few numbers shows one draw of eager's error, which may be small by luck in half
+precision too. Before a disagreement there is reported, eager runs on more draws of the same case,
+and its worst error on them counts.
+(QKV attention with one or two numbers a head, in bfloat16: over 60 draws the kernel's root mean
+square error was 0.01 to 1.33 of eager's, by tensor; yet in 4 of 60 random cases it exceeded three
+times eager's worst somewhere.)
 """
 
 import contextlib
@@ -33,6 +40,8 @@ RESULT_MULTIPLE, GRADIENT_MULTIPLE = 2.0, 3.0
 # tf32 keeps 10 bits of mantissa and cuts the rest: a whole unit in the last place, not half.
 FLOAT32_ROUNDING, TF32_ROUNDING = 2.0**-24, 2.0**-10
 TEXT_CASE: Case = {"source": "text", "seed": 0}
+# Up to how many numbers one draw of eager's error may be luck, and how many more draws are taken.
+FEW_NUMBERS, MORE_DRAWS = 64, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +259,30 @@ def run(twin: Twin, operation: Any, prepared: Prepared) -> dict[str, torch.Tenso
     return named | {f"d_{n}": g for n, g in zip(leaves, gradients, strict=True)}
 
 
+def run_eager(twin: Twin, prepared: Prepared) -> dict[str, torch.Tensor]:
+    """Run eager PyTorch, the yardstick, as it does best: on contiguous tensors.
+
+    On a CPU with AMX, PyTorch 2.13's bfloat16 products of matrices whose rows are padded read the
+    padding: NaN there is NaN in the result, and no yardstick.
+
+    Parameters
+    ----------
+    twin : Twin
+        Whose operation it is.
+    prepared : Prepared
+        Its arguments.
+
+    Returns
+    -------
+    dict of torch.Tensor
+        As from `run`.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in prepared.tensors.items()}
+    d_results = tuple(d.contiguous() for d in prepared.d_results)
+    best = dataclasses.replace(prepared, tensors=tensors, d_results=d_results)
+    return run(twin, twin.eager, best)
+
+
 def check(twin: Twin, case: Case, dtype: str, device: str, text: str | None = None) -> Finding:
     """Run a twin's kernel on one case and compare everything it returns with the truth.
 
@@ -266,7 +299,12 @@ def check(twin: Twin, case: Case, dtype: str, device: str, text: str | None = No
     Finding
     """
     prepared = prepare(twin, case, dtype, device, text)
-    return check_prepared(twin, case, dtype, device, prepared, run(twin, twin.eager, prepared))
+    eager = run_eager(twin, prepared)
+    finding = check_prepared(twin, case, dtype, device, prepared, eager)
+    if any(0 < c.n_elements <= FEW_NUMBERS for c in finding.wrong):
+        elsewhere = _errors_on_more_draws(twin, case, dtype, device, text)
+        finding = check_prepared(twin, case, dtype, device, prepared, eager, elsewhere)
+    return finding
 
 
 def check_prepared(
@@ -276,6 +314,7 @@ def check_prepared(
     device: str,
     prepared: Prepared,
     eager: dict[str, torch.Tensor],
+    elsewhere: dict[str, float] | None = None,
 ) -> Finding:
     """Check a kernel as `check` does, when all but the kernel has run already.
 
@@ -287,6 +326,8 @@ def check_prepared(
         The case's arguments and truth.
     eager : dict of torch.Tensor
         What the eager equivalent makes of them.
+    elsewhere : dict of float, optional
+        As `compare`'s `error_elsewhere`, by name.
 
     Returns
     -------
@@ -308,6 +349,7 @@ def check_prepared(
             to_numpy(actual[name]),
             dtype,
             prepared.noise[name],
+            (elsewhere or {}).get(name, 0.0),
         )
         for name, truth in prepared.truth.items()
     )
@@ -323,6 +365,7 @@ def compare(
     actual: np.ndarray,
     dtype: str,
     noise: float,
+    error_elsewhere: float = 0.0,
 ) -> Comparison:
     """Measure a result against its budget, element by element.
 
@@ -336,6 +379,8 @@ def compare(
         What the kernel computed in.
     noise : float
         What correct arithmetic may differ by.
+    error_elsewhere : float
+        Eager's worst error on more draws of the same case, where `eager` alone may be luck.
 
     Returns
     -------
@@ -352,7 +397,7 @@ def compare(
     finite = np.isfinite(truth)
     magnitude = np.abs(np.where(finite, truth, 0))
     with np.errstate(invalid="ignore"):  # inf - inf
-        eager_error = _largest(np.where(finite, eager - truth, 0))
+        eager_error = max(_worst_error(eager, truth), error_elsewhere)
         error = np.abs(np.where(finite, actual - truth, 0))
     info = torch.finfo(getattr(torch, dtype))
     allowed = (
@@ -379,6 +424,27 @@ def compare(
         int(wrong.sum()),
         truth.size,
     )
+
+
+def _errors_on_more_draws(
+    twin: Twin, case: Case, dtype: str, device: str, text: str | None
+) -> dict[str, float]:
+    """Return eager's worst error on other draws of a case, for the tensors of few numbers."""
+    worst: dict[str, float] = {}
+    for draw in range(1, MORE_DRAWS + 1):
+        prepared = prepare(twin, case | {"seed": case.get("seed", 0) + draw}, dtype, device, text)
+        eager = run_eager(twin, prepared)
+        for name, truth in prepared.truth.items():
+            if truth.size <= FEW_NUMBERS:
+                error = _worst_error(to_numpy(eager[name]), truth)
+                worst[name] = max(worst.get(name, 0.0), error)
+    return worst
+
+
+def _worst_error(actual: np.ndarray, truth: np.ndarray) -> float:
+    """Return the largest finite error where the truth is finite."""
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return _largest(np.where(np.isfinite(truth), actual - truth, 0))
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -29,7 +29,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from .. import kernels
-from .check import Finding, Prepared, check_prepared, prepare, run
+from .check import Finding, Prepared, check_prepared, prepare, run_eager
 from .guard import Guard
 from .mutants import Mutant, source_of
 from .twin import Case, Twin
@@ -219,7 +219,7 @@ def _check(twin: Twin, case: Case, dtype: str, prepared: Prepared, eager: dict) 
 
 def _try(twin: Twin, case: Case, dtype: str) -> tuple[Trial, Finding]:
     prepared = prepare(twin, case, dtype, "cpu", None)
-    eager = run(twin, twin.eager, prepared)
+    eager = run_eager(twin, prepared)
     started = time.process_time()
     with _watching_lines() as lines:
         finding = _check(twin, case, dtype, prepared, eager)
