@@ -282,12 +282,17 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0: the likeliest token.")] = 0.0,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens an answer may have.")] = 64,
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
+    best_of: Annotated[
+        int, typer.Option(help="Sample so many answers; the run's reward model picks one.")
+    ] = 1,
 ) -> None:
     """Talk to a model that the pipeline trained."""
     from .rl import command
 
     raise typer.Exit(
-        command.chat(run, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+        command.chat(
+            run, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed, best_of=best_of
+        )
     )
 
 

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..core.checks import refuse
 from ..kernels.gpt import GPT
+from .best_of_n import best_of_n
 from .dialogue import Message, Template
 from .generation import generate
+from .reward_model import Score, scoring
+from .scorer import SCORER, load_scorer
+from .sources import Prompt
 from .tokenizer import Tokenizer
 from .weights import load_gpt2
 
@@ -42,6 +47,30 @@ def find_model(directory: str) -> Path:
     refuse("model", "a folder with a model that has learnt to chat", directory, cause)
 
 
+def find_scorer(model: Path) -> Path:
+    """Find the reward model of the run that a model is of.
+
+    Parameters
+    ----------
+    model : pathlib.Path
+        From `find_model`.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    file = model.parent.parent / "reward" / SCORER
+    if not file.exists():
+        cause = "a model without its run, or a run whose stage reward has not ended"
+        refuse("best_of", "1, where there is no reward model to pick", f"no {file}", cause)
+    return file
+
+
 class Chat:
     """A conversation with a model.
 
@@ -55,10 +84,18 @@ class Chat:
         Tokens an answer may have.
     seed : int
         Of sampling; every answer moves on from it.
+    best_of : int
+        Answers sampled, of which the run's reward model picks one; with a temperature of 0, at 1.
     """
 
     def __init__(
-        self, directory: str, *, temperature: float = 0.0, max_new_tokens: int = 64, seed: int = 0
+        self,
+        directory: str,
+        *,
+        temperature: float = 0.0,
+        max_new_tokens: int = 64,
+        seed: int = 0,
+        best_of: int = 1,
     ) -> None:
         folder = find_model(directory)
         config, parameters = load_gpt2(folder, framework="torch")
@@ -68,6 +105,12 @@ class Chat:
         self.template = Template(Tokenizer.load(folder))
         self.temperature, self.max_new_tokens, self.seed = temperature, max_new_tokens, seed
         self.messages: list[Message] = []
+        self.best_of = best_of
+        self.score: Score | None = None
+        if best_of > 1:
+            self.temperature = temperature or 1.0
+            scorer = load_scorer(find_scorer(folder), config).to(self.model.wte.weight.device)
+            self.score = scoring(scorer, self.template.pad)
 
     def say(self, text: str) -> str:
         """Say something, and return the answer.
@@ -91,17 +134,24 @@ class Chat:
             del self.messages[-1]
             refuse("message", f"at most {room} tokens", f"{len(prompt)}", "a short-context model")
         self.seed += 1
-        said = generate(
-            self.model,
-            [prompt],
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            stop_tokens=(self.template.end,),
-            seed=self.seed,
-        )
-        answer = self.template.text(said.token_lists()[0])
+        answer = self.template.text(self._answer(prompt))
         self.messages.append(Message("assistant", answer))
         return answer
+
+    def _answer(self, prompt: list[int]) -> list[int]:
+        options: dict[str, Any] = {"temperature": self.temperature, "seed": self.seed}
+        if self.score is None:
+            said = generate(
+                self.model, [prompt], max_new_tokens=self.max_new_tokens,
+                stop_tokens=(self.template.end,), **options,
+            )  # fmt: skip
+            return said.token_lists()[0]
+        prompts = [Prompt(prompt, tuple(self.messages))]
+        (choice,) = best_of_n(
+            self.model, self.template, self.score, prompts, self.best_of,
+            max_response=self.max_new_tokens, **options,
+        )  # fmt: skip
+        return choice.best
 
     def forget(self) -> None:
         """Begin a new conversation."""

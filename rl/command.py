@@ -63,12 +63,14 @@ def train(
         leave()
 
 
-def chat(directory: str, *, temperature: float, max_new_tokens: int, seed: int) -> int:
+def chat(
+    directory: str, *, temperature: float, max_new_tokens: int, seed: int, best_of: int = 1
+) -> int:
     """Talk to a model, from a terminal or from a pipe.
 
     Parameters
     ----------
-    directory, temperature, max_new_tokens, seed
+    directory, temperature, max_new_tokens, seed, best_of
         As in `Chat`.
 
     Returns
@@ -76,7 +78,10 @@ def chat(directory: str, *, temperature: float, max_new_tokens: int, seed: int) 
     int
         Exit code.
     """
-    talk = Chat(directory, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    talk = Chat(
+        directory, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed,
+        best_of=best_of,
+    )  # fmt: skip
     if sys.stdin.isatty():
         print(f"{FORGET} begins a new conversation, {LEAVE} or Ctrl-D ends.")
     for answer in converse(talk, _lines()):

@@ -278,6 +278,9 @@ class PPOSettings:
         Adam's, and the global norm that gradients are clipped to.
     ema : float
         Decay of the averaged policy.
+    best_of : int
+        At the end, measure best-of-n of the SFT model up to this n, where answers are graded;
+        0: do not.
     """
 
     data: str = ""
@@ -312,6 +315,7 @@ class PPOSettings:
     eps: float = from_source(1e-5, "lm-human-preferences' implementation details")
     clip: float = 1.0
     ema: float = from_source(0.992, "InstructGPT C.4")
+    best_of: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

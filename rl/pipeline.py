@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 
 from ..core.checks import refuse
 from ..kernels.gpt import GPT
-from . import sources
+from . import plots, sources
 from .batches import Shuffled, Windows
+from .best_of_n import measure
 from .configuration import Configuration
 from .dialogue import SPECIAL_TOKENS, Template
 from .evaluation import grade
@@ -30,17 +31,16 @@ from .files import write_together
 from .language_model import LanguageModelStage
 from .parallel import Group
 from .ppo import PPOStage
-from .reward_model import RewardStage, score_rows
+from .reward_model import RewardStage, Score, scoring
 from .run import Statistics, train
 from .sampled_rankings import sample_rankings
-from .scorer import Scorer
+from .scorer import SCORER, Scorer
 from .sharding import shard, whole_state
 from .sources import Prompt
 from .tokenizer import Tokenizer
 from .weights import load_gpt2, save_gpt2
 
 STAGES = ("pretrain", "sft", "reward", "ppo")
-SCORER = "scorer.safetensors"
 VALIDATION_WINDOWS, VALIDATION_PROMPTS = 64, 200
 
 
@@ -141,6 +141,7 @@ class Pipeline:
             pretraining=self._pretraining_term(), judge=self._judge(),
         )  # fmt: skip
         self._run(stage)
+        self._measure_best_of_n()
         self._export("ppo", policy)
         with torch.no_grad():
             for parameter, average in zip(policy.parameters(), stage.average, strict=True):
@@ -205,6 +206,8 @@ class Pipeline:
             group=self.group,
             quiet=self.quiet,
         )
+        if self.group.is_main:
+            plots.learning_curves(self.folder(stage.name))
 
     def _model(self, stage: str, weights: str = "", dropout: float = 0.0) -> GPT:
         folder = Path(weights) if weights else self.folder(stage) / "model"
@@ -232,7 +235,7 @@ class Pipeline:
             refuse("run.directory", "a run with a reward model", str(file), "gptwin train reward")
         return scorer
 
-    def _score(self) -> Callable[[Sequence[Prompt], Sequence[list[int]]], torch.Tensor]:
+    def _score(self) -> Score:
         """Return what scores the policy's answers: the reward model, or the user's function."""
         template, device = self.template, self.group.device
         if self.configuration.ppo.reward_fn:
@@ -247,14 +250,21 @@ class Pipeline:
             return by_function
         scorer = self._scorer().requires_grad_(False).eval()
         shard(scorer.trunk, self.group)
+        return scoring(scorer, template.pad)
 
-        def by_reward_model(
-            prompts: Sequence[Prompt], responses: Sequence[list[int]]
-        ) -> torch.Tensor:
-            rows = [p.ids + response for p, response in zip(prompts, responses, strict=True)]
-            return score_rows(scorer, rows, template.pad)
-
-        return by_reward_model
+    def _measure_best_of_n(self) -> None:
+        """Measure what PPO is to be compared with: best-of-n of the model that it began from."""
+        c = self.configuration
+        if c.ppo.data or c.ppo.best_of < 1:
+            return
+        held_out = sources.drawn(0, VALIDATION_PROMPTS, held_out=True)
+        prompts = sources.exercise_prompts(self.template, held_out)
+        measure(
+            self.model_of("sft"), self.template, self._score(), prompts, c.ppo.best_of,
+            self.folder("ppo"), max_response=c.ppo.max_response, seed=c.run.seed, group=self.group,
+        )  # fmt: skip
+        if self.group.is_main:
+            plots.best_of_n(self.folder("ppo"))
 
     def _pretraining_term(self) -> Windows | None:
         c = self.configuration

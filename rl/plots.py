@@ -1,5 +1,6 @@
 """Pictures of a run: learning curves, and reward against the distance from where PPO began."""
 
+import json
 from pathlib import Path
 
 import matplotlib
@@ -8,6 +9,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from .best_of_n import FILE
 from .run import read_log
 
 # What the picture of each stage shows, where its log has it.
@@ -103,6 +105,59 @@ def fitted(distance: np.ndarray, gain: np.ndarray) -> tuple[float, float] | None
     (alpha, beta), *_ = np.linalg.lstsq(
         np.stack([d, -d * np.log(d)], axis=1), gain[away], rcond=None
     )
+    return float(alpha), float(beta)
+
+
+def best_of_n(folder: Path) -> Path | None:
+    """Draw proxy and gold reward of best-of-n over √KL, with Gao et al.'s fit.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of a PPO run that measured it (`ppo.best_of`).
+
+    Returns
+    -------
+    pathlib.Path or None
+        plots/best_of_n.png in it; None if it was not measured.
+    """
+    if not (folder / FILE).exists():
+        return None
+    found = json.loads((folder / FILE).read_text())
+    distance = np.sqrt([record["kl"] for record in found])
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    for axis, name in zip(axes, ("proxy", "gold"), strict=True):
+        reward = np.array([record[name] for record in found])
+        axis.plot(distance, reward, "o", markersize=4)
+        for x, y, record in zip(distance, reward, found, strict=True):
+            axis.annotate(f" n = {record['n']}", (x, y), fontsize=7)
+        alpha, beta = fitted_best_of_n(distance, reward - reward[0])
+        d = np.linspace(0, distance.max(), 100)
+        label = f"d ({alpha:.2g} − {beta:.2g} d)"
+        axis.plot(d, reward[0] + d * (alpha - beta * d), "-", linewidth=1, label=label)
+        if beta > 0 and alpha / (2 * beta) < distance.max():
+            axis.axvline(alpha / (2 * beta), linestyle=":", color="grey", label="its peak")
+        axis.set_title(f"{name} of best-of-n", fontsize=9)
+        axis.set_xlabel("√(ln n − (n − 1)/n)", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.legend(fontsize=7)
+    return _saved(figure, folder / "plots/best_of_n.png")
+
+
+def fitted_best_of_n(distance: np.ndarray, gain: np.ndarray) -> tuple[float, float]:
+    """Fit gain = d(α − βd) by least squares.
+
+    Parameters
+    ----------
+    distance, gain : numpy.ndarray [point]
+        √KL, and the reward gained over n = 1.
+
+    Returns
+    -------
+    (alpha, beta) : tuple of float
+    """
+    basis = np.stack([distance, -(distance**2)], axis=1)
+    (alpha, beta), *_ = np.linalg.lstsq(basis, gain, rcond=None)
     return float(alpha), float(beta)
 
 

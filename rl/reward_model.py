@@ -6,7 +6,7 @@ so that demonstrations earn 0 on average: a reward then says how much better tha
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from .sharding import shard, together
 from .update import Update
 
 NO_COMPLETION = -1
+# (prompts, responses) -> scores [response]; a prompt is a sources.Prompt
+Score = Callable[[Sequence[Any], Sequence[list[int]]], torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,3 +201,26 @@ def score_rows(scorer: Scorer, rows: Sequence[list[int]], pad: int) -> torch.Ten
     time = max(len(row) for row in rows)
     tokens = torch.tensor([row + [pad] * (time - len(row)) for row in rows], device=device)
     return last_scores(scorer(tokens), lengths)
+
+
+def scoring(scorer: Scorer, pad: int) -> Score:
+    """Return a reward model as what PPO and best-of-n call.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        Frozen.
+    pad : int
+        Id of the padding token.
+
+    Returns
+    -------
+    callable
+        `(prompts, responses) -> torch.Tensor [response]`.
+    """
+
+    def score(prompts: Sequence[Any], responses: Sequence[list[int]]) -> torch.Tensor:
+        rows = [p.ids + response for p, response in zip(prompts, responses, strict=True)]
+        return score_rows(scorer, rows, pad)
+
+    return score

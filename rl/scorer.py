@@ -6,10 +6,15 @@ at the token that came last.
 """
 
 import math
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
+from ..core.presets import GPTConfig
 from ..kernels.gpt import GPT
+
+SCORER = "scorer.safetensors"  # in the folder of the stage `reward`
 
 
 class Scorer(torch.nn.Module):
@@ -74,3 +79,23 @@ def last_scores(scores: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     torch.Tensor [batch]
     """
     return scores.gather(1, lengths[:, None] - 1)[:, 0]
+
+
+def load_scorer(file: Path, config: GPTConfig) -> Scorer:
+    """Read a reward model.
+
+    Parameters
+    ----------
+    file : pathlib.Path
+        What the stage `reward` left.
+    config : GPTConfig
+        Of its trunk.
+
+    Returns
+    -------
+    Scorer
+        On the CPU, frozen, in evaluation mode.
+    """
+    scorer = Scorer(GPT(config))
+    scorer.load_state_dict(load_file(file))
+    return scorer.requires_grad_(False).eval()

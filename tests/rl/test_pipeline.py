@@ -9,11 +9,13 @@ import pytest
 import tiny
 
 from gptwin.rl import sources
-from gptwin.rl.chat import Chat, converse, find_model
+from gptwin.rl.chat import Chat, converse, find_model, find_scorer
 from gptwin.rl.chatgpt import make_chatgpt
 from gptwin.rl.configuration import dump
+from gptwin.rl.generation import generate
 from gptwin.rl.pipeline import Pipeline, imported
 from gptwin.rl.run import read_log
+from gptwin.rl.sources import Prompt
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,21 @@ def test_it_chats_over_several_turns(run):
     assert len(answers) == 4
     assert answers[2] == "(a new conversation)"
     assert chat.messages[0].content == "Bye"
+
+
+def test_the_reward_model_picks_an_answer(run):
+    chat = Chat(str(run), max_new_tokens=5, best_of=3)
+    assert chat.temperature == 1.0
+    chat.say("Hello")
+    said = generate(
+        chat.model, [chat.template.prompt(chat.messages[:1])] * 3, max_new_tokens=5,
+        stop_tokens=(chat.template.end,), seed=1,
+    ).token_lists()  # fmt: skip
+    scores = chat.score([Prompt(chat.template.prompt(chat.messages[:1]), ())] * 3, said)
+    assert chat.messages[-1].content == chat.template.text(said[int(scores.argmax())])
+    assert (run / "ppo/plots/best_of_n.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match=r"^best_of: .*no reward model to pick"):
+        find_scorer(run / "elsewhere/of/model")
 
 
 def test_a_long_conversation_forgets_its_oldest_turns(run):

@@ -46,7 +46,7 @@ def configuration(directory, **tables):
         "pretrain": {"steps": 4, "batch": 4, "time": 32},
         "sft": {"examples": 128, "epochs": 1},
         "reward": {"prompts": 16, "batch": 8, "epochs": 1},
-        "ppo": {"episodes": 64, "batch": 16, "max_response": 8},
+        "ppo": {"episodes": 64, "batch": 16, "max_response": 8, "best_of": 2},
     }
     changed = {
         name: dataclasses.replace(getattr(SMALL, name), **{**few[name], **tables.get(name, {})})
