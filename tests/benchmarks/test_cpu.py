@@ -226,6 +226,21 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(path):
     assert store.load(path) == {"a": {}} and os.listdir(path.parent) == [path.name]
 
 
+def test_some_parts_run_in_one_thread(path, monkeypatch):
+    threads = {}
+
+    def pretend(name, settings, where):
+        threads[name] = settings.threads
+        store.save(where, name, cpu.begin(settings) | {"status": "measured"})
+
+    monkeypatch.setattr(cpu, "run_in_process", pretend)
+    cpu.bench(quick=True, threads=2, out=str(path))
+    assert {name for name in PARTS if threads[name] == 1} == set(cpu.ONE_THREAD)
+    threads.clear()
+    cpu.bench(quick=True, threads=2, out=str(path), resume=True)
+    assert threads == {}
+
+
 def test_resume_leaves_out_what_is_there(path, monkeypatch):
     ran = []
 
