@@ -36,6 +36,7 @@ from torch.nn import functional
 from ..core.decoder_block import ARGUMENTS, check_decoder_block
 from ..core.key_intervals import check_attention
 from .attention import attention
+from .eager_gelu import gelu_keeping_slope
 from .launch import expect_same_dtype, runs_on_triton
 from .layer_norm import layer_norm, layer_norm_eager
 from .linear import linear, linear_eager
@@ -119,6 +120,19 @@ def _attention_output(*args: Any, **options: Any) -> torch.Tensor:
     return attention(*args, **options)[0]
 
 
+def _linear_eager(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    *,
+    activation: str | None = None,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    if activation is None:
+        return linear_eager(x, weight, bias, residual=residual)
+    return gelu_keeping_slope(linear_eager(x, weight, bias))
+
+
 class Parts(NamedTuple):
     """What a block is composed of, on one backend; `attention` fills a cache."""
 
@@ -129,7 +143,7 @@ class Parts(NamedTuple):
 
 
 KERNELS = Parts(norm, linear, _qkv_attention, _attention_output)
-EAGER = Parts(layer_norm_eager, linear_eager, qkv_attention_eager, masked_attention)
+EAGER = Parts(layer_norm_eager, _linear_eager, qkv_attention_eager, masked_attention)
 
 
 def split_heads(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, ...]:
