@@ -9,7 +9,7 @@ python := .venv/bin/python
 other_triton := build/triton-$(TRITON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environment peers verify chatgpt test mutants test-triton lint format clean
+.PHONY: help environment peers verify chatgpt gpu gpu-verify gpu-bench gpu-end-to-end gpu-plots test mutants test-triton lint format clean
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -20,6 +20,8 @@ help:  ## list the targets
 	@echo "                     PyTorch and Triton, they are used as they are"
 	@echo "  TORCH_INDEX=URL    a further package index when .venv is made; without a GPU,"
 	@echo "                     https://download.pytorch.org/whl/cpu saves gigabytes of CUDA"
+	@echo "  RESULTS=FILE.json  where the gpu steps store, and what gpu-plots draws; by default a"
+	@echo "                     file for the device in benchmarks/results"
 	@echo "  TRITON=3.7.1       the Triton that test-triton installs beside the usual one"
 
 environment:  ## make .venv, unless it is up to date
@@ -33,6 +35,28 @@ verify: environment  ## check every kernel against its NumPy twin
 
 chatgpt: environment  ## pretrain, tune, reward, PPO at a small size; then: gptwin chat
 	@$(python) -m gptwin train chatgpt $(ARGS)
+
+# Each step ends within 9 minutes. What it stored for this commit is not done again, so a step that
+# ran out of time (exit code 3) goes on when it is run again. RESULTS=FILE.json: where it is stored.
+bench = $(python) -m gptwin bench $(if $(RESULTS),--out "$(RESULTS)")
+
+gpu:  ## on a GPU: verify, bench, end to end, plots; each step can be run, and run again, alone
+	@failed=; for step in gpu-verify gpu-bench gpu-end-to-end gpu-plots; do \
+		$(MAKE) --no-print-directory $$step || failed="$$failed $$step"; done; \
+		if [ -n "$$failed" ]; then echo "not complete:$$failed" >&2; exit 1; fi
+
+gpu-verify: environment  ## on a GPU: verify each twin, some side by side
+	@$(bench) verify --budget 520 $(ARGS)
+
+gpu-bench: environment  ## on a GPU: time each operation against its peers
+	@$(bench) operations --budget 520 $(ARGS)
+
+gpu-end-to-end: environment  ## on a GPU: training, generation and PPO
+	@$(bench) training generation ppo --budget 520 $(ARGS)
+
+gpu-plots: environment  ## draw what is stored of a GPU, and fill in README's table
+	@$(bench) --plot
+	@$(bench) --table README.md
 
 # At most 8 processes: on a GPU, each holds a CUDA context of its own.
 test: environment  ## run the tests

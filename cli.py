@@ -5,7 +5,7 @@ Thin: it reads arguments and calls.
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -302,8 +302,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[OP]...",
-            help="Operations, training, generation, ppo, verify; or cpu, alone: what can be "
-            "measured without a GPU. Default: all but verify and cpu.",
+            help="Operations (or all of them: operations), training, generation, ppo, verify; or "
+            "cpu, alone: what can be measured without a GPU. Default: all but verify and cpu.",
         ),
     ] = None,
     dtype: Annotated[
@@ -342,11 +342,12 @@ def bench(
         tuple[str, str] | None, typer.Option(metavar="A.json B.json", help="Compare two files.")
     ] = None,
     table: Annotated[
-        str | None, typer.Option(metavar="README.md", help="Write the goals' table into a file.")
+        str | None,
+        typer.Option(metavar="README.md", help="Write the goals' table of --out, or the newest."),
     ] = None,
     plot: Annotated[
-        str | None, typer.Option(metavar="FILE.json", help="Draw what a result file holds.")
-    ] = None,
+        bool, typer.Option("--plot", help="Draw what is stored of a GPU; of --out, or the newest.")
+    ] = False,
     job: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Time gptwin side by side with others, each behind a check that both compute the same.
@@ -357,9 +358,8 @@ def bench(
     """
     if job is not None:
         from .benchmarks.gpu.job import run_job_of_json
-        from .rl.workloads import WORKLOADS
 
-        run_job_of_json(job, WORKLOADS)
+        run_job_of_json(job, _workloads)
     elif compare is not None:
         from .benchmarks.compare import compare as compare_files
 
@@ -368,10 +368,10 @@ def bench(
         from .benchmarks.gpu import goals
 
         goals.update(table, out)
-    elif plot is not None:
+    elif plot:
         from .benchmarks.gpu import plots
 
-        plots.plot_file(plot)
+        plots.plot_file(out)
     elif what == ["cpu"]:
         from .benchmarks import cpu
 
@@ -422,6 +422,13 @@ def report(
             operations or [], out=out, verification=verification, examples=examples, results=results
         )
     )
+
+
+def _workloads() -> Any:
+    """Return what benchmarks run of the pipeline, which they do not import."""
+    from .rl.workloads import WORKLOADS
+
+    return WORKLOADS
 
 
 def _interpret_without_gpu() -> None:

@@ -22,12 +22,12 @@ from .. import store
 from ..timing import Finding
 from . import results
 from .cells import default_dtypes, failures
+from .results import RESULTS
 from .roofline import peaks_of
 from .summary import print_summary
 from .watch import Outcome, watch
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
-VERIFY, ROOFLINE = "verify", "roofline"
+VERIFY, ROOFLINE, OPERATIONS = "verify", "roofline", "operations"
 # What README's goals are about comes first, should the time not suffice.
 ORDER = (
     "attention", "softmax", "layer_norm", "cross_entropy", "qkv_attention", "ppo_loss",
@@ -101,7 +101,8 @@ def bench(
     Parameters
     ----------
     what : list of str
-        Operations, "training", "generation", "ppo", "verify"; empty for all but the last.
+        Operations, or "operations" for all of them; "training", "generation", "ppo", "verify".
+        Empty for all but the last.
     dtypes : list of str
         Empty for each operation's own.
     providers : list of str
@@ -156,11 +157,12 @@ def bench(
 
 def parts_of(what: list[str], dtypes: list[str]) -> list[str]:
     """Return the names of the parts, those that matter most first."""
-    known = (*TWINS, *results.END_TO_END, VERIFY)
+    known = (*TWINS, OPERATIONS, *results.END_TO_END, VERIFY)
     for name in what:
         if name not in known:
             refuse("operation", f"one of {', '.join(known)}", repr(name))
-    operations = [name for name in (*ORDER, *TWINS) if not what or name in what]
+    every = not what or OPERATIONS in what
+    operations = [name for name in (*ORDER, *TWINS) if every or name in what]
     parts = []
     for name in dict.fromkeys(operations):
         for dtype in dtypes or default_dtypes(TWINS[name]):

@@ -8,7 +8,6 @@ made for do not count; where it is not installed the goal is not measured.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,11 +17,10 @@ from ...lab.twins import TWINS
 from ..store import Part, load
 from ..timing import Finding
 from .cells import cost_of
-from .results import OURS, is_real
+from .results import OURS, RESULTS, is_real, newest
 from .shapes import shapes
 
 DEVICE = "H100"
-RESULTS = Path(__file__).resolve().parent.parent / "results"
 BEGIN, END = "<!-- goals: gptwin bench --table README.md -->", "<!-- end of goals -->"
 NOT_MEASURED = "not measured"
 LARGE, BOUND_BY_MEMORY = 16 * 2**20, 8 * 2**20  # bytes
@@ -400,23 +398,6 @@ def _source(parts: Mapping[str, Part]) -> str:
     )
 
 
-def stored_results(folder: Path) -> Path | None:
-    """Return the newest stored result file of the device that the goals are about."""
-    candidates = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            parts = load(path).values()
-        except (ValueError, json.JSONDecodeError):
-            continue
-        dates = [
-            part["environment"]["date"]
-            for part in parts
-            if DEVICE in part["environment"].get("device", "") and is_real(part)
-        ]
-        candidates += [(max(dates), path)] if dates else []
-    return max(candidates)[1] if candidates else None
-
-
 def update(file: str, results: str | None) -> None:
     """Write the table into a file, from a result file or the newest stored one.
 
@@ -435,7 +416,7 @@ def update(file: str, results: str | None) -> None:
     for name, path in (("table", file), ("out", results)):
         if path is not None and not Path(path).is_file():
             refuse(name, "a file", path)
-    write_table(Path(file), table(Path(results) if results else stored_results(RESULTS)))
+    write_table(Path(file), table(Path(results) if results else newest(RESULTS, DEVICE)))
 
 
 def write_table(file: Path, text: str) -> None:

@@ -8,12 +8,13 @@ from ...lab.twins import TWINS
 from .cells import Event, Measurement
 from .clock import the_clock
 from .phases import Makers, end_to_end
+from .results import END_TO_END
 from .roofline import measure_roofline
 from .training import training
 from .verification import verify
 
-# By part: what makes its workloads, from another floor.
-Workloads = Mapping[str, Callable[..., Makers]]
+# Loads, by part, what makes its workloads: the pipeline is needed for those parts alone.
+Workloads = Callable[[], Mapping[str, Callable[..., Makers]]]
 
 
 def run_job_of_json(arguments: str, workloads: Workloads) -> None:
@@ -23,8 +24,8 @@ def run_job_of_json(arguments: str, workloads: Workloads) -> None:
     ----------
     arguments : str
         JSON.
-    workloads : dict
-        See phases.py.
+    workloads : callable
+        Returns a dict by part; see phases.py.
     """
     job = json.loads(arguments)
     with open(job["progress"], "a", encoding="utf-8") as progress:
@@ -52,9 +53,10 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
             clock, device, job["peaks"], tiny=dry_run, only=frozenset(job["only"]),
             done=frozenset(job["done"]),
         )  # fmt: skip
-    elif part in workloads:
+    elif part in END_TO_END:
+        yield {"begin": [part]}
         yield from end_to_end(
-            workloads[part], device, tiny=dry_run, compile_only=job["compile_only"],
+            workloads()[part], device, tiny=dry_run, compile_only=job["compile_only"],
             done=frozenset(job["done"]),
         )  # fmt: skip
     else:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ...core.checks import refuse
 from ..store import Part, load
 from ..timing import Finding
-from .results import OURS, is_real, measured
+from .results import OURS, RESULTS, is_real, measured, newest
 
 # Told apart also by people who see few colours (Okabe and Ito); gptwin's is the darkest.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#b8a000")
@@ -19,24 +19,25 @@ MINE = "#111111"
 MARKERS = "osD^vP*X"
 
 
-def plot_file(file: str) -> None:
-    """Draw a result file's pictures into a folder beside it, of its name, and name them.
+def plot_file(file: str | None) -> None:
+    """Draw a result file's pictures into a folder beside it, of its name.
 
     Parameters
     ----------
-    file : str
+    file : str, optional
+        By default the newest stored one.
 
     Raises
     ------
     ValueError
         If there is no such file, or nothing in it to draw.
     """
-    path = Path(file)
-    if not path.is_file():
-        refuse("plot", "a result file", file)
+    path = Path(file) if file else newest(RESULTS)
+    if path is None or not path.is_file():
+        refuse("out", "a result file to draw", file or "none stored", "nothing measured yet")
     written = plot(load(path), path.with_suffix(""), dry_runs=True)
     if not written:
-        refuse("plot", "a result file with figures of a GPU", file)
+        refuse("out", "a result file with figures of a GPU's operations", str(path))
     print(f"{len(written)} pictures in {path.with_suffix('')}")
 
 

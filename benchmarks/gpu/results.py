@@ -50,13 +50,15 @@ them for results.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from ..store import Part
+from ..store import Part, load
 from ..timing import Finding
 
 DIRECTIONS = ("forward", "backward", "both")
 OURS = "gptwin"
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 END_TO_END = ("training", "generation", "ppo")
 
 
@@ -95,3 +97,28 @@ def not_measured(name: str, status: str, reason: str, **more: Any) -> Finding:
     """Make the finding of a cell that has no figure."""
     return {"name": name, "status": status, "reason": reason, "unit": "seconds", "value": None,
             **more}  # fmt: skip
+
+
+def newest(folder: Path, device: str = "") -> Path | None:
+    """Return the newest result file of a GPU in a folder; None if there is none.
+
+    Parameters
+    ----------
+    folder : Path
+    device : str
+        What its name must hold.
+    """
+    candidates = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            parts = load(path).values()
+        except ValueError:
+            continue  # of something else
+        dates = [
+            part["environment"]["date"]
+            for part in parts
+            if "device" in part["environment"] and device in part["environment"]["device"]
+            if is_real(part)
+        ]
+        candidates += [(max(dates), path)] if dates else []
+    return max(candidates)[1] if candidates else None

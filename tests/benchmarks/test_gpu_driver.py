@@ -128,7 +128,7 @@ def test_the_parts_that_goals_are_about_come_first():
         (["kl", "--dry-run", "--out", driver.RESULTS / "x.json"], "another directory"),
         (["kl", "--dry-run", "--out", "no/such/file.json"], "out: expected a .json file"),
         (["kl", "--budget", "0"], "budget"),
-        (["--plot", "no.json"], "plot: expected a result file"),
+        (["--plot", "--out", "no.json"], "out: expected a result file to draw"),
         (["--table", "no.md"], "table: expected a file"),
         (["--compare", "a.json", "b.json"], "compare: expected a result file"),
     ],
