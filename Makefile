@@ -9,7 +9,7 @@ python := .venv/bin/python
 other_triton := build/triton-$(TRITON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environment peers verify chatgpt gpu gpu-verify gpu-bench gpu-end-to-end gpu-plots test mutants test-triton lint format clean
+.PHONY: help environment peers verify chatgpt gpu gpu-verify gpu-bench gpu-end-to-end gpu-plots test inspect mutants test-triton lint format clean
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -61,6 +61,9 @@ gpu-plots: environment  ## draw what is stored of a GPU, and fill in README's ta
 # At most 8 processes: on a GPU, each holds a CUDA context of its own.
 test: environment  ## run the tests
 	@$(python) -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
+
+inspect: environment  ## compile every kernel for four GPUs that need not be there, and store it
+	@$(python) -m gptwin inspect --json benchmarks/results/inspect-all.json $(ARGS)
 
 mutants: environment  ## break the kernels on purpose, in every way that is listed, and see it caught
 	@GPTWIN_MUTANTS=all $(python) -m pytest tests/lab/test_mutants.py --numprocesses auto $(ARGS)
