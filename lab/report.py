@@ -29,6 +29,7 @@ from .report_data import (
 )
 from .report_plots import budget_strip, roofline, stored_plots
 from .report_sources import anchor, files_of, read_source
+from .twin import DTYPES
 from .twin_roofline import DEVICES
 from .twins import TWINS
 
@@ -147,9 +148,17 @@ def render(
         "percent": console.percent, "count": count, "duration": duration, "figure": figure,
     }  # fmt: skip
     costs = {name: costs_of(TWINS[name]) for name in names}
+    plots = {benchmark.name: stored_plots(folder, benchmark.name) for benchmark in benchmarks}
+    twins = _twins(names, verification, inspection, benchmarks)
+    for twin in twins:  # an operation's own pictures stand beside it
+        twin["plots"] = [p for own in plots.values() for p in own if _is_of(p.name, twin["name"])]
+    plots = {
+        name: [p for p in own if not any(_is_of(p.name, twin) for twin in TWINS)]
+        for name, own in plots.items()
+    }
     return environment.get_template("report.html.j2").render(
         names=names,
-        twins=_twins(names, verification, inspection, benchmarks),
+        twins=twins,
         verification=verification,
         verdict=verdict(verification, names),
         strip=budget_strip(verification),
@@ -160,7 +169,7 @@ def render(
         inspection=inspection,
         benchmarks=benchmarks,
         gpus=[benchmark.device for benchmark in benchmarks if benchmark.device],
-        plots={benchmark.name: stored_plots(folder, benchmark.name) for benchmark in benchmarks},
+        plots=plots,
         version=__version__,
         command=f"gptwin report{''.join(f' {n}' for n in names if len(names) < len(TWINS))}",
         date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -201,6 +210,11 @@ def _twins(
             }
         )
     return twins
+
+
+def _is_of(picture: str, operation: str) -> bool:
+    """Say whether a picture is of one operation in one dtype: benchmarks/gpu/plots.py names it."""
+    return picture in {f"{operation}-{dtype}" for dtype in DTYPES}
 
 
 def _unreached(name: str, inspection: Inspection | None) -> list[str]:

@@ -323,6 +323,17 @@ class Benchmark:
             if "/" not in name and any(f["status"] != "predicted" for f in part["findings"])
         }
 
+    def verified(self) -> tuple[list[str], list[str]]:
+        """Return the twins that were verified on this device, and why others were not."""
+        agree, other = [], []
+        for name, part in self.parts.items():
+            kind, _, operation = name.partition("/")
+            if kind == "verify" and part["status"] == "measured":
+                agree.append(operation)
+            elif kind == "verify":
+                other.append(f"{operation}: {part['reason'] or part['status']}")
+        return agree, other
+
     def environments(self) -> list[str]:
         """Say on what the parts were measured, each once."""
         lines = []

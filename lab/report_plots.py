@@ -6,12 +6,14 @@ is told in its <title>, which browsers show under the pointer and screen readers
 
 import base64
 import dataclasses
+import io
 import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from markupsafe import Markup, escape
+from PIL import Image
 
 from ..core.checks import refuse
 from .report_data import Costs, Verification, Verified
@@ -183,14 +185,25 @@ def _text(x: float, y: float, words: str, css: str, anchor: str) -> Markup:
 # --- stored pictures -----------------------------------------------------------------------------
 
 
+CAPTIONS = {
+    "cpu": "Ratios, with their goals where there are any, and learning curves.",
+    "cpu-growth": "Time over length and over width, and the power laws fitted to it. Below each "
+    "the exponents, NumPy's and then PyTorch's, with their standard errors, and the FLOPs'.",
+    "cpu-overhead": "Ratios by operation: the median, and p20 to p80.",
+    "memory": "Memory beyond what was there before the call.",
+    "roofline": "The roofline that was measured, and what each kernel reached.",
+}
+PALETTE = 64
+
+
 @dataclasses.dataclass(frozen=True)
 class StoredPlot:
     """A picture that a benchmark stored beside its figures.
 
     Attributes
     ----------
-    name : str
-        The file's, without its ending.
+    name, caption : str
+        The file's name, without its ending; what it shows.
     markup : Markup
         An <svg> that takes the page's colours, or an <img> that carries its data.
     themed : bool
@@ -198,12 +211,13 @@ class StoredPlot:
     """
 
     name: str
+    caption: str
     markup: Markup
     themed: bool
 
 
 def stored_plots(folder: Path, stem: str) -> list[StoredPlot]:
-    """Read the pictures that belong to a result file: of its name, or of its name and more.
+    """Read the pictures of a result file: of its name, its name and more, or in a folder so named.
 
     Parameters
     ----------
@@ -227,20 +241,27 @@ def stored_plots(folder: Path, stem: str) -> list[StoredPlot]:
         for path in sorted(folder.glob(f"{stem}*{suffix}"))
         if re.fullmatch(rf"{re.escape(stem)}([-_.].*)?", path.stem)
     }
+    named |= {path.stem: path for path in (folder / stem).glob("*.png")}
     return [
-        StoredPlot(name, _inline(path) if path.suffix == ".svg" else _image(path),
-                   path.suffix == ".svg")
+        StoredPlot(name, CAPTIONS.get(name, name), _inline(path), True)
+        if path.suffix == ".svg"
+        else StoredPlot(name, CAPTIONS.get(name, name), _image(path), False)
         for name, path in sorted(named.items())
-    ]  # fmt: skip
+    ]
 
 
 def _image(path: Path) -> Markup:
     data = path.read_bytes()
     if not data.startswith(b"\x89PNG"):
         refuse("results", "pictures that gptwin bench drew", f"{path}, which is no PNG")
-    return Markup("<img alt='{}' src='data:image/png;base64,{}'>").format(
-        f"Plot of {path.stem}", base64.b64encode(data).decode()
-    )
+    few_colours = io.BytesIO()
+    with Image.open(path) as picture:  # a plot loses nothing, and is a quarter as large
+        size = picture.size
+        picture.convert("RGB").quantize(PALETTE).save(few_colours, "PNG", optimize=True)
+    data = min(data, few_colours.getvalue(), key=len)
+    return Markup(
+        "<img alt='{}' width={} height={} loading='lazy' src='data:image/png;base64,{}'>"
+    ).format(f"Plot of {path.stem}", *size, base64.b64encode(data).decode())
 
 
 def _inline(path: Path) -> Markup:

@@ -8,7 +8,7 @@
   const show = (name) => {
     if (name === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = name;
-    button.textContent = `Theme: ${name}`;
+    button.querySelector(".name").textContent = name;
     button.dataset.name = name;
   };
   show(themes.includes(recall()) ? recall() : "system");

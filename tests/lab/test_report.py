@@ -104,12 +104,17 @@ def results(tmp_path):
     gpu = part([on_gpu("eager", 2e-4, None), on_gpu("gptwin", 1e-4, 0.91)], device="NVIDIA X1")
     gpu["findings"].append(on_gpu("Liger", None, None) | {"status": "skipped", "reason": "no lib"})
     whole = part([on_gpu("gptwin", 0.25, 0.5) | {"name": "a step"}], device="NVIDIA X1")
-    put("x1.json", {"format": 1, "parts": {"softmax/bfloat16": gpu, "training": whole}})
+    wrong = part([], device="NVIDIA X1") | {"status": "failed", "reason": "gae disagrees"}
+    parts = {"softmax/bfloat16": gpu, "training": whole, "verify/gae": wrong}
+    parts["verify/gelu"] = part([], device="NVIDIA X1")
+    put("x1.json", {"format": 1, "parts": parts})
     dry = part([on_gpu("gptwin", 1.0, 1.0)], device="NVIDIA DRY") | {"settings": {"dry_run": True}}
     put("dry.json", {"format": 1, "parts": {"softmax/bfloat16": dry}})
     picture = Figure(figsize=(3, 2))
     picture.add_subplot().plot([1, 2])
-    picture.savefig(folder / "x1-softmax.png", dpi=40)
+    (folder / "x1").mkdir()
+    for name in ("softmax-bfloat16", "gelu-bfloat16", "roofline"):  # gelu is not shown
+        picture.savefig(folder / "x1" / f"{name}.png", dpi=40)
     picture.savefig(folder / "cpu.png", dpi=40)
     picture.savefig(folder / "cpu.svg")
     return folder
@@ -174,7 +179,8 @@ def test_the_page_says_what_was_stored(run):
         "speed on a GPU NVIDIA X1", "softmax_forward_kernel sm_90 2 32–64 0 2,048 50%",
         "gptwin, NumPy against PyTorch, eager 1.25 1.20 to 1.30 times its time ≤ 1.50: reached",
         "gone no <lib>", "gpt2 scores forward 100 µs 200 µs – 91%", "a step 250 ms 250 ms to 250",
-        "gae_forward_kernel bfloat16: spills 8 bytes",
+        "gae_forward_kernel bfloat16: spills 8 bytes", "gae: gae disagrees",
+        "Verified there, in agreement: gelu.",
         "Not launched at this shape: softmax_forward_wide_kernel",
     ):  # fmt: skip
         assert expected in said, expected
@@ -244,7 +250,7 @@ def test_what_has_changed_since_is_named(run):
 
 
 def test_without_results_nothing_was_measured(run, results):
-    for path in results.iterdir():
+    for path in results.glob("*.*"):
         path.unlink()
     said = words(run()[1])
     assert said.count("Not measured:") == 2 and "speed on a GPU not measured" in said
@@ -365,11 +371,13 @@ def test_the_page_works_in_a_browser(run, tmp_path, window):
     run()
     page = tmp_path / "r.html"
     window.open(page, width=1280)
+    window.evaluate("[...document.images].forEach(i => { i.loading = 'eager'; })")
+    window.evaluate("Promise.all([...document.images].map(i => i.decode()))")
     assert window.requests() == [page.resolve().as_uri()]
 
     # Every picture is there.
     sizes = window.evaluate("[...document.images].map(i => i.naturalWidth)")
-    assert len(sizes) == 1 and all(sizes)
+    assert len(sizes) == 2 and all(sizes)
     drawn = "[...document.querySelectorAll('svg.plot')].map(s => s.getBBox().width)"
     assert len(window.evaluate(drawn)) == 3 and all(window.evaluate(drawn))
 
