@@ -9,7 +9,7 @@ python := .venv/bin/python
 other_triton := build/triton-$(TRITON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environment peers verify chatgpt gpu gpu-verify gpu-bench gpu-end-to-end gpu-plots test inspect mutants test-triton lint format clean
+.PHONY: help environment peers verify chatgpt chatgpt-studies gpu gpu-verify gpu-bench gpu-end-to-end gpu-plots test inspect mutants test-triton lint format clean
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -35,6 +35,9 @@ verify: environment  ## check every kernel against its NumPy twin
 
 chatgpt: environment  ## pretrain, tune, reward, PPO at a small size; then: gptwin chat
 	@$(python) -m gptwin train chatgpt $(ARGS)
+
+chatgpt-studies: environment  ## the chain on three seeds, PPO-ptx, over-optimisation: hours
+	@for study in seeds ptx distance; do $(python) -m gptwin.rl.reproduce $$study || exit 1; done
 
 # Each step ends within 9 minutes. What it stored for this commit is not done again, so a step that
 # ran out of time (exit code 3) goes on when it is run again. RESULTS=FILE.json: where it is stored.

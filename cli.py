@@ -280,7 +280,9 @@ def train(
 def chat(
     run: Annotated[str, typer.Argument(help="Folder of a run, or of a model.")] = "runs/chatgpt",
     temperature: Annotated[float, typer.Option(help="0: the likeliest token.")] = 0.0,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens an answer may have.")] = 64,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Tokens an answer may have; default: a quarter of n_ctx.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
     best_of: Annotated[
         int, typer.Option(help="Sample so many answers; the run's reward model picks one.")

@@ -5,7 +5,8 @@ the run was stopped before it or not, on however many ranks. That is the whole d
 """
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Sequence, Sized
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -16,6 +17,9 @@ from .dialogue import Encoded
 
 IGNORED = -100
 Example = TypeVar("Example")
+
+
+Sized_ = TypeVar("Sized_", bound=Sized)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,3 +133,23 @@ def collate(examples: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.
         tokens[row, :n] = ids[:-1]
         targets[row, :n] = torch.where(torch.tensor(example.trained)[1:], ids[1:], IGNORED)
     return tokens, targets
+
+
+def split_by_length(examples: Sequence[Sized_], parts: int) -> list[list[Sized_]]:
+    """Cut a batch into micro-batches, each of examples alike in length: so little is padding.
+
+    Parameters
+    ----------
+    examples : sequence
+        To be cut; `len` says how long each is.
+    parts : int
+        How many, of as equal a number of examples as can be; some are empty if there are fewer.
+
+    Returns
+    -------
+    list of list
+        The shortest first.
+    """
+    ordered = sorted(examples, key=len)
+    bounds = [len(ordered) * i // parts for i in range(parts + 1)]
+    return [ordered[first:end] for first, end in itertools.pairwise(bounds)]

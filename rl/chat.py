@@ -9,16 +9,21 @@ import torch
 from ..core.checks import refuse
 from ..kernels.gpt import GPT
 from .best_of_n import best_of_n
+from .configuration import load
 from .dialogue import Message, Template
 from .generation import generate
 from .reward_model import Score, scoring
+from .run import SETTINGS
 from .scorer import SCORER, load_scorer
-from .sources import Prompt
+from .sources import Prompt, drawn
+from .tasks import FAMILIES
 from .tokenizer import Tokenizer
 from .weights import load_gpt2
 
 FORGET = "/new"
+HELP = "/help"
 LEAVE = "/quit"
+COMMANDS = f"{FORGET} begins a new conversation, {LEAVE} or Ctrl-D ends, {HELP} says this again."
 
 
 def find_model(directory: str) -> Path:
@@ -80,8 +85,8 @@ class Chat:
         As in `find_model`.
     temperature : float
         0: always the likeliest token.
-    max_new_tokens : int
-        Tokens an answer may have.
+    max_new_tokens : int, optional
+        Tokens an answer may have; default: a quarter of the context, the rest is for what was said.
     seed : int
         Of sampling; every answer moves on from it.
     best_of : int
@@ -93,17 +98,18 @@ class Chat:
         directory: str,
         *,
         temperature: float = 0.0,
-        max_new_tokens: int = 64,
+        max_new_tokens: int | None = None,
         seed: int = 0,
         best_of: int = 1,
     ) -> None:
-        folder = find_model(directory)
+        folder = self.folder = find_model(directory)
         config, parameters = load_gpt2(folder, framework="torch")
         self.model = GPT(config)
         self.model.load_state_dict(parameters)
         self.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self.template = Template(Tokenizer.load(folder))
-        self.temperature, self.max_new_tokens, self.seed = temperature, max_new_tokens, seed
+        self.temperature, self.seed = temperature, seed
+        self.max_new_tokens = max_new_tokens or max(1, config.n_ctx // 4)
         self.messages: list[Message] = []
         self.best_of = best_of
         self.score: Score | None = None
@@ -153,6 +159,18 @@ class Chat:
         )  # fmt: skip
         return choice.best
 
+    def introduction(self) -> str:
+        """Say who this is and, of a model of the embedded exercises, what it may be asked."""
+        size = sum(parameter.numel() for parameter in self.model.parameters())
+        lines = [f"{self.folder}: {size / 1e6:.1f} million parameters. {COMMANDS}"]
+        settings = self.folder.parent / SETTINGS
+        if settings.exists() and not load(str(settings)).sft.data:
+            lines += [
+                "It has learnt eight kinds of exercise, and answers anything else with nonsense:",
+                *(f"    {question}" for question in examples()),
+            ]
+        return "\n".join(lines)
+
     def forget(self) -> None:
         """Begin a new conversation."""
         self.messages.clear()
@@ -165,7 +183,7 @@ def converse(chat: Chat, lines: Iterable[str]) -> Iterator[str]:
     ----------
     chat : Chat
     lines : iterable of str
-        What the user says; `FORGET` begins anew, `LEAVE` ends.
+        What the user says; `FORGET` begins anew, `HELP` shows the introduction, `LEAVE` ends.
 
     Yields
     ------
@@ -176,8 +194,21 @@ def converse(chat: Chat, lines: Iterable[str]) -> Iterator[str]:
         text = line.strip()
         if text == LEAVE:
             return
-        if text == FORGET:
+        if text == HELP:
+            yield chat.introduction()
+        elif text == FORGET:
             chat.forget()
             yield "(a new conversation)"
         elif text:
-            yield chat.say(text)
+            try:
+                yield chat.say(text)
+            except ValueError as error:  # too long: say so, and go on
+                yield f"({error})"
+
+
+def examples() -> list[str]:
+    """Return what the user says in one exercise of each family, in the order of the families."""
+    return [
+        "  …  ".join(m.content for m in exercise.messages if m.role == "user")
+        for exercise in drawn(0, len(FAMILIES), held_out=True)
+    ]

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from ..core.checks import refuse
-from .chat import FORGET, LEAVE, Chat, converse
+from .chat import Chat, converse
 from .chatgpt import SMALL, make_chatgpt
 from .configuration import Configuration, load
 from .parallel import join, leave
@@ -64,7 +64,12 @@ def train(
 
 
 def chat(
-    directory: str, *, temperature: float, max_new_tokens: int, seed: int, best_of: int = 1
+    directory: str,
+    *,
+    temperature: float,
+    max_new_tokens: int | None,
+    seed: int,
+    best_of: int = 1,
 ) -> int:
     """Talk to a model, from a terminal or from a pipe.
 
@@ -83,7 +88,7 @@ def chat(
         best_of=best_of,
     )  # fmt: skip
     if sys.stdin.isatty():
-        print(f"{FORGET} begins a new conversation, {LEAVE} or Ctrl-D ends.")
+        print(talk.introduction())
     for answer in converse(talk, _lines()):
         print(answer, flush=True)
     return 0

@@ -108,7 +108,9 @@ class RunSettings:
     keep_last : int
         Checkpoints kept.
     evaluate_every : int
-        Steps between evaluations.
+        Steps between evaluations; 0: a tenth of the stage's.
+    evaluate_first : bool
+        Evaluate before the first step, too.
     tensorboard : bool
         Write every statistic for TensorBoard too (the extra `tensorboard`).
     fsdp : bool
@@ -120,6 +122,7 @@ class RunSettings:
     checkpoint_every: int = 200
     keep_last: int = 2
     evaluate_every: int = 200
+    evaluate_first: bool = False
     tensorboard: bool = False
     fsdp: bool = False
 

@@ -58,6 +58,9 @@ class Encoded:
     tokens: list[int]
     trained: list[bool]
 
+    def __len__(self) -> int:
+        return len(self.tokens)
+
 
 class Template:
     """Turn conversations into tokens with one tokenizer.

@@ -4,12 +4,18 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import torch
+
 from ..kernels.gpt import GPT
+from ..kernels.kl import kl
 from .dialogue import Template
 from .generation import generate
 from .parallel import ALONE, Group
+from .rollout import response_log_probs, side_by_side
 from .sources import Prompt
 from .tasks import gold, passes
+
+ANSWERED_AT_ONCE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +30,14 @@ class Grades:
         Whether it was perfect.
     responses : list of list of int
         The answers' ids.
+    families : list of str
+        What kind of exercise each answers.
     """
 
     gold: list[float]
     passed: list[bool]
     responses: list[list[int]]
+    families: list[str]
 
     @property
     def mean(self) -> float:
@@ -38,14 +47,53 @@ class Grades:
     @property
     def interval(self) -> float:
         """Half the width of the mean's 95% interval: 1.96 standard errors."""
-        mean, n = self.mean, len(self.gold)
-        variance = sum((g - mean) ** 2 for g in self.gold) / max(n - 1, 1)
-        return 1.96 * math.sqrt(variance / n)
+        return mean_with_interval(self.gold)[1]
 
     @property
     def pass_rate(self) -> float:
         """Share of perfect answers."""
         return sum(self.passed) / len(self.passed)
+
+    def by_family(self) -> dict[str, float]:
+        """Return the mean gold reward of each family of exercises."""
+        found: dict[str, list[float]] = {}
+        for family, gold_ in zip(self.families, self.gold, strict=True):
+            found.setdefault(family, []).append(gold_)
+        return {family: sum(golds) / len(golds) for family, golds in found.items()}
+
+
+def gain(after: Grades, before: Grades) -> tuple[float, float]:
+    """Compare two models that answered the same prompts, prompt by prompt.
+
+    Parameters
+    ----------
+    after, before : Grades
+        Of the same prompts in the same order.
+
+    Returns
+    -------
+    mean, interval : float
+        Of the differences of gold rewards; the interval as in `mean_with_interval`.
+    """
+    return mean_with_interval([a - b for a, b in zip(after.gold, before.gold, strict=True)])
+
+
+def mean_with_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return a mean and half the width of its 95% interval: 1.96 standard errors.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Independent draws, at least one.
+
+    Returns
+    -------
+    mean, interval : float
+    """
+    n = len(values)
+    mean = sum(values) / n
+    variance = sum((value - mean) ** 2 for value in values) / max(n - 1, 1)
+    return mean, 1.96 * math.sqrt(variance / n)
 
 
 def grade(
@@ -82,16 +130,22 @@ def grade(
     Grades
     """
     numbers = group.part(list(range(len(prompts))))
-    said = generate(
-        model,
-        [prompts[i].ids for i in numbers],
-        max_new_tokens=max_response,
-        temperature=temperature,
-        stop_tokens=(template.end,),
-        seed=seed,
-        rows=numbers,
-    )
-    responses = group.joined(said.token_lists())
+    numbers.sort(key=lambda i: len(prompts[i].ids))
+    responses: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(numbers), ANSWERED_AT_ONCE):
+        part = numbers[start : start + ANSWERED_AT_ONCE]
+        said = generate(
+            model,
+            [prompts[i].ids for i in part],
+            max_new_tokens=max_response,
+            temperature=temperature,
+            stop_tokens=(template.end,),
+            seed=seed,
+            rows=part,
+        )
+        for i, response in zip(part, said.token_lists(), strict=True):
+            responses[i] = response
+    responses = group.joined(group.part(responses))
     pairs = [
         (prompt.exercise, template.text(ids))
         for prompt, ids in zip(prompts, responses, strict=True)
@@ -101,4 +155,36 @@ def grade(
         [gold(exercise, text) for exercise, text in pairs],
         [passes(exercise, text) for exercise, text in pairs],
         responses,
+        [exercise.family for exercise, _ in pairs],
     )
+
+
+@torch.no_grad()
+def distance(
+    policy: GPT,
+    reference: GPT,
+    template: Template,
+    prompts: Sequence[Prompt],
+    responses: Sequence[list[int]],
+) -> float:
+    """Estimate how far a policy has gone: KL from a reference, a mean over answers.
+
+    Parameters
+    ----------
+    policy, reference : GPT
+        In evaluation mode.
+    template : Template
+        Of their tokenizer.
+    prompts : sequence of Prompt
+    responses : sequence of list of int
+        The policy's answers, at a temperature of 1.
+
+    Returns
+    -------
+    float
+        In nats an answer; by the estimator k3, which is never negative.
+    """
+    device = policy.wte.weight.device
+    batch = side_by_side([prompt.ids for prompt in prompts], responses, template.pad, device)
+    log_probs = (response_log_probs(model, batch, 1.0) for model in (policy, reference))
+    return kl(*log_probs, batch.mask, estimator="k3").sum().item() / len(prompts)

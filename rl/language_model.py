@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from ..kernels.gpt import GPT
-from .batches import IGNORED, collate
+from .batches import IGNORED, collate, split_by_length
 from .configuration import PretrainSettings, SFTSettings
 from .dialogue import Encoded
 from .parallel import Group
@@ -21,6 +21,8 @@ from .run import Statistics
 from .schedule import cosine
 from .sharding import shard, together
 from .update import Update
+
+EVALUATED_AT_ONCE = 32
 
 
 class Source(Protocol):
@@ -76,7 +78,7 @@ class LanguageModelStage:
         # Every rank runs every micro-batch, since ranks that share a model out meet in each.
         micro_batches = [
             self._collated(part or [self._nothing()])
-            for part in split(mine, self.settings.accumulate)
+            for part in split_by_length(mine, self.settings.accumulate)
         ]
         counted = self.group.total(sum(_count(targets) for _, targets in micro_batches))
         summed = 0.0
@@ -99,15 +101,9 @@ class LanguageModelStage:
     @torch.no_grad()
     def evaluate(self) -> Statistics:
         """Measure the loss of held-out examples; see `run.Stage`."""
-        self.model.eval()
-        summed, counted = 0.0, 0
         mine = self.group.part(list(self.validation))
         with together(self.model):
-            for start in range(0, len(mine), 32):
-                tokens, targets = self._collated(mine[start : start + 32])
-                n = _count(targets)
-                summed += self.model.loss(tokens, targets, ignore_index=IGNORED).item() * n
-                counted += n
+            summed, counted = summed_loss(self.model.eval(), mine, self.pad, self.group.device)
         loss = self.group.total(summed) / max(self.group.total(counted), 1)
         return {"loss": loss, "perplexity": math.exp(loss)}
 
@@ -125,25 +121,43 @@ class LanguageModelStage:
         return Encoded([self.pad, self.pad], [False, False])
 
     def _collated(self, examples: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens, targets = collate(examples, self.pad)
-        return tokens.to(self.group.device), targets.to(self.group.device)
+        return _on(self.group.device, collate(examples, self.pad))
 
 
-def split(examples: list, parts: int) -> list[list]:
-    """Cut a list into parts of as equal a length as can be.
+@torch.no_grad()
+def summed_loss(
+    model: GPT, examples: Sequence[Encoded], pad: int, device: torch.device
+) -> tuple[float, int]:
+    """Measure a model's loss on examples.
 
     Parameters
     ----------
-    examples : list
-        To be cut.
-    parts : int
-        How many; some are empty if there are fewer examples.
+    model : GPT
+        In evaluation mode.
+    examples : sequence of Encoded
+    pad : int
+        Id of the padding token.
+    device : torch.device
+        The model's.
 
     Returns
     -------
-    list of list
+    loss, n_tokens : float, int
+        Summed over the tokens that count, and how many these are.
     """
-    return [examples[i::parts] for i in range(parts)]
+    summed, counted = 0.0, 0
+    for part in split_by_length(examples, math.ceil(len(examples) / EVALUATED_AT_ONCE)):
+        tokens, targets = _on(device, collate(part, pad))
+        n = _count(targets)
+        summed += model.loss(tokens, targets, ignore_index=IGNORED).item() * n
+        counted += n
+    return summed, counted
+
+
+def _on(
+    device: torch.device, tensors: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return tensors[0].to(device), tensors[1].to(device)
 
 
 def _count(targets: torch.Tensor) -> int:

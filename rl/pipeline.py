@@ -12,10 +12,12 @@
 import dataclasses
 import functools
 import importlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -25,10 +27,10 @@ from . import plots, sources
 from .batches import Shuffled, Windows
 from .best_of_n import measure
 from .configuration import Configuration
-from .dialogue import SPECIAL_TOKENS, Template
-from .evaluation import grade
+from .dialogue import SPECIAL_TOKENS, Encoded, Template
+from .evaluation import distance, grade
 from .files import write_together
-from .language_model import LanguageModelStage
+from .language_model import LanguageModelStage, summed_loss
 from .parallel import Group
 from .ppo import PPOStage
 from .reward_model import RewardStage, Score, scoring
@@ -42,6 +44,8 @@ from .weights import load_gpt2, save_gpt2
 
 STAGES = ("pretrain", "sft", "reward", "ppo")
 VALIDATION_WINDOWS, VALIDATION_PROMPTS = 64, 200
+# As much text as the documentation, so that the exercises' words become tokens, too.
+TOKENIZER_EXERCISES = 32_000
 
 
 @dataclasses.dataclass
@@ -56,6 +60,8 @@ class Pipeline:
         The ranks.
     resume, quiet, skip_bad_lines : bool
         As in `run.train` and `data.DataFile`.
+    seconds : dict
+        What each stage of `all` took.
     """
 
     configuration: Configuration
@@ -63,19 +69,19 @@ class Pipeline:
     resume: bool = False
     quiet: bool = False
     skip_bad_lines: bool = False
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict, init=False)
 
     # --- the stages ------------------------------------------------------------------------------
 
     def pretrain(self) -> None:
         """Learn to say the next token of running text."""
         c = self.configuration
-        training, validation = self._texts
+        training, validation = self.pretraining_text
         with torch.random.fork_rng():
             torch.manual_seed(c.run.seed)
             model = GPT(c.model.architecture(self.tokenizer.vocab_size)).to(self.group.device)
         stage = LanguageModelStage(
-            "pretrain", model, self._windows(training, c.pretrain.batch),
-            self._windows(validation, 1).all(VALIDATION_WINDOWS),
+            "pretrain", model, self._windows(training, c.pretrain.batch), validation,
             c.pretrain, c.pretrain.steps, self.template.pad, self.group,
         )  # fmt: skip
         self._run(stage)
@@ -154,7 +160,9 @@ class Pipeline:
             if name == "pretrain" and self.configuration.model.weights:
                 continue
             if not (self.resume and self.ended(name)):
+                started = time.monotonic()
                 getattr(self, name)()
+                self.seconds[name] = time.monotonic() - started
 
     # --- what they share -------------------------------------------------------------------------
 
@@ -174,7 +182,11 @@ class Pipeline:
         folder = Path(self.configuration.run.directory) / "tokenizer"
         if not folder.exists() and self.group.is_main:
             training, _ = self._texts
-            spoken = [m.content for e in sources.drawn(0, 4000, held_out=False) for m in e.messages]
+            spoken = [
+                message.content
+                for e in sources.drawn(0, TOKENIZER_EXERCISES, held_out=False)
+                for message in sources.answered(e, e.answer)
+            ]
             size = self.configuration.model.vocab_size
             Tokenizer.train([*training, *spoken], size, SPECIAL_TOKENS).save(folder)
         self.group.wait()
@@ -193,9 +205,17 @@ class Pipeline:
     def _texts(self) -> tuple[list[str], list[str]]:
         return sources.texts(self.configuration.pretrain, self.skip_bad_lines)
 
-    def _windows(self, documents: Sequence[str], batch: int) -> Windows:
+    @functools.cached_property
+    def pretraining_text(self) -> tuple[np.ndarray, list[Encoded]]:
+        """The tokens to pretrain on, and held-out windows."""
+        training, validation = (self._tokens(documents) for documents in self._texts)
+        return training, self._windows(validation, 1).all(VALIDATION_WINDOWS)
+
+    def _tokens(self, documents: Sequence[str]) -> np.ndarray:
+        return sources.running_tokens(self.tokenizer, documents, self.template.end_of_text)
+
+    def _windows(self, tokens: np.ndarray, batch: int) -> Windows:
         c = self.configuration
-        tokens = sources.running_tokens(self.tokenizer, documents, self.template.end_of_text)
         return Windows(tokens, c.pretrain.time, batch, c.run.seed)
 
     def _run(self, stage: Any) -> None:
@@ -270,26 +290,36 @@ class Pipeline:
         c = self.configuration
         if c.ppo.ptx == 0:
             return None
-        data = dataclasses.replace(c.pretrain, data=c.ppo.pretraining_data or c.pretrain.data)
-        training, _ = sources.texts(data, self.skip_bad_lines)
+        if c.ppo.pretraining_data:
+            data = dataclasses.replace(c.pretrain, data=c.ppo.pretraining_data)
+            training = self._tokens(sources.texts(data, self.skip_bad_lines)[0])
+        else:
+            training, _ = self.pretraining_text
         per_step = max(self.group.world, c.ppo.ptx_ratio * c.ppo.batch // c.ppo.minibatches)
         return self._windows(training, per_step)
 
-    def _judge(self) -> Callable[[GPT], Statistics] | None:
+    def _judge(self) -> Callable[[GPT, GPT], Statistics] | None:
         """Return what measures the policy on held-out exercises, unless prompts are the user's."""
         if self.configuration.ppo.data:
             return None
         held_out = sources.drawn(0, VALIDATION_PROMPTS, held_out=True)
         prompts = sources.exercise_prompts(self.template, held_out)
         score = self._score()
+        _, windows = self.pretraining_text
 
-        def judge(policy: GPT) -> Statistics:
+        def judge(policy: GPT, reference: GPT) -> Statistics:
             limit = self.configuration.ppo.max_response
             group = self.group
             grades = grade(policy, self.template, prompts, max_response=limit, group=group)
             proxy = score(group.part(prompts), group.part(grades.responses)).sum().item()
-            mean = group.total(proxy) / len(prompts)
-            return {"gold": grades.mean, "pass_rate": grades.pass_rate, "score": mean}
+            summed, counted = summed_loss(policy, windows, self.template.pad, group.device)
+            return {
+                "gold": grades.mean,
+                "pass_rate": grades.pass_rate,
+                "score": group.total(proxy) / len(prompts),
+                "kl": distance(policy, reference, self.template, prompts, grades.responses),
+                "pretraining_loss": summed / counted,
+            }
 
         return judge
 

@@ -1,6 +1,7 @@
 """Pictures of a run: learning curves, and reward against the distance from where PPO began."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,8 +11,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from .best_of_n import FILE
-from .run import read_log
+from .run import Statistics, read_log
 
+CURVE = "plots/over_optimisation.png"
 # What the picture of each stage shows, where its log has it.
 CURVES = {
     "pretrain": ("loss", "validation_loss", "gradient_norm", "lr"),
@@ -48,41 +50,78 @@ def learning_curves(folder: Path) -> Path | None:
     return _saved(figure, folder / "plots/learning.png")
 
 
-def over_optimisation(folder: Path) -> Path | None:
-    """Draw proxy and gold reward over √KL, with Gao et al.'s fit (arXiv 2210.10760).
+def graded(folder: Path) -> list[Statistics]:
+    """Return what the evaluations of a PPO run measured.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Of a PPO run whose evaluations were graded.
+        Of the run.
+
+    Returns
+    -------
+    list of dict
+        The step, and each statistic of the evaluation after it; empty if none was graded.
+    """
+    return [
+        {name: value for name, value in record.items() if name.startswith(("step", "validation_"))}
+        for record in read_log(folder)
+        if "validation_gold" in record
+    ]
+
+
+def over_optimisation(runs: Mapping[str, Sequence[Statistics]], path: Path) -> Path | None:
+    """Draw proxy and gold reward over √KL, with Gao et al.'s fit (arXiv 2210.10760).
+
+    Parameters
+    ----------
+    runs : mapping of str to list of dict
+        By the name of each run, what `graded` returns of it; rewards are shown as gains over a
+        run's first evaluation.
+    path : pathlib.Path
+        Of the picture.
 
     Returns
     -------
     pathlib.Path or None
-        plots/over_optimisation.png in it; None if no evaluation was graded.
+        The path; None if no run has two graded evaluations.
     """
-    log = [record for record in read_log(folder) if "validation_gold" in record]
-    if len(log) < 2:
+    runs = {name: records for name, records in runs.items() if len(records) > 1}
+    if not runs:
         return None
-    distance = np.sqrt(np.maximum([record["kl"] for record in log], 0.0))
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
-    for axis, name, title in zip(
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+    for axis, key, title in zip(
         axes,
         ("validation_score", "validation_gold"),
         ("proxy: the reward model's score", "gold: what is truly wanted"),
         strict=True,
     ):
-        reward = np.array([record[name] for record in log])
-        axis.plot(distance, reward, "o", markersize=4)
-        fit = fitted(distance, reward - reward[0])
-        if fit is not None:
-            d = np.linspace(1e-3, distance.max(), 100)
-            axis.plot(d, reward[0] + d * (fit[0] - fit[1] * np.log(d)), "-", label="d(α − β log d)")
-            axis.legend(fontsize=7)
-        axis.set_title(title, fontsize=9)
+        distances, gains = [], []
+        for name, records in runs.items():
+            reward = np.array([record[key] for record in records])
+            distances.append(np.sqrt([record["validation_kl"] for record in records]))
+            gains.append(reward - reward[0])
+            axis.plot(distances[-1], gains[-1], "o", markersize=4, label=name)
+        _draw_fit(axis, np.concatenate(distances), np.concatenate(gains))
+        axis.set_title(f"{title}, gained", fontsize=9)
         axis.set_xlabel("√KL from where PPO began", fontsize=8)
         axis.tick_params(labelsize=7)
-    return _saved(figure, folder / "plots/over_optimisation.png")
+        axis.legend(fontsize=7)
+    return _saved(figure, path)
+
+
+def _draw_fit(axis: plt.Axes, distance: np.ndarray, gain: np.ndarray) -> None:
+    """Add the fitted curve, and a line where it peaks if that is in sight."""
+    fit = fitted(distance, gain)
+    if fit is None:
+        return
+    alpha, beta = fit
+    d = np.linspace(1e-3, distance.max(), 100)
+    label = f"d ({alpha:.2g} − {beta:.2g} log d)"
+    axis.plot(d, d * (alpha - beta * np.log(d)), "-", color="black", linewidth=1, label=label)
+    peak = np.exp(alpha / beta - 1) if beta > 0 else np.inf
+    if peak < distance.max():
+        axis.axvline(peak, color="grey", linewidth=1, linestyle=":", label=f"peak {peak:.2g}")
 
 
 def fitted(distance: np.ndarray, gain: np.ndarray) -> tuple[float, float] | None:

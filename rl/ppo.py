@@ -95,7 +95,7 @@ class PPOStage:
     pretraining : Windows, optional
         For the pretraining term; needed if `settings.ptx` is not 0.
     judge : callable, optional
-        `(policy) -> Statistics`: measures the policy in evaluations.
+        `(policy, reference) -> Statistics`: measures the policy in evaluations.
     """
 
     name = "ppo"
@@ -113,7 +113,7 @@ class PPOStage:
         seed: int,
         group: Group,
         pretraining: Windows | None = None,
-        judge: Callable[[GPT], Statistics] | None = None,
+        judge: Callable[[GPT, GPT], Statistics] | None = None,
     ) -> None:
         self.policy, self.value, self.score, self.prompts = policy, value, score, prompts
         self.settings, self.pad, self.end, self.seed = settings, pad, end, seed
@@ -292,8 +292,8 @@ class PPOStage:
     def evaluate(self) -> Statistics:
         """Measure the policy with `judge`; see `run.Stage`."""
         self.policy.eval()
-        with together(self.policy):
-            return self.judge(self.policy) if self.judge else {}
+        with together(self.policy, self.reference):
+            return self.judge(self.policy, self.reference) if self.judge else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return policy, value, reference, average, moments and β; see `run.Stage`."""

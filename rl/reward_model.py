@@ -6,6 +6,7 @@ so that demonstrations earn 0 on average: a reward then says how much better tha
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from ..core.reward_loss import N_BINS, expected_calibration_error
 from ..kernels.reward_loss import reward_loss
-from .batches import Shuffled
+from .batches import Shuffled, split_by_length
 from .configuration import RewardSettings
 from .parallel import Group
 from .run import Statistics
@@ -26,6 +27,7 @@ from .update import Update
 NO_COMPLETION = -1
 # (prompts, responses) -> scores [response]; a prompt is a sources.Prompt
 Score = Callable[[Sequence[Any], Sequence[list[int]]], torch.Tensor]
+EVALUATED_AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Ranking:
     completions: list[list[int]]
     ranks: list[int]
     golds: list[float] = dataclasses.field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Tokens of the longest conversation."""
+        return len(self.prompt) + max(map(len, self.completions))
 
 
 class RewardStage:
@@ -94,9 +100,9 @@ class RewardStage:
         batch = self.source.batch(index)
         mine = self.group.part(batch)
         summed = right = pairs = tokens = 0.0
-        for start in range(self.settings.accumulate):
+        for part in split_by_length(mine, self.settings.accumulate):
             # Every rank runs every micro-batch: one without a pair adds nothing.
-            part = mine[start :: self.settings.accumulate] or [self._nothing()]
+            part = part or [self._nothing()]
             scores, ranks, n_tokens = self._scored(part)
             result = reward_loss(scores, ranks, centring=self.settings.centring)
             # The mean over the whole batch's prompts, of which these are a part.
@@ -127,8 +133,7 @@ class RewardStage:
         sums = np.zeros(4 + 2 * N_BINS)
         mine = self.group.part(list(self.validation))
         with together(self.scorer):
-            for start in range(0, len(mine), 64):
-                part = mine[start : start + 64]
+            for part in split_by_length(mine, math.ceil(len(mine) / EVALUATED_AT_ONCE)):
                 scores, ranks, _ = self._scored(part)
                 result = reward_loss(scores, ranks)
                 n = float(result.n_pairs)

@@ -34,6 +34,7 @@ from .parallel import ALONE, SEED_STRIDE, Group
 
 SETTINGS, LOG, CHECKPOINTS = "settings.toml", "log.jsonl", "checkpoints"
 Statistics = dict[str, float]
+EVALUATIONS = 10  # of a stage, if nothing else is asked for
 
 
 class Stage(Protocol):
@@ -102,6 +103,11 @@ def train(
     run, main = configuration.run, group.is_main
     folder = Path(run.directory) / stage.name
     done = _begin(stage, folder, configuration, resume, group)
+    every = run.evaluate_every or max(1, stage.steps // EVALUATIONS)
+    if run.evaluate_first and done == 0:
+        before = {f"validation_{k}": v for k, v in stage.evaluate().items()}
+        if main:
+            _write_log(folder / LOG, {"step": 0, "seconds": 0.0, **before})
     with (
         _stop_asked() as asked,
         _progress(stage, done, quiet or not main) as show,
@@ -117,7 +123,7 @@ def train(
                 statistics["tokens_per_second"] = statistics["tokens"] / max(seconds, 1e-9)
             step = index + 1
             last = step == stage.steps
-            if last or step % run.evaluate_every == 0:
+            if last or step % every == 0:
                 statistics |= {f"validation_{k}": v for k, v in stage.evaluate().items()}
             if main:
                 _write_log(folder / LOG, {"step": step, "seconds": seconds, **statistics})
@@ -141,7 +147,8 @@ def read_log(folder: Path) -> list[Statistics]:
     Returns
     -------
     list of dict
-        One a step. A last line that a kill cut short is left out.
+        One a step; step 0, if it is there, is the evaluation before the first. A last line that a
+        kill cut short is left out.
     """
     lines = (folder / LOG).read_text().splitlines() if (folder / LOG).exists() else []
     records = []
@@ -177,7 +184,7 @@ def _begin(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SETTINGS).write_text(dump(configuration))
         # Steps after the checkpoint will be done again, the same way: forget them.
-        records = [record for record in read_log(folder) if record["step"] <= done]
+        records = [record for record in read_log(folder) if record["step"] <= done > 0]
         (folder / LOG).write_text("".join(json.dumps(record) + "\n" for record in records))
     return done
 

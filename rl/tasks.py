@@ -111,7 +111,7 @@ def opposite(rng: Random) -> Exercise:
 
 def larger(rng: Random) -> Exercise:
     """Compare two numbers."""
-    numbers = rng.sample(range(100), 2)
+    numbers = rng.sample(range(20), 2)
     which, pick = rng.choice((("larger", max), ("smaller", min)))
     return _ask("compare", f"Which is {which}, {numbers[0]} or {numbers[1]}?", str(pick(numbers)))
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.rl.batches import IGNORED, Shuffled, Windows, collate
+from gptwin.rl.batches import IGNORED, Shuffled, Windows, collate, split_by_length
 from gptwin.rl.dialogue import Encoded
 
 
@@ -48,3 +48,10 @@ def test_targets_are_the_next_tokens_that_count():
     assert tokens.tolist() == [[5, 6, 0], [1, 2, 3]]
     assert targets.tolist() == [[IGNORED, 7, IGNORED], [2, 3, IGNORED]]
     assert tokens.dtype == targets.dtype == torch.int64
+
+
+def test_micro_batches_are_alike_in_length_and_hold_everything():
+    examples = [Encoded([0] * n, [True] * n) for n in (5, 2, 9, 2, 7)]
+    parts = split_by_length(examples, 2)
+    assert [[len(e) for e in part] for part in parts] == [[2, 2], [5, 7, 9]]
+    assert [len(part) for part in split_by_length(examples[:1], 3)] == [0, 0, 1]

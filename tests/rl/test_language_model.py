@@ -9,7 +9,7 @@ import torch
 
 from gptwin.rl.batches import IGNORED, Shuffled, collate
 from gptwin.rl.configuration import SFTSettings
-from gptwin.rl.language_model import LanguageModelStage, split
+from gptwin.rl.language_model import LanguageModelStage
 from gptwin.rl.parallel import Group
 
 
@@ -60,8 +60,3 @@ def test_only_the_assistants_words_matter():
     model = tiny.gpt()
     found = stage(model, [deaf] * 8).step(0)
     assert found["loss"] == found["gradient_norm"] == 0
-
-
-def test_split_keeps_everything():
-    assert split([1, 2, 3, 4, 5], 2) == [[1, 3, 5], [2, 4]]
-    assert split([1], 3) == [[1], [], []]

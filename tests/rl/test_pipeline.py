@@ -8,8 +8,8 @@ import sys
 import pytest
 import tiny
 
-from gptwin.rl import sources
-from gptwin.rl.chat import Chat, converse, find_model, find_scorer
+from gptwin.rl import pipeline, sampled_rankings, sources, verdicts
+from gptwin.rl.chat import Chat, converse, examples, find_model, find_scorer
 from gptwin.rl.chatgpt import make_chatgpt
 from gptwin.rl.configuration import dump
 from gptwin.rl.generation import generate
@@ -18,8 +18,20 @@ from gptwin.rl.run import read_log
 from gptwin.rl.sources import Prompt
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_exercises():
+    """Measure on few exercises: what is measured is not what these tests are about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "TOKENIZER_EXERCISES", 1000)
+        patch.setattr(pipeline, "VALIDATION_PROMPTS", 16)
+        patch.setattr(pipeline, "VALIDATION_WINDOWS", 8)
+        patch.setattr(sampled_rankings, "HELD_OUT_PROMPTS", 16)
+        patch.setattr(verdicts, "HELD_OUT_PROMPTS", 48)
+        yield
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, few_exercises):
     """A chain that was too short to pass its thresholds, but ran to its end."""
     directory = tmp_path_factory.mktemp("run")
     assert make_chatgpt(tiny.configuration(directory), quiet=True) == 1
@@ -32,6 +44,11 @@ def test_the_chain_leaves_models_logs_plots_and_a_report(run):
     for stage in ("pretrain", "sft", "reward", "ppo"):
         assert read_log(run / stage)
         assert (run / stage / "plots/learning.png").stat().st_size > 1000
+    assert (run / "ppo/plots/over_optimisation.png").stat().st_size > 1000
+    kept = json.loads((run / "report.json").read_text())
+    assert all(v.keys() >= {"stage", "loss", "threshold", "passed"} for v in kept["verdicts"])
+    assert kept["curve"][0]["validation_kl"] == 0.0
+    assert set(kept["seconds"]) == {"pretrain", "sft", "reward", "ppo", "judge"}
     report = (run / "report.md").read_text()
     assert [line.split("|")[1].strip() for line in report.splitlines()[2:]] == [
         "pretrain", "sft", "reward", "ppo",
@@ -61,6 +78,15 @@ def test_the_reward_model_picks_an_answer(run):
     assert (run / "ppo/plots/best_of_n.png").stat().st_size > 1000
     with pytest.raises(ValueError, match=r"^best_of: .*no reward model to pick"):
         find_scorer(run / "elsewhere/of/model")
+
+
+def test_it_says_what_it_can_do_and_survives_what_it_cannot(run):
+    chat = Chat(str(run), max_new_tokens=5)
+    introduction, too_long = converse(chat, ["/help", "word " * 300])
+    assert "eight kinds of exercise" in introduction
+    assert all(question in introduction for question in examples())
+    assert too_long.startswith("(message: expected at most")
+    assert chat.messages == []
 
 
 def test_a_long_conversation_forgets_its_oldest_turns(run):
@@ -128,7 +154,7 @@ def test_the_command_line(run, tmp_path):
     (tmp_path / "few.toml").write_text(dump(tiny.configuration(tmp_path / "run")))
     done = gptwin("train", "pretrain", "--config", "few.toml", "pretrain.steps=2", "--quiet")
     assert done.returncode == 0, done.stderr
-    assert len(read_log(tmp_path / "run/pretrain")) == 2
+    assert [record["step"] for record in read_log(tmp_path / "run/pretrain")] == [0, 1, 2]
     again = gptwin("train", "pretrain", "--config", "few.toml", "--quiet")
     assert again.returncode == 2
     assert again.stderr.count("\n") == 1

@@ -1,5 +1,6 @@
 """What a run promises of every stage: a log, a clean stop, and going on as if never stopped."""
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -67,6 +68,17 @@ def test_a_run_leaves_settings_log_and_checkpoints(tmp_path):
     assert [r["step"] for r in read_log(folder)] == list(range(1, 13))
     assert [r["step"] for r in read_log(folder) if "validation_norm" in r] == [5, 10, 12]
     assert [p.name for p in checkpoint.complete(folder / CHECKPOINTS)][-1] == "step-00000012"
+
+
+def test_a_run_may_be_evaluated_before_it_begins_and_ten_times_on_its_way(tmp_path):
+    changed = settings(tmp_path, evaluate_first=True)
+    run = dataclasses.replace(changed.run, evaluate_every=0)
+    train(Walk(steps=20), dataclasses.replace(changed, run=run), quiet=True)
+    log = read_log(tmp_path / "walk")
+    assert [r["step"] for r in log if "validation_norm" in r] == list(range(0, 21, 2))
+    assert log[0] == {"step": 0, "seconds": 0.0, "validation_norm": 0.0}
+    train(Walk(steps=20), dataclasses.replace(changed, run=run), resume=True, quiet=True)
+    assert read_log(tmp_path / "walk") == log
 
 
 def test_another_run_is_not_overwritten(tmp_path):

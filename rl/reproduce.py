@@ -1,0 +1,180 @@
+"""The pipeline's figures, measured anew: what README quotes comes from here.
+
+    python -m gptwin.rl.reproduce seeds      the chain of `make chatgpt` on three seeds
+    python -m gptwin.rl.reproduce ptx        PPO from their models again, for several γ of PPO-ptx
+    python -m gptwin.rl.reproduce distance   PPO from their models for longer and without the KL
+                                             penalty: how far the reward model can be trusted
+
+Runs go to a directory of their own and are not done twice: a study that was cut short goes on. The
+figures and the pictures are stored in rl/results/, with the settings and the commit.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .chatgpt import REPORT, SMALL, make_chatgpt
+from .configuration import Configuration, PPOSettings
+from .files import text_writer, write_together
+from .pipeline import Pipeline
+from .plots import graded, over_optimisation
+from .run import Statistics
+
+SEEDS = (0, 1, 2)
+GAMMAS = (0.0, 0.1, 1.0)
+RESULTS = Path(__file__).parent / "results"
+# What PPO starts from.
+SHARED = ("tokenizer", "pretrain", "sft", "reward")
+
+
+def seeds(directory: Path, configuration: Configuration = SMALL) -> dict[str, Any]:
+    """Run the chain on every seed.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        Where the runs are: seed-0 and so on.
+    configuration : Configuration
+        Of each, but for its directory and seed.
+
+    Returns
+    -------
+    dict
+        The reports, and whether all passed.
+    """
+    for seed in SEEDS:
+        if not (directory / f"seed-{seed}" / REPORT).exists():
+            make_chatgpt(_placed(configuration, directory / f"seed-{seed}", seed), resume=True)
+    reports = [json.loads((directory / f"seed-{seed}" / REPORT).read_text()) for seed in SEEDS]
+    curves = {f"seed {report['seed']}": report["curve"] for report in reports}
+    over_optimisation(curves, RESULTS / "chatgpt.png")
+    passed = all(verdict["passed"] for report in reports for verdict in report["verdicts"])
+    return {"passed": passed, "runs": reports}
+
+
+def ptx(directory: Path, configuration: Configuration = SMALL) -> dict[str, Any]:
+    """Improve the same SFT models with PPO-ptx for several γ.
+
+    Parameters
+    ----------
+    directory, configuration
+        As in `seeds`, whose runs must be there.
+
+    Returns
+    -------
+    dict
+        For each γ and seed the pretraining loss and gold reward, before and after.
+    """
+    rows = []
+    for gamma in GAMMAS:
+        changed = dataclasses.replace(configuration.ppo, ptx=gamma, ptx_ratio=1)
+        for seed, curve in _improved(directory, f"ptx-{gamma:g}", configuration, changed).items():
+            first, last = curve[0], curve[-1]
+            rows.append({"gamma": gamma, "seed": seed, "before": first, "after": last})
+            print(
+                f"γ {gamma:<5g} seed {seed}: held-out pretraining loss "
+                f"{first['validation_pretraining_loss']:.3f} -> "
+                f"{last['validation_pretraining_loss']:.3f}, gold "
+                f"{first['validation_gold']:.3f} -> {last['validation_gold']:.3f}"
+            )
+    return {"runs": rows}
+
+
+def distance(directory: Path, configuration: Configuration = SMALL) -> dict[str, Any]:
+    """Follow the reward model farther than is wise: no KL penalty, four times the episodes.
+
+    Parameters
+    ----------
+    directory, configuration
+        As in `seeds`, whose runs must be there.
+
+    Returns
+    -------
+    dict
+        Each seed's curve of proxy and gold reward.
+    """
+    episodes = 4 * configuration.ppo.episodes
+    changed = dataclasses.replace(configuration.ppo, kl_coefficient=0.0, episodes=episodes)
+    curves = _improved(directory, "distance", configuration, changed)
+    over_optimisation({f"seed {s}": c for s, c in curves.items()}, RESULTS / "distance.png")
+    return {"curves": curves}
+
+
+def _improved(
+    directory: Path, name: str, configuration: Configuration, settings: PPOSettings
+) -> Mapping[int, Sequence[Statistics]]:
+    """Run PPO from each seed's SFT and reward model; return what was graded on the way."""
+    curves = {}
+    for seed in SEEDS:
+        begun, root = directory / f"seed-{seed}", directory / name / f"seed-{seed}"
+        changed = dataclasses.replace(_placed(configuration, root, seed), ppo=settings)
+        pipeline = Pipeline(changed, resume=True)
+        if not pipeline.ended("ppo"):
+            for part in SHARED:
+                shutil.copytree(
+                    begun / part, root / part, dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns("checkpoints"),
+                )  # fmt: skip
+            pipeline.ppo()
+        curves[seed] = graded(pipeline.folder("ppo"))
+    return curves
+
+
+def _placed(configuration: Configuration, root: Path, seed: int) -> Configuration:
+    run = dataclasses.replace(configuration.run, directory=str(root), seed=seed)
+    return dataclasses.replace(configuration, run=run)
+
+
+def made_with() -> dict[str, Any]:
+    """Say what the figures were made with: commit, versions, machine and date.
+
+    Returns
+    -------
+    dict
+    """
+    command = ("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD")
+    git = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {
+        "commit": git.stdout.strip() or "unknown",
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+STUDIES = {"seeds": seeds, "ptx": ptx, "distance": distance}
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Run the study that the command line names.
+
+    Parameters
+    ----------
+    arguments : iterable of str, optional
+        Instead of the command line's.
+    """
+    parser = argparse.ArgumentParser(prog="python -m gptwin.rl.reproduce")
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--directory", default="runs/reproduce", help="of the runs")
+    asked = parser.parse_args(None if arguments is None else list(arguments))
+    RESULTS.mkdir(exist_ok=True)
+    found = STUDIES[asked.study](Path(asked.directory))
+    document = made_with() | {"settings": dataclasses.asdict(SMALL)} | found
+    text = text_writer(json.dumps(document, indent=1) + "\n")
+    write_together(RESULTS, {f"{asked.study}.json": text})
+
+
+if __name__ == "__main__":
+    main()
