@@ -186,5 +186,5 @@ def distance(
     """
     device = policy.wte.weight.device
     batch = side_by_side([prompt.ids for prompt in prompts], responses, template.pad, device)
-    log_probs = (response_log_probs(model, batch, 1.0) for model in (policy, reference))
-    return kl(*log_probs, batch.mask, estimator="k3").sum().item() / len(prompts)
+    log_prob, before = (response_log_probs(model, batch, 1.0) for model in (policy, reference))
+    return kl(log_prob, before, batch.mask, estimator="k3").sum().item() / len(prompts)
