@@ -73,7 +73,7 @@ def ppo(group, **settings):
         policy, value, lambda _, responses: torch.tensor([float(r[0] % 7) for r in responses]),
         Shuffled(tiny.prompts(21), settings.batch, 0), settings, pad=t.pad, end=t.end, seed=0,
         group=group, pretraining=Windows(np.arange(200) % 250, time=8, batch_size=3, seed=0),
-        judge=lambda model: {"norm": model.wte.weight.norm().item()},
+        judge=lambda policy, reference: {"norm": policy.wte.weight.norm().item()},
     )  # fmt: skip
 
 
