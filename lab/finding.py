@@ -134,5 +134,5 @@ def bounds_of(argument: Argument) -> str:
 
 def shown_path(file: str) -> str:
     """Write a file's path from here if it is below, else as it is."""
-    relative = os.path.relpath(file)
+    relative = os.path.relpath(os.path.realpath(file))
     return file if relative.startswith("..") else relative

@@ -136,7 +136,7 @@ def _shuffle(seed: int) -> Callable[[int], Sequence[int]]:
 
     def order(n: int) -> Sequence[int]:
         shuffled = generator.permutation(n).tolist()
-        first_is_earlier = shuffled.index(0) < shuffled.index(n - 1)
+        first_is_earlier = n > 1 and shuffled.index(0) < shuffled.index(n - 1)
         return shuffled[::-1] if first_is_earlier else shuffled
 
     return order

@@ -130,10 +130,11 @@ def load(path: str) -> ModuleType:
     file = Path(path).resolve()
     if not file.is_file() or file.suffix != ".py":
         refuse("target", "a Python file that exists, as in file.py::kernel", path)
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    name = f"sanitized_{file.stem}"  # a person's random.py is not to be everybody's
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
+    sys.modules[name] = module
     sys.path.insert(0, str(file.parent))  # its neighbours, as if it were run
     try:
         spec.loader.exec_module(module)

@@ -105,22 +105,17 @@ class Storages(TorchDispatchMode):
             self._by_start[start] = storage
         return storage
 
-    def at(self, addresses: np.ndarray) -> list[tuple[Storage, np.ndarray]]:
+    def at(self, addresses: np.ndarray) -> list[Storage]:
         """Find the storages that addresses lie in.
 
         Parameters
         ----------
         addresses : numpy.ndarray of int64 [lane]
-
-        Returns
-        -------
-        list of (Storage, numpy.ndarray of bool [lane])
-            Each storage with the lanes that point into it.
         """
         return [
-            (storage, inside)
+            storage
             for storage in self._by_start.values()
-            if (inside := (storage.start <= addresses) & (addresses < storage.end)).any()
+            if ((storage.start <= addresses) & (addresses < storage.end)).any()
             and not storage.memory.expired()
         ]
 

@@ -160,10 +160,10 @@ class Watch:
                 yield _Items(access, argument, addresses[own], lanes[own])
                 continue
             lost = own  # an address that was read from memory
-            for storage, inside in self.storages.at(addresses):
-                found = own & inside
+            for storage in self.storages.at(addresses[own]):
+                inside = own & (storage.start <= addresses) & (addresses < storage.end)
                 argument = Argument.whole(storage, access.itemsize)
-                yield _Items(access, argument, addresses[found], lanes[found])
+                yield _Items(access, argument, addresses[inside], lanes[inside])
                 lost = lost & ~inside
             if lost.any():
                 refused[lanes[lost]] = True
@@ -182,7 +182,8 @@ class Watch:
                 key = "write to an input", access.where, items.argument.name
                 self.inputs_written.setdefault(key, set()).add(storage)
             undefined = access.stores_undefined().reshape(-1)[items.lanes]
-            if undefined.any():
+            # otherwise an earlier launch, found already, left it in memory
+            if self.done[-1].careless and undefined.any():
                 self._find("undefined lane", items.where(undefined), self.done[-1].left_undefined())
             storage.write(items.positions, access.itemsize)
         self._check_races(items)
@@ -246,7 +247,7 @@ class Watch:
                 neighbours = [
                     f"that is {argument.name}[{', '.join(map(str, argument.index(int(first[0]))))}]"
                     for argument in self.done[-1].arguments
-                    if argument.storage is not storage and not argument.misses(first, itemsize)[0]
+                    if argument is not items.argument and not argument.misses(first, itemsize)[0]
                 ]
                 self._find(kind, items.where(which), "".join(neighbours[:1]))
 

@@ -55,6 +55,13 @@ def test_every_kind_is_planted_somewhere() -> None:
     assert {kind for path in BROKEN for kind, _, _ in planted(path)} == set(KINDS)
 
 
+def test_the_neighbour_that_was_hit_is_named() -> None:
+    for name, neighbour in (("neighbour", "bias_ptr[0]"), ("neighbour_in_a_pool", "values_ptr[0]")):
+        path = next(path for path in BROKEN if path.stem == name)
+        (finding,) = sanitize(DriverTarget(load(str(path)), "drive_broken_kernel")).findings
+        assert finding.detail == f"that is {neighbour}"
+
+
 # --- a person's own file --------------------------------------------------------------------------
 
 AUTOTUNED = """
@@ -74,6 +81,12 @@ def drive_double_kernel():
     x, y = torch.ones(48), torch.empty(48)
     double_kernel[lambda meta: (triton.cdiv(48, meta["BLOCK"]),)](x, y, 48)
     return {"doubled": y}
+
+
+def drive_empty():
+    y = torch.empty(0)
+    double_kernel[(0,)](torch.ones(0), y, 0)
+    return y
 
 
 def drive_nothing():
@@ -119,6 +132,10 @@ def test_every_configuration_of_a_persons_kernel_runs(
     assert run(f"{own_file}::double_kernel", allow=["out of bounds"]) == 0
 
 
+def test_a_grid_of_none_is_no_fault(own_file: str) -> None:
+    assert run(f"{own_file}::double_kernel", driver="drive_empty") == 0
+
+
 @pytest.mark.parametrize(
     ("target", "driver", "message"),
     [
@@ -126,7 +143,7 @@ def test_every_configuration_of_a_persons_kernel_runs(
         ("own.py::double_kernel", "drive_it", "a function drive_it\\(\\) in own.py"),
         ("own.py::double_kernel", "drive_nothing", "launches double_kernel, got one that launches"),
         ("own.py::double_kernel", "drive_and_forget", "likely cause: no return statement"),
-        ("own.py::double_kernel", "drive_badly", "drive_badly raised .*own.py:29"),
+        ("own.py::double_kernel", "drive_badly", "drive_badly raised .*own.py:35"),
         ("other.py::double_kernel", None, "a Python file that exists"),
         ("sotfmax", None, "one of softmax, .*adamw_.*file.py::kernel, got 'sotfmax'"),
     ],
