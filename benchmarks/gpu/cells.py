@@ -18,7 +18,7 @@ from .inputs import Arguments, Operation, Tensors, draw_arguments
 from .providers import Provider, providers
 from .results import DIRECTIONS, OURS, cell_name, not_measured
 from .roofline import Peaks, rate_of_matmuls, roofline_of
-from .shapes import shapes, tiny_shapes
+from .shapes import is_sweep, shapes, tiny_shapes
 
 Event = dict[str, Any]
 
@@ -74,6 +74,8 @@ class Measurement:
         todo = {
             provider.name: names
             for provider in self.providers
+            if provider.sweeps or not is_sweep(self.twin.name, shape)
+            if self.clock or provider.compiles
             if (names := self._left(shape, directions, provider))
         }
         if not todo:

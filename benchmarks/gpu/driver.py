@@ -22,6 +22,7 @@ from .. import store
 from ..timing import Finding
 from . import results
 from .cells import default_dtypes, failures
+from .providers import providers as providers_of
 from .results import RESULTS
 from .roofline import peaks_of
 from .summary import print_summary
@@ -36,6 +37,7 @@ ORDER = (
 LEAST_S = 15.0  # no part begins with less time left
 RESTARTS = 40
 WHOLE = 3  # times as long may a whole model take, or all of an operation's verification
+AHEAD = 0.45  # of the time that is left, at the most, for compiling ahead
 DONE, FAILED, OUT_OF_TIME = 0, 1, 3
 
 
@@ -256,8 +258,11 @@ def measure(run: Run, todo: list[str], console: Console) -> list[str]:
     with ThreadPoolExecutor(max(1, run.workers)) as pool:
         list(pool.map(lambda part: one_part(run, part, None, console), verifications))
         if timed and run.workers:
-            ahead = dataclasses.replace(run, deadline=time.monotonic() + 0.45 * run.left_s)
-            list(pool.map(lambda part: compile_ahead(ahead, part, console), timed))
+            start = time.monotonic()
+            ahead = dataclasses.replace(run, deadline=start + AHEAD * run.left_s)
+            jobs = [job for part in timed for job in compilations(run, part)]
+            list(pool.map(lambda job: compile_ahead(ahead, *job), jobs))
+            console.print(f"compiled ahead, {time.monotonic() - start:.0f} s")
     if timed:
         begin(run, ROOFLINE, again=True)
         one_part(run, ROOFLINE, None, console)
@@ -348,11 +353,19 @@ def process(
     return watch(job, on_event, environment=environment, limit_s=limit, deadline=run.deadline)
 
 
-def compile_ahead(run: Run, name: str, console: Console) -> None:
-    """Fill the compilers' caches for a part; whatever fails will fail again where it is told."""
+def compilations(run: Run, name: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Return what can be compiled side by side: a part, and one of its providers if it has them."""
+    operation = name.partition("/")[0]
+    if operation not in TWINS:
+        return [(name, run.only)]
+    compiling = [p.name for p in providers_of(operation) if p.compiles]
+    return [(name, (who,)) for who in compiling if not run.only or who in run.only]
+
+
+def compile_ahead(run: Run, name: str, only: tuple[str, ...]) -> None:
+    """Fill the compilers' caches; whatever fails will fail again where it is told."""
     if run.left_s < LEAST_S:
         return
-    start = time.monotonic()
     part = store.load(run.path)[name]
     found = {finding["name"]: finding for finding in part["findings"]}
 
@@ -360,8 +373,7 @@ def compile_ahead(run: Run, name: str, console: Console) -> None:
         if "finding" in event:
             found[event["finding"]["name"]] = event["finding"]
 
-    follow(run, name, None, found, on_event, compile_only=True)
-    console.print(f"{name}: compiled, {time.monotonic() - start:.0f} s")
+    follow(dataclasses.replace(run, only=only), name, None, found, on_event, compile_only=True)
 
 
 def failed_cell(name: str, reason: str) -> Finding:

@@ -25,6 +25,7 @@ PEERS = 4.0
 FLOPS_FOR_NUMPY, NUMBERS_FOR_NUMPY = 2e8, 2e6
 PIECE = 2**26  # elements compared at a time
 FLOAT32_ROUNDING = 2.0**-24
+KEPT_BYTES = 8 * 2**30  # more than this waits on the host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Truth:
     Attributes
     ----------
     values : dict
-        Results and gradients by name, on the host.
+        Results and gradients by name; on the host if they are large.
     eager_error : dict
         The worst error of the eager twin in the dtype that is timed.
     how : str
@@ -63,6 +64,7 @@ def find_truth(arguments: Arguments) -> Truth:
         If no way to it fits into memory.
     """
     eager = run(arguments, arguments.twin.eager)
+    dtype = next(iter(arguments.leaves.values())).dtype
     for how, attempt in _ways(arguments):
         try:
             values = attempt()
@@ -70,7 +72,9 @@ def find_truth(arguments: Arguments) -> Truth:
             _free()
             continue
         errors = {name: _worst_error(eager[name], values[name]) for name in values}
-        return Truth(values, errors, how)
+        if dtype.itemsize < 4:  # float32 is exact enough to judge half precision by
+            values = {n: x.float() if x.is_floating_point() else x for n, x in values.items()}
+        return Truth(_put_away(values), errors, how)
     raise GateError("no room for a truth to compare with")
 
 
@@ -95,7 +99,7 @@ def _ways(arguments: Arguments) -> Iterator[tuple[str, Callable[[], Tensors]]]:
 def run(
     arguments: Arguments, operation: Operation, *, cotangents_of: Arguments | None = None
 ) -> Tensors:
-    """Run an operation forward and backward; return results and gradients, on the host.
+    """Run an operation forward and backward; return results and gradients.
 
     Parameters
     ----------
@@ -115,12 +119,18 @@ def run(
     if apart and operation is twin.eager:
         return _head_by_head(arguments, operation, cotangents_of or arguments)
     results = arguments.forward(operation)
-    kept = {name: x.detach().cpu() for name, x in results.items()}
+    kept = {name: x.detach() for name, x in results.items()}
     if arguments.has_backward:
         roots = arguments.roots(results)
-        cotangents = (cotangents_of or arguments).cotangents(roots)
-        kept |= {n: g.cpu() for n, g in arguments.backward(roots, cotangents).items()}
-    return kept
+        kept |= arguments.backward(roots, (cotangents_of or arguments).cotangents(roots))
+    return _put_away(kept)
+
+
+def _put_away(tensors: Tensors) -> Tensors:
+    """Move results to the host if they would take the room that providers need."""
+    if sum(x.nbytes for x in tensors.values()) > KEPT_BYTES:
+        return {name: x.cpu() for name, x in tensors.items()}
+    return tensors
 
 
 def _head_by_head(arguments: Arguments, operation: Operation, drawn: Arguments) -> Tensors:
@@ -147,7 +157,7 @@ def _head_by_head(arguments: Arguments, operation: Operation, drawn: Arguments) 
             for (name, place), gradient in zip(places.items(), gradients, strict=True):
                 found[f"d_{name}"][place] = gradient
             del output, lse, gradients
-    return {name: x.cpu() for name, x in found.items()}
+    return _put_away(found)
 
 
 def _by_numpy(arguments: Arguments) -> Tensors:

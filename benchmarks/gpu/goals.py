@@ -18,7 +18,7 @@ from ..store import Part, load
 from ..timing import Finding
 from .cells import cost_of
 from .results import OURS, RESULTS, is_real, newest
-from .shapes import shapes
+from .shapes import is_sweep, shapes
 
 DEVICE = "H100"
 BEGIN, END = "<!-- goals: gptwin bench --table README.md -->", "<!-- end of goals -->"
@@ -142,7 +142,7 @@ def seconds(found: Finding) -> float:
 
 def _is_sweep(size: Size) -> bool:
     """Say whether a size is one of attention's lengths, 1k to 16k."""
-    return size.name.partition(",")[0] in ("1k", "2k", "4k", "8k", "16k")
+    return is_sweep("attention", size.name)
 
 
 def _is_sweep_of_64(size: Size) -> bool:

@@ -39,11 +39,17 @@ class Provider:
         `(arguments, compiler) -> operation`; the compiler is torch.compile's backend.
     yardstick : bool
         It computes something else, which others are measured by: no gate.
+    compiles : bool
+        Whether it compiles at first, for seconds: that is done ahead, side by side.
+    sweeps : bool
+        Whether it is timed at the sizes of a sweep too, where peers by name are what counts.
     """
 
     name: str
     make: Callable[[Arguments, str], Operation]
     yardstick: bool = False
+    compiles: bool = False
+    sweeps: bool = True
 
 
 def ours(arguments: Arguments, compiler: str) -> Operation:
@@ -175,7 +181,11 @@ def native_softmax(arguments: Arguments, compiler: str) -> Operation:
     return lambda x, **_: functional.softmax(x, dim=-1)
 
 
-COMMON = (Provider(OURS, ours), Provider("eager", eager), Provider("torch.compile", compiled))
+COMMON = (
+    Provider(OURS, ours, compiles=True),
+    Provider("eager", eager, sweeps=False),
+    Provider("torch.compile", compiled, compiles=True, sweeps=False),
+)
 
 PEERS: dict[str, tuple[Provider, ...]] = {
     "attention": (
@@ -183,19 +193,24 @@ PEERS: dict[str, tuple[Provider, ...]] = {
             Provider(f"SDPA {name}", functools.partial(sdpa, name))
             for name in ("flash", "cuDNN", "efficient", "math")
         ),
-        Provider("FlexAttention", flex_attention),
+        Provider("FlexAttention", flex_attention, compiles=True),
         Provider("flash-attn", flash_attention),
     ),
     "decode_attention": (Provider("flash-attn", flash_attention_decode),),
     "qkv_attention": (
         Provider("linear + SDPA", functools.partial(linear_and_sdpa, False)),
-        Provider("linear + SDPA, compiled", functools.partial(linear_and_sdpa, True)),
+        Provider(
+            "linear + SDPA, compiled", functools.partial(linear_and_sdpa, True), compiles=True
+        ),
     ),
-    "softmax": (Provider("torch.softmax", native_softmax), Provider("Liger", liger_softmax)),
-    "layer_norm": (Provider("Liger", liger_layer_norm),),
+    "softmax": (
+        Provider("torch.softmax", native_softmax),
+        Provider("Liger", liger_softmax, compiles=True),
+    ),
+    "layer_norm": (Provider("Liger", liger_layer_norm, compiles=True),),
     "linear": (Provider("eager, tf32", tf32_matmul),),
     "cross_entropy": (
-        Provider("Liger", liger_cross_entropy),
+        Provider("Liger", liger_cross_entropy, compiles=True),
         Provider("bare matmuls", bare_matmuls, yardstick=True),
     ),
     "adamw": (Provider("torch fused", fused_adamw),),

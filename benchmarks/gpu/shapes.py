@@ -115,6 +115,11 @@ _MORE: dict[str, dict[str, Case]] = {
 }  # fmt: skip
 
 
+def is_sweep(operation: str, shape: str) -> bool:
+    """Say whether a size is one of attention's lengths, 1k to 16k."""
+    return operation == "attention" and shape.partition(",")[0] in ("1k", "2k", "4k", "8k", "16k")
+
+
 def shapes(twin: Twin) -> dict[str, Case]:
     """Return every size at which a twin is measured.
 
