@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 _UNWRITTEN = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty"}
 _UNWRITTEN |= {"new_empty_strided"}
 _CONSTANT = {"zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones"}
-_CONSTANT |= {"full", "full_like", "new_full"}
+_CONSTANT |= {"full", "full_like", "new_full", "fill_", "zero_"}
 
 
 @dataclasses.dataclass(eq=False)
@@ -33,7 +33,7 @@ class Storage:
     number : int
         From 0 on, in the order in which they were first seen.
     holds_data : bool
-        Whether it was made with values of its own, not empty or of one constant.
+        Whether PyTorch gave it values of its own: not empty or of one constant.
     unwritten : numpy.ndarray of bool or None
         For each byte; None if all are written.
     memory : StorageWeakRef
@@ -131,13 +131,15 @@ class Storages(TorchDispatchMode):
         for tensor in _tensors((args, kwargs)):
             self.of(tensor)
         result = func(*args, **kwargs)
+        maker = func.overloadpacket.__name__
         for tensor in _tensors(_written(func, args, kwargs)):
             storage = self.of(tensor)
+            storage.holds_data |= maker not in _CONSTANT
             if storage.unwritten is not None:
                 start = tensor.data_ptr() - storage.start
                 storage.write(start + element_positions(tensor), tensor.element_size())
         for tensor in _tensors(result):
-            self.of(tensor, maker=func.overloadpacket.__name__)
+            self.of(tensor, maker)
         return result
 
 
