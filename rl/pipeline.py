@@ -12,6 +12,7 @@
 import dataclasses
 import functools
 import importlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from .batches import Shuffled, Windows
 from .best_of_n import measure
 from .configuration import Configuration
 from .dialogue import SPECIAL_TOKENS, Encoded, Template
+from .estimate import announce, ppo_bytes, training_bytes
 from .evaluation import distance, grade
 from .files import write_together
 from .language_model import LanguageModelStage, summed_loss
@@ -84,6 +86,10 @@ class Pipeline:
             "pretrain", model, self._windows(training, c.pretrain.batch), validation,
             c.pretrain, c.pretrain.steps, self.template.pad, self.group,
         )  # fmt: skip
+        rows = self._rows_at_once(c.pretrain.batch, c.pretrain.accumulate)
+        self._announce(
+            "pretrain", model, training_bytes(model.config, rows, c.pretrain.time, self.group)
+        )
         self._run(stage)
         self._export("pretrain", model)
 
@@ -92,11 +98,15 @@ class Pipeline:
         c = self.configuration
         model = self._model("pretrain", c.model.weights, dropout=c.sft.dropout)
         training, validation = sources.demonstrations(c.sft, c.run.seed, self.skip_bad_lines)
-        source = Shuffled(sources.encoded(self.template, training), c.sft.batch, c.run.seed)
+        examples = sources.encoded(self.template, training)
+        source = Shuffled(examples, c.sft.batch, c.run.seed)
         stage = LanguageModelStage(
             "sft", model, source, sources.encoded(self.template, validation), c.sft,
             c.sft.epochs * source.steps_per_epoch, self.template.pad, self.group,
         )  # fmt: skip
+        rows = self._rows_at_once(c.sft.batch, c.sft.accumulate)
+        longest = max(len(example.tokens) for example in examples)
+        self._announce("sft", model, training_bytes(model.config, rows, longest, self.group))
         self._run(stage)
         self._export("sft", model)
 
@@ -125,6 +135,11 @@ class Pipeline:
         stage = RewardStage(
             scorer, training, validation, c.reward, rows, self.template.pad, c.run.seed, self.group
         )
+        most = self._rows_at_once(c.reward.batch, c.reward.accumulate)
+        longest = max(len(r.prompt) + max(map(len, r.completions)) for r in training)
+        completions = most * max(len(r.completions) for r in training)
+        config = scorer.trunk.config
+        self._announce("reward", scorer, training_bytes(config, completions, longest, self.group))
         self._run(stage)
         state = whole_state(scorer)
         if self.group.is_main:
@@ -146,6 +161,8 @@ class Pipeline:
             pad=self.template.pad, end=self.template.end, seed=c.run.seed, group=self.group,
             pretraining=self._pretraining_term(), judge=self._judge(),
         )  # fmt: skip
+        longest = max(len(prompt.ids) for prompt in prompts)
+        self._announce("ppo", policy, ppo_bytes(policy.config, c.ppo, longest, self.group))
         self._run(stage)
         self._measure_best_of_n()
         self._export("ppo", policy)
@@ -229,6 +246,15 @@ class Pipeline:
         if self.group.is_main:
             plots.learning_curves(self.folder(stage.name))
 
+    def _rows_at_once(self, batch: int, accumulate: int) -> int:
+        """Return the examples of a micro-batch on one rank."""
+        return -(-batch // (accumulate * self.group.world))
+
+    def _announce(self, stage: str, model: torch.nn.Module, needed: int) -> None:
+        if self.group.is_main and not self.quiet:
+            size = sum(parameter.numel() for parameter in model.parameters())
+            print(announce(stage, size, needed, self.group), file=sys.stderr)
+
     def _model(self, stage: str, weights: str = "", dropout: float = 0.0) -> GPT:
         folder = Path(weights) if weights else self.folder(stage) / "model"
         if not folder.exists():
@@ -265,7 +291,8 @@ class Pipeline:
                 prompts: Sequence[Prompt], responses: Sequence[list[int]]
             ) -> torch.Tensor:
                 texts = [template.text(response) for response in responses]
-                return torch.tensor(function([p.messages for p in prompts], texts), device=device)
+                found = function([p.messages for p in prompts], texts)
+                return checked_scores(found, len(texts)).to(device)
 
             return by_function
         scorer = self._scorer().requires_grad_(False).eval()
@@ -344,7 +371,41 @@ def imported(path: str) -> Callable[..., Any]:
     module, colon, name = path.partition(":")
     if not colon:
         refuse("ppo.reward_fn", "package.module:function", repr(path))
+    if "" not in sys.path:
+        sys.path.append("")  # a file beside where gptwin was started, as `python -m` has it
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         refuse("ppo.reward_fn", "a function that can be imported", f"{path}: {error}")
+
+
+def checked_scores(found: Any, n: int) -> torch.Tensor:
+    """Return what a reward function returned as a tensor, or refuse it.
+
+    Parameters
+    ----------
+    found : sequence of float, or array
+        As the user's function returned it.
+    n : int
+        Responses that it was asked about.
+
+    Returns
+    -------
+    torch.Tensor of float32 [n]
+
+    Raises
+    ------
+    ValueError
+        If these are not `n` finite numbers.
+    """
+    try:
+        scores = torch.as_tensor(found, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        refuse("ppo.reward_fn", f"{n} numbers", f"{type(found).__name__}: {error}")
+    if scores.shape != (n,):
+        got = f"shape {tuple(scores.shape)}"
+        refuse("ppo.reward_fn", f"{n} numbers, one for each response", got)
+    if not scores.isfinite().all():
+        first = int((~scores.isfinite()).nonzero()[0])
+        refuse("ppo.reward_fn", "finite scores", f"{scores[first].item()} for response {first}")
+    return scores

@@ -7,13 +7,15 @@ tenth of a file) or by the exercise itself, never by the seed of a run.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 
 import numpy as np
 
 from .configuration import PretrainSettings, RewardSettings, SFTSettings
-from .data import DataFile, Dialogue, Preference, Text
+from .data import DataFile, Dialogue, Preference, Record, Text
 from .dialogue import Encoded, Message, Template
 from .documentation import documentation
 from .reward_model import Ranking
@@ -59,7 +61,7 @@ def texts(settings: PretrainSettings, skip_bad_lines: bool = False) -> tuple[lis
     if not settings.data:
         return documentation(HELD_OUT)
     file = DataFile(settings.data, Text, skip_bad_lines=skip_bad_lines)
-    return _divided([record.text for record in file if isinstance(record, Text)])
+    return _divided([record.text for record in _reported(file) if isinstance(record, Text)])
 
 
 def running_tokens(tokenizer: Tokenizer, documents: Iterable[str], end_of_text: int) -> np.ndarray:
@@ -101,7 +103,9 @@ def demonstrations(
     """
     if settings.data:
         file = DataFile(settings.data, Dialogue, skip_bad_lines=skip_bad_lines)
-        return _divided([r.messages for r in file if isinstance(r, Dialogue) and not r.is_prompt])
+        return _divided(
+            [r.messages for r in _reported(file) if isinstance(r, Dialogue) and not r.is_prompt]
+        )
     rng = Random(f"labeller {seed}")
     training = [
         answered(e, demonstration(e, rng, settings.carelessness))
@@ -152,7 +156,7 @@ def prompts(
     if not data:
         return exercise_prompts(template, drawn(seed, n, held_out=False))
     found = []
-    for record in DataFile(data, Dialogue, skip_bad_lines=skip_bad_lines):
+    for record in _reported(DataFile(data, Dialogue, skip_bad_lines=skip_bad_lines)):
         assert isinstance(record, Dialogue)
         messages = record.messages if record.is_prompt else record.messages[:-1]
         found.append(Prompt(template.prompt(messages), messages))
@@ -184,10 +188,17 @@ def rankings(
                 [template.response(text) for text in record.completions],
                 list(record.ranks),
             )
-            for record in file
+            for record in _reported(file)
             if isinstance(record, Preference)
         ]
     )
+
+
+def _reported(file: DataFile) -> Iterator[Record]:
+    """Read a file, and say at its end how many of its lines were skipped, if any were."""
+    yield from file
+    if file.n_bad_lines and os.environ.get("RANK", "0") == "0":
+        print(file.report(), file=sys.stderr)
 
 
 def _divided(records: list) -> tuple[list, list]:

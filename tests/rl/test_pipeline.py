@@ -1,19 +1,22 @@
 """The chain on one command: from text to a model that chats, stopped and resumed."""
 
+import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tiny
 
 from gptwin.rl import pipeline, sampled_rankings, sources, verdicts
 from gptwin.rl.chat import Chat, converse, examples, find_model, find_scorer
 from gptwin.rl.chatgpt import make_chatgpt
-from gptwin.rl.configuration import dump
+from gptwin.rl.configuration import PretrainSettings, dump
 from gptwin.rl.generation import generate
-from gptwin.rl.pipeline import Pipeline, imported
+from gptwin.rl.pipeline import Pipeline, checked_scores, imported
 from gptwin.rl.run import read_log
 from gptwin.rl.sources import Prompt
 
@@ -141,6 +144,29 @@ def test_a_reward_that_cannot_be_imported_is_named():
     for path in ("math", "math:nothing", "no_such_module:f"):
         with pytest.raises(ValueError, match=r"^ppo\.reward_fn: expected"):
             imported(path)
+
+
+def test_scores_of_a_reward_function_are_looked_at():
+    assert checked_scores(np.array([1, 2]), 2).tolist() == [1.0, 2.0]
+    for found, message in (
+        ([1.0], r"expected 2 numbers, one for each response, got shape \(1,\)"),
+        (["a", "b"], r"expected 2 numbers, got list: "),
+        (None, r"expected 2 numbers, got NoneType: "),
+        ([1.0, float("nan")], r"expected finite scores, got nan for response 1"),
+    ):
+        with pytest.raises(ValueError, match=rf"^ppo\.reward_fn: {message}"):
+            checked_scores(found, 2)
+
+
+def test_skipped_lines_are_counted_and_reported(tmp_path, capsys):
+    file = tmp_path / "texts.jsonl.gz"
+    lines = [json.dumps({"text": "words"}), "no JSON", json.dumps({"text": "more"}), "{}"]
+    file.write_bytes(gzip.compress("\n".join(lines).encode()))
+    settings = PretrainSettings(data=str(file))
+    assert sources.texts(settings, skip_bad_lines=True) == (["more"], ["words"])
+    assert re.search(r"2 records, 2 bad lines skipped, the first: .*:2: ", capsys.readouterr().err)
+    with pytest.raises(ValueError, match=r"texts\.jsonl\.gz:2: line: expected a JSON object"):
+        sources.texts(settings)
 
 
 def test_the_command_line(run, tmp_path):

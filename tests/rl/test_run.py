@@ -11,8 +11,16 @@ import pytest
 import torch
 
 from gptwin.rl import checkpoint
-from gptwin.rl.configuration import Configuration, RunSettings, load
+from gptwin.rl.configuration import (
+    Configuration,
+    ModelSettings,
+    PretrainSettings,
+    RunSettings,
+    load,
+)
+from gptwin.rl.parallel import Group
 from gptwin.rl.run import CHECKPOINTS, LOG, SETTINGS, Interrupted, read_log, train
+from gptwin.rl.update import Update
 
 
 class Walk:
@@ -136,6 +144,37 @@ def test_a_number_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
     kept = checkpoint.complete(tmp_path / "walk" / CHECKPOINTS)
     assert kept[-1].name == "step-00000006"
     assert len(read_log(tmp_path / "walk")) == 7
+
+
+def test_other_settings_are_refused_by_name_and_how_often_is_free(tmp_path):
+    whole(tmp_path)
+    same = settings(tmp_path, keep_last=1, tensorboard=True)
+    train(Walk(steps=14), same, resume=True, quiet=True)
+    assert list((tmp_path / "walk/tensorboard").glob("events.*"))
+    for change, name in (
+        ({"run": dataclasses.replace(same.run, seed=1)}, r"run\.seed: expected 0, got 1"),
+        ({"model": ModelSettings(n_layer=9)}, r"model\.n_layer: expected 4, got 9"),
+    ):
+        other = dataclasses.replace(same, **change)
+        with pytest.raises(ValueError, match=rf"^{name} .*another setting than the run in"):
+            train(Walk(), other, resume=True, quiet=True)
+
+
+def test_a_gradient_that_is_not_finite_is_named(tmp_path):
+    class Overflowing(Walk):
+        def __init__(self):
+            super().__init__()
+            self.module = torch.nn.Linear(2, 1)
+            self.update = Update(self.module, PretrainSettings(), Group())
+
+        def step(self, index):
+            scale = float("inf") if index == 4 else 1.0
+            (self.module(torch.ones(2)) * scale).sum().backward()
+            return {"loss": self.update.apply(1e-3)}
+
+    message = r"^walk, step 5: the gradient of weight: 2 of 2 .* inf .*step-00000003 is the last"
+    with pytest.raises(FloatingPointError, match=message):
+        train(Overflowing(), settings(tmp_path), quiet=True)
 
 
 def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
