@@ -38,6 +38,9 @@ def verify(
     ] = None,
     case: Annotated[str | None, typer.Option(help="Run this one case (JSON).")] = None,
     json: Annotated[str | None, typer.Option(help="Store the findings in this file.")] = None,
+    remember: Annotated[
+        bool, typer.Option("--remember", help="Keep what fails, to be replayed first: a checkout.")
+    ] = False,
 ) -> None:
     """Check each kernel against its NumPy reference, forward and backward.
 
@@ -57,6 +60,7 @@ def verify(
             text=text,
             case=case,
             json_file=json,
+            remember=remember,
         )
     )
 

@@ -19,6 +19,7 @@ from ..core.checks import refuse
 from ..kernels._triton import UNAVAILABLE, triton
 from ..kernels.launch import INTERPRETED
 from .check import Finding, case_inputs
+from .memory import FILE
 from .real_text import read_text
 from .store import expect_writable, write_json
 from .twin import DTYPES, Case
@@ -30,6 +31,7 @@ from .verify import (
     Row,
     count_cases,
     default_processes,
+    remember_row,
     reproduce_command,
     unreached,
     variants,
@@ -47,6 +49,7 @@ def verify(
     text: str | None = None,
     case: str | None = None,
     json_file: str | None = None,
+    remember: bool = False,
 ) -> int:
     """Verify twins and print what was found.
 
@@ -68,6 +71,8 @@ def verify(
         JSON of the only case to run.
     json_file : str, optional
         Where to store the findings.
+    remember : bool
+        Keep the smallest failing case of each row in tests/regressions.json (memory.py).
 
     Returns
     -------
@@ -110,6 +115,12 @@ def verify(
     console.print(_table(rows))
     for row in rows:
         _explain(row, console)
+        if row.failure is not None:
+            kept = "--remember keeps this case, to be replayed first"
+            if remember:
+                new = remember_row(row, "gptwin verify")
+                kept = f"{'kept' if new else 'known already'}, to be replayed first: {FILE}"
+            console.print("  " + kept, markup=False, highlight=False, soft_wrap=True)
     missing = unreached(rows)
     for name, kernels in missing.items():
         console.print(f"[bold red]{name}[/bold red]: no case launched {', '.join(kernels)}")

@@ -1,9 +1,10 @@
 """Verify: prove on this machine that each kernel agrees with its reference.
 
-One row of the table is one twin in one dtype. A row runs the twin's corner cases and the decoder
-block's real activations with every autotune configuration, then random cases by Hypothesis, which
-shrinks a disagreement to the smallest case that still shows it. A kernel or configuration that no
-case reached in any dtype is a failure too: nothing was proved about it.
+One row of the table is one twin in one dtype. A row runs what failed once (memory.py), then the
+twin's corner cases and the decoder block's real activations with every autotune configuration, then
+random cases by Hypothesis, which shrinks a disagreement to the smallest case that still shows it. A
+kernel or configuration that no case reached in any dtype is a failure too: nothing was proved about
+it.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 
 from .blame import Tile, find_tile
 from .check import TEXT_CASE, Finding, check
+from .memory import Failure, failures, remember
 from .twin import Case, Twin
 from .twins import TWINS
 
@@ -132,6 +134,41 @@ def fixed_cases(twin: Twin) -> Iterator[Case]:
             yield case | {"configuration": index}
 
 
+def remembered_cases(job: Job) -> list[Case]:
+    """List what a row runs first: the cases that failed once in its dtype.
+
+    Parameters
+    ----------
+    job : Job
+
+    Returns
+    -------
+    list of Case
+    """
+    known = failures(job.operation)
+    return [{"configuration": 0} | f.case for f in known if f.dtype == job.dtype]
+
+
+def remember_row(row: Row, found_by: str) -> bool:
+    """Keep a row's smallest disagreement, to be replayed first from now on.
+
+    Parameters
+    ----------
+    row : Row
+        One that failed.
+    found_by : str
+        For the note.
+
+    Returns
+    -------
+    bool
+        Whether it is new.
+    """
+    assert row.failure is not None
+    note = f"{time.strftime('%Y-%m-%d')}: {found_by}"
+    return remember(row.job.operation, Failure(row.job.dtype, row.failure.case, note))
+
+
 class _RowRunner:
     """Runs the cases of one row and remembers what they showed."""
 
@@ -210,7 +247,7 @@ def verify_row(job: Job, device: str, on_case: Callable[[], None]) -> Row:
     if job.case is not None:
         runner.check(job.case)
     else:
-        for case in fixed_cases(runner.twin):
+        for case in (*remembered_cases(job), *fixed_cases(runner.twin)):
             runner.check(case)
         runner.random(job.examples)
     failure = runner.smallest_failure()
@@ -335,7 +372,8 @@ def count_cases(job: Job) -> int:
     """
     if job.case is not None:
         return 1
-    return sum(1 for _ in fixed_cases(TWINS[job.operation])) + job.examples
+    fixed = sum(1 for _ in fixed_cases(TWINS[job.operation]))
+    return len(remembered_cases(job)) + fixed + job.examples
 
 
 def reproduce_command(row: Row) -> str:
