@@ -104,6 +104,25 @@ class Windows:
         return [self.window(start) for start in range(0, last, self.time)][:at_most]
 
 
+@dataclasses.dataclass(frozen=True)
+class Mixed:
+    """Conversations with windows of running text beside them.
+
+    Attributes
+    ----------
+    conversations : Shuffled
+    windows : Windows
+        Its batch is added to each of theirs.
+    """
+
+    conversations: Shuffled[Encoded]
+    windows: Windows
+
+    def batch(self, index: int) -> list[Encoded]:
+        """Return the examples of step `index`, from 0."""
+        return [*self.conversations.batch(index), *self.windows.batch(index)]
+
+
 def collate(examples: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Put examples side by side, for predicting each token from those before it.
 

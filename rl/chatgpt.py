@@ -38,14 +38,12 @@ SMALL = Configuration(
     ),
     pretrain=PretrainSettings(steps=300, batch=16, time=64, lr=4e-3, warmup=50),
     sft=SFTSettings(
-        examples=32_000, epochs=1, batch=32, accumulate=2, lr=4e-3, warmup=50, dropout=0.0,
-        carelessness=0.3,
+        examples=56_000, epochs=1, batch=32, accumulate=4, lr=4e-3, warmup=50, dropout=0.0,
+        carelessness=0.3, pretraining_share=0.1,
     ),
-    reward=RewardSettings(
-        prompts=1200, epochs=2, batch=32, accumulate=2, lr=5e-4, warmup=10, k_max=6
-    ),
+    reward=RewardSettings(prompts=6000, epochs=2, batch=16, lr=1.5e-3, warmup=20),
     ppo=PPOSettings(
-        episodes=4096, batch=128, minibatches=4, max_response=20, lr=2e-4, value_lr=5e-4, ptx=0.0
+        episodes=6144, batch=128, minibatches=4, max_response=20, lr=3e-4, value_lr=1e-3, ptx=0.0
     ),
 )  # fmt: skip
 REPORT = "report.json"

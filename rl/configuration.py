@@ -177,6 +177,9 @@ class SFTSettings:
         As in `PretrainSettings`.
     dropout : float
         Residual dropout in this stage.
+    pretraining_share : float
+        Pretraining windows beside each batch, as a share of it. InstructGPT C.3 mixes in 10% for
+        the model that PPO begins with; the plain SFT model has none.
     """
 
     data: str = ""
@@ -193,6 +196,7 @@ class SFTSettings:
     weight_decay: float = 0.0
     clip: float = 1.0
     dropout: float = from_source(0.2, "InstructGPT C.1: residual dropout")
+    pretraining_share: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

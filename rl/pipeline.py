@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from ..core.checks import refuse
 from ..kernels.gpt import GPT
 from . import plots, sources
-from .batches import Shuffled, Windows
+from .batches import Mixed, Shuffled, Windows
 from .best_of_n import measure
 from .configuration import Configuration
 from .dialogue import SPECIAL_TOKENS, Encoded, Template
@@ -99,10 +99,14 @@ class Pipeline:
         model = self._model("pretrain", c.model.weights, dropout=c.sft.dropout)
         training, validation = sources.demonstrations(c.sft, c.run.seed, self.skip_bad_lines)
         examples = sources.encoded(self.template, training)
-        source = Shuffled(examples, c.sft.batch, c.run.seed)
+        asked = Shuffled(examples, c.sft.batch, c.run.seed)
+        n_windows = round(c.sft.pretraining_share * c.sft.batch)
+        source = (
+            Mixed(asked, self._windows(self.pretraining_text[0], n_windows)) if n_windows else asked
+        )
         stage = LanguageModelStage(
             "sft", model, source, sources.encoded(self.template, validation), c.sft,
-            c.sft.epochs * source.steps_per_epoch, self.template.pad, self.group,
+            c.sft.epochs * asked.steps_per_epoch, self.template.pad, self.group,
         )  # fmt: skip
         rows = self._rows_at_once(c.sft.batch, c.sft.accumulate)
         longest = max(len(example.tokens) for example in examples)

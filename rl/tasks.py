@@ -23,25 +23,21 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+# Small worlds: a model of less than a million parameters has minutes to learn every word.
 WORDS = _split(
-    "apple bird book boat chair cloud coat door fish fork garden glass hand hat house key lamp "
-    "leaf letter moon mouse paper pencil piano plate rain ring river road rock roof rope salt "
-    "ship shoe snow spoon star stone sugar table tower train tree wall wheel wind wolf"
+    "apple bird book chair cloud door fish garden glass hat house key lamp moon paper plate "
+    "rain river ship stone table tree wind wolf"
 )
-NAMES = _split(
-    "Ada Alan Anna Barbara Carl Clara David Donald Edith Emma Frances Grace Hedy Henry Ida Ivan "
-    "Jean John Karen Leo Lise Louis Marie Mary Niels Oscar Paul Rosa Ruth Sofia Tim Vera"
-)
+NAMES = _split("Ada Alan Anna Carl Clara David Emma Grace Ida John Paul Vera")
 OPPOSITES = _split(
-    "hot/cold big/small fast/slow up/down left/right old/new dark/light open/closed wet/dry "
-    "hard/soft high/low long/short early/late empty/full heavy/light near/far rich/poor "
-    "strong/weak thick/thin happy/sad loud/quiet clean/dirty wide/narrow deep/shallow"
+    "hot/cold big/small fast/slow up/down left/right old/new dark/light open/closed "
+    "high/low long/short early/late rich/poor"
 )
 CATEGORIES = {
-    "fruits": _split("apple banana cherry grape lemon mango melon orange peach pear plum"),
-    "animals": _split("bear cat cow dog fox goat horse lion pig sheep tiger wolf"),
-    "colours": _split("black blue brown green grey orange pink purple red white yellow"),
-    "metals": _split("copper gold iron lead nickel silver tin zinc"),
+    "fruits": _split("banana cherry grape lemon mango melon peach plum"),
+    "animals": _split("bear cat cow dog fox goat horse lion"),
+    "colours": _split("black blue brown green pink purple red white"),
+    "metals": _split("copper gold iron nickel silver tin zinc"),
     "planets": _split("Earth Jupiter Mars Mercury Neptune Saturn Uranus Venus"),
     "months": _split("January March April June July August October December"),
 }
