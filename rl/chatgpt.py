@@ -43,7 +43,7 @@ SMALL = Configuration(
     ),
     reward=RewardSettings(prompts=6000, epochs=2, batch=16, lr=1.5e-3, warmup=20),
     ppo=PPOSettings(
-        episodes=6144, batch=128, minibatches=4, max_response=20, lr=3e-4, value_lr=1e-3, ptx=0.0
+        episodes=3072, batch=128, minibatches=4, max_response=20, lr=3e-4, value_lr=1e-3, ptx=0.0
     ),
 )  # fmt: skip
 REPORT = "report.json"
