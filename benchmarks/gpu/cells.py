@@ -41,6 +41,8 @@ class Measurement:
         Names of providers; empty for all.
     done : collection of str
         Names of cells that need not be measured.
+    given_up : collection of str
+        Providers that hung at another size: they fail at once.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Measurement:
         dry_run: bool = False,
         only: frozenset[str] = frozenset(),
         done: frozenset[str] = frozenset(),
+        given_up: frozenset[str] = frozenset(),
     ) -> None:
+        self.given_up = given_up
         self.twin, self.dtype, self.clock, self.device = twin, dtype, clock, device
         self.peaks, self.dry_run, self.done = peaks, dry_run, done
         self.providers = [p for p in providers(twin.name) if not only or p.name in only]
@@ -119,6 +123,8 @@ class Measurement:
         status, reason = "failed", ""
         left = dict(names)
         try:
+            if provider.name in self.given_up:
+                raise TimeoutError("cut off at another size")
             operation = provider.make(arguments, self.compiler)
             gate = self._pass_gate(provider, operation, arguments, truth)
             for direction, name in names.items():

@@ -8,6 +8,7 @@ results are cached on disk.
 
 import dataclasses
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +24,10 @@ from ..timing import Finding
 from . import results
 from .cells import default_dtypes, failures
 from .providers import providers as providers_of
-from .results import RESULTS
+from .results import OURS, RESULTS
 from .roofline import peaks_of
 from .summary import print_summary
-from .watch import Outcome, watch
+from .watch import CUT_OFF, Outcome, watch
 
 VERIFY, ROOFLINE, OPERATIONS = "verify", "roofline", "operations"
 # What README's goals are about comes first, should the time not suffice.
@@ -38,6 +39,7 @@ LEAST_S = 15.0  # no part begins with less time left
 RESTARTS = 40
 WHOLE = 3  # times as long may a whole model take, or all of an operation's verification
 AHEAD = 0.45  # of the time that is left, at the most, for compiling ahead
+STORING = threading.Lock()
 DONE, FAILED, OUT_OF_TIME = 0, 1, 3
 
 
@@ -288,7 +290,8 @@ def one_part(run: Run, name: str, peaks: Mapping[str, Any] | None, console: Cons
         part["findings"] = list(found.values())
         if now or time.monotonic() - saved[0] > 1:
             saved[0] = time.monotonic()
-            store.save(run.path, name, part)
+            with STORING:
+                store.save(run.path, name, part)
 
     def on_event(event: dict[str, Any]) -> None:
         if "finding" in event:
@@ -320,15 +323,18 @@ def follow(
     One that dies or hangs leaves failed cells behind, and the next goes on with the others.
     """
     for _ in range(RESTARTS):
-        outcome = process(run, name, peaks, list(found), on_event, compile_only)
+        outcome = process(run, name, peaks, found, on_event, compile_only)
         if outcome.ended:
             return "measured", None
         if outcome.out_of_time:
             return "running", "the time was up"
         if not outcome.at_stake:
             return "failed", outcome.reason
+        reason = outcome.reason
+        if len({cell.rpartition(" | ")[2] for cell in outcome.at_stake}) > 1:  # nobody's own
+            reason = f"no truth: {reason.replace(CUT_OFF, 'ended')}"
         for cell in outcome.at_stake:
-            on_event({"finding": failed_cell(cell, outcome.reason)})
+            on_event({"finding": failed_cell(cell, reason)})
     return "failed", f"{RESTARTS} processes died"
 
 
@@ -336,14 +342,14 @@ def process(
     run: Run,
     name: str,
     peaks: Mapping[str, Any] | None,
-    done: list[str],
+    found: Mapping[str, Finding],
     on_event: Callable[[dict[str, Any]], None],
     compile_only: bool,
 ) -> Outcome:
     """Run one process of a part."""
     job = {
         "part": name, "dry_run": run.dry_run, "compile_only": compile_only,
-        "only": list(run.only), "done": done, "peaks": peaks,
+        "only": list(run.only), "done": list(found), "given_up": given_up(found), "peaks": peaks,
     }  # fmt: skip
     environment = run.environment
     if compile_only:
@@ -351,6 +357,15 @@ def process(
     whole = name.partition("/")[0] in (*results.END_TO_END, VERIFY)
     limit = run.limit_s * (WHOLE if whole else 1)
     return watch(job, on_event, environment=environment, limit_s=limit, deadline=run.deadline)
+
+
+def given_up(found: Mapping[str, Finding]) -> list[str]:
+    """Name the peers that hung at a size: each further one would cost as much time again.
+
+    Torch.compile unrolls a loop over tokens, say, and does not come back.
+    """
+    hung = [f for f in found.values() if f["status"] == "failed" and CUT_OFF in f["reason"]]
+    return sorted({f["provider"] for f in hung if f.get("provider") not in ("", None, OURS)})
 
 
 def compilations(run: Run, name: str) -> list[tuple[str, tuple[str, ...]]]:
@@ -363,7 +378,7 @@ def compilations(run: Run, name: str) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def compile_ahead(run: Run, name: str, only: tuple[str, ...]) -> None:
-    """Fill the compilers' caches; whatever fails will fail again where it is told."""
+    """Fill the compilers' caches; what fails will fail again where it is told, but what hangs."""
     if run.left_s < LEAST_S:
         return
     part = store.load(run.path)[name]
@@ -374,6 +389,13 @@ def compile_ahead(run: Run, name: str, only: tuple[str, ...]) -> None:
             found[event["finding"]["name"]] = event["finding"]
 
     follow(dataclasses.replace(run, only=only), name, None, found, on_event, compile_only=True)
+    hung = [f for f in found.values() if f["reason"] and CUT_OFF in f["reason"]]
+    if hung:  # it is not waited for again
+        with STORING:  # side by side with others
+            part = store.load(run.path)[name]
+            known = {finding["name"] for finding in part["findings"]}
+            part["findings"] += [finding for finding in hung if finding["name"] not in known]
+            store.save(run.path, name, part)
 
 
 def failed_cell(name: str, reason: str) -> Finding:

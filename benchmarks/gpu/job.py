@@ -64,4 +64,5 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
         yield from Measurement(
             TWINS[operation], dtype, clock, device, peaks=job["peaks"], dry_run=dry_run,
             only=frozenset(job["only"]), done=frozenset(job["done"]),
+            given_up=frozenset(job["given_up"]),
         ).run()  # fmt: skip

@@ -26,6 +26,7 @@ from typing import Any
 from ..timing import without_folders
 
 POLL_S = 0.05
+CUT_OFF = "cut off"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,5 +136,5 @@ def _follow(
             if now > deadline:
                 return Outcome(False, at_stake, "out of time", out_of_time=True)
             if now - heard > limit_s:
-                return Outcome(False, at_stake, f"cut off: nothing for {limit_s:.0f} s")
+                return Outcome(False, at_stake, f"{CUT_OFF}: nothing for {limit_s:.0f} s")
             time.sleep(POLL_S)

@@ -75,6 +75,14 @@ def test_every_size_is_a_case_of_its_twin():
             assert (backward is None) == (twin.backward is None)
 
 
+def test_who_was_given_up_fails_at_once(monkeypatch):
+    monkeypatch.setattr(cells, "find_truth", lambda arguments: None)
+    found = findings(measure("gelu", only=frozenset({"eager"}), given_up=frozenset({"eager"})))
+    assert len(found) == 3 * len(tiny_shapes(TWINS["gelu"]))
+    for cell in found.values():
+        assert cell["reason"] == "TimeoutError: cut off at another size"
+
+
 # --- the gate ------------------------------------------------------------------------------------
 
 

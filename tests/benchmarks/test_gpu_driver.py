@@ -95,6 +95,7 @@ def test_a_provider_that_hangs_is_cut_off_and_the_rest_is_measured(path, monkeyp
     assert part["status"] == "measured"
     assert found["s | forward | b"]["reason"] == "cut off: nothing for 1 s"
     assert found["s | forward | c"]["status"] == "measured"
+    assert driver.given_up(found) == ["b"]  # and is not waited for again at other sizes
 
 
 def test_a_run_without_time_keeps_what_it_has_and_goes_on_later(path, monkeypatch):
