@@ -160,7 +160,7 @@ def fused_adamw(arguments: Arguments, compiler: str) -> Operation:
         lists = [[given[f"{kind}_{i}"] for i in range(count)] for kind in kinds]
         new = [lists[i] if i == 1 else [x.clone() for x in lists[i]] for i in range(4)]
         for i, decay in enumerate(given["weight_decay"]):
-            step = torch.tensor(float(given["step"] - 1), device=new[0][i].device)
+            step = torch.tensor(float(given["step"]), device=new[0][i].device)
             torch.ops.aten._fused_adamw_(
                 *([one[i]] for one in new), [], [step], lr=given["lr"],
                 beta1=given["betas"][0], beta2=given["betas"][1], weight_decay=decay,
