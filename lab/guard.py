@@ -9,22 +9,27 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..kernels import interpreter
+from .storages import Storages
 
 
 class Guard:
-    """Ends a launch when a lane leaves the tensor that its pointer came from."""
+    """Ends a launch when a lane leaves the tensor that its pointer came from.
+
+    A pointer that the kernel has read from memory must lie in some tensor's memory.
+    """
 
     def __init__(self) -> None:
+        self.storages = Storages()
         self.ends = np.zeros((1, 2), dtype=np.int64)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Guard every launch while the context lasts."""
-        with interpreter.follow(self), interpreter.observe(self.check):
+        with interpreter.follow(self), interpreter.observe(self.check), self.storages:
             yield
 
     def start(self, launch: interpreter.Launch) -> None:
-        """Learn where the arguments lie; a pointer that came from memory (0) may go anywhere."""
+        """Learn where the arguments lie; a pointer that was read from memory has number 0."""
         ends = [(0, 2**62)]
         for _, tensor in launch.tensors:
             sizes = zip(tensor.shape, tensor.stride(), strict=True)
@@ -44,6 +49,14 @@ class Guard:
         """Refuse an access before it is made."""
         assert access.tensors is not None, "launches are followed"
         addresses = access.addresses[access.mask].astype(np.int64)
-        first, end = self.ends[access.tensors[access.mask]].T
-        if ((addresses < first) | (addresses + access.itemsize > end)).any():
+        numbers = access.tensors[access.mask]
+        first, end = self.ends[numbers].T
+        outside = (addresses < first) | (addresses + access.itemsize > end)
+        unnumbered = addresses[numbers == 0]
+        if len(unnumbered):
+            held = np.zeros(len(unnumbered), dtype=bool)
+            for _, inside in self.storages.at(unnumbered):
+                held |= inside
+            outside[numbers == 0] = ~held
+        if outside.any():
             raise IndexError(f"{access.kind} out of bounds")

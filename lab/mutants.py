@@ -25,6 +25,7 @@ IGNORED_CALLS = {
     "multiple_of", "max_contiguous", "max_constancy", "assume", "static_assert", "device_assert",
     "static_print", "debug_barrier", "refuse",
 }  # fmt: skip
+IGNORED_STARTS = ("check_", "expect_")  # they refuse arguments, and compute nothing
 IGNORED_KEYWORDS = {
     "num_warps", "num_stages", "eviction_policy", "cache_modifier", "volatile", "axis", "device",
     "dtype", "warp_specialize", "flatten", "loop_unroll_factor", "disallow_acc_multi_buffer",
@@ -229,7 +230,9 @@ def _expressions(
                 return
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            if called.rpartition(".")[2] in IGNORED_CALLS:
+            if called.rpartition(".")[2] in IGNORED_CALLS or called.startswith(IGNORED_STARTS):
+                return
+            if called.endswith("_eager"):
                 return
             yield node, lines, inside
             inside = (*inside, called)

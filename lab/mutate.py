@@ -29,6 +29,7 @@ EQUIVALENT_FILE = Path(__file__).parent / "equivalent_mutants.toml"
 # The door that instruments stand at, and torch.compile's operators: no operation's own.
 NOT_MUTATED = ("launch", "registered")
 REQUIRED_SCORE = 0.95
+JUDGE = ("check.py", "guard.py", "mutation_judge.py")
 
 
 # --- who answers for what -------------------------------------------------------------------------
@@ -48,15 +49,23 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
         Module, such as "softmax", and function, such as "_Softmax.backward".
     """
     found: set[tuple[str, str]] = set()
+    mentioned: set[str] = set()
+    menus: list[Any] = []  # named tuples of functions: some of which may be taken
     seen: set[int] = set()
     to_see: list[Any] = [twin.kernel, *twin.kernels().values()]
     package = kernels.__name__ + "."
-    while to_see:
+    while to_see or menus:
+        if not to_see:
+            to_see = [getattr(menu, f) for menu in menus for f in menu._fields if f in mentioned]
+            menus = []
+            continue
         item = to_see.pop()
         if id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, (tuple, list)):
+        if hasattr(item, "_fields"):
+            menus.append(item)
+        elif isinstance(item, (tuple, list)):
             to_see += item
         elif isinstance(item, dict):
             to_see += item.values()
@@ -70,21 +79,26 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
             if not isinstance(function, types.FunctionType):
                 continue
             module = function.__module__
+            if "eager" in function.__qualname__:  # what it calls, no kernel does
+                continue
             inside = module.startswith(package) and "." not in module.removeprefix(package)
             if inside:
                 found.add((module.removeprefix(package), function.__qualname__))
             if inside or item is twin.kernel:
-                to_see += _mentioned(function)
+                names = _names(function.__code__)
+                mentioned |= names
+                to_see += _values(function, names)
     return found
 
 
-def _mentioned(function: types.FunctionType) -> Iterator[Any]:
-    """Yield the values of the global names and closed-over variables in a function's code."""
-    codes, names = [function.__code__], set[str]()
-    while codes:
-        code = codes.pop()
-        names.update(code.co_names)
-        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+def _names(code: types.CodeType) -> set[str]:
+    """Return the global names and attributes in a code object and those within it."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return {*code.co_names}.union(*map(_names, inner))
+
+
+def _values(function: types.FunctionType, names: set[str]) -> Iterator[Any]:
+    """Yield the values of a function's global names and closed-over variables."""
     for name in names:
         value = function.__globals__.get(name)
         if isinstance(value, types.ModuleType):
@@ -167,7 +181,7 @@ def load_equivalent(file: Path = EQUIVALENT_FILE) -> dict[str, str]:
         Identity to reason.
     """
     entries = tomllib.loads(file.read_text(encoding="utf-8")).get("equivalent", [])
-    return {identity: entry["reason"] for entry in entries for identity in entry["mutants"]}
+    return {m: " ".join(e["reason"].split()) for e in entries for m in e["mutants"]}
 
 
 # --- what was said before -------------------------------------------------------------------------
@@ -176,8 +190,8 @@ def load_equivalent(file: Path = EQUIVALENT_FILE) -> dict[str, str]:
 class Store:
     """Verdicts of earlier runs, one JSON line each, kept as they come.
 
-    A verdict holds while the mutant's file is the same, and while the cases are: that of a survivor
-    all of them, that of a killed mutant the one that killed it.
+    A verdict holds while the mutant's file is the same. That of a killed mutant holds while the
+    case that killed it is there, that of a survivor while all cases and the judge are the same.
 
     Parameters
     ----------
@@ -214,7 +228,9 @@ class Store:
         if entry is None:
             return None
         verdict = Verdict(**entry["verdict"])
-        holds = verdict.case in ("", *cases) if verdict.killed else entry["cases"] == _hash(cases)
+        holds = (
+            verdict.case in ("", *cases) if verdict.killed else entry["judge"] == _judge_hash(cases)
+        )
         return verdict if holds else None
 
     def add(self, mutant: Mutant, cases: list[str], verdict: Verdict) -> None:
@@ -232,7 +248,7 @@ class Store:
         entry = {
             "mutant": mutant.identity,
             "source": _source_hash(mutant),
-            "cases": _hash(cases),
+            "judge": _judge_hash(cases),
             "verdict": dataclasses.asdict(verdict),
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -242,6 +258,10 @@ class Store:
 
 def _source_hash(mutant: Mutant) -> str:
     return _hash([source_of(KERNELS.parent / mutant.file)])
+
+
+def _judge_hash(cases: list[str]) -> str:
+    return _hash([*cases, *(source_of(Path(__file__).parent / name) for name in JUDGE)])
 
 
 def _hash(texts: Iterable[str]) -> str:

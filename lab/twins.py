@@ -101,6 +101,9 @@ softmax = Twin(
     corners=(
         {"shape": [2, 2, 5, 77], "causal": True, "key_mask": True, "seed": 1},
         {"shape": [1, 1, 2, _BLOCK + 1], "causal": True, "key_mask": True, "seed": 2},
+        # Mutants survived without them: rows of one key, and a wide row whose last key counts.
+        {"shape": [2, 1, 2, 1], "seed": 3},
+        {"shape": [1, 1, 1, _BLOCK + 1], "magnitude": 3.0, "seed": 4},
     ),
     inputs=_softmax_inputs,
     real=lambda activations: Inputs(

@@ -112,6 +112,8 @@ decode_attention = Twin(
         },
         # more new positions than keys: some stand before the sequence's start
         {"batch": 1, "kv_head": 2, "group": 1, "n_query": 9, "capacity": 5, "d_head": 256},
+        # three pieces: of no power of two, what is loaded beyond the last must count for nothing
+        {"batch": 1, "kv_head": 1, "group": 1, "n_query": 1, "capacity": 300, "d_head": 8},
     ),
     inputs=_decode_attention_inputs,
     real=_decode_attention_real,

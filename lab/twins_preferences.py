@@ -93,6 +93,8 @@ reward_loss = Twin(
         {"prompts": 67, "completions": 17, "present": 0.7, "seed": 3},  # more than 64 programs
         {"prompts": 3, "completions": 64, "present": 0.7, "margin": 1.0, "seed": 4},
         {"prompts": 5, "completions": 4, "tied": 64, "seed": 5},  # ties alone
+        # more pairs in one bin than float16 counts: a mutant that counted so survived
+        {"prompts": 5, "completions": 64, "magnitude": 0.01, "seed": 7},
     ),
     inputs=_reward_loss_inputs,
     real=_reward_loss_real,

@@ -138,6 +138,8 @@ qkv_projection = Twin(
             "bias": True, "norm": True, "seed": 1,
         },
         {"batch": 2, "time": 9, "d_model": 5, "n_kv_head": 1, "group": 3, "d_head": 3, "seed": 2},
+        # every sum of 33: a mutant that stopped one step early survived where blocks were not full
+        {"batch": 3, "time": 11, "d_model": 33, "n_kv_head": 1, "d_head": 11, "seed": 3},
     ),
     inputs=_projection_inputs,
     real=_projection_real,

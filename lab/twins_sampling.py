@@ -18,6 +18,8 @@ def _inputs(case: Case, draw: Draw) -> Inputs:
         logits = draw.sparse_minus_inf(logits, share=0.4)
     names = ("temperature", "top_k", "top_p", "step")
     options: dict[str, Any] = {name: case[name] for name in names if name in case}
+    if case.get("numbered"):
+        options["rows"] = draw.integers(case["rows"], below=2**32)
     return Inputs({"logits": logits}, options | {"seed": case.get("seed", 0)})
 
 
@@ -61,6 +63,7 @@ sampling = Twin(
                 "magnitude": st.sampled_from([1.0, 0.001, 5.0, 1000.0]),
                 "ties": st.booleans(),
                 "minus_inf": st.booleans(),
+                "numbered": st.booleans(),
                 "step": st.integers(0, 2**32 - 1),
                 "layout": st.sampled_from(LAYOUTS),
                 "seed": st.integers(0, 2**32 - 1),
@@ -78,6 +81,10 @@ sampling = Twin(
         {"rows": 8, "vocab": 50, "top_k": 35, "ties": True, "magnitude": 0.5, "seed": 5},
         {"rows": 3, "vocab": 2 * _BLOCK, "temperature": 0.0, "ties": True, "seed": 3},
         {"rows": 3, "vocab": 50, "top_p": 0.7, "minus_inf": True, "step": 9, "seed": 4},
+        # rows with numbers of their own: a mutant that read the next one's survived
+        {"rows": 4, "vocab": 50, "numbered": True, "seed": 6},
+        # a draw that hangs on the low half of the total: found by trying seeds
+        {"rows": 9, "vocab": 50, "seed": 53},
     ),
     inputs=_inputs,
     real=lambda a: Inputs({"logits": a["up"][0, ::12]}, {"top_p": 0.9, "temperature": 0.8}),

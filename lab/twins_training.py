@@ -176,20 +176,29 @@ def _named(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return tensors, {name: x for name, x in options.items() if name not in _ARGUMENTS}
 
 
-def _adamw_forward(**arguments: Any) -> tuple[tuple[Any, ...], None]:
+def _adamw_forward(mixed: bool = False, **arguments: Any) -> tuple[tuple[Any, ...], None]:
     tensors, options = _named(arguments)
     return _flat(core_adamw.adamw(*_of_lists(tensors), **options)), None
 
 
 def _moments_in_float32(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep the moments in float32, whatever the parameters' dtype (float64 stays)."""
+    """Keep the moments in float32, whatever the parameters' dtype (float64 stays).
+
+    Mixed: of three tensors one is all of one dtype, one has a float32 parameter, one a gradient.
+    """
+
+    def wide(x: Any) -> Any:
+        return x if x.element_size() >= 4 else x.float()
 
     @functools.wraps(operation)
-    def wrapped(**arguments: Any) -> tuple[Any, ...]:
+    def wrapped(mixed: bool = False, **arguments: Any) -> tuple[Any, ...]:
         tensors, options = _named(arguments)
         parameters, gradients, *moments = _of_lists(tensors)
-        wide = [[m if m.element_size() >= 4 else m.float() for m in each] for each in moments]
-        return _flat(operation(parameters, gradients, *wide, **options))
+        if mixed:
+            parameters[1::3] = map(wide, parameters[1::3])
+            gradients[2::3] = map(wide, gradients[2::3])
+        moments = [[wide(moment) for moment in each] for each in moments]
+        return _flat(operation(parameters, gradients, *moments, **options))
 
     return wrapped
 
@@ -211,6 +220,7 @@ def _adamw_inputs(case: Case, draw: Draw) -> Inputs:
         "weight_decay": [decay if len(shape) > 1 else 0.0 for shape in case["shapes"]],
         "max_norm": case.get("max_norm"),
         "epsilon": case.get("epsilon", "pytorch"),
+        "mixed": case.get("mixed", False),
     }
     return Inputs(tensors, options)
 
@@ -283,6 +293,8 @@ adamw = Twin(
             "shapes": [[3 * _ADAMW_BLOCK + 5]], "step": 1, "eps": 0.01, "epsilon": "tensorflow",
             "seed": 2,
         },
+        # a launch for each of three pairs of dtypes: a mutant that mixed up their sums survived
+        {"shapes": [[3, 5], [7], [2, 9], [4]], "mixed": True, "max_norm": 0.5, "seed": 3},
     ),
     inputs=_adamw_inputs,
     real=_adamw_real,

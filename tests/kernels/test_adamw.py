@@ -9,7 +9,7 @@ import torch
 from gptwin.core import adamw as core
 from gptwin.kernels import launch
 from gptwin.kernels.adamw import AdamW, adamw, adamw_, global_norm
-from gptwin.kernels.adamw_update import BLOCK
+from gptwin.kernels.adamw_update import BLOCK, gradient_norm_kernel
 from gptwin.kernels.finite import checking_finite
 
 both_backends = pytest.mark.parametrize("backend", ["triton", "eager"])
@@ -270,6 +270,13 @@ def test_norms_of_many_blocks_and_of_nothing(backend, device):
         assert global_norm([]) == 0 and global_norm([torch.empty(0, device=device)]) == 0
     truth = math.sqrt(sum(n * (0.5 + i) ** 2 for i, n in enumerate(sizes)))
     assert norm.item() == pytest.approx(truth, rel=1e-6)
+
+
+def test_more_blocks_than_the_norm_reads_at_a_time(device):
+    """That takes 4096 tensors or 16 million numbers; a mutant that forgot the first survived."""
+    partial, norm = torch.arange(1.0, 12.0, device=device), torch.empty((), device=device)
+    launch.launch(gradient_norm_kernel, (1,), partial, norm, 11, BLOCK=4)
+    assert norm.item() == pytest.approx(math.sqrt(66))
 
 
 @both_backends

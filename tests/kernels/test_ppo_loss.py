@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptwin.core.ppo_loss import ppo_loss as core_ppo_loss
-from gptwin.kernels.launch import backend, recording
+from gptwin.kernels.launch import backend, launch, recording
 from gptwin.kernels.ppo_loss import BLOCK, FLOAT_ARGUMENTS, ppo_loss
+from gptwin.kernels.ppo_statistics import N_ROWS, ppo_loss_statistics_kernel
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DIFFERENTIABLE = ("log_prob", "values", "entropy")
@@ -162,6 +163,19 @@ def test_the_loss_can_be_changed_in_place(device):
     loss /= 4
     loss.backward()
     assert arguments["log_prob"].grad.any()
+
+
+def test_more_blocks_than_the_statistics_read_at_a_time(device):
+    """In training that takes a million tokens; a mutant that forgot all but the last survived."""
+    partial = torch.rand(N_ROWS, 11, generator=torch.Generator().manual_seed(0)).to(device)
+    results = []
+    for block in (4, 16):
+        loss, statistics = torch.empty((), device=device), torch.empty(11, device=device)
+        launch(
+            ppo_loss_statistics_kernel, (1,), partial, loss, statistics, 11, 0.1, 0.01, BLOCK=block
+        )
+        results.append(torch.cat([loss[None], statistics]))
+    torch.testing.assert_close(*results)
 
 
 def test_two_launches_forward_and_one_backward():

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from gptwin.core import sampling as core
 from gptwin.kernels import launch
-from gptwin.kernels.sampling import sampling, sampling_eager
+from gptwin.kernels.sampling import _draw_target, sampling, sampling_eager
 
 FILTERS = [{}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.6}, {"top_k": 6, "top_p": 0.9}]
 
@@ -34,6 +36,22 @@ def test_extreme_logits_in_every_bit_of_the_key(device):
         options = {"top_k": top_k, "temperature": 1e38, "seed": top_k}
         expected, _ = core.sampling(x.double().numpy(), **options)
         assert sampling(x.to(device), **options)[0].tolist() == expected.tolist()
+
+
+@triton.jit
+def draw_target_kernel(totals_ptr, targets_ptr, seed, step):
+    row = tl.program_id(0)
+    target = _draw_target(tl.load(totals_ptr + row), seed, row, step)
+    tl.store(targets_ptr + row, target)
+
+
+def test_every_bit_of_a_draw_is_the_reference_s(device):
+    """A token hangs on the high bits alone; a mutant of the low ones survived all other tests."""
+    totals = torch.tensor([1, 2**31 - 1, 2**31, 2**40, 2**59 + 12345678901, 2**61 - 1])
+    targets = torch.empty_like(totals, device=device)
+    launch.launch(draw_target_kernel, (6,), totals.to(device), targets, 2**63 + 17, 2**32 - 1)
+    expected = core.draw_target(totals.numpy(), 2**63 + 17, 2**32 - 1)
+    assert targets.tolist() == expected.tolist()
 
 
 def test_rows_to_draw_nothing_from_spoil_no_other(device):
