@@ -54,9 +54,7 @@ class Guard:
         outside = (addresses < first) | (addresses + access.itemsize > end)
         unnumbered = addresses[numbers == 0]
         if len(unnumbered):
-            held = np.zeros(len(unnumbered), dtype=bool)
-            for _, inside in self.storages.at(unnumbered):
-                held |= inside
-            outside[numbers == 0] = ~held
+            held = [lanes for _, lanes in self.storages.at(unnumbered)]
+            outside[numbers == 0] = ~np.any([np.zeros(len(unnumbered), dtype=bool), *held], axis=0)
         if outside.any():
             raise IndexError(f"{access.kind} out of bounds")
