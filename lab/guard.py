@@ -54,7 +54,9 @@ class Guard:
         outside = (addresses < first) | (addresses + access.itemsize > end)
         unnumbered = addresses[numbers == 0]
         if len(unnumbered):
-            held = [lanes for _, lanes in self.storages.at(unnumbered)]
-            outside[numbers == 0] = ~np.any([np.zeros(len(unnumbered), dtype=bool), *held], axis=0)
+            held = np.zeros(len(unnumbered), dtype=bool)
+            for storage in self.storages.at(unnumbered):
+                held |= (storage.start <= unnumbered) & (unnumbered < storage.end)
+            outside[numbers == 0] = ~held
         if outside.any():
             raise IndexError(f"{access.kind} out of bounds")
