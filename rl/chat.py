@@ -166,7 +166,8 @@ class Chat:
         settings = self.folder.parent / SETTINGS
         if settings.exists() and not load(str(settings)).sft.data:
             lines += [
-                "It has learnt eight kinds of exercise, and answers anything else with nonsense:",
+                "It has learnt eight kinds of exercise, one to a conversation (begin the next with",
+                f"{FORGET}), and answers anything else with nonsense:",
                 *(f"    {question}" for question in examples()),
             ]
         return "\n".join(lines)
