@@ -5,6 +5,7 @@ standard library's modules: a few megabytes of technical English, with no downlo
 """
 
 import ast
+import functools
 import sysconfig
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def library_docstrings() -> list[str]:
     return texts
 
 
+@functools.cache
 def documentation(held_out: int = 10) -> tuple[list[str], list[str]]:
-    """Return the embedded corpus.
+    """Return the embedded corpus, read once a process.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ RESULTS = Path(__file__).parent / "results"
 SHARED = ("tokenizer", "pretrain", "sft", "reward")
 
 
-def seeds(directory: Path, configuration: Configuration = SMALL) -> dict[str, Any]:
+def seeds(
+    directory: Path, configuration: Configuration = SMALL, which: Sequence[int] = SEEDS
+) -> dict[str, Any]:
     """Run the chain on every seed.
 
     Parameters
@@ -46,28 +48,32 @@ def seeds(directory: Path, configuration: Configuration = SMALL) -> dict[str, An
         Where the runs are: seed-0 and so on.
     configuration : Configuration
         Of each, but for its directory and seed.
+    which : sequence of int
+        The seeds.
 
     Returns
     -------
     dict
         The reports, and whether all passed.
     """
-    for seed in SEEDS:
+    for seed in which:
         if not (directory / f"seed-{seed}" / REPORT).exists():
             make_chatgpt(_placed(configuration, directory / f"seed-{seed}", seed), resume=True)
-    reports = [json.loads((directory / f"seed-{seed}" / REPORT).read_text()) for seed in SEEDS]
+    reports = [json.loads((directory / f"seed-{seed}" / REPORT).read_text()) for seed in which]
     curves = {f"seed {report['seed']}": report["curve"] for report in reports}
     over_optimisation(curves, RESULTS / "chatgpt.png")
     passed = all(verdict["passed"] for report in reports for verdict in report["verdicts"])
     return {"passed": passed, "runs": reports}
 
 
-def ptx(directory: Path, configuration: Configuration = SMALL) -> dict[str, Any]:
+def ptx(
+    directory: Path, configuration: Configuration = SMALL, which: Sequence[int] = SEEDS
+) -> dict[str, Any]:
     """Improve the same SFT models with PPO-ptx for several γ.
 
     Parameters
     ----------
-    directory, configuration
+    directory, configuration, which
         As in `seeds`, whose runs must be there.
 
     Returns
@@ -75,10 +81,11 @@ def ptx(directory: Path, configuration: Configuration = SMALL) -> dict[str, Any]
     dict
         For each γ and seed the pretraining loss and gold reward, before and after.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for gamma in GAMMAS:
         changed = dataclasses.replace(configuration.ppo, ptx=gamma, ptx_ratio=1)
-        for seed, curve in _improved(directory, f"ptx-{gamma:g}", configuration, changed).items():
+        name = f"ptx-{gamma:g}"
+        for seed, curve in _improved(directory, name, configuration, changed, which).items():
             first, last = curve[0], curve[-1]
             rows.append({"gamma": gamma, "seed": seed, "before": first, "after": last})
             print(
@@ -90,12 +97,14 @@ def ptx(directory: Path, configuration: Configuration = SMALL) -> dict[str, Any]
     return {"runs": rows}
 
 
-def distance(directory: Path, configuration: Configuration = SMALL) -> dict[str, Any]:
+def distance(
+    directory: Path, configuration: Configuration = SMALL, which: Sequence[int] = SEEDS
+) -> dict[str, Any]:
     """Follow the reward model farther than is wise: no KL penalty, twice the episodes.
 
     Parameters
     ----------
-    directory, configuration
+    directory, configuration, which
         As in `seeds`, whose runs must be there.
 
     Returns
@@ -105,17 +114,21 @@ def distance(directory: Path, configuration: Configuration = SMALL) -> dict[str,
     """
     episodes = 2 * configuration.ppo.episodes
     changed = dataclasses.replace(configuration.ppo, kl_coefficient=0.0, episodes=episodes)
-    curves = _improved(directory, "distance", configuration, changed)
+    curves = _improved(directory, "distance", configuration, changed, which)
     over_optimisation({f"seed {s}": c for s, c in curves.items()}, RESULTS / "distance.png")
     return {"curves": curves}
 
 
 def _improved(
-    directory: Path, name: str, configuration: Configuration, settings: PPOSettings
+    directory: Path,
+    name: str,
+    configuration: Configuration,
+    settings: PPOSettings,
+    which: Sequence[int],
 ) -> Mapping[int, Sequence[Statistics]]:
     """Run PPO from each seed's SFT and reward model; return what was graded on the way."""
     curves = {}
-    for seed in SEEDS:
+    for seed in which:
         begun, root = directory / f"seed-{seed}", directory / name / f"seed-{seed}"
         changed = dataclasses.replace(_placed(configuration, root, seed), ppo=settings)
         pipeline = Pipeline(changed, resume=True)
@@ -154,7 +167,11 @@ def made_with() -> dict[str, Any]:
     }
 
 
-STUDIES = {"seeds": seeds, "ptx": ptx, "distance": distance}
+STUDIES: dict[str, Callable[..., dict[str, Any]]] = {
+    "seeds": seeds,
+    "ptx": ptx,
+    "distance": distance,
+}
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
@@ -168,9 +185,10 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m gptwin.rl.reproduce")
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--directory", default="runs/reproduce", help="of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="SEED")
     asked = parser.parse_args(None if arguments is None else list(arguments))
     RESULTS.mkdir(exist_ok=True)
-    found = STUDIES[asked.study](Path(asked.directory))
+    found = STUDIES[asked.study](Path(asked.directory), which=asked.seeds)
     document = made_with() | {"settings": dataclasses.asdict(SMALL)} | found
     text = text_writer(json.dumps(document, indent=1) + "\n")
     write_together(RESULTS, {f"{asked.study}.json": text})

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from gptwin.rl import pipeline, sampled_rankings, sources, verdicts
+from gptwin.rl import pipeline, reproduce, sampled_rankings, sources, verdicts
 from gptwin.rl.chat import Chat, converse, examples, find_model, find_scorer
 from gptwin.rl.chatgpt import make_chatgpt
 from gptwin.rl.configuration import PretrainSettings, dump
@@ -99,6 +100,21 @@ def test_a_long_conversation_forgets_its_oldest_turns(run):
     assert len(chat.messages) < 40
     with pytest.raises(ValueError, match=r"^message: expected at most 91 tokens"):
         chat.say("word " * 300)
+
+
+def test_studies_begin_from_the_chains_models(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(reproduce, "GAMMAS", (0.0, 5.0))
+    shutil.copytree(run, tmp_path / "seed-0")
+    configuration = tiny.configuration(tmp_path)
+    found = reproduce.seeds(tmp_path, configuration, [0])
+    assert not found["passed"]
+    assert found["runs"][0]["curve"]
+    plain, mixed = reproduce.ptx(tmp_path, configuration, [0])["runs"]
+    assert plain["before"] == mixed["before"]
+    name = "validation_pretraining_loss"
+    assert mixed["after"][name] < min(plain["after"][name], mixed["before"][name])
+    assert (tmp_path / "results/chatgpt.png").stat().st_size > 1000
 
 
 def test_resume_leaves_what_has_ended(run):
