@@ -8,11 +8,16 @@ every stage is graded on exercises that none of them has seen, and held to a thr
 """
 
 import dataclasses
+import datetime
 import json
+import os
+import platform
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from .configuration import (
@@ -76,7 +81,7 @@ def make_chatgpt(configuration: Configuration, *, resume: bool = False, quiet: b
     over_optimisation({"PPO": curve}, pipeline.folder("ppo") / CURVE)
     seconds = pipeline.seconds | {"judge": time.monotonic() - started}
     root = Path(configuration.run.directory)
-    report: dict[str, Any] = {
+    report: dict[str, Any] = made_with() | {
         "seed": configuration.run.seed,
         "seconds": seconds,
         "verdicts": [verdict.record() for verdict in verdicts],
@@ -90,3 +95,22 @@ def make_chatgpt(configuration: Configuration, *, resume: bool = False, quiet: b
         f"Talk to it: gptwin chat {root}"
     )
     return 0 if all(verdict.passed for verdict in verdicts) else 1
+
+
+def made_with() -> dict[str, Any]:
+    """Say what the figures were made with: commit, versions, machine and date.
+
+    Returns
+    -------
+    dict
+    """
+    command = ("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD")
+    git = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {
+        "commit": git.stdout.strip() or "unknown",
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }

@@ -11,19 +11,13 @@ figures and the pictures are stored in rl/results/, with the settings and the co
 
 import argparse
 import dataclasses
-import datetime
 import json
-import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .chatgpt import REPORT, SMALL, make_chatgpt
+from .chatgpt import REPORT, SMALL, made_with, make_chatgpt
 from .configuration import Configuration, PPOSettings
 from .files import text_writer, write_together
 from .pipeline import Pipeline
@@ -146,25 +140,6 @@ def _improved(
 def _placed(configuration: Configuration, root: Path, seed: int) -> Configuration:
     run = dataclasses.replace(configuration.run, directory=str(root), seed=seed)
     return dataclasses.replace(configuration, run=run)
-
-
-def made_with() -> dict[str, Any]:
-    """Say what the figures were made with: commit, versions, machine and date.
-
-    Returns
-    -------
-    dict
-    """
-    command = ("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD")
-    git = subprocess.run(command, capture_output=True, text=True, check=False)
-    return {
-        "commit": git.stdout.strip() or "unknown",
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-    }
 
 
 STUDIES: dict[str, Callable[..., dict[str, Any]]] = {
