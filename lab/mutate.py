@@ -229,7 +229,9 @@ class Store:
             return None
         verdict = Verdict(**entry["verdict"])
         holds = (
-            verdict.case in ("", *cases) if verdict.killed else entry["judge"] == _judge_hash(cases)
+            verdict.case in ("", *cases)
+            if verdict.killed
+            else entry.get("judge") == _judge_hash(cases)
         )
         return verdict if holds else None
 
