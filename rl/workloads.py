@@ -17,7 +17,7 @@ from .configuration import PPOSettings
 from .generation import generate
 from .parallel import Group
 from .ppo import PPOStage
-from .scorer import Scorer
+from .scorer import Scorer, last_scores
 from .sources import Prompt
 
 Mark = Callable[[str], None]
@@ -101,18 +101,63 @@ def ppo(device: str, *, tiny: bool) -> dict[str, Callable[[], Workload]]:
 
 
 def _ppo(device: str, tiny: bool) -> Workload:
-    """Make an iteration whose phases are seen from outside: who is called, and how."""
+    """Make an iteration of 124M, whose reward costs nothing."""
     config = TINY if tiny else preset("gpt2")
     settings = PPOSettings(
         episodes=10**6, batch=4 if tiny else 64, minibatches=2 if tiny else 8,
         max_response=6 if tiny else 64, missing_end="keep",
     )  # fmt: skip
+    return _iterations(config, settings, 5 if tiny else 64, device, END, None)
+
+
+def ppo_like(
+    config: GPTConfig,
+    *,
+    batch: int,
+    n_prompt: int,
+    n_response: int,
+    epochs: int,
+    minibatches: int,
+    shared_trunk: bool,
+) -> Workload:
+    """Return an iteration of a given shape on the CPU, with a reward model of the policy's size.
+
+    Parameters
+    ----------
+    config : GPTConfig
+        Of policy, reference, value network and reward model.
+    batch, n_prompt, n_response : int
+        Episodes, and their tokens; no episode ends early.
+    epochs, minibatches : int
+        Passes over the episodes, and optimizer steps in each.
+    shared_trunk : bool
+        The value is a head on the policy, not a network of its own.
+
+    Returns
+    -------
+    Workload
+    """
+    settings = PPOSettings(
+        episodes=10**6, batch=batch, minibatches=minibatches, inner_epochs=epochs,
+        max_response=n_response, missing_end="keep", shared_trunk=shared_trunk, ptx=0.0,
+    )  # fmt: skip
+    reward = Scorer(_model(config, "cpu"), seed=1).requires_grad_(False).eval()
+    return _iterations(config, settings, n_prompt, "cpu", config.vocab_size, reward)
+
+
+def _iterations(
+    config: GPTConfig,
+    settings: PPOSettings,
+    n_prompt: int,
+    device: str,
+    end: int,
+    reward: Scorer | None,
+) -> Workload:
+    """Make iterations whose phases are seen from outside: who is called, and how."""
     watcher = _Watcher()
     policy = _model(config, device)
-    value = Scorer(_model(config, device), seed=0)
-    prompts = [
-        Prompt(ids, ()) for ids in _prompts(settings.batch, 5 if tiny else 64, config.vocab_size)
-    ]
+    value = Scorer(policy if settings.shared_trunk else _model(config, device), seed=0)
+    prompts = [Prompt(ids, ()) for ids in _prompts(settings.batch, n_prompt, config.vocab_size)]
 
     def batch(index: int) -> list[Prompt]:
         watcher.mark("roll out")
@@ -120,12 +165,18 @@ def _ppo(device: str, tiny: bool) -> Workload:
 
     def score(_: Sequence[Prompt], responses: Sequence[list[int]]) -> torch.Tensor:
         watcher.mark("reward")
-        scores = torch.tensor([float(len(r)) for r in responses], device=device)
+        if reward is None:
+            scores = torch.tensor([float(len(r)) for r in responses], device=device)
+        else:
+            rows = [p.ids + r for p, r in zip(prompts, responses, strict=True)]
+            lengths = torch.tensor([len(row) for row in rows])
+            padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True)
+            scores = last_scores(reward(padded), lengths)
         watcher.mark("credit")
         return scores
 
     group = Group(device=torch.device(device))
-    stage = PPOStage(policy, value, score, _Prompts(batch), settings, pad=PAD, end=END, seed=0,
+    stage = PPOStage(policy, value, score, _Prompts(batch), settings, pad=PAD, end=end, seed=0,
                      group=group)  # fmt: skip
     policy.register_forward_pre_hook(watcher.before_forward, with_kwargs=True)
     iterations = iter(range(10**6))

@@ -1,0 +1,203 @@
+"""`gptwin bench trl`: a PPO iteration on the CPU, TRL's and ours, and its matrix products alone.
+
+All in one process, in turns: TRL's iteration, ours with a value network of its own as TRL has it,
+ours with the value as a second head on the policy, and the products of the first of ours, bare.
+Peak memory is asked of a process that runs one of them and nothing else. What runs of the pipeline
+is handed in by the command line, since benchmarks do not import it.
+"""
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ..core.presets import GPTConfig
+from . import store, trl_ppo
+from .bare_products import Recording, replay
+from .cpu import RESULTS, print_table
+from .cpu_numpy import Settings
+from .timing import LONGER, Claim, Finding, describe, judge, spread
+from .trl_ppo import Shape
+
+# What makes one of our iterations: `ppo_like` of rl/workloads.py.
+Make = Callable[..., Any]
+
+NAMES = {"TRL": None, "gptwin": False, "gptwin, shared trunk": True}
+BARE = "the same products alone"
+CLAIMS = (
+    Claim("gptwin", "TRL", 1.8),
+    Claim("gptwin", BARE, 1.4, LONGER),
+    Claim("gptwin, shared trunk", "TRL", 3.0),
+)
+
+
+def shape_of(quick: bool) -> Shape:
+    """Return the iteration that is measured: 16 episodes of 32 + 96 tokens, 4 passes."""
+    if quick:
+        return Shape(GPTConfig(61, 32, 1, 2, 16), 4, 5, 6, 2)
+    return Shape(GPTConfig(1024, 256, 4, 4, 256))
+
+
+def bench(make: Make, *, quick: bool = False, threads: int | None = None, rounds: int = 7) -> int:
+    """Measure, store and print.
+
+    Parameters
+    ----------
+    make : callable
+        `rl.workloads.ppo_like`.
+    quick : bool
+        Tiny models, to try every path; the figures mean nothing.
+    threads : int, optional
+        All cores if left out.
+    rounds : int
+        Iterations of each that count; one more before them does not.
+
+    Returns
+    -------
+    int
+        0; 1 if something failed.
+    """
+    threads = store.available_cores() if threads is None else threads
+    settings = Settings(quick, threads)
+    part: store.Part = {
+        "status": "measured", "reason": None, "environment": store.environment(threads),
+        "settings": dataclasses.asdict(settings), "findings": [],
+    }  # fmt: skip
+    try:
+        part["findings"] = _alone(_times, make, quick, threads, 3 if quick else rounds)
+        memory = {name: _alone(_peak, make, quick, threads, name) for name in NAMES}
+        for found in part["findings"]:
+            found["settings"]["peak_bytes"] = memory
+    except Exception as error:  # TRL may not be installed, or refuse to run
+        part |= {"status": "failed", "reason": describe(error)}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / ("ppo-cpu-quick.json" if quick else "ppo-cpu.json")
+    store.save(path, "ppo", part)
+    console = Console()
+    print_table({"ppo": part}, console)
+    _print_phases(part, console)
+    console.print(f"stored in {path}", soft_wrap=True)
+    return int(part["status"] != "measured")
+
+
+def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+class _Turn:
+    """Seconds of one who takes turns, and of its phases, iteration by iteration."""
+
+    def __init__(self) -> None:
+        self.phases: list[dict[str, float]] = [{}]
+        self.phase, self.began = "", 0.0
+
+    def mark(self, phase: str) -> None:
+        """End a phase and begin another; none begins if it is empty."""
+        now = time.perf_counter()
+        if self.phase:
+            here = self.phases[-1]
+            here[self.phase] = here.get(self.phase, 0.0) + now - self.began
+        self.phase, self.began = phase, now
+
+    def end(self) -> None:
+        """End the iteration."""
+        self.mark("")
+        self.phases.append({})
+
+    def seconds(self) -> list[float]:
+        """Return the whole iterations' seconds, but the first's."""
+        return [sum(phases.values()) for phases in self.phases[1:] if phases]
+
+    def medians(self) -> dict[str, Any]:
+        """Return each phase's spread over the same iterations."""
+        counted = [phases for phases in self.phases[1:] if phases]
+        return {name: spread([phases.get(name, 0.0) for phases in counted]) for name in counted[0]}
+
+
+def _workload(make: Make, shape: Shape, shared: bool) -> Any:
+    return make(
+        shape.config, batch=shape.batch, n_prompt=shape.n_prompt, n_response=shape.n_response,
+        epochs=shape.epochs, minibatches=shape.minibatches, shared_trunk=shared,
+    )  # fmt: skip
+
+
+def _times(make: Make, quick: bool, threads: int, rounds: int) -> list[Finding]:
+    """Take turns."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    shape = shape_of(quick)
+    turns = {name: _Turn() for name in (*NAMES, BARE)}
+    ours = {name: _workload(make, shape, bool(NAMES[name])) for name in NAMES if name != "TRL"}
+    recording = Recording()
+    with recording:
+        ours["gptwin"].run(lambda phase: None)
+    bare = replay(recording.products)
+
+    def others() -> None:
+        turns["TRL"].end()
+        for name, workload in ours.items():
+            workload.run(turns[name].mark)
+            turns[name].end()
+        turns[BARE].mark("products")
+        bare()
+        turns[BARE].end()
+
+    trl_ppo.train(shape, rounds + 1, turns["TRL"].mark, others)
+    seconds = {name: turn.seconds() for name, turn in turns.items()}
+    about = dataclasses.asdict(shape) | {
+        "phases": {name: turn.medians() for name, turn in turns.items()},
+        "product_flops": recording.flops,
+        "products": len(recording.products),
+    }
+    return [judge(claim, seconds, dict(about)) for claim in CLAIMS]
+
+
+def _peak(make: Make, quick: bool, threads: int, name: str) -> int:
+    """Return the bytes by which two iterations raise this process's peak memory."""
+    torch.set_num_threads(threads)
+    shape = shape_of(quick)
+    if name == "TRL":
+        # The libraries' own size does not count: their first iteration would be measured, too.
+        before = [0]
+
+        def mark(phase: str) -> None:
+            if not before[0]:
+                before[0] = _resident()
+
+        trl_ppo.train(shape, 2, mark, lambda: None)
+        return _peak_resident() - before[0]
+    workload = _workload(make, shape, bool(NAMES[name]))
+    before_ours = _resident()
+    for _ in range(2):
+        workload.run(lambda phase: None)
+    return _peak_resident() - before_ours
+
+
+def _peak_resident() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def _print_phases(part: store.Part, console: Console) -> None:
+    """Print each one's phases and memory."""
+    for found in part["findings"][:1]:
+        about = found["settings"]
+        for name, phases in about["phases"].items():
+            times = ", ".join(f"{phase} {s['median']:.2f} s" for phase, s in phases.items())
+            peak = about.get("peak_bytes", {}).get(name)
+            more = "" if peak is None else f"; {peak / 1e6:.0f} MB at the peak, models aside"
+            console.print(f"{name}: {times}{more}", highlight=False, soft_wrap=True)

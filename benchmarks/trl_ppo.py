@@ -1,0 +1,133 @@
+"""TRL's PPO, the peer of rl/ppo.py: version 1.12.0 is the last that has it.
+
+Its trainer owns the loop, so who takes turns with it is called at the end of each iteration. The
+phases are seen from outside: when its generation begins and ends, when its update first runs the
+policy and the value network together.
+"""
+
+import dataclasses
+import importlib
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..core.presets import GPTConfig
+from .training_step import checkout_hidden
+
+Mark = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One PPO iteration, alike for everyone.
+
+    Attributes
+    ----------
+    config : GPTConfig
+        Of policy, reference, value network and reward model.
+    batch, n_prompt, n_response : int
+        Episodes, and their tokens; no episode ends early.
+    epochs, minibatches : int
+        Passes over the episodes, and optimizer steps in each.
+    """
+
+    config: GPTConfig
+    batch: int = 16
+    n_prompt: int = 32
+    n_response: int = 96
+    epochs: int = 4
+    minibatches: int = 1
+
+
+def train(shape: Shape, iterations: int, mark: Mark, after: Callable[[], None]) -> None:
+    """Run TRL's trainer.
+
+    Parameters
+    ----------
+    shape : Shape
+    iterations : int
+    mark : callable
+        Told the phases: "roll out", "judge and credit", "update".
+    after : callable
+        Called between iterations, when TRL holds nothing but its models.
+
+    Raises
+    ------
+    ImportError
+        If trl, transformers or datasets is not installed.
+    """
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
+                   "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+    with checkout_hidden():
+        datasets, hf, ppo = (
+            importlib.import_module(name)
+            for name in ("datasets", "transformers", "trl.experimental.ppo.ppo_trainer")
+        )
+        from trl.experimental.ppo import PPOConfig
+    models = [_model(hf, shape.config, scalar) for scalar in (False, False, True, True)]
+    policy, reference, value, reward = models
+    reference.load_state_dict(policy.state_dict())
+    n = shape.batch * iterations
+    prompts = torch.randint(2, shape.config.vocab_size, (n, shape.n_prompt)).tolist()
+    data = datasets.Dataset.from_dict({"input_ids": prompts})
+
+    class Turns(hf.TrainerCallback):  # type: ignore[name-defined, misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            mark("")
+            after()
+            mark("roll out")
+
+    def marking(phase: str, function: Callable[..., Any], then: str = "") -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            mark(phase)
+            result = function(*args, **options)
+            if then:
+                mark(then)
+            return result
+
+        return call
+
+    ppo.batch_generation = marking("roll out", ppo.batch_generation, "judge and credit")
+    wrapper = ppo.PolicyAndValueWrapper
+    wrapper.forward = marking("update", wrapper.forward)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = PPOConfig(
+            output_dir=folder, use_cpu=True, bf16=False, gradient_checkpointing=False,
+            report_to="none", save_strategy="no", disable_tqdm=True,
+            per_device_train_batch_size=shape.batch // shape.minibatches,
+            gradient_accumulation_steps=shape.minibatches, num_mini_batches=shape.minibatches,
+            local_rollout_forward_batch_size=shape.batch, num_ppo_epochs=shape.epochs,
+            response_length=shape.n_response, total_episodes=n, missing_eos_penalty=None,
+            num_sample_generations=0, logging_steps=10**6, temperature=1.0, seed=0,
+            learning_rate=1e-5,
+        )  # fmt: skip
+        ppo.PPOTrainer(
+            args=settings, processing_class=_tokenizer(hf, shape.config.vocab_size), model=policy,
+            ref_model=reference, reward_model=reward, value_model=value, train_dataset=data,
+            eval_dataset=data, callbacks=[Turns()],
+        ).train()  # fmt: skip
+
+
+def _model(hf: Any, config: GPTConfig, scalar: bool) -> torch.nn.Module:
+    """Make transformers' GPT-2 with a head of words or of one number; nothing ends a sequence."""
+    settings = hf.GPT2Config(
+        vocab_size=config.vocab_size, n_positions=config.n_ctx, n_embd=config.d_model,
+        n_layer=config.n_layer, n_head=config.n_head, pad_token_id=0, bos_token_id=None,
+        eos_token_id=None, num_labels=1, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    kind = hf.GPT2ForSequenceClassification if scalar else hf.GPT2LMHeadModel
+    return kind(settings)
+
+
+def _tokenizer(hf: Any, vocab: int) -> Any:
+    """Make a tokenizer of `vocab` words, which TRL wants but does not use on ids."""
+    tokenizers = importlib.import_module("tokenizers")
+    words = {"<pad>": 0, "<eos>": 1, **{f"t{i}": i for i in range(2, vocab)}}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<pad>"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="<eos>", padding_side="left"
+    )
