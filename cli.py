@@ -308,8 +308,9 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[OP]...",
-            help="Operations (or all of them: operations), training, generation, ppo, verify; or "
-            "cpu, alone: what can be measured without a GPU. Default: all but verify and cpu.",
+            help="Operations (or all of them: operations), training, generation, ppo, verify; or, "
+            "alone: cpu, what can be measured without a GPU; trl, PPO beside TRL's. Default: all "
+            "but verify, cpu, trl.",
         ),
     ] = None,
     dtype: Annotated[
@@ -387,6 +388,11 @@ def bench(
                 limit_s=540 if limit is None else limit,
             )
         )  # fmt: skip
+    elif what == ["trl"]:
+        from .benchmarks import ppo_peer
+        from .rl.workloads import ppo_like
+
+        raise typer.Exit(ppo_peer.bench(ppo_like, quick=quick, threads=threads))
     else:
         from .benchmarks.gpu import driver
 

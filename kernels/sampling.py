@@ -375,16 +375,7 @@ def sampling_eager(
     x = x.where(drawable, 0)
     weights = _weights_eager(x, temperature)
 
-    by_logit = x.argsort(dim=1, descending=True, stable=True)
-    kept = weights.gather(1, by_logit)  # [row, vocab], the likeliest first
-    if top_k is not None:
-        kept[:, top_k:] = 0
-    if top_p is not None:
-        p, total = units(top_p), kept.sum(dim=1, keepdim=True)
-        rest = p * (total & _LOW_HALF.value)
-        target = p * (total >> HALF_BITS) + ((rest + _LOW_HALF.value) >> HALF_BITS)
-        kept = kept.where(kept.cumsum(dim=1) - kept < target, 0)
-    kept = torch.empty_like(kept).scatter_(1, by_logit, kept)  # by token again
+    kept = weights if top_k is top_p is None else _filtered(weights, x, top_k, top_p)
 
     numbers = torch.arange(len(x)) if rows is None else rows.cpu()
     words = philox(seed, numbers.numpy(), step, 0, 0)
@@ -400,6 +391,22 @@ def sampling_eager(
     log_prob = scaled.log_softmax(dim=1).gather(1, tokens)
     log_prob = log_prob.masked_fill(~drawable, torch.nan)
     return tokens.masked_fill(~drawable, -1)[:, 0], log_prob[:, 0]
+
+
+def _filtered(
+    weights: torch.Tensor, x: torch.Tensor, top_k: int | None, top_p: float | None
+) -> torch.Tensor:
+    """Set to 0 the weights [row, vocab] that the filters leave out of the draw."""
+    by_logit = x.argsort(dim=1, descending=True, stable=True)
+    kept = weights.gather(1, by_logit)  # [row, vocab], the likeliest first
+    if top_k is not None:
+        kept[:, top_k:] = 0
+    if top_p is not None:
+        p, total = units(top_p), kept.sum(dim=1, keepdim=True)
+        rest = p * (total & _LOW_HALF.value)
+        target = p * (total >> HALF_BITS) + ((rest + _LOW_HALF.value) >> HALF_BITS)
+        kept = kept.where(kept.cumsum(dim=1) - kept < target, 0)
+    return torch.empty_like(kept).scatter_(1, by_logit, kept)  # by token again
 
 
 def _weights_eager(x: torch.Tensor, temperature: float) -> torch.Tensor:

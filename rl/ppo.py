@@ -238,7 +238,7 @@ class PPOStage:
         rows = torch.from_numpy(of_all[group.rank :: group.world].copy()).to(group.device)
         batch = experience.batch.rows(rows)
         n_response = batch.mask.shape[1]
-        hidden = self.policy(batch.tokens[:, :-1], key_start=batch.key_start)
+        hidden = self.policy(batch.tokens[:, :-1], key_start=batch.padded_from)
         hidden = hidden[:, batch.n_prompt - 1 :]  # [row, response, d_model]
         if s.shared_trunk:
             values = self.value.head(hidden)

@@ -45,6 +45,11 @@ class Responses:
         """The responses' tokens [batch, response]."""
         return self.tokens[:, self.n_prompt :]
 
+    @property
+    def padded_from(self) -> torch.Tensor | None:
+        """What models are told of `key_start`: None if nothing is padded, which is faster."""
+        return self.key_start if bool((self.key_start > 0).any()) else None
+
     def scoring(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return those of the states [batch, time, ...] that score the response's tokens."""
         return hidden[:, self.n_prompt - 1 : -1]
@@ -112,7 +117,7 @@ def response_log_probs(model: GPT, batch: Responses, temperature: float) -> torc
     torch.Tensor [batch, response]
         float32, 0 outside the mask.
     """
-    hidden = model(batch.tokens[:, :-1], key_start=batch.key_start)
+    hidden = model(batch.tokens[:, :-1], key_start=batch.padded_from)
     states = hidden[:, batch.n_prompt - 1 :].flatten(0, 1) / temperature
     targets = torch.where(batch.mask, batch.response, IGNORED).flatten()
     _, log_prob, _ = cross_entropy(states, model.output_matrix(), targets, reduction="sum")
@@ -134,5 +139,5 @@ def response_values(value: Scorer, batch: Responses) -> torch.Tensor:
     torch.Tensor [batch, response]
         float32.
     """
-    scores = value(batch.tokens[:, :-1], key_start=batch.key_start)
+    scores = value(batch.tokens[:, :-1], key_start=batch.padded_from)
     return scores[:, batch.n_prompt - 1 :]

@@ -1,0 +1,45 @@
+"""`gptwin bench trl`: what counts as a product, and who takes turns. No test asserts a time."""
+
+import torch
+from torch.nn import functional
+
+from gptwin.benchmarks import ppo_peer
+from gptwin.benchmarks.bare_products import Recording, replay
+from gptwin.rl.workloads import ppo_like
+
+
+def test_products_are_recorded_forward_and_backward_and_can_be_played_again():
+    x, w = torch.randn(5, 3), torch.randn(3, 7, requires_grad=True)
+    query = torch.randn(2, 1, 4, 8, requires_grad=True)
+    with Recording() as recording:
+        (x @ w).sum().backward()
+    assert recording.flops == 2 * (2 * 5 * 3 * 7)  # x needs no gradient
+    assert len(recording.products) == 2
+    with Recording() as recording:
+        functional.scaled_dot_product_attention(query, query, query).sum().backward()
+    assert recording.flops == (2 + 5) * (2 * 2 * 4 * 4 * 8)
+    replay(recording.products)()
+
+
+def test_a_value_network_costs_its_own_training():
+    """Every product is seen: the flops of an update that a shared trunk spares, to the last one."""
+    shape = ppo_peer.shape_of(quick=True)
+    flops = []
+    for shared in (False, True):
+        with Recording() as recording:
+            ppo_peer._workload(ppo_like, shape, shared).run(lambda phase: None)
+        flops.append(recording.flops)
+    time = shape.n_prompt + shape.n_response - 1
+    projections, attention = 24 * 16**2 * time, 2 * 16 * time**2  # forward; attention: a product
+    assert flops[0] - flops[1] == shape.epochs * shape.batch * (3 * projections + 7 * attention)
+
+
+def test_phases_are_summed_and_the_first_iteration_does_not_count():
+    turn = ppo_peer._Turn()
+    for _ in range(3):
+        turn.mark("a")
+        turn.mark("b")
+        turn.mark("a")
+        turn.end()
+    assert len(turn.seconds()) == 2
+    assert list(turn.medians()) == ["a", "b"]
