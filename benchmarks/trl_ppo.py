@@ -67,6 +67,7 @@ def train(shape: Shape, iterations: int, mark: Mark, after: Callable[[], None]) 
             for name in ("datasets", "transformers", "trl.experimental.ppo.ppo_trainer")
         )
         from trl.experimental.ppo import PPOConfig
+    trainer: Any = ppo  # a module, two of whose names are replaced below
     models = [_model(hf, shape.config, scalar) for scalar in (False, False, True, True)]
     policy, reference, value, reward = models
     reference.load_state_dict(policy.state_dict())
@@ -74,7 +75,7 @@ def train(shape: Shape, iterations: int, mark: Mark, after: Callable[[], None]) 
     prompts = torch.randint(2, shape.config.vocab_size, (n, shape.n_prompt)).tolist()
     data = datasets.Dataset.from_dict({"input_ids": prompts})
 
-    class Turns(hf.TrainerCallback):  # type: ignore[name-defined, misc]
+    class Turns(hf.TrainerCallback):  # type: ignore[name-defined]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             mark("")
             after()
@@ -90,7 +91,7 @@ def train(shape: Shape, iterations: int, mark: Mark, after: Callable[[], None]) 
 
         return call
 
-    ppo.batch_generation = marking("roll out", ppo.batch_generation, "judge and credit")
+    trainer.batch_generation = marking("roll out", trainer.batch_generation, "judge and credit")
     wrapper = ppo.PolicyAndValueWrapper
     wrapper.forward = marking("update", wrapper.forward)
     with tempfile.TemporaryDirectory() as folder:
