@@ -288,6 +288,8 @@ class PPOSettings:
     best_of : int
         At the end, measure best-of-n of the SFT model up to this n, where answers are graded;
         0: do not.
+    cuda_graphs : bool
+        Roll out by CUDA graphs (kernels/decode_step.py); needs a GPU.
     """
 
     data: str = ""
@@ -323,6 +325,7 @@ class PPOSettings:
     clip: float = 1.0
     ema: float = from_source(0.992, "InstructGPT C.4")
     best_of: int = 0
+    cuda_graphs: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

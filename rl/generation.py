@@ -18,12 +18,14 @@ from typing import NamedTuple
 import torch
 
 from ..core.generation import check_generate, pad_left
+from ..kernels.decode_step import DecodeStep, StaticKVCache
 from ..kernels.gpt import GPT
 from ..kernels.kv_cache import KVCache
 from ..kernels.sampling import sampling
 
 # The cache is copied when sequences leave it, so they leave together: at this share of the batch.
 LEAVING_SHARE = 0.25
+HALF = 0.5
 
 
 class Generation(NamedTuple):
@@ -66,6 +68,7 @@ def generate(
     stop_tokens: Sequence[int] = (),
     seed: int = 0,
     rows: Sequence[int] | None = None,
+    graphs: bool = False,
 ) -> Generation:
     """Continue every prompt; the twin of `gptwin.core.generation.generate`.
 
@@ -86,6 +89,9 @@ def generate(
     rows : sequence of int, optional
         Each prompt's number, by which it draws, where these are some of a larger batch; by
         default 0, 1, 2, ...
+    graphs : bool
+        Decode by steps whose shapes and addresses stay (kernels/decode_step.py): on a GPU they are
+        recorded as CUDA graphs, one for each halving of the batch.
 
     Returns
     -------
@@ -100,7 +106,7 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        rollout = _Rollout(model, prompts, max_new_tokens, stop_tokens, rows)
+        rollout = _Rollout(model, prompts, max_new_tokens, stop_tokens, rows, graphs)
         for step in range(max_new_tokens):
             if not rollout.take(*rollout.draw(temperature, top_k, top_p, seed, step), step):
                 break
@@ -119,6 +125,7 @@ class _Rollout:
         max_new_tokens: int,
         stop_tokens: Sequence[int],
         numbers: Sequence[int] | None,
+        graphs: bool,
     ) -> None:
         table = model.wte.weight
         device, n_prompts = table.device, len(prompts)
@@ -135,10 +142,18 @@ class _Rollout:
         if n_prompts == 0:
             return
         capacity = padded.shape[1] + max_new_tokens
-        self.cache = KVCache(model.config, n_prompts, capacity, device, table.dtype)
+        kind = StaticKVCache if graphs else KVCache
+        self.cache = kind(model.config, n_prompts, capacity, device, table.dtype)
+        self.leaving_share = HALF if graphs else LEAVING_SHARE  # a graph is recorded each time
         key_start = starts.to(device) if bool((starts > 0).any()) else None
         hidden = model(padded.to(device), key_start=key_start, cache=self.cache)
         self.logits = model.logits(hidden[:, -1])  # [row, vocab]
+        self._prepare_step()
+
+    def _prepare_step(self) -> None:
+        """Make what turns a token of each row into the next logits, anew when rows have left."""
+        cache = self.cache
+        self.decode = DecodeStep(self.model, cache) if isinstance(cache, StaticKVCache) else None
 
     def draw(
         self, temperature: float, top_k: int | None, top_p: float | None, seed: int, step: int
@@ -162,14 +177,18 @@ class _Rollout:
             n_ended = int(self.ended.sum())  # waits for the device
             if n_ended == len(self.rows):
                 return False
-            if n_ended > LEAVING_SHARE * len(self.rows):
+            if n_ended > self.leaving_share * len(self.rows):
                 stay = (~self.ended).nonzero()[:, 0]
                 self.rows, self.ended, tokens = self.rows[stay], self.ended[stay], tokens[stay]
                 self.cache.keep(stay)
+                self._prepare_step()
         if step + 1 == self.tokens.shape[1] or len(self.rows) == 0:
             return False
-        hidden = self.model(tokens[:, None], cache=self.cache)
-        self.logits = self.model.logits(hidden[:, -1])
+        if self.decode is not None:
+            self.logits = self.decode(tokens)
+        else:
+            hidden = self.model(tokens[:, None], cache=self.cache)
+            self.logits = self.model.logits(hidden[:, -1])
         return True
 
     def result(self) -> Generation:

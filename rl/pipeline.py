@@ -168,6 +168,9 @@ class Pipeline:
         longest = max(len(prompt.ids) for prompt in prompts)
         self._announce("ppo", policy, ppo_bytes(policy.config, c.ppo, longest, self.group))
         self._run(stage)
+        if self.group.is_main:
+            curve = plots.graded(self.folder("ppo"))
+            plots.over_optimisation({"PPO": curve}, self.folder("ppo") / plots.CURVE)
         self._measure_best_of_n()
         self._export("ppo", policy)
         with torch.no_grad():

@@ -121,6 +121,9 @@ class PPOStage:
         if settings.batch < settings.minibatches * group.world:
             expected = f"at least minibatches x ranks = {settings.minibatches} x {group.world}"
             refuse("ppo.batch", expected, str(settings.batch), "a minibatch without a row")
+        if settings.cuda_graphs and group.device.type != "cuda":
+            cause = "no GPU that PyTorch can use"
+            refuse("ppo.cuda_graphs", "false where there is no CUDA device", "true", cause)
         self.steps = settings.episodes // settings.batch
         self.reference = copy.deepcopy(policy).requires_grad_(False).eval()
         for model in (policy, self.reference, value.trunk):
@@ -164,6 +167,7 @@ class PPOStage:
                 stop_tokens=(self.end,),
                 seed=self.seed + index,
                 rows=numbers,
+                graphs=s.cuda_graphs,
             )
         responses = said.token_lists()
         ids = [prompt.ids for prompt in prompts]

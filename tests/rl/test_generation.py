@@ -1,6 +1,7 @@
 """Generation: the NumPy model's tokens, whoever shares the batch and whenever they leave it."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from gptwin.core import generation as core
 from gptwin.core.parameters import init_parameters
 from gptwin.core.presets import GPTConfig
 from gptwin.kernels import launch
+from gptwin.kernels.decode_step import DecodeStep
 from gptwin.kernels.gpt import GPT
 from gptwin.rl import generation
 from gptwin.rl.generation import generate
@@ -86,6 +88,22 @@ def test_a_part_of_a_batch_draws_what_it_would_in_the_whole():
     whole = generate(model, PROMPTS, **options).token_lists()
     part = generate(model, PROMPTS[1::2], rows=[1, 3], **options).token_lists()
     assert part == whole[1::2]
+
+
+@each_sampler
+def test_steps_of_fixed_shape_say_the_same_and_are_made_anew_at_each_halving(options, monkeypatch):
+    _, model = twins()
+    made = []
+    monkeypatch.setattr(
+        generation, "DecodeStep", lambda m, c: made.append(len(c.lengths)) or DecodeStep(m, c)
+    )
+    options = options | {"max_new_tokens": 12, "stop_tokens": list(range(0, 61, 2))}
+    expected = generate(model, PROMPTS * 3, **options)
+    actual = generate(model, PROMPTS * 3, graphs=True, **options)
+    assert actual.token_lists() == expected.token_lists()
+    torch.testing.assert_close(actual.log_probs, expected.log_probs, rtol=1e-5, atol=1e-5)
+    assert made[0] == 12
+    assert all(after < before / 2 for before, after in itertools.pairwise(made))
 
 
 @each_sampler

@@ -137,6 +137,18 @@ def test_rows_drop_columns_that_are_padding_in_all_of_them():
     assert one.mask.tolist() == [[True, True]]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cuda_graphs": True}, r"^ppo\.cuda_graphs: expected false where there is no CUDA device"),
+        ({"minibatches": 17}, r"^ppo\.batch: expected at least minibatches x ranks = 17 x 1"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        stage(**settings)
+
+
 def test_adaptive_beta_is_lm_human_preferences():
     assert adapted(0.15, 9.0, 6.0, 10_000, 512) == pytest.approx(0.151536, abs=1e-6)
     assert adapted(0.2, 5.7, 6.0, 10_000, 512) == pytest.approx(0.199488, abs=1e-6)

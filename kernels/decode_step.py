@@ -1,0 +1,132 @@
+"""One decoding step whose every shape and address stays: what a CUDA graph can hold.
+
+Decoding a token launches dozens of small kernels, and on a GPU launching them takes longer than
+running them. A graph is recorded once and replayed with one call, but it replays the addresses and
+the numbers that it saw: so nothing of a step may lie in Python. Here the tokens come in one buffer,
+the logits leave in another, and where the cache goes on is read from `lengths` on the device.
+
+    step = DecodeStep(model, cache)         cache: a StaticKVCache, filled by the prompts
+    logits = step(tokens)                   [batch] -> [batch, vocab]: overwritten by the next step
+
+On a GPU the first call records the graph. Elsewhere, as in the tests, a step is computed the same
+way without one. Rows that leave change the shapes: a new DecodeStep is made for those that stay.
+"""
+
+import torch
+
+from ..core.checks import refuse
+from .decode_attention import decode_attention, decode_attention_eager
+from .decoder_block import KERNELS, Parts, merge_heads, split_heads
+from .gpt import GPT
+from .kv_cache import KVCache
+
+
+class StaticKVCache(KVCache):
+    """A KV cache that, once the prompts are in it, grows by one position without asking Python.
+
+    Takes and holds what `KVCache` does; how full it is, is the caller's to know, since looking
+    would wait for the device.
+    """
+
+    def begin(self, n_new: int, key_start: torch.Tensor | None) -> torch.Tensor:
+        """Make room for the prompts, and then for one position at a time; as in `KVCache`."""
+        if self.length == 0:
+            return super().begin(n_new, key_start)
+        if n_new != 1:
+            refuse("tokens", "one a row, once the prompts are in the cache", str(n_new))
+        self.n_new = 0  # the prompts are in: `attend` looks at the device from now on
+        self.lengths += 1
+        position = self.lengths - 1
+        if self.key_start is not None:
+            position = position - self.key_start
+        return position[:, None].long()
+
+    def attend(
+        self,
+        x: torch.Tensor,
+        w_qkv: torch.Tensor,
+        b_qkv: torch.Tensor | None,
+        norm_weight: torch.Tensor | None,
+        norm_bias: torch.Tensor | None,
+        *,
+        layer: int,
+        parts: Parts,
+        eps: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Write one position's keys and values where `lengths` says, and attend to all."""
+        if self.n_new:
+            return super().attend(
+                x, w_qkv, b_qkv, norm_weight, norm_bias,
+                layer=layer, parts=parts, eps=eps, window=window,
+            )  # fmt: skip
+        if norm_weight is not None:
+            x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)
+        keys, values = self.keys[layer], self.values[layer]  # [batch, head, capacity, d_head]
+        query, key, value = split_heads(parts.linear(x, w_qkv, b_qkv), keys.shape[1])
+        place = (self.lengths[:1] - 1).long()  # the same in every row
+        keys.index_copy_(2, place, key)
+        values.index_copy_(2, place, value)
+        attention = decode_attention if parts is KERNELS else decode_attention_eager
+        output, _ = attention(
+            query, keys, values, self.lengths, window=window, key_start=self.key_start
+        )
+        return merge_heads(output)
+
+
+class DecodeStep:
+    """The model's step from one token a row to the next logits.
+
+    Parameters
+    ----------
+    model : GPT
+        In evaluation mode; its parameters may change in place between steps, not move.
+    cache : StaticKVCache
+        Holds the prompts. A row more of it is filled by each call.
+    """
+
+    def __init__(self, model: GPT, cache: StaticKVCache) -> None:
+        batch, device = len(cache.lengths), cache.keys.device
+        self.model, self.cache = model, cache
+        self.tokens = torch.zeros(batch, 1, dtype=torch.int64, device=device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.logits: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Take a token of each row, and score the next.
+
+        Parameters
+        ----------
+        tokens : torch.Tensor of int64 [batch]
+
+        Returns
+        -------
+        torch.Tensor [batch, vocab]
+        """
+        self.tokens.copy_(tokens[:, None])
+        if not self.tokens.is_cuda:
+            return self.compute()
+        if self.graph is None:
+            self._record()
+        assert self.graph is not None and self.logits is not None
+        self.graph.replay()
+        return self.logits
+
+    def compute(self) -> torch.Tensor:
+        """Return the logits of what lies in the buffer: what the graph holds."""
+        hidden = self.model(self.tokens, cache=self.cache)
+        return self.model.logits(hidden[:, -1])
+
+    def _record(self) -> None:
+        """Record the graph, and leave the cache as it was."""
+        before = self.cache.lengths.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # once by itself: kernels are compiled and tuned in it
+            self.compute()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.logits = self.compute()
+        self.cache.lengths.copy_(before)

@@ -1,0 +1,80 @@
+"""A decoding step that lies on the device whole: the same logits, and nothing frozen in it."""
+
+import numpy as np
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from gptwin.core.parameters import init_parameters
+from gptwin.core.presets import GPTConfig
+from gptwin.kernels import launch
+from gptwin.kernels.decode_step import DecodeStep, StaticKVCache
+from gptwin.kernels.gpt import GPT
+from gptwin.kernels.kv_cache import KVCache
+
+CONFIG = GPTConfig(vocab_size=41, n_ctx=16, n_layer=2, n_head=2, d_model=32, band=5)
+PROMPT = torch.tensor([[0, 0, 3, 1], [9, 2, 6, 5], [0, 5, 3, 5]])
+STARTS = torch.tensor([2, 0, 1])
+NEXT = torch.randint(41, (8, 3), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def model():
+    fresh = init_parameters(CONFIG, 0, np.float32)
+    model = GPT(CONFIG).eval()
+    model.load_state_dict(
+        {n: torch.from_numpy(p * (8 if p.ndim > 1 else 1)) for n, p in fresh.items()}
+    )
+    return model
+
+
+def filled(kind, model, key_start, device="cpu"):
+    cache = kind(CONFIG, 3, 13, device)
+    with torch.no_grad():
+        model(PROMPT.to(device), key_start=key_start, cache=cache)
+    return cache
+
+
+@pytest.mark.parametrize("starts", [STARTS, None])
+def test_the_logits_are_the_growing_caches(model, starts):
+    cache, static = (filled(kind, model, starts) for kind in (KVCache, StaticKVCache))
+    step = DecodeStep(model, static)
+    for tokens in NEXT:
+        with torch.no_grad():
+            expected = model.logits(model(tokens[:, None], cache=cache)[:, -1])
+        torch.testing.assert_close(step(tokens), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"^tokens: expected one a row, once the prompts"):
+        model(NEXT[:2].T, cache=static)
+
+
+def test_on_the_kernels_as_well(model, device):
+    model.to(device)
+    with launch.backend("triton"), launch.recording() as log:
+        static = filled(StaticKVCache, model, STARTS.to(device), device)
+        step = DecodeStep(model, static)
+        found = [step(tokens.to(device)).clone() for tokens in NEXT[:2]]
+    cache = filled(KVCache, model.cpu(), STARTS)
+    for tokens, logits in zip(NEXT[:2], found, strict=True):
+        with torch.no_grad():
+            expected = model.logits(model(tokens[:, None], cache=cache)[:, -1])
+        torch.testing.assert_close(logits.cpu(), expected, rtol=1e-3, atol=1e-3)
+    assert "decode_attention_split_kernel" in {entry.kernel for entry in log}
+
+
+def test_a_recorded_step_replays_at_every_position(model, monkeypatch):
+    """Recorded once as operators and addresses, as a CUDA graph is, and replayed: had a position,
+    a length or a token been Python's, it would still be the first step's."""
+    cache, static = (filled(kind, model, STARTS) for kind in (KVCache, StaticKVCache))
+    step = DecodeStep(model, static)
+    lengths = static.lengths.clone()
+    # On a CPU, as nowhere else, the embedding looks at its tokens; no graph could hold that.
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with torch.no_grad(), launch.backend("eager"):
+        replay = make_fx(lambda: step.compute(), tracing_mode="real")()
+    monkeypatch.undo()
+    static.lengths.copy_(lengths)
+    for tokens in NEXT:
+        step.tokens.copy_(tokens[:, None])
+        with torch.no_grad():
+            expected = model.logits(model(tokens[:, None], cache=cache)[:, -1])
+            torch.testing.assert_close(replay(), expected, rtol=1e-5, atol=1e-5)
