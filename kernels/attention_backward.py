@@ -39,7 +39,10 @@ Dropout's mask is drawn again. Keys that nobody sees, and queries that see nothi
 import torch
 
 from ._triton import tl, triton
-from .attention_backward_keys import attention_backward_key_value_kernel
+from .attention_backward_keys import (
+    attention_backward_key_value_kernel,
+    summed_rows_per_tile,
+)
 from .attention_tiles import (
     LOG2_E,
     NOT_SPECIALIZED,
@@ -64,10 +67,13 @@ from .launch import launch
 from .registered import registered
 from .rows import tile_at
 
-# In bytes: see rows_per_tile.
+# In bytes: see rows_per_tile; for maxnreg, attention_backward_keys.py.
 QUERY_CONFIGS = [
-    triton.Config({"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=2),
-]
+    triton.Config(
+        {"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 8192},
+        num_warps=8, num_stages=2, maxnreg=255,
+    ),
+]  # fmt: skip
 if compiles_for_amd():
     QUERY_CONFIGS = [
         triton.Config(
@@ -358,7 +364,14 @@ def attention_backward(
         else:
             launch(
                 attention_backward_key_value_kernel,
-                tile_grid(n_key, n_batch * n_kv_head, key, heads["D_HEAD"], "KEY_TILE_BYTES"),
+                tile_grid(
+                    n_key,
+                    n_batch * n_kv_head,
+                    key,
+                    heads["D_HEAD"],
+                    "KEY_TILE_BYTES",
+                    summed_rows_per_tile,
+                ),
                 *(*tensors, d_key, d_value, *numbers, *d_key.stride(), *d_value.stride()),
                 **constants,
             )

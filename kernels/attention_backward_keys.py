@@ -9,6 +9,8 @@ products as the left side of the last two.
 from ._triton import tl, triton
 from .attention_tiles import (
     NOT_SPECIALIZED,
+    SMALLEST_BLOCK,
+    SMALLEST_D,
     TUNING_KEY,
     compiles_for_amd,
     is_kept,
@@ -27,16 +29,28 @@ from .rows import tile_at
 
 # In bytes: see rows_per_tile. In 2-byte floats 128 keys × 64 queries at d_head 64, 64 × 32 at 128:
 # the two sums take half of the registers of 8 warps there, and with 128 keys sm_80 spills, as both
-# sm_80 and sm_90 do with 4 warps.
+# sm_80 and sm_90 do with 4 warps. maxnreg, all that there are, keeps ptxas from spilling a few
+# registers for the sake of one more program on a multiprocessor.
 KEY_VALUE_CONFIGS = [
-    triton.Config({"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 8192}, num_warps=8, num_stages=2),
-]
+    triton.Config(
+        {"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 8192},
+        num_warps=8, num_stages=2, maxnreg=255,
+    ),
+]  # fmt: skip
 if compiles_for_amd():
     KEY_VALUE_CONFIGS = [
         triton.Config(
             {"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 4096}, num_warps=4, num_stages=1
         ),
     ]
+
+
+@triton.constexpr_function
+def summed_rows_per_tile(tile_bytes, d_head, itemsize):
+    """Like rows_per_tile; but of float32 down to 16 rows, for there are two sums in registers."""
+    return rows_per_tile(
+        tile_bytes, d_head, itemsize, SMALLEST_D if itemsize == 4 else SMALLEST_BLOCK
+    )
 
 
 @triton.autotune(KEY_VALUE_CONFIGS, key=[*TUNING_KEY, "GROUP"])
@@ -100,11 +114,15 @@ def attention_backward_key_value_kernel(
 ):
     """d_key and d_value of one tile of keys, from all query heads of its group."""
     ITEMSIZE: tl.constexpr = query_ptr.dtype.element_ty.primitive_bitwidth // 8
-    # Dropout's random numbers need registers: half as many queries stream past at a time.
-    BLOCK_QUERIES: tl.constexpr = rows_per_tile(
-        QUERY_TILE_BYTES // 2 if DROPOUT else QUERY_TILE_BYTES, D_HEAD, ITEMSIZE
+    # Dropout's random numbers need registers, and NVIDIA's products on other chips than sm_90 read
+    # their operands from there: half as many queries stream past at a time.
+    FROM_REGISTERS: tl.constexpr = tl.target_info.is_cuda() and (
+        not tl.target_info.cuda_capability_geq(9) or tl.target_info.cuda_capability_geq(10)
     )
-    BLOCK_KEYS: tl.constexpr = rows_per_tile(KEY_TILE_BYTES, D_HEAD, ITEMSIZE)
+    BLOCK_QUERIES: tl.constexpr = summed_rows_per_tile(
+        QUERY_TILE_BYTES // 2 if DROPOUT or FROM_REGISTERS else QUERY_TILE_BYTES, D_HEAD, ITEMSIZE
+    )
+    BLOCK_KEYS: tl.constexpr = summed_rows_per_tile(KEY_TILE_BYTES, D_HEAD, ITEMSIZE)
     # With loads in flight sm_100 spills at d_head 128, whichever the tiles; None: as configured.
     STAGES: tl.constexpr = 1 if tl.target_info.cuda_capability_geq(10) and BLOCK_D >= 128 else None
     # With a causal mask the first keys are seen by the most queries: the first tile is the longest.

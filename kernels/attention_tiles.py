@@ -53,8 +53,8 @@ def compiles_for_amd() -> bool:
 
 
 @triton.constexpr_function
-def rows_per_tile(tile_bytes, d_head, itemsize):
-    """Return how many positions a tile holds, 32 to 128.
+def rows_per_tile(tile_bytes, d_head, itemsize, smallest=SMALLEST_BLOCK):
+    """Return how many positions a tile holds, 32 (or `smallest`) to 128.
 
     Parameters
     ----------
@@ -65,6 +65,8 @@ def rows_per_tile(tile_bytes, d_head, itemsize):
     d_head, itemsize : int
         D_HEAD and the bytes of a number. Where a row's length is no multiple of 16, its numbers are
         loaded one by one, with an address each in registers: half as many fit.
+    smallest : int
+        The least, however wide a row.
     """
     width = max(SMALLEST_D, triton.next_power_of_2(d_head))
     rows = tile_bytes // (width * itemsize)
@@ -72,7 +74,7 @@ def rows_per_tile(tile_bytes, d_head, itemsize):
         rows //= 2
     if itemsize == 4:
         rows //= 4
-    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, rows))
+    return max(smallest, min(LARGEST_BLOCK, rows))
 
 
 @triton.jit
@@ -425,7 +427,14 @@ def dropout_arguments(dropout: float, seed: int) -> tuple[int, int, float]:
     return seed, dropout_threshold(dropout), 1 / (1 - dropout)
 
 
-def tile_grid(n_positions: int, n_heads: int, tensor: torch.Tensor, d_head: int, which: str) -> Any:
+def tile_grid(
+    n_positions: int,
+    n_heads: int,
+    tensor: torch.Tensor,
+    d_head: int,
+    which: str,
+    rows: Any = rows_per_tile,
+) -> Any:
     """Return a launch's grid: a program for each tile of each head of each sequence.
 
     Parameters
@@ -438,6 +447,8 @@ def tile_grid(n_positions: int, n_heads: int, tensor: torch.Tensor, d_head: int,
         Width of a head.
     which : str
         The constant that gives the tile's bytes.
+    rows : callable
+        How the kernel turns them into positions.
 
     Returns
     -------
@@ -447,7 +458,7 @@ def tile_grid(n_positions: int, n_heads: int, tensor: torch.Tensor, d_head: int,
     itemsize = tensor.element_size()
 
     def grid(meta: dict[str, Any]) -> tuple[int, ...]:
-        block = rows_per_tile(meta[which], d_head, itemsize)
+        block = rows(meta[which], d_head, itemsize)
         return (triton.cdiv(n_positions, block) * n_heads,)
 
     return grid

@@ -91,10 +91,15 @@ class InPlace:
     updates: tuple[str, ...]
 
 
+def _adamw_in_place(lists: dict[str, list[torch.Tensor]], options: dict[str, Any]) -> None:
+    """Update all lists in one dtype: what a case mixes is the twin's own."""
+    adamw.adamw_(*lists.values(), **{n: o for n, o in options.items() if n != "mixed"})
+
+
 IN_PLACE = {
     "adamw_": InPlace(
         "adamw",
-        lambda lists, options: adamw.adamw_(*lists.values(), **options),
+        _adamw_in_place,
         ("parameter", "gradient", "first_moment", "second_moment"),
         ("parameter", "first_moment", "second_moment"),
     ),

@@ -287,6 +287,7 @@ qkv_attention = Twin(
         {"batch": 1, "time": 5, "d_model": 6, "n_kv_head": 1, "d_head": 4, "causal": False},
     ),
     axes=_AXES | {"output": "batch time feature"},
+    roundings=12.0,  # attention's 8 and the projection's 4
     shared_kernels=(
         qkv_projection_kernel,
         *_projection_kernels,

@@ -378,12 +378,14 @@ def imported(path: str) -> Callable[..., Any]:
     module, colon, name = path.partition(":")
     if not colon:
         refuse("ppo.reward_fn", "package.module:function", repr(path))
-    if "" not in sys.path:
-        sys.path.append("")  # a file beside where gptwin was started, as `python -m` has it
+    sys.path.append("")  # a file beside where gptwin was started, as `python -m` has it
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         refuse("ppo.reward_fn", "a function that can be imported", f"{path}: {error}")
+    finally:
+        # Not for good: in the checkout, others would take kernels/ for a package of that name.
+        del sys.path[len(sys.path) - 1 - sys.path[::-1].index("")]
 
 
 def checked_scores(found: Any, n: int) -> torch.Tensor:

@@ -53,7 +53,7 @@ def rows_for(arch: str) -> list[Row]:
     rows = []
     for dtype in ("bfloat16", "float32"):
         names = [name for on, name in GATED if on == arch and dtype in gated_dtypes(arch, name)]
-        rows += inspect(names, archs=[arch], dtypes=[dtype])
+        rows += inspect(names, archs=[arch], dtypes=[dtype]) if names else []  # none means all
     return rows
 
 

@@ -148,9 +148,8 @@ def test_a_number_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
 
 def test_other_settings_are_refused_by_name_and_how_often_is_free(tmp_path):
     whole(tmp_path)
-    same = settings(tmp_path, keep_last=1, tensorboard=True)
+    same = settings(tmp_path, keep_last=1)
     train(Walk(steps=14), same, resume=True, quiet=True)
-    assert list((tmp_path / "walk/tensorboard").glob("events.*"))
     for change, name in (
         ({"run": dataclasses.replace(same.run, seed=1)}, r"run\.seed: expected 0, got 1"),
         ({"model": ModelSettings(n_layer=9)}, r"model\.n_layer: expected 4, got 9"),
@@ -158,6 +157,12 @@ def test_other_settings_are_refused_by_name_and_how_often_is_free(tmp_path):
         other = dataclasses.replace(same, **change)
         with pytest.raises(ValueError, match=rf"^{name} .*another setting than the run in"):
             train(Walk(), other, resume=True, quiet=True)
+
+
+def test_tensorboard_gets_what_the_log_gets(tmp_path):
+    pytest.importorskip("tensorboard")
+    train(Walk(), settings(tmp_path, tensorboard=True), quiet=True)
+    assert list((tmp_path / "walk/tensorboard").glob("events.*"))
 
 
 def test_a_gradient_that_is_not_finite_is_named(tmp_path):
