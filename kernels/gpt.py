@@ -99,7 +99,8 @@ class Block(torch.nn.Module):
             seed = int(torch.randint(2**62, ()))
             attend = functools.partial(attend, dropout=dropout, seed=seed)
         modules = (self.ln_1, *self.attn.values(), self.ln_2, *self.mlp.values())
-        parameters = [p for module in modules for p in (module.weight, module.bias)]
+        held = [p for module in modules for p in (module.weight, module.bias)]
+        parameters = [None if p is None else p.to(x.dtype) for p in held]  # itself, if it is so
         return run_block(
             x, parameters, attend, parts=parts, norm=self.config.norm, eps=self.config.eps,
             dropout=dropout,
@@ -119,6 +120,9 @@ class GPT(torch.nn.Module):
     ----------
     checkpointing : bool
         Whether backward computes each block again instead of keeping its activations.
+    compute_dtype : torch.dtype or None
+        bfloat16: compute in it, and keep parameters, their gradients and so an optimizer's sums in
+        float32. Each pass rounds the parameters anew. None: as the parameters are.
 
     Raises
     ------
@@ -132,6 +136,7 @@ class GPT(torch.nn.Module):
             refuse("config", "a model of GPT's parts", "BERT's parts", "a preset to be counted")
         self.config = config
         self.checkpointing = False
+        self.compute_dtype: torch.dtype | None = None
         self.wte = Weights(config.vocab_size, config.d_model)
         self.wpe = Weights(config.n_ctx, config.d_model)
         self.h = torch.nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -219,6 +224,7 @@ class GPT(torch.nn.Module):
             head = table.T
         else:
             x = embedding(tokens, *tables, positions=positions)
+        x, head = x.to(self.dtype), head.to(self.dtype)
         if config.dropout > 0:
             x = functional.dropout(x, config.dropout, self.training)
 
@@ -234,8 +240,14 @@ class GPT(torch.nn.Module):
             else:
                 x = block(x, attend, parts)
         if self.ln_f is not None:
-            x = parts.layer_norm(x, self.ln_f.weight, self.ln_f.bias, eps=config.eps)
+            bias = None if self.ln_f.bias is None else self.ln_f.bias.to(x.dtype)
+            x = parts.layer_norm(x, self.ln_f.weight.to(x.dtype), bias, eps=config.eps)
         return (x, head) if with_head else x
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What hidden states are computed in."""
+        return self.compute_dtype or self.wte.weight.dtype
 
     def output_matrix(self) -> torch.Tensor:
         """Return what turns hidden states into logits.
@@ -245,7 +257,7 @@ class GPT(torch.nn.Module):
         torch.Tensor [d_model, vocab_size]
             A transposed view of the token table, or of the head's own matrix.
         """
-        return (self.wte if self.lm_head is None else self.lm_head).weight.T
+        return (self.wte if self.lm_head is None else self.lm_head).weight.to(self.dtype).T
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Score every token as the next one.

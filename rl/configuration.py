@@ -115,6 +115,11 @@ class RunSettings:
         Write every statistic for TensorBoard too (the extra `tensorboard`).
     fsdp : bool
         Under torchrun: share models out over the ranks, see `sharding.py`.
+    dtype : str
+        "float32", or "bfloat16": what pretraining, SFT and the reward model compute in, with
+        parameters and moments in float32. PPO is float32, since it holds ratios to 1.
+    compile : str
+        Backend of `torch.compile` for pretraining and SFT, such as "inductor"; empty: none.
     """
 
     directory: str = "runs/gptwin"
@@ -125,6 +130,8 @@ class RunSettings:
     evaluate_first: bool = False
     tensorboard: bool = False
     fsdp: bool = False
+    dtype: str = "float32"
+    compile: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -397,41 +404,6 @@ def dump(configuration: Configuration) -> str:
     str
     """
     return tomli_w.dumps(dataclasses.asdict(configuration))
-
-
-# What a run may be resumed with otherwise than it began: where, how often, how long, how fast.
-FREE = {
-    "run": {f.name for f in dataclasses.fields(RunSettings)} - {"seed", "fsdp"},
-    "ppo": {"episodes"},
-}
-
-
-def expect_same_settings(file: Path, configuration: Configuration, stage: str) -> None:
-    """Refuse to go on with a stage under settings that would change what it computes.
-
-    Parameters
-    ----------
-    file : pathlib.Path
-        What the run began with, as `dump` wrote it.
-    configuration : Configuration
-        What it is to go on with.
-    stage : str
-        Whose table is compared, beside the model's and the seed.
-
-    Raises
-    ------
-    ValueError
-        Naming the first setting that differs.
-    """
-    before = load(str(file))
-    for table in ("model", "run", stage):
-        if not hasattr(before, table):
-            continue
-        old, new = (dataclasses.asdict(getattr(c, table)) for c in (before, configuration))
-        for name, value in new.items():
-            if old[name] != value and name not in FREE.get(table, ()):
-                cause = f"another setting than the run in {file.parent} began with"
-                refuse(f"{table}.{name}", repr(old[name]), repr(value), cause)
 
 
 def sources(settings: Any) -> dict[str, str]:

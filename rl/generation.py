@@ -143,7 +143,7 @@ class _Rollout:
             return
         capacity = padded.shape[1] + max_new_tokens
         kind = StaticKVCache if graphs else KVCache
-        self.cache = kind(model.config, n_prompts, capacity, device, table.dtype)
+        self.cache = kind(model.config, n_prompts, capacity, device, model.dtype)
         self.leaving_share = HALF if graphs else LEAVING_SHARE  # a graph is recorded each time
         key_start = starts.to(device) if bool((starts > 0).any()) else None
         hidden = model(padded.to(device), key_start=key_start, cache=self.cache)

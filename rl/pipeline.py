@@ -45,6 +45,7 @@ from .tokenizer import Tokenizer
 from .weights import load_gpt2, save_gpt2
 
 STAGES = ("pretrain", "sft", "reward", "ppo")
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # None: as the parameters are
 VALIDATION_WINDOWS, VALIDATION_PROMPTS = 64, 200
 # As much text as the documentation, so that the exercises' words become tokens, too.
 TOKENIZER_EXERCISES = 32_000
@@ -82,6 +83,7 @@ class Pipeline:
         with torch.random.fork_rng():
             torch.manual_seed(c.run.seed)
             model = GPT(c.model.architecture(self.tokenizer.vocab_size)).to(self.group.device)
+        self._make_fast(model, compiled=True)
         stage = LanguageModelStage(
             "pretrain", model, self._windows(training, c.pretrain.batch), validation,
             c.pretrain, c.pretrain.steps, self.template.pad, self.group,
@@ -97,6 +99,7 @@ class Pipeline:
         """Learn to answer as the demonstrations do."""
         c = self.configuration
         model = self._model("pretrain", c.model.weights, dropout=c.sft.dropout)
+        self._make_fast(model, compiled=True)
         training, validation = sources.demonstrations(c.sft, c.run.seed, self.skip_bad_lines)
         examples = sources.encoded(self.template, training)
         asked = Shuffled(examples, c.sft.batch, c.run.seed)
@@ -136,6 +139,7 @@ class Pipeline:
         demonstrations, _ = sources.demonstrations(c.sft, c.run.seed, self.skip_bad_lines)
         rows = [example.tokens for example in sources.encoded(self.template, demonstrations[:400])]
         scorer = Scorer(self._model("sft"), c.run.seed)
+        self._make_fast(scorer.trunk)
         stage = RewardStage(
             scorer, training, validation, c.reward, rows, self.template.pad, c.run.seed, self.group
         )
@@ -261,6 +265,20 @@ class Pipeline:
         if self.group.is_main and not self.quiet:
             size = sum(parameter.numel() for parameter in model.parameters())
             print(announce(stage, size, needed, self.group), file=sys.stderr)
+
+    def _make_fast(self, model: GPT, compiled: bool = False) -> None:
+        """Let a model compute as `run.dtype` and, where it only trains, `run.compile` say."""
+        run = self.configuration.run
+        if run.dtype not in DTYPES:
+            refuse("run.dtype", " or ".join(DTYPES), repr(run.dtype))
+        model.compute_dtype = DTYPES[run.dtype]
+        if compiled and run.compile:
+            if run.fsdp:
+                refuse("run.compile", "none, with run.fsdp=true", repr(run.compile))
+            backends = torch.compiler.list_backends()
+            if run.compile not in backends:
+                refuse("run.compile", f"one of {', '.join(backends)}", repr(run.compile))
+            model.compile(backend=run.compile)
 
     def _model(self, stage: str, weights: str = "", dropout: float = 0.0) -> GPT:
         folder = Path(weights) if weights else self.folder(stage) / "model"

@@ -14,6 +14,7 @@ that is not finite, before it reaches a checkpoint.
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -29,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..core.checks import refuse
 from . import checkpoint
-from .configuration import Configuration, dump, expect_same_settings
+from .configuration import Configuration, RunSettings, dump, load
 from .parallel import ALONE, SEED_STRIDE, Group
 
 SETTINGS, LOG, CHECKPOINTS = "settings.toml", "log.jsonl", "checkpoints"
@@ -187,6 +188,41 @@ def _begin(
         records = [record for record in read_log(folder) if record["step"] <= done > 0]
         (folder / LOG).write_text("".join(json.dumps(record) + "\n" for record in records))
     return done
+
+
+# What a run may be resumed with otherwise than it began: where, how often, how long, how fast.
+FREE = {
+    "run": {f.name for f in dataclasses.fields(RunSettings)} - {"seed", "fsdp", "dtype"},
+    "ppo": {"episodes"},
+}
+
+
+def expect_same_settings(file: Path, configuration: Configuration, stage: str) -> None:
+    """Refuse to go on with a stage under settings that would change what it computes.
+
+    Parameters
+    ----------
+    file : pathlib.Path
+        What the run began with, as `dump` wrote it.
+    configuration : Configuration
+        What it is to go on with.
+    stage : str
+        Whose table is compared, beside the model's and the seed.
+
+    Raises
+    ------
+    ValueError
+        Naming the first setting that differs.
+    """
+    before = load(str(file))
+    for table in ("model", "run", stage):
+        if not hasattr(before, table):
+            continue
+        old, new = (dataclasses.asdict(getattr(c, table)) for c in (before, configuration))
+        for name, value in new.items():
+            if old[name] != value and name not in FREE.get(table, ()):
+                cause = f"another setting than the run in {file.parent} began with"
+                refuse(f"{table}.{name}", repr(old[name]), repr(value), cause)
 
 
 def _keep(stage: Stage, folder: Path, step: int, keep_last: int, group: Group) -> None:

@@ -43,6 +43,33 @@ def test_accumulation_is_the_full_batch():
         torch.testing.assert_close(a, b, rtol=0, atol=2e-3)  # Adam's first step is the sign
 
 
+def test_bfloat16_computes_and_float32_remembers():
+    examples = tiny.conversations(16)
+    exact, rounded = tiny.gpt(), tiny.gpt()
+    rounded.compute_dtype = torch.bfloat16
+    assert rounded(torch.tensor([[1, 2, 3]])).dtype == torch.bfloat16
+    stages = [stage(model, examples) for model in (exact, rounded)]
+    first, other = (trained.step(0) for trained in stages)
+    assert first["loss"] != other["loss"] == pytest.approx(first["loss"], rel=0.01)
+    assert other["gradient_norm"] == pytest.approx(first["gradient_norm"], rel=0.05)
+    for i in range(1, 30):
+        stages[1].step(i)
+    assert {p.dtype for p in rounded.parameters()} == {torch.float32}
+    assert stages[1].evaluate()["loss"] < 0.5 * first["loss"]
+
+
+def test_a_compiled_model_trains_alike():
+    torch.compiler.reset()
+    examples = tiny.conversations(16)
+    plain, compiled = tiny.gpt(), tiny.gpt()
+    compiled.compile(backend="aot_eager")
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    found = [[trained.step(i)["loss"] for i in range(2)]
+             for trained in (stage(plain, examples), stage(compiled, examples))]  # fmt: skip
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    torch.compiler.reset()
+
+
 def test_the_loss_is_the_mean_over_tokens_not_over_conversations():
     examples = tiny.conversations(8)
     model = tiny.gpt()
