@@ -53,12 +53,13 @@ class StaticKVCache(KVCache):
         parts: Parts,
         eps: float,
         window: int | None,
+        first: int = 0,
     ) -> torch.Tensor:
         """Write one position's keys and values where `lengths` says, and attend to all."""
         if self.n_new:
             return super().attend(
                 x, w_qkv, b_qkv, norm_weight, norm_bias,
-                layer=layer, parts=parts, eps=eps, window=window,
+                layer=layer, parts=parts, eps=eps, window=window, first=first,
             )  # fmt: skip
         if norm_weight is not None:
             x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)
@@ -69,7 +70,7 @@ class StaticKVCache(KVCache):
         values.index_copy_(2, place, value)
         attention = decode_attention if parts is KERNELS else decode_attention_eager
         output, _ = attention(
-            query, keys, values, self.lengths, window=window, key_start=self.key_start
+            query[:, :, first:], keys, values, self.lengths, window=window, key_start=self.key_start
         )
         return merge_heads(output)
 
@@ -90,10 +91,10 @@ class DecodeStep:
         self.model, self.cache = model, cache
         self.tokens = torch.zeros(batch, 1, dtype=torch.int64, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.logits: torch.Tensor | None = None
+        self.results: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @torch.no_grad()
-    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+    def __call__(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Take a token of each row, and score the next.
 
         Parameters
@@ -102,21 +103,23 @@ class DecodeStep:
 
         Returns
         -------
-        torch.Tensor [batch, vocab]
+        state : torch.Tensor [batch, d_model]
+            The hidden state that scores the next token.
+        logits : torch.Tensor [batch, vocab]
         """
         self.tokens.copy_(tokens[:, None])
         if not self.tokens.is_cuda:
             return self.compute()
         if self.graph is None:
             self._record()
-        assert self.graph is not None and self.logits is not None
+        assert self.graph is not None and self.results is not None
         self.graph.replay()
-        return self.logits
+        return self.results
 
-    def compute(self) -> torch.Tensor:
-        """Return the logits of what lies in the buffer: what the graph holds."""
-        hidden = self.model(self.tokens, cache=self.cache)
-        return self.model.logits(hidden[:, -1])
+    def compute(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return state and logits of what lies in the buffer: what the graph holds."""
+        state = self.model(self.tokens, cache=self.cache)[:, -1]
+        return state, self.model.logits(state)
 
     def _record(self) -> None:
         """Record the graph, and leave the cache as it was."""
@@ -128,5 +131,5 @@ class DecodeStep:
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.logits = self.compute()
+            self.results = self.compute()
         self.cache.lengths.copy_(before)

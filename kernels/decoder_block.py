@@ -36,6 +36,7 @@ from torch.nn import functional
 from ..core.decoder_block import ARGUMENTS, check_decoder_block
 from ..core.key_intervals import check_attention
 from .attention import attention
+from .eager_attention import short_qkv_attention, takes
 from .eager_gelu import gelu_keeping_slope
 from .launch import expect_same_dtype, runs_on_triton
 from .layer_norm import layer_norm, layer_norm_eager
@@ -43,7 +44,7 @@ from .linear import linear, linear_eager
 from .masked_attention import masked_attention
 from .qkv_attention import qkv_attention
 
-# (x, w_qkv, b_qkv, norm_weight, norm_bias) -> heads side by side [batch, time, n_head * d_head]
+# (x, w_qkv, b_qkv, norm_weight, norm_bias, first=) -> heads [batch, time - first, n_head * d_head]
 Attend = Callable[..., torch.Tensor]
 
 
@@ -82,25 +83,33 @@ def qkv_attention_eager(
     *,
     n_head: int,
     eps: float,
-    **options: Any,
+    first: int = 0,
+    dropout: float = 0.0,
+    seed: int = 0,
+    **masks: Any,
 ) -> torch.Tensor:
-    """Compute `qkv_attention` by PyTorch's fused attention, which its yardstick does not use.
+    """Compute `qkv_attention` by what is fastest on a CPU, which its yardstick does not use.
 
     Parameters
     ----------
     x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, eps
         As in `qkv_attention`.
-    **options
-        Masks and dropout, as in `masked_attention`.
+    first : int
+        The first position that asks.
+    dropout, seed, **masks
+        As in `masked_attention`.
 
     Returns
     -------
-    torch.Tensor [batch, time, n_head * d_head]
+    torch.Tensor [batch, time - first, n_head * d_head]
     """
     if norm_weight is not None:
         x = layer_norm_eager(x, norm_weight, norm_bias, eps=eps)
-    qkv = linear_eager(x, w_qkv, b_qkv)
-    return merge_heads(masked_attention(*split_heads(qkv, n_head), **options))
+    if takes(x, dropout):
+        return short_qkv_attention(x, w_qkv, b_qkv, n_head=n_head, first=first, **masks)
+    query, key, value = split_heads(linear_eager(x, w_qkv, b_qkv), n_head)
+    query = query[:, :, first:]
+    return merge_heads(masked_attention(query, key, value, dropout=dropout, seed=seed, **masks))
 
 
 def _qkv_attention(
@@ -109,11 +118,12 @@ def _qkv_attention(
     b_qkv: torch.Tensor | None,
     norm_weight: torch.Tensor | None,
     norm_bias: torch.Tensor | None,
+    first: int = 0,
     **options: Any,
 ) -> torch.Tensor:
     if norm_weight is not None and norm_bias is None:
         norm_bias = torch.zeros_like(norm_weight)
-    return qkv_attention(x, w_qkv, b_qkv, norm_weight, norm_bias, **options)
+    return qkv_attention(x, w_qkv, b_qkv, norm_weight, norm_bias, **options)[:, first:]
 
 
 def _attention_output(*args: Any, **options: Any) -> torch.Tensor:
@@ -221,6 +231,7 @@ def run_block(
     norm: str,
     eps: float,
     dropout: float = 0.0,
+    first: int = 0,
 ) -> torch.Tensor:
     """Compute a block whose attention is `attend`; checks nothing.
 
@@ -237,10 +248,12 @@ def run_block(
         As in `decoder_block`.
     dropout : float
         Share of each branch's numbers that are zeroed on their way into the stream.
+    first : int
+        The first position that goes on: those before it are keys and values of the others alone.
 
     Returns
     -------
-    torch.Tensor [batch, time, d_model]
+    torch.Tensor [batch, time - first, d_model]
     """
     ln_1, c_attn, attn_proj, ln_2, c_fc, mlp_proj = zip(
         parameters[::2], parameters[1::2], strict=True
@@ -249,16 +262,17 @@ def run_block(
     def drop(branch: torch.Tensor) -> torch.Tensor:
         return functional.dropout(branch, dropout) if dropout > 0 else branch
 
+    going = x[:, first:]
     if norm == "pre":
-        branch = drop(parts.linear(attend(x, *c_attn, *ln_1), *attn_proj))
-        z, stream = parts.layer_norm(branch, *ln_2, residual=x, eps=eps)
+        branch = drop(parts.linear(attend(x, *c_attn, *ln_1, first=first), *attn_proj))
+        z, stream = parts.layer_norm(branch, *ln_2, residual=going, eps=eps)
         hidden = parts.linear(z, *c_fc, activation="gelu")
         if dropout > 0:
             return stream + drop(parts.linear(hidden, *mlp_proj))
         return parts.linear(hidden, *mlp_proj, residual=stream)
 
-    branch = drop(parts.linear(attend(x, *c_attn, None, None), *attn_proj))
-    stream, _ = parts.layer_norm(branch, *ln_1, residual=x, eps=eps)
+    branch = drop(parts.linear(attend(x, *c_attn, None, None, first=first), *attn_proj))
+    stream, _ = parts.layer_norm(branch, *ln_1, residual=going, eps=eps)
     hidden = parts.linear(stream, *c_fc, activation="gelu")
     branch = drop(parts.linear(hidden, *mlp_proj))
     return parts.layer_norm(branch, *ln_2, residual=stream, eps=eps)[0]

@@ -184,8 +184,8 @@ def ema_(
     expect_own_memory("averages", averages)
     with torch.no_grad():
         if not on_triton:
-            for average, new in zip(averages, ema_eager(averages, parameters, decay), strict=True):
-                average.copy_(new)
+            for average, parameter in zip(averages, parameters, strict=True):
+                average.lerp_(parameter.to(average.dtype), 1 - float(decay))
             return
         contiguous = [average.detach().contiguous() for average in averages]
         ema_forward(

@@ -79,19 +79,19 @@ class Block(torch.nn.Module):
         )
 
     def forward(
-        self, x: torch.Tensor, attend: Callable[..., torch.Tensor], parts: Parts
+        self, x: torch.Tensor, attend: Callable[..., torch.Tensor], parts: Parts, first: int = 0
     ) -> torch.Tensor:
         """Run the block.
 
         Parameters
         ----------
         x : torch.Tensor [batch, time, d_model]
-        attend, parts
+        attend, parts, first
             As in `run_block`.
 
         Returns
         -------
-        torch.Tensor [batch, time, d_model]
+        torch.Tensor [batch, time - first, d_model]
         """
         dropout = self.config.dropout if self.training else 0.0
         if dropout > 0:
@@ -103,7 +103,7 @@ class Block(torch.nn.Module):
         parameters = [None if p is None else p.to(x.dtype) for p in held]  # itself, if it is so
         return run_block(
             x, parameters, attend, parts=parts, norm=self.config.norm, eps=self.config.eps,
-            dropout=dropout,
+            dropout=dropout, first=first,
         )  # fmt: skip
 
 
@@ -172,6 +172,7 @@ class GPT(torch.nn.Module):
         cu_seqlens: torch.Tensor | None = None,
         cache: KVCache | None = None,
         with_head: bool = False,
+        states_from: int = 0,
     ) -> Any:
         """Compute the hidden states that the logits, or another head, are read from.
 
@@ -190,10 +191,13 @@ class GPT(torch.nn.Module):
         with_head : bool
             Return `output_matrix()` as well, for one product with the hidden states: on a CPU its
             gradient and the embedding's are then one (tied_embedding.py).
+        states_from : int
+            The first position of `tokens` whose hidden state is wanted. Those before it end as keys
+            and values of the last block, whose other products and the final norm they are spared.
 
         Returns
         -------
-        hidden : torch.Tensor [batch, time, d_model]
+        hidden : torch.Tensor [batch, time - states_from, d_model]
             After the final norm.
         head : torch.Tensor [d_model, vocab_size]
             If asked for.
@@ -205,6 +209,9 @@ class GPT(torch.nn.Module):
         """
         config = self.config
         check_tokens(tokens, config)
+        if not 0 <= states_from <= tokens.shape[1]:
+            expected = f"0 to the {tokens.shape[1]} tokens of a row"
+            refuse("states_from", expected, str(states_from))
         if cache is not None:
             if cu_seqlens is not None or not config.causal or self.training:
                 refuse("cache", "None", "a cache", "packed documents, an encoder, or training mode")
@@ -235,10 +242,11 @@ class GPT(torch.nn.Module):
             else:
                 options |= masks
                 attend = functools.partial(parts.qkv_attention, n_head=config.n_head, **options)
+            first = states_from if layer == config.n_layer - 1 else 0
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, attend, parts, use_reentrant=False)
+                x = checkpoint(block, x, attend, parts, first, use_reentrant=False)
             else:
-                x = block(x, attend, parts)
+                x = block(x, attend, parts, first)
         if self.ln_f is not None:
             bias = None if self.ln_f.bias is None else self.ln_f.bias.to(x.dtype)
             x = parts.layer_norm(x, self.ln_f.weight.to(x.dtype), bias, eps=config.eps)

@@ -115,6 +115,7 @@ class KVCache:
         parts: Parts,
         eps: float,
         window: int | None,
+        first: int = 0,
     ) -> torch.Tensor:
         """Write the new positions' keys and values, and attend to all.
 
@@ -126,19 +127,22 @@ class KVCache:
             Whose cache.
         window : int or None
             As in `attention`.
+        first : int
+            The first new position that asks.
 
         Returns
         -------
-        torch.Tensor [batch, time, n_head * d_head]
+        torch.Tensor [batch, time - first, n_head * d_head]
         """
         if norm_weight is not None:
             x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)
         keys, values = self.keys[layer], self.values[layer]  # [batch, head, capacity, d_head]
         query, key, value = split_heads(parts.linear(x, w_qkv, b_qkv), keys.shape[1])
-        first, end = self.length - self.n_new, self.length
-        keys[:, :, first:end] = key
-        values[:, :, first:end] = value
-        if first > 0 and parts is KERNELS:
+        begin, end = self.length - self.n_new, self.length
+        keys[:, :, begin:end] = key
+        values[:, :, begin:end] = value
+        query = query[:, :, first:]
+        if begin > 0 and parts is KERNELS:
             output, _ = decode_attention(
                 query, keys, values, self.lengths, window=window, key_start=self.key_start
             )

@@ -53,9 +53,46 @@ def masked_attention(
             query, key, value, dropout_p=dropout, is_causal=top_left
         )
 
-    keys = torch.arange(n_key, device=query.device)
-    own = torch.arange(n_key - n_query, n_key, device=query.device)[:, None]  # [query, 1]
-    seen = torch.ones(1, n_query, n_key, dtype=torch.bool, device=query.device)
+    seen = seen_keys(
+        n_query, n_key, query.device,
+        causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens,
+    )  # fmt: skip
+    assert seen is not None
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=seen[:, None], dropout_p=dropout
+    )
+
+
+def seen_keys(
+    n_query: int,
+    n_key: int,
+    device: torch.device,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    key_start: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """Write out which keys each query sees.
+
+    Parameters
+    ----------
+    n_query, n_key : int
+        The queries are the last positions.
+    device : torch.device
+    causal, window, key_start, cu_seqlens
+        As in `attention`.
+
+    Returns
+    -------
+    torch.Tensor of bool [1 or batch, query, key] or None
+        None if everyone sees everything.
+    """
+    if not causal and window is None and key_start is None and cu_seqlens is None:
+        return None
+    keys = torch.arange(n_key, device=device)
+    own = torch.arange(n_key - n_query, n_key, device=device)[:, None]  # [query, 1]
+    seen = torch.ones(1, n_query, n_key, dtype=torch.bool, device=device)
     if causal:
         seen = seen & (keys <= own)
     if window is not None:
@@ -66,7 +103,5 @@ def masked_attention(
         # 0 before the first boundary, then 1, 2, ...; the last number belongs to no document.
         document = torch.searchsorted(cu_seqlens, keys.to(cu_seqlens.dtype), right=True)
         inside = document < len(cu_seqlens)
-        seen = seen & (document == document[:, None]) & inside
-    return functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=seen[:, None], dropout_p=dropout
-    )
+        seen = seen & (document == document[n_key - n_query :, None]) & inside
+    return seen

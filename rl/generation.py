@@ -12,7 +12,7 @@ who else is in the batch, or has left it, changes nothing; the NumPy twin (core/
 the same tokens from the same logits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,11 +39,14 @@ class Generation(NamedTuple):
         Of each token as `sampling` defines it: before top_k and top_p. 0 after the end.
     lengths : torch.Tensor of int64 [prompt]
         Tokens generated, the stop token included.
+    readings : torch.Tensor of float32 [prompt, step] or None
+        What `read` made of the state that each token was drawn from. 0 after the end.
     """
 
     tokens: torch.Tensor
     log_probs: torch.Tensor
     lengths: torch.Tensor
+    readings: torch.Tensor | None
 
     def token_lists(self) -> list[list[int]]:
         """Return each prompt's new tokens without the padding.
@@ -69,6 +72,7 @@ def generate(
     seed: int = 0,
     rows: Sequence[int] | None = None,
     graphs: bool = False,
+    read: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Generation:
     """Continue every prompt; the twin of `gptwin.core.generation.generate`.
 
@@ -92,6 +96,8 @@ def generate(
     graphs : bool
         Decode by steps whose shapes and addresses stay (kernels/decode_step.py): on a GPU they are
         recorded as CUDA graphs, one for each halving of the batch.
+    read : callable, optional
+        Turns states [row, d_model] into numbers [row], such as the values of a head on this model.
 
     Returns
     -------
@@ -106,7 +112,7 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        rollout = _Rollout(model, prompts, max_new_tokens, stop_tokens, rows, graphs)
+        rollout = _Rollout(model, prompts, max_new_tokens, stop_tokens, rows, graphs, read)
         for step in range(max_new_tokens):
             if not rollout.take(*rollout.draw(temperature, top_k, top_p, seed, step), step):
                 break
@@ -126,6 +132,7 @@ class _Rollout:
         stop_tokens: Sequence[int],
         numbers: Sequence[int] | None,
         graphs: bool,
+        read: Callable[[torch.Tensor], torch.Tensor] | None,
     ) -> None:
         table = model.wte.weight
         device, n_prompts = table.device, len(prompts)
@@ -136,6 +143,8 @@ class _Rollout:
         self.tokens = torch.zeros(n_prompts, max_new_tokens, dtype=torch.int64, device=device)
         self.log_probs = torch.zeros(n_prompts, max_new_tokens, device=device)
         self.lengths = torch.zeros(n_prompts, dtype=torch.int64, device=device)
+        self.read = read
+        self.readings = None if read is None else torch.zeros_like(self.log_probs)
         self.rows = torch.arange(n_prompts, device=device)
         self.numbers = self.rows if numbers is None else torch.tensor(numbers, device=device)
         self.ended = torch.zeros(n_prompts, dtype=torch.bool, device=device)  # of `rows`
@@ -146,8 +155,10 @@ class _Rollout:
         self.cache = kind(model.config, n_prompts, capacity, device, model.dtype)
         self.leaving_share = HALF if graphs else LEAVING_SHARE  # a graph is recorded each time
         key_start = starts.to(device) if bool((starts > 0).any()) else None
-        hidden = model(padded.to(device), key_start=key_start, cache=self.cache)
-        self.logits = model.logits(hidden[:, -1])  # [row, vocab]
+        last = padded.shape[1] - 1
+        hidden = model(padded.to(device), key_start=key_start, cache=self.cache, states_from=last)
+        self.state = hidden[:, -1]  # [row, d_model]
+        self.logits = model.logits(self.state)  # [row, vocab]
         self._prepare_step()
 
     def _prepare_step(self) -> None:
@@ -172,6 +183,9 @@ class _Rollout:
         self.tokens[self.rows, step] = torch.where(going, tokens, 0)
         self.log_probs[self.rows, step] = torch.where(going, log_probs.float(), 0.0)
         self.lengths[self.rows] += going
+        if self.read is not None and self.readings is not None and len(self.rows):
+            readings = self.read(self.state).float()
+            self.readings[self.rows, step] = torch.where(going, readings, 0.0)
         if len(self.stop):
             self.ended |= torch.isin(tokens, self.stop)
             n_ended = int(self.ended.sum())  # waits for the device
@@ -185,13 +199,14 @@ class _Rollout:
         if step + 1 == self.tokens.shape[1] or len(self.rows) == 0:
             return False
         if self.decode is not None:
-            self.logits = self.decode(tokens)
+            self.state, self.logits = self.decode(tokens)
         else:
-            hidden = self.model(tokens[:, None], cache=self.cache)
-            self.logits = self.model.logits(hidden[:, -1])
+            self.state = self.model(tokens[:, None], cache=self.cache)[:, -1]
+            self.logits = self.model.logits(self.state)
         return True
 
     def result(self) -> Generation:
         """Return what was stored, without steps that nobody reached."""
         steps = int(self.lengths.max()) if len(self.lengths) else 0
-        return Generation(self.tokens[:, :steps], self.log_probs[:, :steps], self.lengths)
+        readings = None if self.readings is None else self.readings[:, :steps]
+        return Generation(self.tokens[:, :steps], self.log_probs[:, :steps], self.lengths, readings)

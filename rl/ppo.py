@@ -9,14 +9,17 @@ One iteration (InstructGPT equation 2 and C.4; Schulman et al. 2017; lm-human-pr
                    one optimizer step each for policy and value
     5. average     EMA of the policy; β steered towards its target, if asked
 
-log π of step 2 is computed by the same pass over padded rows as in step 4, not taken from
-generation, whose cached arithmetic rounds otherwise: so the first minibatch's ratio is 1 up to
-rounding, and an iteration in which it is not is stopped, because then the gradient is not that of
-the policy that acted. How far the two differ is logged.
+log π of step 2, and the values of a head on the policy, are those of the states that the tokens
+were drawn from: generation computed them. Step 4 computes them again, by one pass over padded rows:
+so the first minibatch's ratio is 1 up to rounding, and an iteration in which it is not is stopped,
+because then the gradient is not that of the policy that acted. Half precision rounds a cached pass
+otherwise than a whole one, by more than that: there step 2 takes the whole pass, too. How far
+generation and the whole pass differ is logged.
 """
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -36,7 +39,14 @@ from .batches import IGNORED, Windows, collate
 from .configuration import PPOSettings
 from .generation import generate
 from .parallel import Group
-from .rollout import Responses, response_log_probs, response_values, side_by_side
+from .rollout import (
+    Acting,
+    Responses,
+    judge_acting,
+    response_log_probs,
+    response_values,
+    side_by_side,
+)
 from .run import Statistics
 from .schedule import constant_after_warmup
 from .scorer import Scorer
@@ -64,6 +74,8 @@ class Experience:
     batch : Responses
     log_prob, values, advantages, returns : torch.Tensor
         Of the policy that acted; constants of the update.
+    acted : Acting
+        The first two of this rank's rows, and how they came about.
     """
 
     batch: Responses
@@ -71,6 +83,7 @@ class Experience:
     values: torch.Tensor
     advantages: torch.Tensor
     returns: torch.Tensor
+    acted: Acting
 
 
 class PPOStage:
@@ -168,6 +181,7 @@ class PPOStage:
                 seed=self.seed + index,
                 rows=numbers,
                 graphs=s.cuda_graphs,
+                read=self.value.head if s.shared_trunk else None,
             )
         responses = said.token_lists()
         ids = [prompt.ids for prompt in prompts]
@@ -177,9 +191,10 @@ class PPOStage:
         def whole(x: torch.Tensor) -> torch.Tensor:
             return group.joined_rows(x, batch.mask.shape)
 
-        log_prob = whole(response_log_probs(self.policy, own, s.temperature))
+        alone = s.minibatches == 1 and group.world == 1  # the first minibatch will be these rows
+        acted = judge_acting(self.policy, self.value, own, said, s.temperature, ahead=alone)
+        log_prob, values = whole(acted.log_prob), whole(acted.values)
         reference = whole(response_log_probs(self.reference, own, s.temperature))
-        values = whole(torch.where(own.mask, response_values(self.value, own), 0.0))
         scores = self.score(mine, responses).to(values)
         scores = group.joined_rows(scores, batch.mask.shape[:1])
         ended = (batch.mask & (batch.response == self.end)).any(1)
@@ -194,8 +209,6 @@ class PPOStage:
         )  # fmt: skip
         advantages, returns = gae(rewards, values, batch.mask, gamma=s.gamma, lam=s.gae_lambda)
         advantages = whiten(advantages, batch.mask)
-        generated = torch.where(own.mask, said.log_probs[:, : own.mask.shape[1]], 0.0)
-        difference = (whole(generated) - log_prob).abs().max().item()
         n = len(prompts)
         tokens = int(batch.mask.sum())
         statistics = {
@@ -204,14 +217,13 @@ class PPOStage:
             "beta": self.beta,
             "response_length": tokens / n,
             "end_rate": ended.float().mean().item(),
-            "generation_difference": difference,
             "explained_variance": explained_variance(values, returns, batch.mask),
             "tokens": tokens,
         }
         for estimator, name in (("k1", "kl"), ("k3", "kl_k3")):
             per_token = kl(log_prob, reference, batch.mask, estimator=estimator)
             statistics[name] = per_token.sum().item() / n
-        return Experience(batch, log_prob, values, advantages, returns), statistics
+        return Experience(batch, log_prob, values, advantages, returns, acted), statistics
 
     def _update(self, index: int, experience: Experience) -> Statistics:
         """Take the iteration's optimizer steps; return the statistics' means over them."""
@@ -233,7 +245,10 @@ class PPOStage:
                 for name, update, lr in zip(names, self.updates, rates, strict=False):
                     step[name] = update.apply(lr)
                 found.append(step)
-        return over_minibatches(found) | {"lr": rates[0]}
+        difference = experience.acted.difference
+        if difference is None:  # the first minibatch compared the two
+            difference = max(-math.log(found[0]["ratio_min"]), math.log(found[0]["ratio_max"]))
+        return over_minibatches(found) | {"lr": rates[0], "generation_difference": difference}
 
     def _minibatch(self, experience: Experience, of_all: np.ndarray) -> Statistics:
         """Add the gradients of some rows, each rank of its share; return loss and statistics."""
@@ -242,10 +257,11 @@ class PPOStage:
         rows = torch.from_numpy(of_all[group.rank :: group.world].copy()).to(group.device)
         batch = experience.batch.rows(rows)
         n_response = batch.mask.shape[1]
-        hidden = self.policy(batch.tokens[:, :-1], key_start=batch.padded_from)
-        hidden = hidden[:, batch.n_prompt - 1 :]  # [row, response, d_model]
+        hidden = batch.states(self.policy)  # [row, response, d_model]
         if s.shared_trunk:
             values = self.value.head(hidden)
+        elif (ahead := experience.acted.take_ahead()) is not None:
+            values = ahead[rows]
         else:
             values = response_values(self.value, batch)
 

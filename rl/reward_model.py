@@ -20,7 +20,7 @@ from .configuration import RewardSettings
 from .parallel import Group
 from .run import Statistics
 from .schedule import cosine
-from .scorer import Scorer, last_scores
+from .scorer import Scorer
 from .sharding import shard, together
 from .update import Update
 
@@ -205,7 +205,7 @@ def score_rows(scorer: Scorer, rows: Sequence[list[int]], pad: int) -> torch.Ten
     lengths = torch.tensor([len(row) for row in rows], device=device)
     time = max(len(row) for row in rows)
     tokens = torch.tensor([row + [pad] * (time - len(row)) for row in rows], device=device)
-    return last_scores(scorer(tokens), lengths)
+    return scorer.last(tokens, lengths)
 
 
 def scoring(scorer: Scorer, pad: int) -> Score:

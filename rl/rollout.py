@@ -16,6 +16,7 @@ import torch
 from ..kernels.cross_entropy import cross_entropy
 from ..kernels.gpt import GPT
 from .batches import IGNORED
+from .generation import Generation
 from .scorer import Scorer
 
 
@@ -50,9 +51,9 @@ class Responses:
         """What models are told of `key_start`: None if nothing is padded, which is faster."""
         return self.key_start if bool((self.key_start > 0).any()) else None
 
-    def scoring(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return those of the states [batch, time, ...] that score the response's tokens."""
-        return hidden[:, self.n_prompt - 1 : -1]
+    def states(self, model: GPT) -> torch.Tensor:
+        """Return the hidden states [batch, response, d_model] that score the response's tokens."""
+        return model(self.tokens[:, :-1], key_start=self.padded_from, states_from=self.n_prompt - 1)
 
     def rows(self, index: torch.Tensor) -> "Responses":
         """Return some rows, without the columns that are padding in all of them."""
@@ -117,8 +118,7 @@ def response_log_probs(model: GPT, batch: Responses, temperature: float) -> torc
     torch.Tensor [batch, response]
         float32, 0 outside the mask.
     """
-    hidden = model(batch.tokens[:, :-1], key_start=batch.padded_from)
-    states = hidden[:, batch.n_prompt - 1 :].flatten(0, 1) / temperature
+    states = batch.states(model).flatten(0, 1) / temperature
     targets = torch.where(batch.mask, batch.response, IGNORED).flatten()
     _, log_prob, _ = cross_entropy(states, model.output_matrix(), targets, reduction="sum")
     return log_prob.view(batch.mask.shape)
@@ -139,5 +139,77 @@ def response_values(value: Scorer, batch: Responses) -> torch.Tensor:
     torch.Tensor [batch, response]
         float32.
     """
-    scores = value(batch.tokens[:, :-1], key_start=batch.padded_from)
-    return scores[:, batch.n_prompt - 1 :]
+    return value.head(batch.states(value.trunk))
+
+
+@dataclasses.dataclass
+class Acting:
+    """What the policy that acted made of its own responses; all [batch, response].
+
+    Attributes
+    ----------
+    log_prob, values : torch.Tensor
+        float32, 0 outside the mask.
+    ahead : torch.Tensor or None
+        The values with what their gradient takes.
+    difference : float or None
+        The most by which generation's log-probabilities differ from `log_prob`; None: it is them.
+    """
+
+    log_prob: torch.Tensor
+    values: torch.Tensor
+    ahead: torch.Tensor | None = None
+    difference: float | None = None
+
+    def take_ahead(self) -> torch.Tensor | None:
+        """Return `ahead`, once: the parameters that it was computed with are about to change."""
+        ahead, self.ahead = self.ahead, None
+        return ahead
+
+
+def judge_acting(
+    policy: GPT,
+    value: Scorer,
+    batch: Responses,
+    said: Generation,
+    temperature: float,
+    *,
+    ahead: bool,
+) -> Acting:
+    """Return log-probabilities and values of the policy that acted.
+
+    Of a model in full precision, generation has computed them: the log-probabilities, and the
+    values if they are read from the policy's own states.
+
+    Parameters
+    ----------
+    policy : GPT
+    value : Scorer
+        On the policy itself, or on a network of its own.
+    batch : Responses
+        What was said.
+    said : Generation
+        The same, as it was generated, with `value.head` as `read` if the trunk is the policy.
+    temperature : float
+        Of the rollout.
+    ahead : bool
+        The first update is of all these rows: keep a value network's pass for its gradient, since
+        no parameter changes in between. (Not with dropout, which an update has and this has not.)
+
+    Returns
+    -------
+    Acting
+    """
+    generated = torch.where(batch.mask, said.log_probs, 0.0)
+    shared = value.trunk is policy
+    exact = policy.dtype in (torch.float32, torch.float64)
+    if exact and shared and said.readings is not None:
+        return Acting(generated, torch.where(batch.mask, said.readings, 0.0))
+    with torch.set_grad_enabled(ahead and not shared and value.trunk.config.dropout == 0):
+        found = response_values(value, batch)
+    values = torch.where(batch.mask, found.detach(), 0.0)
+    kept = found if found.requires_grad else None
+    if exact:
+        return Acting(generated, values, kept)
+    log_prob = response_log_probs(policy, batch, temperature)
+    return Acting(log_prob, values, kept, (generated - log_prob).abs().max().item())

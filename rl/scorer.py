@@ -59,26 +59,29 @@ class Scorer(torch.nn.Module):
         """
         return self.head(self.trunk(tokens, key_start=key_start))
 
+    def last(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Score each row at its last token.
+
+        Parameters
+        ----------
+        tokens : torch.Tensor of int64 [batch, time]
+            Padded on the right.
+        lengths : torch.Tensor of int64 [batch]
+            Tokens of each row, at least 1.
+
+        Returns
+        -------
+        torch.Tensor [batch]
+            float32.
+        """
+        first = int(lengths.min()) - 1  # nobody reads the states before it
+        hidden = self.trunk(tokens, states_from=first)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        return self.head(hidden[rows, lengths - 1 - first])
+
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Turn hidden states [..., d_model] into scores [...]."""
         return hidden.float() @ self.weight + self.bias
-
-
-def last_scores(scores: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Pick each row's score at its last token.
-
-    Parameters
-    ----------
-    scores : torch.Tensor [batch, time]
-        Of rows padded on the right.
-    lengths : torch.Tensor of int64 [batch]
-        Tokens of each row, at least 1.
-
-    Returns
-    -------
-    torch.Tensor [batch]
-    """
-    return scores.gather(1, lengths[:, None] - 1)[:, 0]
 
 
 def load_scorer(file: Path, config: GPTConfig) -> Scorer:

@@ -17,7 +17,8 @@ from .configuration import PPOSettings
 from .generation import generate
 from .parallel import Group
 from .ppo import PPOStage
-from .scorer import Scorer, last_scores
+from .reward_model import scoring
+from .scorer import Scorer
 from .sources import Prompt
 
 Mark = Callable[[str], None]
@@ -157,6 +158,7 @@ def _iterations(
     watcher = _Watcher()
     policy = _model(config, device)
     value = Scorer(policy if settings.shared_trunk else _model(config, device), seed=0)
+    by_model = None if reward is None else scoring(reward, PAD)
     prompts = [Prompt(ids, ()) for ids in _prompts(settings.batch, n_prompt, config.vocab_size)]
 
     def batch(index: int) -> list[Prompt]:
@@ -165,13 +167,10 @@ def _iterations(
 
     def score(_: Sequence[Prompt], responses: Sequence[list[int]]) -> torch.Tensor:
         watcher.mark("reward")
-        if reward is None:
+        if by_model is None:
             scores = torch.tensor([float(len(r)) for r in responses], device=device)
         else:
-            rows = [p.ids + r for p, r in zip(prompts, responses, strict=True)]
-            lengths = torch.tensor([len(row) for row in rows])
-            padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True)
-            scores = last_scores(reward(padded), lengths)
+            scores = by_model(prompts, responses)
         watcher.mark("credit")
         return scores
 
@@ -179,6 +178,8 @@ def _iterations(
     stage = PPOStage(policy, value, score, _Prompts(batch), settings, pad=PAD, end=end, seed=0,
                      group=group)  # fmt: skip
     policy.register_forward_pre_hook(watcher.before_forward, with_kwargs=True)
+    for model in {value.trunk, stage.reference} - {policy}:
+        model.register_forward_pre_hook(watcher.before_scoring)
     iterations = iter(range(10**6))
 
     def run(mark: Mark) -> int:
@@ -212,6 +213,11 @@ class _Watcher:
         if phase != self.phase:
             self.phase = phase
             self._mark(phase)
+
+    def before_scoring(self, model: GPT, _: Any) -> None:
+        """Tell that a model other than the policy is called, unless it is trained."""
+        if not model.training:
+            self.mark("log-probabilities and values")
 
     def before_forward(self, policy: GPT, _: Any, options: dict[str, Any]) -> None:
         """Tell by how the policy is called: with a cache, in evaluation, or in training."""

@@ -256,3 +256,32 @@ def test_a_tied_tables_gradient_is_one_whoever_uses_it(uses):
     assert actual.keys() == expected.keys()
     for name, gradient in actual.items():
         torch.testing.assert_close(gradient, expected[name], msg=name)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_the_last_states_alone_are_those_of_the_whole(config, options):
+    """And so are the gradients: what the last block leaves out reaches nobody."""
+    tokens, _ = (torch.from_numpy(t) for t in text())
+    found = []
+    for first in (0, 7):
+        _, model = twins(config)
+        with launch.backend("eager"):
+            states = model(tokens, states_from=first, **tensors(options))[:, 7 - first :]
+            states.square().sum().backward()
+        found.append((states.detach(), [p.grad for p in model.parameters() if p is not None]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
+
+
+def test_on_the_kernels_and_from_a_cache_too(device):
+    tokens, _ = (torch.from_numpy(t).to(device) for t in text())
+    _, model = twins(SMALL, "float32", device)
+    model.eval()
+    for name in ("triton", "eager"):
+        with launch.backend(name), torch.no_grad():
+            whole = model(tokens)[:, 7:]
+            cache = KVCache(SMALL, *tokens.shape, device=device)
+            torch.testing.assert_close(model(tokens, states_from=7), whole)
+            torch.testing.assert_close(model(tokens, cache=cache, states_from=7), whole)
+    with pytest.raises(ValueError, match=r"^states_from: expected 0 to the 19 tokens of a row"):
+        model(tokens, states_from=20)

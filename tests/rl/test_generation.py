@@ -69,6 +69,21 @@ def test_log_probs_are_those_of_a_forward_pass(options):
         torch.testing.assert_close(generated.log_probs[row], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("graphs", [False, True])
+def test_readings_are_of_the_states_that_a_forward_pass_finds(graphs):
+    _, model = twins()
+    direction = torch.linspace(-1, 1, CONFIG.d_model)
+    options = {"max_new_tokens": 9, "stop_tokens": [7, 11, 30], "seed": 5, "graphs": graphs}
+    generated = generate(model, PROMPTS, read=lambda state: state @ direction, **options)
+    assert generated.readings is not None
+    for row, (prompt, new) in enumerate(zip(PROMPTS, generated.token_lists(), strict=True)):
+        with torch.no_grad():
+            expected = model(torch.tensor([prompt + new[:-1]]))[0, len(prompt) - 1 :] @ direction
+        actual = generated.readings[row, : len(new)]
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+        assert (generated.readings[row, len(new) :] == 0).all()
+
+
 def test_batched_is_one_by_one():
     _, model = twins()
     options = {"max_new_tokens": 10, "temperature": 0.0, "stop_tokens": [7, 11, 30]}

@@ -10,7 +10,7 @@ from gptwin.rl.configuration import PPOSettings
 from gptwin.rl.generation import generate
 from gptwin.rl.parallel import Group
 from gptwin.rl.ppo import PPOStage, adapted, expect_first_ratio
-from gptwin.rl.rollout import response_log_probs, response_values, side_by_side
+from gptwin.rl.rollout import judge_acting, response_log_probs, response_values, side_by_side
 from gptwin.rl.scorer import Scorer
 
 CPU = torch.device("cpu")
@@ -57,6 +57,48 @@ def test_a_rollouts_first_ratio_is_1_and_generations_log_probs_are_the_recompute
     assert found["ratio_max"] == pytest.approx(1, abs=1e-5)
     assert found["approx_kl"] == pytest.approx(0, abs=1e-8)
     assert found["generation_difference"] < 1e-4
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_is_not_computed_twice_is_what_a_second_pass_finds(shared):
+    """Of what the policy said, and a value network's pass that is kept for its gradient."""
+    trained = stage(minibatches=1, shared_trunk=shared)
+    said = trained._experience(0, trained.prompts.batch(0))[0].batch.response
+    trained.end = int(said[0, 2])  # so that some end early
+    experience, _ = trained._experience(0, trained.prompts.batch(0))
+    batch = experience.batch
+    assert not batch.mask.all()
+    assert (experience.acted.ahead is None) == shared
+    log_probs = response_log_probs(trained.policy, batch, 1.0)
+    values = torch.where(batch.mask, response_values(trained.value, batch), 0.0)
+    torch.testing.assert_close(experience.log_prob, log_probs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(experience.values, values, rtol=1e-5, atol=1e-5)
+    rows = np.arange(len(batch.tokens))
+    gradients = []
+    for _ in range(2):  # the second time it is computed anew
+        trained._minibatch(experience, rows)
+        gradients.append([p.grad.clone() for p in trained.value.parameters()])
+        trained.policy.zero_grad()
+        trained.value.zero_grad()
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
+
+
+def test_half_precision_is_judged_by_the_pass_that_the_update_makes():
+    policy, t = tiny.gpt().eval(), tiny.template()
+    value = Scorer(policy, seed=0)
+    prompts = [p.ids for p in tiny.prompts(5)]
+    said = generate(policy, prompts, max_new_tokens=6, read=value.head)
+    batch = side_by_side(prompts, said.token_lists(), t.pad, CPU)
+    with torch.no_grad():
+        drawn = judge_acting(policy, value, batch, said, 1.0, ahead=True)
+        assert drawn.difference is None
+        policy.compute_dtype = torch.bfloat16
+        judged = judge_acting(policy, value, batch, said, 1.0, ahead=True)
+        log_probs = response_log_probs(policy, batch, 1.0)
+    torch.testing.assert_close(drawn.log_prob, said.log_probs, rtol=0, atol=0)
+    torch.testing.assert_close(judged.log_prob, log_probs, rtol=0, atol=0)
+    assert judged.difference == (said.log_probs - log_probs).abs().max().item() > 1e-3
+    assert judged.ahead is None
 
 
 def test_a_ratio_that_is_not_1_stops_the_run():
