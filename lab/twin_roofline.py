@@ -1,8 +1,8 @@
-"""What a twin's cost predicts for a GPU that need not be there: the roofline of its datasheet.
+"""GPUs' peaks by their datasheets, and the least time that they allow a twin's cost.
 
 A call that moves `bytes` and computes `flops` takes at least as long as the slower of the two would
 take alone. The peaks are the makers' figures, which no kernel reaches; so a prediction is a lower
-bound, and no measurement.
+bound, and no measurement. Benchmarks on a GPU hold their figures against the same peaks.
 """
 
 import dataclasses
@@ -17,23 +17,36 @@ class Device:
     Attributes
     ----------
     name, arch : str
-        As sold, and as compilers call it.
+        As people and as compilers call it.
+    driver_name : str
+        As its driver and `torch.cuda.get_device_name` call it.
     bytes_per_second : float
         Of its memory.
     flops_per_second : dict of str to float
-        By dtype, without sparsity: half precision on tensor cores, float32 beside them.
+        By dtype, dense, with float32 sums; "float32" without tensor cores, "tf32" on them.
     """
 
     name: str
     arch: str
+    driver_name: str
     bytes_per_second: float
     flops_per_second: dict[str, float]
 
 
-# NVIDIA, "H100 Tensor Core GPU" (SXM) and "A100 Tensor Core GPU" (80 GB SXM) datasheets.
-DEVICES = (
-    Device("H100", "sm_90", 3.35e12, {"bfloat16": 989e12, "float16": 989e12, "float32": 67e12}),
-    Device("A100", "sm_80", 2.039e12, {"bfloat16": 312e12, "float16": 312e12, "float32": 19.5e12}),
+def _peaks(half: float, tf32: float, float32: float) -> dict[str, float]:
+    return {"bfloat16": half, "float16": half, "tf32": tf32, "float32": float32}
+
+
+_HOPPER, _AMPERE = _peaks(989e12, 495e12, 67e12), _peaks(312e12, 156e12, 19.5e12)
+# NVIDIA's datasheets of H100, H200 and A100. Predictions are made for the first two.
+H100 = Device("H100", "sm_90", "NVIDIA H100 80GB HBM3", 3.35e12, _HOPPER)
+A100 = Device("A100", "sm_80", "NVIDIA A100-SXM4-80GB", 2.039e12, _AMPERE)
+DEVICES = (H100, A100)
+DATASHEETS = (
+    *DEVICES,
+    Device("H100 PCIe", "sm_90", "NVIDIA H100 PCIe", 2.0e12, _peaks(756e12, 378e12, 51e12)),
+    Device("H200", "sm_90", "NVIDIA H200", 4.8e12, _HOPPER),
+    Device("A100 40GB", "sm_80", "NVIDIA A100-SXM4-40GB", 1.555e12, _AMPERE),
 )
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
 

@@ -15,35 +15,21 @@ from typing import Any
 import torch
 
 from ...lab.twin import Case, Cost
+from ...lab.twin_roofline import DATASHEETS
 from ..timing import Finding, spread
 from .clock import Clock
 
 Peaks = Mapping[str, Any]
 
+MATMULS = ("bfloat16", "float16", "tf32", "float32")
 # Above the measured peak by no more than this is its noise.
 TOLERANCE = 1.03
 
-# Bytes/s, and dense FLOP/s with float32 sums: NVIDIA's datasheets. "float32" is without tensor
-# cores.
+# The vendor's peaks by the device's name, under the names of those that are measured.
 DATASHEET: dict[str, dict[str, float]] = {
-    "NVIDIA H100 80GB HBM3": {
-        "copy": 3.35e12, "bfloat16": 989e12, "float16": 989e12, "tf32": 495e12, "float32": 67e12,
-    },
-    "NVIDIA H100 PCIe": {
-        "copy": 2.0e12, "bfloat16": 756e12, "float16": 756e12, "tf32": 378e12, "float32": 51e12,
-    },
-    "NVIDIA H200": {
-        "copy": 4.8e12, "bfloat16": 989e12, "float16": 989e12, "tf32": 495e12, "float32": 67e12,
-    },
-    "NVIDIA A100-SXM4-80GB": {
-        "copy": 2.039e12, "bfloat16": 312e12, "float16": 312e12, "tf32": 156e12,
-        "float32": 19.5e12,
-    },
-    "NVIDIA A100-SXM4-40GB": {
-        "copy": 1.555e12, "bfloat16": 312e12, "float16": 312e12, "tf32": 156e12,
-        "float32": 19.5e12,
-    },
-}  # fmt: skip
+    device.driver_name: {"copy": device.bytes_per_second, **device.flops_per_second}
+    for device in DATASHEETS
+}
 
 
 def measure_roofline(clock: Clock, device: str, *, tiny: bool = False) -> Iterator[Finding]:
@@ -69,7 +55,7 @@ def measure_roofline(clock: Clock, device: str, *, tiny: bool = False) -> Iterat
     yield rate("copy", "bytes/s", 2 * source.nbytes, timing.seconds, f"{source.nbytes} bytes")
     side = 256 if tiny else 8192
     before = torch.get_float32_matmul_precision()
-    for name in ("bfloat16", "float16", "tf32", "float32"):
+    for name in MATMULS:
         dtype = torch.float32 if name == "tf32" else getattr(torch, name)
         a, b = (torch.randn(side, side, generator=generator, device=device) for _ in range(2))
         a, b = a.to(dtype), b.to(dtype)
