@@ -335,14 +335,17 @@ class Benchmark:
         return agree, other
 
     def environments(self) -> list[str]:
-        """Say on what the parts were measured, each once."""
-        lines = []
+        """Say on what the parts were measured, each once, with the commits that they are of."""
+        commits: dict[str, list[str]] = {}
         for part in self.parts.values():
             here = part["environment"]
-            words = [here.get("device") or here.get("cpu") or "", f"torch {here.get('torch')}"]
-            words += [f"commit {str(here.get('commit'))[:9]}", str(here.get("date"))[:10]]
-            lines.append(", ".join(words))
-        return list(dict.fromkeys(lines))
+            machine = here.get("device") or here.get("cpu") or ""
+            line = f"{machine}, torch {here.get('torch')}, {str(here.get('date'))[:10]}"
+            commits.setdefault(line, []).append(str(here.get("commit"))[:9])
+        return [
+            f"{line}, commit{'s' if len(set(of)) > 1 else ''} {', '.join(dict.fromkeys(of))}"
+            for line, of in commits.items()
+        ]
 
 
 def read_benchmarks(folder: Path) -> list[Benchmark]:
