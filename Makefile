@@ -9,7 +9,7 @@ python := .venv/bin/python
 other_triton := build/triton-$(TRITON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environment peers verify chatgpt chatgpt-studies gpu gpu-verify gpu-bench gpu-end-to-end gpu-plots test inspect mutants test-triton lint format clean
+.PHONY: help environment peers verify chatgpt chatgpt-studies gpu gpu-dry-run gpu-verify gpu-bench gpu-end-to-end gpu-plots test inspect mutants test-triton lint format clean
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -22,6 +22,7 @@ help:  ## list the targets
 	@echo "                     https://download.pytorch.org/whl/cpu saves gigabytes of CUDA"
 	@echo "  RESULTS=FILE.json  where the gpu steps store, and what gpu-plots draws; by default a"
 	@echo "                     file for the device in benchmarks/results"
+	@echo "  DRY_RUN=1          of the gpu target: every path of it, tiny and without a GPU"
 	@echo "  TRITON=3.7.1       the Triton that test-triton installs beside the usual one"
 
 environment:  ## make .venv, unless it is up to date
@@ -43,10 +44,17 @@ chatgpt-studies: environment  ## the chain on three seeds, PPO-ptx, over-optimis
 # ran out of time (exit code 3) goes on when it is run again. RESULTS=FILE.json: where it is stored.
 bench = $(python) -m gptwin bench $(if $(RESULTS),--out "$(RESULTS)")
 
-gpu:  ## on a GPU: verify, bench, end to end, plots; each step can be run, and run again, alone
+gpu:  ## on a GPU: verify, bench, end to end, plots, each of which can be run (again) alone
+ifdef DRY_RUN
+	@$(MAKE) --no-print-directory gpu-dry-run
+else
 	@failed=; for step in gpu-verify gpu-bench gpu-end-to-end gpu-plots; do \
 		$(MAKE) --no-print-directory $$step || failed="$$failed $$step"; done; \
 		if [ -n "$$failed" ]; then echo "not complete:$$failed" >&2; exit 1; fi
+endif
+
+gpu-dry-run: environment  ## every path of the gpu steps, tiny and without a GPU
+	@$(bench) --dry-run --budget 520 $(ARGS)
 
 gpu-verify: environment  ## on a GPU: verify each twin, some side by side
 	@$(bench) verify --budget 520 $(ARGS)

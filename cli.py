@@ -320,7 +320,10 @@ def bench(
         list[str] | None, typer.Option(help="Only these, such as gptwin; may be repeated.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Every path, tiny, no GPU; figures mean nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Every path, tiny, no GPU, as a list; or OP's alone (--out)."
+        ),
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure also what is stored.")] = False,
     budget: Annotated[float, typer.Option(help="Seconds for the whole run; a GPU's.")] = 520,
@@ -393,6 +396,15 @@ def bench(
         from .rl.workloads import ppo_like
 
         raise typer.Exit(ppo_peer.bench(ppo_like, quick=quick, threads=threads))
+    elif dry_run and not (what or dtype or provider):
+        from .benchmarks.gpu.dry_run import dry_run as try_every_path
+
+        raise typer.Exit(
+            try_every_path(
+                _workloads, out=out, again=again, limit_s=90 if limit is None else limit,
+                budget_s=budget,
+            )
+        )  # fmt: skip
     else:
         from .benchmarks.gpu import driver
 

@@ -80,29 +80,11 @@ def transformers(
     compiler: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Provider:
-    """Make the training step of transformers' GPT2LMHeadModel.
+    """Make the training step of transformers' GPT2LMHeadModel."""
+    model = transformers_model(config).to(data.device, dtype).train()
 
-    It has biases always: where the model has none they are 0 and not trained, which spares it
-    their gradients.
-    """
-    with checkout_hidden():
-        # Not by `import`: type checkers would follow it to "kernels", and find ours.
-        library = importlib.import_module("transformers")
-    model = library.GPT2LMHeadModel(library.GPT2Config(
-        vocab_size=config.vocab_size, n_positions=config.n_ctx, n_embd=config.d_model,
-        n_layer=config.n_layer, n_head=config.n_head, layer_norm_epsilon=config.eps,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False,
-        bos_token_id=None, eos_token_id=None,
-    ))  # fmt: skip
-    model.to(data.device, dtype).train()
-
-    @torch.no_grad()
     def load() -> None:
-        for name, parameter in model.transformer.named_parameters():
-            if name in parameters:
-                parameter.copy_(parameters[name])
-            else:
-                parameter.zero_().requires_grad_(False)
+        load_transformers(model, parameters)
 
     def loss(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = model(tokens).logits
@@ -111,6 +93,33 @@ def transformers(
     load()
     optimizer = torch.optim.AdamW(decay_groups(model), lr=1e-3, betas=BETAS, fused=True)
     return provider(model, loss, load, optimizer, CLIP, data, compiler)
+
+
+def transformers_model(config: GPTConfig) -> Any:
+    """Return transformers' GPT2LMHeadModel of a size, without dropout."""
+    with checkout_hidden():
+        # Not by `import`: type checkers would follow it to "kernels", and find ours.
+        library = importlib.import_module("transformers")
+    return library.GPT2LMHeadModel(library.GPT2Config(
+        vocab_size=config.vocab_size, n_positions=config.n_ctx, n_embd=config.d_model,
+        n_layer=config.n_layer, n_head=config.n_head, layer_norm_epsilon=config.eps,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False,
+        bos_token_id=None, eos_token_id=None,
+    ))  # fmt: skip
+
+
+@torch.no_grad()
+def load_transformers(model: Any, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Set the parameters of transformers' model.
+
+    It has biases always: where the model has none they are 0 and not trained, which spares it
+    their gradients.
+    """
+    for name, parameter in model.transformer.named_parameters():
+        if name in parameters:
+            parameter.copy_(parameters[name])
+        else:
+            parameter.zero_().requires_grad_(False)
 
 
 def provider(

@@ -8,8 +8,9 @@ the logits leave in another, and where the cache goes on is read from `lengths` 
     step = DecodeStep(model, cache)         cache: a StaticKVCache, filled by the prompts
     logits = step(tokens)                   [batch] -> [batch, vocab]: overwritten by the next step
 
-On a GPU the first call records the graph. Elsewhere, as in the tests, a step is computed the same
-way without one. Rows that leave change the shapes: a new DecodeStep is made for those that stay.
+On a GPU the first call records the graph. Elsewhere, as in the tests, and where
+none is wanted, a step is computed the same way without one. Rows that leave change the shapes: a
+new DecodeStep is made for those that stay.
 """
 
 import torch
@@ -84,12 +85,15 @@ class DecodeStep:
         In evaluation mode; its parameters may change in place between steps, not move.
     cache : StaticKVCache
         Holds the prompts. A row more of it is filled by each call.
+    record : bool
+        Whether to record a graph, where there is a GPU.
     """
 
-    def __init__(self, model: GPT, cache: StaticKVCache) -> None:
+    def __init__(self, model: GPT, cache: StaticKVCache, *, record: bool = True) -> None:
         batch, device = len(cache.lengths), cache.keys.device
         self.model, self.cache = model, cache
         self.tokens = torch.zeros(batch, 1, dtype=torch.int64, device=device)
+        self.record = record and self.tokens.is_cuda
         self.graph: torch.cuda.CUDAGraph | None = None
         self.results: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -108,7 +112,7 @@ class DecodeStep:
         logits : torch.Tensor [batch, vocab]
         """
         self.tokens.copy_(tokens[:, None])
-        if not self.tokens.is_cuda:
+        if not self.record:
             return self.compute()
         if self.graph is None:
             self._record()

@@ -72,6 +72,7 @@ def generate(
     seed: int = 0,
     rows: Sequence[int] | None = None,
     graphs: bool = False,
+    static: bool = False,
     read: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Generation:
     """Continue every prompt; the twin of `gptwin.core.generation.generate`.
@@ -96,6 +97,8 @@ def generate(
     graphs : bool
         Decode by steps whose shapes and addresses stay (kernels/decode_step.py): on a GPU they are
         recorded as CUDA graphs, one for each halving of the batch.
+    static : bool
+        Decode by those steps and record none: what graphs save is seen by comparison.
     read : callable, optional
         Turns states [row, d_model] into numbers [row], such as the values of a head on this model.
 
@@ -112,7 +115,16 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        rollout = _Rollout(model, prompts, max_new_tokens, stop_tokens, rows, graphs, read)
+        rollout = _Rollout(
+            model,
+            prompts,
+            max_new_tokens,
+            stop_tokens,
+            rows,
+            static=static or graphs,
+            graphs=graphs,
+            read=read,
+        )
         for step in range(max_new_tokens):
             if not rollout.take(*rollout.draw(temperature, top_k, top_p, seed, step), step):
                 break
@@ -131,6 +143,8 @@ class _Rollout:
         max_new_tokens: int,
         stop_tokens: Sequence[int],
         numbers: Sequence[int] | None,
+        *,
+        static: bool,
         graphs: bool,
         read: Callable[[torch.Tensor], torch.Tensor] | None,
     ) -> None:
@@ -151,8 +165,9 @@ class _Rollout:
         if n_prompts == 0:
             return
         capacity = padded.shape[1] + max_new_tokens
-        kind = StaticKVCache if graphs else KVCache
+        kind = StaticKVCache if static else KVCache
         self.cache = kind(model.config, n_prompts, capacity, device, model.dtype)
+        self.graphs = graphs
         self.leaving_share = HALF if graphs else LEAVING_SHARE  # a graph is recorded each time
         key_start = starts.to(device) if bool((starts > 0).any()) else None
         last = padded.shape[1] - 1
@@ -163,8 +178,9 @@ class _Rollout:
 
     def _prepare_step(self) -> None:
         """Make what turns a token of each row into the next logits, anew when rows have left."""
-        cache = self.cache
-        self.decode = DecodeStep(self.model, cache) if isinstance(cache, StaticKVCache) else None
+        self.decode = None
+        if isinstance(self.cache, StaticKVCache):
+            self.decode = DecodeStep(self.model, self.cache, record=self.graphs)
 
     def draw(
         self, temperature: float, top_k: int | None, top_p: float | None, seed: int, step: int

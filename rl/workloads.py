@@ -2,6 +2,7 @@
 
 Benchmarks do not import the pipeline, nor the pipeline them: the command line hands these over. A
 workload runs once and calls `mark(phase)` as each phase begins; who measures looks at the clock.
+Its gate runs once more, from the same start, on both backends, and returns what must be the same.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from ..core.presets import GPTConfig, preset
+from ..kernels import launch
 from ..kernels.gpt import GPT
 from .configuration import PPOSettings
 from .generation import generate
@@ -25,6 +27,9 @@ Mark = Callable[[str], None]
 
 TINY = GPTConfig(vocab_size=61, n_ctx=32, n_layer=2, n_head=2, d_model=16)
 END, PAD = 0, 1  # ids; nothing here is text
+# What an iteration on the kernels says as one in eager PyTorch does, up to such a share: where
+# rounding makes one of thousands of draws another, its episode goes on differently.
+SAME = {"score": 0.02, "reward": 0.02, "entropy": 0.02, "value_loss": 0.05, "gradient_norm": 0.1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,50 +43,14 @@ class Workload:
         What it was.
     run : callable
         `(mark) -> int`: does it once, and returns how many tokens were made.
+    gate : callable
+        `() -> {name: (came, expected, share that they may differ by)}`.
     """
 
     name: str
     settings: dict[str, Any]
     run: Callable[[Mark], int]
-
-
-def generation(device: str, *, tiny: bool) -> dict[str, Callable[[], Workload]]:
-    """Return rollouts of GPT-2 124M with its KV cache: 64 prompts at once, and one.
-
-    Parameters
-    ----------
-    device : str
-    tiny : bool
-        A small model, to try it.
-
-    Returns
-    -------
-    dict
-        Name to what makes the workload.
-    """
-    n_prompt, n_new = (5, 4) if tiny else (64, 128)
-    return {
-        f"{n} prompts, {n_prompt} + {n_new} tokens": functools.partial(
-            _generation, n, n_prompt, n_new, device, tiny
-        )
-        for n in ((3, 1) if tiny else (64, 1))
-    }
-
-
-def _generation(n_prompts: int, n_prompt: int, n_new: int, device: str, tiny: bool) -> Workload:
-    """Make a rollout in which no sequence ends early."""
-    dtype = torch.float32 if tiny else torch.bfloat16
-    config = TINY if tiny else preset("gpt2")
-    model = _model(config, device).to(dtype)
-    prompts = _prompts(n_prompts, n_prompt, config.vocab_size)
-
-    def run(mark: Mark) -> int:
-        mark("generate")
-        return int(generate(model, prompts, max_new_tokens=n_new).lengths.sum())
-
-    settings = {"model": dataclasses.asdict(config), "dtype": str(dtype), "prompts": n_prompts,
-                "prompt_tokens": n_prompt, "new_tokens": n_new}  # fmt: skip
-    return Workload(f"{n_prompts} prompts", settings, run)
+    gate: Callable[[], dict[str, tuple[float, float, float]]]
 
 
 def ppo(device: str, *, tiny: bool) -> dict[str, Callable[[], Workload]]:
@@ -96,17 +65,25 @@ def ppo(device: str, *, tiny: bool) -> dict[str, Callable[[], Workload]]:
     Returns
     -------
     dict
-        Name to what makes the workload.
+        Name to what makes the workload: size, what is done, and who does it.
     """
-    return {"an iteration of 64 episodes": functools.partial(_ppo, device, tiny)}
+    n = 4 if tiny else 64
+    return {
+        f"{n} episodes | iteration | gptwin{how}": functools.partial(_ppo, n, device, tiny, graphs)
+        for how, graphs in (("", False), (", CUDA graphs", True))
+    }
 
 
-def _ppo(device: str, tiny: bool) -> Workload:
+def _ppo(n_episodes: int, device: str, tiny: bool, graphs: bool) -> Workload:
     """Make an iteration of 124M, whose reward costs nothing."""
+    if graphs and device != "cuda":
+        raise NotImplementedError(
+            "PPO refuses ppo.cuda_graphs without a GPU; generation tries them"
+        )
     config = TINY if tiny else preset("gpt2")
     settings = PPOSettings(
-        episodes=10**6, batch=4 if tiny else 64, minibatches=2 if tiny else 8,
-        max_response=6 if tiny else 64, missing_end="keep",
+        episodes=10**6, batch=n_episodes, minibatches=2 if tiny else 8,
+        max_response=6 if tiny else 64, missing_end="keep", cuda_graphs=graphs,
     )  # fmt: skip
     return _iterations(config, settings, 5 if tiny else 64, device, END, None)
 
@@ -154,8 +131,39 @@ def _iterations(
     end: int,
     reward: Scorer | None,
 ) -> Workload:
-    """Make iterations whose phases are seen from outside: who is called, and how."""
+    """Make iterations whose phases are seen from outside, each stage by a watcher of its own."""
+    begin = functools.partial(_stage, config, settings, n_prompt, device, end, reward)
     watcher = _Watcher()
+    stage = begin(watcher)
+    iterations = iter(range(10**6))
+
+    def run(mark: Mark) -> int:
+        watcher.listen(mark)
+        return int(stage.step(next(iterations))["tokens"])
+
+    def gate() -> dict[str, tuple[float, float, float]]:
+        found = begin(_Watcher()).step(0)
+        with launch.backend("eager"):
+            expected = begin(_Watcher()).step(0)
+        same = {name: (found[name], expected[name], share) for name, share in SAME.items()}
+        # Of a cache that is right, what a forward pass without one says again.
+        return same | {"generation_difference": (1 + found["generation_difference"], 1.0, 0.02)}
+
+    about = {"model": dataclasses.asdict(config), "dtype": "float32",
+             "ppo": dataclasses.asdict(settings)}  # fmt: skip
+    return Workload("an iteration", about, run, gate)
+
+
+def _stage(
+    config: GPTConfig,
+    settings: PPOSettings,
+    n_prompt: int,
+    device: str,
+    end: int,
+    reward: Scorer | None,
+    watcher: "_Watcher",
+) -> PPOStage:
+    """Make a stage at its start, always the same, which a watcher follows."""
     policy = _model(config, device)
     value = Scorer(policy if settings.shared_trunk else _model(config, device), seed=0)
     by_model = None if reward is None else scoring(reward, PAD)
@@ -180,15 +188,7 @@ def _iterations(
     policy.register_forward_pre_hook(watcher.before_forward, with_kwargs=True)
     for model in {value.trunk, stage.reference} - {policy}:
         model.register_forward_pre_hook(watcher.before_scoring)
-    iterations = iter(range(10**6))
-
-    def run(mark: Mark) -> int:
-        watcher.listen(mark)
-        return int(stage.step(next(iterations))["tokens"])
-
-    about = {"model": dataclasses.asdict(config), "dtype": "float32",
-             "ppo": dataclasses.asdict(settings)}  # fmt: skip
-    return Workload("an iteration", about, run)
+    return stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,4 +237,4 @@ def _prompts(n: int, length: int, vocab: int) -> list[list[int]]:
     return drawn.tolist()
 
 
-WORKLOADS = {"generation": generation, "ppo": ppo}
+WORKLOADS: dict[str, Callable[..., Any]] = {"generation": generate, "ppo": ppo}

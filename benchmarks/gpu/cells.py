@@ -5,7 +5,7 @@ are begun, so that it can name them if this process dies or hangs in them, and w
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from .clock import Call, Clock, Timing
 from .gate import PEERS, Truth, expect_right, find_truth
 from .inputs import Arguments, Operation, Tensors, draw_arguments
 from .providers import Provider, providers
-from .results import DIRECTIONS, OURS, cell_name, not_measured
+from .results import DIRECTIONS, OURS, cell_name, is_ours, not_measured
 from .roofline import Peaks, rate_of_matmuls, roofline_of
 from .shapes import is_sweep, shapes, tiny_shapes
 
@@ -74,11 +74,10 @@ class Measurement:
 
     def _shape(self, shape: str, case: Case) -> Iterator[Event]:
         """Yield the events of one size."""
-        directions = DIRECTIONS if self.twin.backward is not None else DIRECTIONS[:1]
+        directions = directions_of(self.twin)
         todo = {
             provider.name: names
-            for provider in self.providers
-            if provider.sweeps or not is_sweep(self.twin.name, shape)
+            for provider in timed_at(self.twin, shape, self.providers)
             if self.clock or provider.compiles
             if (names := self._left(shape, directions, provider))
         }
@@ -188,6 +187,16 @@ class Measurement:
         }  # fmt: skip
 
 
+def directions_of(twin: Twin) -> tuple[str, ...]:
+    """Return the directions that a twin is measured in."""
+    return DIRECTIONS if twin.backward is not None else DIRECTIONS[:1]
+
+
+def timed_at(twin: Twin, shape: str, everyone: Iterable[Provider]) -> list[Provider]:
+    """Return those providers that are timed at a size."""
+    return [p for p in everyone if p.sweeps or not is_sweep(twin.name, shape)]
+
+
 def cost_of(twin: Twin, case: Case, dtype: str, direction: str) -> Cost:
     """Return a direction's cost; of both, the sum."""
     forward, backward = twin.cost(case, getattr(torch, dtype).itemsize)
@@ -231,4 +240,4 @@ def default_dtypes(twin: Twin) -> tuple[str, ...]:
 def failures(findings: list[Finding]) -> list[Finding]:
     """Return gptwin's own cells that have no figure, but for those that were skipped."""
     bad = ("failed", "rejected")
-    return [f for f in findings if f.get("provider") == OURS and f["status"] in bad]
+    return [f for f in findings if f["status"] in bad and is_ours(f)]

@@ -7,6 +7,7 @@ results are cached on disk.
 """
 
 import dataclasses
+import math
 import os
 import threading
 import time
@@ -99,6 +100,7 @@ def bench(
     limit_s: float = 90.0,
     budget_s: float = 520.0,
     workers: int | None = None,
+    summary: bool = True,
 ) -> int:
     """Measure what is not stored yet, and print the figures.
 
@@ -124,6 +126,8 @@ def bench(
         When the run ends; another one goes on.
     workers : int, optional
         Processes that compile ahead, side by side; 0: none.
+    summary : bool
+        Whether to print the figures.
 
     Returns
     -------
@@ -141,22 +145,39 @@ def bench(
     parts = parts_of(what, dtypes)
     device = device_name(dry_run)
     path = result_file(out, device, dry_run)
-    if workers is None:
-        workers = 0 if dry_run else max(1, min(6, store.available_cores() // 2))
-    deadline = time.monotonic() + budget_s
-    run = Run(path, dry_run, tuple(providers), limit_s, deadline, workers, device)
+    run = a_run(
+        path, device, dry_run=dry_run, limit_s=limit_s, budget_s=budget_s, workers=workers,
+        only=tuple(providers),
+    )  # fmt: skip
     console = Console(highlight=False)
     todo = [part for part in parts if again or not is_complete(run, part)]
     for part in todo:
         begin(run, part, again)
     unfinished = measure(run, todo, console)
     stored = store.load(path)
-    print_summary({part: stored[part] for part in parts if part in stored}, console)
+    if summary:
+        print_summary({part: stored[part] for part in parts if part in stored}, console)
     console.print(f"stored in {path}", soft_wrap=True)
     if unfinished:
         console.print(f"the time is up, run it again for: {', '.join(unfinished)}", soft_wrap=True)
         return OUT_OF_TIME
     return FAILED if any(bad(stored[part]) for part in parts) else DONE
+
+
+def a_run(
+    path: Path,
+    device: str,
+    *,
+    dry_run: bool,
+    limit_s: float,
+    budget_s: float = math.inf,
+    workers: int | None = None,
+    only: tuple[str, ...] = (),
+) -> Run:
+    """Begin a run; see `bench` for what is asked for."""
+    if workers is None:
+        workers = 0 if dry_run else max(1, min(6, store.available_cores() // 2))
+    return Run(path, dry_run, only, limit_s, time.monotonic() + budget_s, workers, device)
 
 
 def parts_of(what: list[str], dtypes: list[str]) -> list[str]:
@@ -257,7 +278,8 @@ def measure(run: Run, todo: list[str], console: Console) -> list[str]:
     """Measure parts; return those that are not complete."""
     verifications = [part for part in todo if part.startswith(VERIFY)]
     timed = [part for part in todo if part not in verifications]
-    with ThreadPoolExecutor(max(1, run.workers)) as pool:
+    side_by_side = min(2, store.available_cores()) if run.dry_run else max(1, run.workers)
+    with ThreadPoolExecutor(side_by_side) as pool:
         list(pool.map(lambda part: one_part(run, part, None, console), verifications))
         if timed and run.workers:
             start = time.monotonic()
@@ -400,10 +422,7 @@ def compile_ahead(run: Run, name: str, only: tuple[str, ...]) -> None:
 
 def failed_cell(name: str, reason: str) -> Finding:
     """Make the finding of a cell whose process died."""
-    shape, direction, provider = [*name.split(" | "), "", ""][:3]
-    return results.not_measured(
-        name, "failed", reason, shape=shape, direction=direction, provider=provider
-    )
+    return results.not_measured(name, "failed", reason, **results.parts_of_name(name))
 
 
 def count(findings: list[Finding]) -> str:

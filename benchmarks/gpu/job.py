@@ -7,14 +7,15 @@ from typing import Any
 from ...lab.twins import TWINS
 from .cells import Event, Measurement
 from .clock import the_clock
+from .generation import generation
 from .phases import Makers, end_to_end
 from .results import END_TO_END
 from .roofline import measure_roofline
 from .training import training
 from .verification import verify
 
-# Loads, by part, what makes its workloads: the pipeline is needed for those parts alone.
-Workloads = Callable[[], Mapping[str, Callable[..., Makers]]]
+# Loads what the pipeline, needed for two parts alone, hands over: what generates, and PPO's makers.
+Workloads = Callable[[], Mapping[str, Callable[..., Any]]]
 
 
 def run_job_of_json(arguments: str, workloads: Workloads) -> None:
@@ -25,7 +26,7 @@ def run_job_of_json(arguments: str, workloads: Workloads) -> None:
     arguments : str
         JSON.
     workloads : callable
-        Returns a dict by part; see phases.py.
+        Returns a dict by part; see `makers`.
     """
     job = json.loads(arguments)
     with open(job["progress"], "a", encoding="utf-8") as progress:
@@ -56,8 +57,9 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
     elif part in END_TO_END:
         yield {"begin": [part]}
         yield from end_to_end(
-            workloads()[part], device, tiny=dry_run, compile_only=job["compile_only"],
-            done=frozenset(job["done"]),
+            makers(part, workloads(), device, tiny=dry_run), device, tiny=dry_run,
+            compile_only=job["compile_only"], only=frozenset(job["only"]),
+            done=frozenset(job["done"]), given_up=frozenset(job["given_up"]),
         )  # fmt: skip
     else:
         operation, _, dtype = part.partition("/")
@@ -66,3 +68,22 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
             only=frozenset(job["only"]), done=frozenset(job["done"]),
             given_up=frozenset(job["given_up"]),
         ).run()  # fmt: skip
+
+
+def makers(
+    part: str, workloads: Mapping[str, Callable[..., Any]], device: str, *, tiny: bool
+) -> Makers:
+    """Return what makes a part's workloads.
+
+    Parameters
+    ----------
+    part : str
+        "generation" or "ppo".
+    workloads : dict
+        By part: what generates, and what makes PPO's workloads for a device and a size.
+    device : str
+    tiny : bool
+    """
+    if part == "generation":
+        return generation(workloads[part], device, tiny=tiny)
+    return workloads[part](device, tiny=tiny)

@@ -18,6 +18,7 @@ BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
+ON_A_GPU_ALONE = ("cuDNN", "efficient")
 # The math backend holds all scores: beyond this many it would fill the memory, and minutes.
 MOST_SCORES = 2**31
 
@@ -45,6 +46,8 @@ def sdpa(name: str, arguments: Arguments, compiler: str) -> Operation:
     expect_plain(arguments)
     query, key = arguments.leaves["query"], arguments.leaves["key"]
     grouped = query.shape[1] != key.shape[1]
+    if query.device.type == "cpu" and name in ON_A_GPU_ALONE:
+        raise Skipped("PyTorch has it on a GPU alone")
     if name == "math" and query.numel() // query.shape[-1] * key.shape[2] > MOST_SCORES:
         raise Skipped("its scores would fill the memory")
 
@@ -71,6 +74,8 @@ def flex_attention(arguments: Arguments, compiler: str) -> Operation:
 
     expect_plain(arguments, "window", "key_start", "cu_seqlens")
     options = arguments.options
+    if arguments.has_backward and arguments.leaves["query"].device.type == "cpu":
+        raise Skipped("on a CPU it has no backward pass")
     query, key = arguments.leaves["query"], arguments.leaves["key"]
     n_batch = query.shape[0] if options.get("key_start") is not None else None
     mask = _mask(options, key.shape[2] - query.shape[2], query.shape[2])
@@ -118,26 +123,15 @@ def _mask(options: dict[str, Any], offset: int, n_query: int) -> Callable[..., A
 
 
 def flash_attention(arguments: Arguments, compiler: str) -> Operation:
-    """Return the package flash-attn (FlashAttention-2), in its own layout of time before heads."""
+    """Return the package flash-attn (FlashAttention-2)."""
     expect_plain(arguments, "window")
     library = importlib.import_module("flash_attn")
 
     def operation(
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        *,
-        causal: bool = False,
-        scale: float | None = None,
-        window: int | None = None,
-    ) -> Any:
-        output = library.flash_attn_func(
-            *(x.transpose(1, 2) for x in (query, key, value)),
-            softmax_scale=scale,
-            causal=causal,
-            window_size=(-1, -1) if window is None else (window - 1, 0),
-        )
-        return output.transpose(1, 2)
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        causal = options.get("causal", False)
+        return _in_its_layout(library.flash_attn_func, query, key, value, options, causal=causal)
 
     return operation
 
@@ -152,21 +146,33 @@ def flash_attention_decode(arguments: Arguments, compiler: str) -> Operation:
         key_cache: torch.Tensor,
         value_cache: torch.Tensor,
         lengths: torch.Tensor,
-        *,
-        scale: float | None = None,
-        window: int | None = None,
-        key_start: torch.Tensor | None = None,
-    ) -> Any:
-        output = library.flash_attn_with_kvcache(
-            *(x.transpose(1, 2) for x in (query, key_cache, value_cache)),
-            cache_seqlens=lengths.int(),
-            softmax_scale=scale,
-            causal=True,
-            window_size=(-1, -1) if window is None else (window - 1, 0),
-        )
-        return output.transpose(1, 2)
+        **options: Any,
+    ) -> torch.Tensor:
+        return _in_its_layout(
+            library.flash_attn_with_kvcache, query, key_cache, value_cache, options,
+            cache_seqlens=lengths.int(), causal=True,
+        )  # fmt: skip
 
     return operation
+
+
+def _in_its_layout(
+    function: Callable[..., torch.Tensor],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    options: dict[str, Any],
+    **more: Any,
+) -> torch.Tensor:
+    """Call one of flash-attn's functions, which have time before heads."""
+    window = options.get("window")
+    output = function(
+        *(x.transpose(1, 2) for x in (query, key, value)),
+        softmax_scale=options.get("scale"),
+        window_size=(-1, -1) if window is None else (window - 1, 0),
+        **more,
+    )
+    return output.transpose(1, 2)
 
 
 def linear_and_sdpa(is_compiled: bool, arguments: Arguments, compiler: str) -> Operation:
@@ -180,29 +186,19 @@ def linear_and_sdpa(is_compiled: bool, arguments: Arguments, compiler: str) -> O
         Of torch.compile.
     """
     expect_plain(arguments)
+    n_head = arguments.options["n_head"]
+    n_kv_head = arguments.options.get("n_kv_head") or n_head
 
-    def operation(
-        x: torch.Tensor,
-        w_qkv: torch.Tensor,
-        b_qkv: torch.Tensor | None = None,
-        norm_weight: torch.Tensor | None = None,
-        norm_bias: torch.Tensor | None = None,
-        *,
-        n_head: int,
-        n_kv_head: int | None = None,
-        eps: float = 1e-5,
-        causal: bool = True,
-        **_: Any,
-    ) -> torch.Tensor:
-        n_kv_head = n_kv_head or n_head
-        if norm_weight is not None:
-            x = functional.layer_norm(x, (x.shape[-1],), norm_weight, norm_bias, eps)
-        packed = functional.linear(x, w_qkv.T, b_qkv)
+    def operation(x: torch.Tensor, w_qkv: torch.Tensor, **more: Any) -> torch.Tensor:
+        if more.get("norm_weight") is not None:
+            norm = more["norm_weight"], more["norm_bias"]
+            x = functional.layer_norm(x, (x.shape[-1],), *norm, more.get("eps", 1e-5))
+        packed = functional.linear(x, w_qkv.T, more.get("b_qkv"))
         d_head = packed.shape[-1] // (n_head + 2 * n_kv_head)
         parts = packed.split([n_head * d_head, n_kv_head * d_head, n_kv_head * d_head], dim=-1)
         query, key, value = (part.unflatten(-1, (-1, d_head)).transpose(1, 2) for part in parts)
         y = functional.scaled_dot_product_attention(
-            query, key, value, is_causal=causal, enable_gqa=n_kv_head != n_head
+            query, key, value, is_causal=more.get("causal", True), enable_gqa=n_kv_head != n_head
         )
         return y.transpose(1, 2).flatten(2)  # [batch, head, time, d] -> [batch, time, head * d]
 

@@ -1,9 +1,10 @@
-"""End to end: generation and PPO, by phases; what runs is handed in by the command line.
+"""End to end: generation (generation.py) and PPO, by phases, each behind a gate.
 
-The pipeline lives on another floor (rl/workloads.py), which benchmarks do not import. A workload
-runs once and says where it is:
+PPO is handed in by the command line: the pipeline (rl/workloads.py) lives on another floor, which
+benchmarks do not import. A workload runs once and says where it is:
 
     workload.run(mark)      mark("roll out") ... mark("update") ...; returns the tokens it made
+    workload.gate()         what it computed beside what it should have; see `Checks`
 
 Each mark waits for the device, so a phase is what the clock on the wall says.
 """
@@ -14,11 +15,15 @@ from typing import Any, Protocol
 
 import torch
 
-from ..timing import describe, spread
+from ..timing import Skipped, describe, expect_same, spread
 from .cells import Event
-from .results import not_measured
+from .results import not_measured, parts_of_name
 
 ROUNDS = 5
+
+Mark = Callable[[str], None]
+# By name: what came, what should have, and by how much they may differ; see `timing.expect_same`.
+Checks = Mapping[str, tuple[Any, Any, float]]
 
 
 class Workload(Protocol):
@@ -29,8 +34,12 @@ class Workload(Protocol):
         """What it is, kept beside the figures."""
 
     @property
-    def run(self) -> Callable[[Callable[[str], None]], int]:
+    def run(self) -> Callable[[Mark], int]:
         """What does it once, naming each phase as it begins; it returns the tokens it made."""
+
+    @property
+    def gate(self) -> Callable[[], Checks]:
+        """What does it once for the gate."""
 
 
 Makers = Mapping[str, Callable[[], Workload]]
@@ -67,47 +76,72 @@ class Stopwatch:
 
 
 def end_to_end(
-    make: Callable[..., Makers],
+    makers: Makers,
     device: str,
     *,
     tiny: bool = False,
     compile_only: bool = False,
+    only: frozenset[str] = frozenset(),
     done: frozenset[str] = frozenset(),
+    given_up: frozenset[str] = frozenset(),
 ) -> Iterator[Event]:
     """Measure workloads.
 
     Parameters
     ----------
-    make : callable
-        `(device, tiny) -> dict` of name to what makes the workload.
+    makers : dict
+        A cell's name to what makes the workload. It may raise `NotImplementedError`: this device
+        cannot do that.
     device : str
     tiny : bool
         For a dry run.
     compile_only : bool
         Run each once and time nothing.
-    done : frozenset of str
-        Names of workloads that need not be measured.
+    only, done, given_up
+        As in `cells.Measurement`.
 
     Yields
     ------
     dict
         Events.
     """
-    for name, build in make(device, tiny=tiny).items():
-        if name in done:
+    for name, build in makers.items():
+        about = parts_of_name(name)
+        who = about["provider"]
+        if name in done or (only and who not in only and who.partition(",")[0] not in only):
             continue
         yield {"begin": [name]}
         try:
+            if who in given_up:
+                raise TimeoutError("cut off at another size")
             workload = build()
             workload.run(lambda phase: None)  # compiles
             if compile_only:
                 continue
-            yield {"finding": _measure(name, workload, device, tiny)}
+            gate = check(name, workload)
+            yield {"finding": _measure(name, workload, device, tiny) | about | {"gate": gate}}
+        except (ImportError, NotImplementedError, Skipped) as error:
+            reason = describe(error) if isinstance(error, ImportError) else str(error)
+            yield {"finding": not_measured(name, "skipped", reason, **about)}
         except Exception as error:  # whatever it raises is what is found
-            found = not_measured(name, "failed", describe(error), provider="gptwin")
-            yield {"finding": found}
+            yield {"finding": not_measured(name, "failed", describe(error), **about)}
         if device == "cuda":
             torch.cuda.empty_cache()
+
+
+def check(name: str, workload: Workload) -> dict[str, Any]:
+    """Refuse to time a workload that computes something else; return what was compared.
+
+    Raises
+    ------
+    GateError
+        Naming the first that differs.
+    """
+    checks = workload.gate()
+    for what, (actual, expected, tolerance) in checks.items():
+        one, other = (x.cpu() if isinstance(x, torch.Tensor) else x for x in (actual, expected))
+        expect_same(f"{name}: {what}", one, other, tolerance)
+    return {"truth": "eager float32", "tolerances": {what: c[2] for what, c in checks.items()}}
 
 
 def _measure(name: str, workload: Workload, device: str, tiny: bool) -> dict[str, Any]:
@@ -125,7 +159,7 @@ def _measure(name: str, workload: Workload, device: str, tiny: bool) -> dict[str
             phases.setdefault(phase, []).append(seconds)
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
     return {
-        "name": name, "provider": "gptwin", "status": "measured", "reason": None,
+        "name": name, "status": "measured", "reason": None,
         "unit": "tokens/s", "value": spread(rates), "samples": len(rates), "peak_bytes": peak,
         "phases": {phase: spread(seconds) for phase, seconds in phases.items()},
         "settings": workload.settings,

@@ -69,23 +69,9 @@ def eager(arguments: Arguments, compiler: str) -> Operation:
 
 def compiled(arguments: Arguments, compiler: str) -> Operation:
     """Return PyTorch's equivalent under torch.compile, for this size alone."""
+    if arguments.twin.name == "sampling" or arguments.options.get("dropout"):
+        raise Skipped("NumPy draws the eager twin's random bits, which torch.compile cannot trace")
     return under_compile(arguments.twin.eager, compiler)
-
-
-def tf32_matmul(arguments: Arguments, compiler: str) -> Operation:
-    """Return eager PyTorch with tf32 products, for float32 alone."""
-    if arguments.case.get("precision") != "tf32":
-        raise Skipped("the entry's own precision is the eager one")
-
-    def operation(**given: Any) -> Any:
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")
-        try:
-            return arguments.twin.eager(**given)
-        finally:
-            torch.set_float32_matmul_precision(before)
-
-    return operation
 
 
 def _of_liger(module: str, name: str) -> Any:
@@ -208,7 +194,6 @@ PEERS: dict[str, tuple[Provider, ...]] = {
         Provider("Liger", liger_softmax, compiles=True),
     ),
     "layer_norm": (Provider("Liger", liger_layer_norm, compiles=True),),
-    "linear": (Provider("eager, tf32", tf32_matmul),),
     "cross_entropy": (
         Provider("Liger", liger_cross_entropy, compiles=True),
         Provider("bare matmuls", bare_matmuls, yardstick=True),

@@ -42,8 +42,10 @@ A *finding* is a cell: one shape, one direction, one provider.
 
 "roofline" and "verify/<twin>" hold findings of their own: rates, and `gptwin verify`'s rows.
 
-End-to-end findings have "name", "status", "reason", "unit", "value", "samples", "extra_bytes" as
-above, and "settings"; training has "mfu" and what it was computed from.
+End-to-end findings have "name", "provider", "status", "reason", "unit", "value", "samples",
+"extra_bytes" as above, and "settings"; training has "mfu" and what it was computed from; generation
+and PPO have "shape", "direction", "phases" and "gate" (what was compared, and how exactly), and are
+named as cells are.
 
 A dry run's parts have `settings["dry_run"]`; nothing that draws, compares or fills in a table takes
 them for results.
@@ -65,6 +67,18 @@ END_TO_END = ("training", "generation", "ppo")
 def cell_name(shape: str, direction: str, provider: str) -> str:
     """Name a cell within its part."""
     return f"{shape} | {direction} | {provider}"
+
+
+def parts_of_name(name: str) -> dict[str, str]:
+    """Return the shape, direction and provider that `cell_name` joined; "" what it has not."""
+    shape, direction, provider = [*name.split(" | "), "", ""][:3]
+    return {"shape": shape, "direction": direction, "provider": provider}
+
+
+def is_ours(found: Finding) -> bool:
+    """Say whether a finding is gptwin's own, compiled or with CUDA graphs as well."""
+    who = found.get("provider") or found["name"]
+    return str(who).partition(",")[0] == OURS
 
 
 def is_real(part: Part) -> bool:

@@ -161,12 +161,19 @@ def shrink(case: Case) -> Case:
 
 def tiny_shapes(twin: Twin) -> dict[str, Case]:
     """Return each size of `shapes` shrunk, and one name alone for those that then are the same."""
-    tiny: dict[str, Case] = {}
-    for name, case in shapes(twin).items():
-        small = shrink(case)
-        if small not in tiny.values():
-            tiny[name] = small
-    return tiny
+    return {name: shrink(shapes(twin)[name]) for name in dict.fromkeys(stand_ins(twin).values())}
+
+
+def stand_ins(twin: Twin) -> dict[str, str]:
+    """Return, of each size of `shapes`, the name of the one that a dry run runs in its place.
+
+    That is the first of those that are the same once they are shrunk.
+    """
+    small = {name: shrink(case) for name, case in shapes(twin).items()}
+    return {
+        name: next(first for first, other in small.items() if other == case)
+        for name, case in small.items()
+    }
 
 
 def _capped(value: Any, most: int) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 import types
 
 import pytest
@@ -189,6 +190,43 @@ def test_attentions_masks_mean_the_same_to_flex_attention():
             output = arguments.forward(operation)["output"]
             expected = arguments.forward(twin.eager)["output"]
         torch.testing.assert_close(output, expected, msg=name)
+
+
+class FlashAttention:
+    """What flash-attn 2 promises of the functions that are called, in eager PyTorch."""
+
+    @staticmethod
+    def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False,
+                        window_size=(-1, -1)):  # fmt: skip
+        window = None if window_size == (-1, -1) else window_size[0] + 1
+        given = (x.transpose(1, 2) for x in (q, k, v))
+        output, _ = TWINS["attention"].eager(
+            *given, scale=softmax_scale, causal=causal, window=window
+        )
+        return output.transpose(1, 2)
+
+    @staticmethod
+    def flash_attn_with_kvcache(
+        q, k_cache, v_cache, k=None, v=None, cache_seqlens=None, softmax_scale=None, causal=False,
+        window_size=(-1, -1),
+    ):  # fmt: skip
+        assert causal and cache_seqlens.dtype == torch.int32
+        window = None if window_size == (-1, -1) else window_size[0] + 1
+        given = (x.transpose(1, 2) for x in (q, k_cache, v_cache))
+        output, _ = TWINS["decode_attention"].eager(
+            *given, cache_seqlens, scale=softmax_scale, window=window
+        )
+        return output.transpose(1, 2)
+
+
+@pytest.mark.parametrize("name", ["attention", "decode_attention"])
+def test_flash_attn_is_called_in_its_own_layout(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "flash_attn", FlashAttention)
+    found = findings(measure(name, only=frozenset({"flash-attn"}))).values()
+    reasons = {cell["reason"] for cell in found if cell["status"] == "skipped"}
+    assert reasons <= {"takes no key_start", "takes no cu_seqlens", "drops other weights"}
+    measured = [cell for cell in found if cell["status"] != "skipped"]
+    assert len(measured) >= 4 and {cell["status"] for cell in measured} == {"measured"}
 
 
 def test_without_room_for_a_truth_nothing_is_timed(monkeypatch):

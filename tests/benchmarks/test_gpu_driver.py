@@ -127,6 +127,7 @@ def test_the_parts_that_goals_are_about_come_first():
         (["kl", "--dry-run", "--dtype", "float16"], "dtype: expected one that an operation takes"),
         (["kl", "--dry-run"], "out: expected a result file for a dry run"),
         (["kl", "--dry-run", "--out", driver.RESULTS / "x.json"], "another directory"),
+        (["--dry-run", "--out", "no/such/file.json"], "out: expected a .json file"),
         (["kl", "--dry-run", "--out", "no/such/file.json"], "out: expected a .json file"),
         (["kl", "--budget", "0"], "budget"),
         (["--plot", "--out", "no.json"], "out: expected a result file to draw"),

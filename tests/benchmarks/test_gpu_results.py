@@ -2,14 +2,13 @@
 
 import copy
 import json
-import types
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from gptwin.benchmarks import compare, store
-from gptwin.benchmarks.gpu import goals, phases, plots, training
+from gptwin.benchmarks.gpu import goals, plots, training
 from gptwin.benchmarks.gpu.cells import cost_of
 from gptwin.benchmarks.gpu.clock import CountingClock
 from gptwin.benchmarks.gpu.providers import providers
@@ -266,39 +265,6 @@ def test_flops_of_a_token_are_those_of_nanogpt():
     """nanoGPT's estimate for GPT-2 124M: N = 123.65M parameters without positions."""
     n = 124_439_808 - 1024 * 768
     assert training.flops_per_token(preset("gpt2"), 1024) == 6 * n + 12 * 12 * 768 * 1024
-
-
-def test_phases_are_summed_and_a_failure_is_told():
-    def run(mark):
-        for phase in ("roll out", "update", "roll out"):
-            mark(phase)
-        return 6
-
-    def make(device, tiny):
-        good = types.SimpleNamespace(settings={"batch": 1}, run=run)
-        return {"good": lambda: good, "bad": lambda: 1 / 0, "done": lambda: 1 / 0}
-
-    events = list(phases.end_to_end(make, "cpu", tiny=True, done=frozenset({"done"})))
-    good, bad = (event["finding"] for event in events if "finding" in event)
-    assert {name: x["median"] for name, x in good["phases"].items()} == {
-        "roll out": 2.0, "update": 1.0,
-    }  # fmt: skip
-    assert good["value"]["median"] == 2.0  # tokens a second
-    assert bad["status"] == "failed" and "ZeroDivisionError" in bad["reason"]
-
-
-def test_the_pipelines_workloads_run_and_name_their_phases():
-    from gptwin.rl.workloads import WORKLOADS
-
-    for part, expected in (
-        ("generation", ["generate"]),
-        ("ppo", ["roll out", "log-probabilities and values", "reward", "credit",
-                 "update and average"]),
-    ):  # fmt: skip
-        for build in WORKLOADS[part]("cpu", tiny=True).values():
-            seen = []
-            assert build().run(seen.append) > 0
-            assert seen == expected
 
 
 def test_peaks_are_the_medians_and_the_vendors():

@@ -1,5 +1,8 @@
 """A decoding step that lies on the device whole: the same logits, and nothing frozen in it."""
 
+import contextlib
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +44,8 @@ def test_the_logits_are_the_growing_caches(model, starts):
     step = DecodeStep(model, static)
     for tokens in NEXT:
         with torch.no_grad():
-            expected = model.logits(model(tokens[:, None], cache=cache)[:, -1])
+            state = model(tokens[:, None], cache=cache)[:, -1]
+        expected = state, model.logits(state)
         torch.testing.assert_close(step(tokens), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match=r"^tokens: expected one a row, once the prompts"):
         model(NEXT[:2].T, cache=static)
@@ -52,7 +56,7 @@ def test_on_the_kernels_as_well(model, device):
     with launch.backend("triton"), launch.recording() as log:
         static = filled(StaticKVCache, model, STARTS.to(device), device)
         step = DecodeStep(model, static)
-        found = [step(tokens.to(device)).clone() for tokens in NEXT[:2]]
+        found = [step(tokens.to(device))[1].clone() for tokens in NEXT[:2]]
     cache = filled(KVCache, model.cpu(), STARTS)
     for tokens, logits in zip(NEXT[:2], found, strict=True):
         with torch.no_grad():
@@ -76,5 +80,42 @@ def test_a_recorded_step_replays_at_every_position(model, monkeypatch):
     for tokens in NEXT:
         step.tokens.copy_(tokens[:, None])
         with torch.no_grad():
-            expected = model.logits(model(tokens[:, None], cache=cache)[:, -1])
+            state = model(tokens[:, None], cache=cache)[:, -1]
+            expected = state, model.logits(state)
             torch.testing.assert_close(replay(), expected, rtol=1e-5, atol=1e-5)
+
+
+class Graph:
+    """What DecodeStep uses of a CUDA graph; replaying computes what was recorded."""
+
+    def __init__(self):
+        self.step = self.replayed = 0
+
+    def replay(self):
+        self.replayed += 1
+        for result, computed in zip(self.step.results, self.step.compute(), strict=True):
+            result.copy_(computed)
+
+
+def test_the_first_call_records_and_leaves_the_cache_as_it_was(model, monkeypatch):
+    """The way a GPU goes, with stand-ins for its streams and graphs."""
+    cache, static = (filled(kind, model, STARTS) for kind in (KVCache, StaticKVCache))
+    nothing = types.SimpleNamespace(wait_stream=lambda other: None)
+    for name, stand_in in (
+        ("Stream", lambda: nothing), ("current_stream", lambda: nothing), ("CUDAGraph", Graph),
+        ("stream", lambda s: contextlib.nullcontext()),
+        ("graph", lambda g: contextlib.nullcontext()),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    step = DecodeStep(model, static)
+    assert not step.record  # without a GPU
+    step.record = True
+    recorded = step._record
+    monkeypatch.setattr(step, "_record", lambda: (recorded(), setattr(step.graph, "step", step)))
+    for tokens in NEXT:
+        with torch.no_grad():
+            state = model(tokens[:, None], cache=cache)[:, -1]
+        expected = state, model.logits(state)
+        torch.testing.assert_close(step(tokens), expected, rtol=1e-5, atol=1e-5)
+    assert step.graph.replayed == len(NEXT)  # recorded once
+    assert DecodeStep(model, static, record=False).record is False

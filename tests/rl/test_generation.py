@@ -110,7 +110,9 @@ def test_steps_of_fixed_shape_say_the_same_and_are_made_anew_at_each_halving(opt
     _, model = twins()
     made = []
     monkeypatch.setattr(
-        generation, "DecodeStep", lambda m, c: made.append(len(c.lengths)) or DecodeStep(m, c)
+        generation,
+        "DecodeStep",
+        lambda m, c, record: made.append(len(c.lengths)) or DecodeStep(m, c, record=record),
     )
     options = options | {"max_new_tokens": 12, "stop_tokens": list(range(0, 61, 2))}
     expected = generate(model, PROMPTS * 3, **options)
