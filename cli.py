@@ -393,9 +393,9 @@ def bench(
         )  # fmt: skip
     elif what == ["trl"]:
         from .benchmarks import ppo_peer
-        from .rl.workloads import ppo_like
+        from .rl.workloads import ppo_like, ppo_repeated
 
-        raise typer.Exit(ppo_peer.bench(ppo_like, quick=quick, threads=threads))
+        raise typer.Exit(ppo_peer.bench(ppo_like, ppo_repeated, quick=quick, threads=threads))
     elif dry_run and not (what or dtype or provider):
         from .benchmarks.gpu.dry_run import dry_run as try_every_path
 

@@ -19,10 +19,11 @@ import torch
 from rich.console import Console
 
 from ..core.presets import GPTConfig
-from . import store, trl_ppo
+from . import ppo_agreement, store, trl_ppo
 from .bare_products import Recording, replay
 from .cpu import RESULTS, print_table
 from .cpu_numpy import Settings
+from .ppo_agreement import Repeat
 from .timing import LONGER, Claim, Finding, describe, judge, spread
 from .trl_ppo import Shape
 
@@ -45,13 +46,28 @@ def shape_of(quick: bool) -> Shape:
     return Shape(GPTConfig(1024, 256, 4, 4, 256))
 
 
-def bench(make: Make, *, quick: bool = False, threads: int | None = None, rounds: int = 7) -> int:
+def agreeing(quick: bool) -> Shape:
+    """Return the iteration that both must do alike before one is timed: the models', but fewer."""
+    shape = shape_of(quick)
+    return shape if quick else dataclasses.replace(shape, batch=8, n_response=24)
+
+
+def bench(
+    make: Make,
+    repeat: Repeat,
+    *,
+    quick: bool = False,
+    threads: int | None = None,
+    rounds: int = 7,
+) -> int:
     """Measure, store and print.
 
     Parameters
     ----------
     make : callable
         `rl.workloads.ppo_like`.
+    repeat : callable
+        `rl.workloads.ppo_repeated`.
     quick : bool
         Tiny models, to try every path; the figures mean nothing.
     threads : int, optional
@@ -71,10 +87,11 @@ def bench(make: Make, *, quick: bool = False, threads: int | None = None, rounds
         "settings": dataclasses.asdict(settings), "findings": [],
     }  # fmt: skip
     try:
+        agreed = _alone(ppo_agreement.agreement, agreeing(quick), repeat)
         part["findings"] = _alone(_times, make, quick, threads, 3 if quick else rounds)
         memory = {name: _alone(_peak, make, quick, threads, name) for name in NAMES}
         for found in part["findings"]:
-            found["settings"]["peak_bytes"] = memory
+            found["settings"] |= {"peak_bytes": memory, "agreement": agreed}
     except Exception as error:  # TRL may not be installed, or refuse to run
         part |= {"status": "failed", "reason": describe(error)}
     RESULTS.mkdir(exist_ok=True)
@@ -201,3 +218,8 @@ def _print_phases(part: store.Part, console: Console) -> None:
             peak = about.get("peak_bytes", {}).get(name)
             more = "" if peak is None else f"; {peak / 1e6:.0f} MB at the peak, models aside"
             console.print(f"{name}: {times}{more}", highlight=False, soft_wrap=True)
+        alike = ", ".join(
+            f"{name} {pair['TRL']:.5g} and {pair['gptwin']:.5g}"
+            for name, pair in about["agreement"].items()
+        )
+        console.print(f"the same iteration, TRL's and ours: {alike}", soft_wrap=True)

@@ -10,7 +10,7 @@ import importlib
 import os
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,6 +18,7 @@ from ..core.presets import GPTConfig
 from .training_step import checkout_hidden
 
 Mark = Callable[[str], None]
+KL_COEFFICIENT = 0.05  # TRL's default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,23 +60,11 @@ def train(shape: Shape, iterations: int, mark: Mark, after: Callable[[], None]) 
     ImportError
         If trl, transformers or datasets is not installed.
     """
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
-                   "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
-    with checkout_hidden():
-        datasets, hf, ppo = (
-            importlib.import_module(name)
-            for name in ("datasets", "transformers", "trl.experimental.ppo.ppo_trainer")
-        )
-        from trl.experimental.ppo import PPOConfig
-    trainer: Any = ppo  # a module, two of whose names are replaced below
-    models = [_model(hf, shape.config, scalar) for scalar in (False, False, True, True)]
-    policy, reference, value, reward = models
-    reference.load_state_dict(policy.state_dict())
-    n = shape.batch * iterations
-    prompts = torch.randint(2, shape.config.vocab_size, (n, shape.n_prompt)).tolist()
-    data = datasets.Dataset.from_dict({"input_ids": prompts})
+    libraries = _libraries()
+    models = _models(libraries.hf, shape.config)
+    models["reference"].load_state_dict(models["policy"].state_dict())
 
-    class Turns(hf.TrainerCallback):  # type: ignore[name-defined]
+    class Turns(libraries.hf.TrainerCallback):  # type: ignore[name-defined]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             mark("")
             after()
@@ -91,24 +80,133 @@ def train(shape: Shape, iterations: int, mark: Mark, after: Callable[[], None]) 
 
         return call
 
-    trainer.batch_generation = marking("roll out", trainer.batch_generation, "judge and credit")
-    wrapper = ppo.PolicyAndValueWrapper
-    wrapper.forward = marking("update", wrapper.forward)
+    trainer, wrapper = libraries.ppo, libraries.ppo.PolicyAndValueWrapper
+    generation, forward = trainer.batch_generation, wrapper.forward
+    trainer.batch_generation = marking("roll out", generation, "judge and credit")
+    wrapper.forward = marking("update", forward)
+    try:
+        _run(libraries, shape, iterations, models, Turns(), lr=1e-5, seed=0)
+    finally:
+        trainer.batch_generation, wrapper.forward = generation, forward
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """An iteration of TRL's, for another to repeat.
+
+    Attributes
+    ----------
+    weights : dict
+        Of "policy", "reference", "value" and "reward" before it: name to tensor.
+    tokens : torch.Tensor of int64 [batch, prompt + response]
+        What was asked and answered.
+    statistics : dict of str to float
+        What TRL logged.
+    """
+
+    weights: dict[str, dict[str, torch.Tensor]]
+    tokens: torch.Tensor
+    statistics: dict[str, float]
+
+
+def observe(shape: Shape, lr: float, seed: int) -> Observed:
+    """Run one iteration, with a reference that is not the policy.
+
+    Parameters
+    ----------
+    shape : Shape
+    lr : float
+        Learning rate.
+    seed : int
+        Of models, prompts and sampling.
+
+    Returns
+    -------
+    Observed
+    """
+    libraries = _libraries()
+    torch.manual_seed(seed)
+    models = _models(libraries.hf, shape.config)
+    weights = {
+        name: {n: x.clone() for n, x in model.state_dict().items()}
+        for name, model in models.items()
+    }
+    said: list[torch.Tensor] = []
+    logged: dict[str, float] = {}
+
+    class Listener(libraries.hf.TrainerCallback):  # type: ignore[name-defined]
+        def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
+            logged.update(logs or {})
+
+    generation = libraries.ppo.batch_generation
+
+    def listening(*args: Any, **options: Any) -> Any:
+        tokens, logits = generation(*args, **options)
+        said.append(tokens.clone())
+        return tokens, logits
+
+    libraries.ppo.batch_generation = listening
+    try:
+        _run(libraries, shape, 1, models, Listener(), lr=lr, seed=seed)
+    finally:
+        libraries.ppo.batch_generation = generation
+    return Observed(weights, said[0], logged)
+
+
+class _Libraries(NamedTuple):
+    """What is imported late: TRL may not be installed."""
+
+    datasets: Any
+    hf: Any
+    ppo: Any  # the trainer's module
+    settings: Any
+
+
+def _libraries() -> _Libraries:
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
+                   "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+    with checkout_hidden():
+        names = ("datasets", "transformers", "trl.experimental.ppo.ppo_trainer")
+        from trl.experimental.ppo import PPOConfig
+
+        return _Libraries(*map(importlib.import_module, names), PPOConfig)
+
+
+def _models(hf: Any, config: GPTConfig) -> dict[str, torch.nn.Module]:
+    scalar = {"policy": False, "reference": False, "value": True, "reward": True}
+    return {name: _model(hf, config, of_scalar) for name, of_scalar in scalar.items()}
+
+
+def _run(
+    libraries: _Libraries,
+    shape: Shape,
+    iterations: int,
+    models: dict[str, torch.nn.Module],
+    callback: Any,
+    *,
+    lr: float,
+    seed: int,
+) -> None:
+    """Train on prompts drawn at random."""
+    n = shape.batch * iterations
+    prompts = torch.randint(2, shape.config.vocab_size, (n, shape.n_prompt)).tolist()
+    data = libraries.datasets.Dataset.from_dict({"input_ids": prompts})
     with tempfile.TemporaryDirectory() as folder:
-        settings = PPOConfig(
+        settings = libraries.settings(
             output_dir=folder, use_cpu=True, bf16=False, gradient_checkpointing=False,
             report_to="none", save_strategy="no", disable_tqdm=True,
             per_device_train_batch_size=shape.batch // shape.minibatches,
             gradient_accumulation_steps=shape.minibatches, num_mini_batches=shape.minibatches,
             local_rollout_forward_batch_size=shape.batch, num_ppo_epochs=shape.epochs,
             response_length=shape.n_response, total_episodes=n, missing_eos_penalty=None,
-            num_sample_generations=0, logging_steps=10**6, temperature=1.0, seed=0,
-            learning_rate=1e-5,
+            num_sample_generations=0, logging_steps=10**6, temperature=1.0, seed=seed,
+            learning_rate=lr, kl_coef=KL_COEFFICIENT,
         )  # fmt: skip
-        ppo.PPOTrainer(
-            args=settings, processing_class=_tokenizer(hf, shape.config.vocab_size), model=policy,
-            ref_model=reference, reward_model=reward, value_model=value, train_dataset=data,
-            eval_dataset=data, callbacks=[Turns()],
+        libraries.ppo.PPOTrainer(
+            args=settings, model=models["policy"], ref_model=models["reference"],
+            processing_class=_tokenizer(libraries.hf, shape.config.vocab_size),
+            reward_model=models["reward"], value_model=models["value"], train_dataset=data,
+            eval_dataset=data, callbacks=[callback],
         ).train()  # fmt: skip
 
 

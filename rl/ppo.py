@@ -128,6 +128,7 @@ class PPOStage:
         pretraining: Windows | None = None,
         judge: Callable[[GPT, GPT], Statistics] | None = None,
     ) -> None:
+        self.generate = generate  # another's, to learn from what is said already
         self.policy, self.value, self.score, self.prompts = policy, value, score, prompts
         self.settings, self.pad, self.end, self.seed = settings, pad, end, seed
         self.group, self.pretraining, self.judge = group, pretraining, judge
@@ -172,7 +173,7 @@ class PPOStage:
         numbers = group.part(list(range(len(prompts))))
         mine = [prompts[i] for i in numbers]
         with together(self.policy):
-            said = generate(
+            said = self.generate(
                 self.policy,
                 [prompt.ids for prompt in mine],
                 max_new_tokens=s.max_response,

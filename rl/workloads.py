@@ -7,7 +7,7 @@ Its gate runs once more, from the same start, on both backends, and returns what
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,10 +16,12 @@ from ..core.presets import GPTConfig, preset
 from ..kernels import launch
 from ..kernels.gpt import GPT
 from .configuration import PPOSettings
-from .generation import generate
+from .generation import Generation, generate
 from .parallel import Group
 from .ppo import PPOStage
 from .reward_model import scoring
+from .rollout import response_log_probs, side_by_side
+from .run import Statistics
 from .scorer import Scorer
 from .sources import Prompt
 
@@ -121,6 +123,68 @@ def ppo_like(
     )  # fmt: skip
     reward = Scorer(_model(config, "cpu"), seed=1).requires_grad_(False).eval()
     return _iterations(config, settings, n_prompt, "cpu", config.vocab_size, reward)
+
+
+def ppo_repeated(
+    config: GPTConfig,
+    weights: Mapping[str, Mapping[str, torch.Tensor]],
+    prompts: torch.Tensor,
+    responses: torch.Tensor,
+    **settings: Any,
+) -> Statistics:
+    """Run an iteration that another trainer has run, with its responses in place of our own.
+
+    Parameters
+    ----------
+    config : GPTConfig
+    weights : dict
+        Of "policy", "reference", "value" and "reward": tensors under Hugging Face's names.
+    prompts, responses : torch.Tensor of int64 [batch, ...]
+        Without padding.
+    **settings
+        Of `PPOSettings`; Adam's are PyTorch's.
+
+    Returns
+    -------
+    dict of str to float
+        As of `PPOStage.step`.
+    """
+    policy, reference = (_loaded(config, weights[name]) for name in ("policy", "reference"))
+    scorers = {}
+    for name in ("value", "reward"):
+        scorers[name] = Scorer(_loaded(config, weights[name]))
+        scorers[name].weight.data.copy_(weights[name]["score.weight"][0])
+        scorers[name].bias.requires_grad_(False)  # the other's head has none
+    said = responses.tolist()
+    chosen = {
+        "episodes": len(said), "batch": len(said), "max_response": responses.shape[1], "ptx": 0.0,
+        "missing_end": "keep", "lr_warmup": 0, "value_lr": settings["lr"], "betas": (0.9, 0.999),
+        "eps": 1e-8, "clip": 1e9,
+    }  # fmt: skip
+    stage = PPOStage(
+        policy, scorers["value"], scoring(scorers["reward"].requires_grad_(False).eval(), PAD),
+        _Prompts(lambda index: [Prompt(ids, ()) for ids in prompts.tolist()]),
+        PPOSettings(**chosen | settings), pad=PAD, end=config.vocab_size, seed=0, group=Group(),
+    )  # fmt: skip
+    stage.reference.load_state_dict(reference.state_dict())
+
+    def repeat(model: GPT, asked: Sequence[list[int]], **_: Any) -> Generation:
+        batch = side_by_side(asked, said, PAD, torch.device("cpu"))
+        log_probs = response_log_probs(model, batch, 1.0)
+        return Generation(responses, log_probs, batch.mask.sum(1), None)
+
+    stage.generate = repeat
+    return stage.step(0)
+
+
+def _loaded(config: GPTConfig, weights: Mapping[str, torch.Tensor]) -> GPT:
+    """Make a model of another trainer's weights, without its head."""
+    model = GPT(config)
+    prefix = "transformer."
+    model.load_state_dict(
+        {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
+    )
+    return model
 
 
 def _iterations(

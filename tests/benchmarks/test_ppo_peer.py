@@ -1,11 +1,12 @@
 """`gptwin bench trl`: what counts as a product, and who takes turns. No test asserts a time."""
 
+import pytest
 import torch
 from torch.nn import functional
 
-from gptwin.benchmarks import ppo_peer
+from gptwin.benchmarks import ppo_agreement, ppo_peer
 from gptwin.benchmarks.bare_products import Recording, replay
-from gptwin.rl.workloads import ppo_like
+from gptwin.rl.workloads import ppo_like, ppo_repeated
 
 
 def test_products_are_recorded_forward_and_backward_and_can_be_played_again():
@@ -29,9 +30,10 @@ def test_a_value_network_costs_its_own_training():
         with Recording() as recording:
             ppo_peer._workload(ppo_like, shape, shared).run(lambda phase: None)
         flops.append(recording.flops)
-    time = shape.n_prompt + shape.n_response - 1
-    projections, attention = 24 * 16**2 * time, 2 * 16 * time**2  # forward; attention: a product
-    assert flops[0] - flops[1] == shape.epochs * shape.batch * (3 * projections + 7 * attention)
+    time, asking = shape.n_prompt + shape.n_response - 1, shape.n_response
+    projections = 4 * 16**2 * time + 20 * 16**2 * asking  # keys and values, and all else
+    attention = 2 * 16 * asking * time  # a product: two forward, four backward
+    assert flops[0] - flops[1] == shape.epochs * shape.batch * (3 * projections + 6 * attention)
 
 
 def test_phases_are_summed_and_the_first_iteration_does_not_count():
@@ -43,3 +45,15 @@ def test_phases_are_summed_and_the_first_iteration_does_not_count():
         turn.end()
     assert len(turn.seconds()) == 2
     assert list(turn.medians()) == ["a", "b"]
+
+
+def test_trls_iteration_is_ours_and_what_makes_it_another_is_found():
+    pytest.importorskip("trl")
+    shape = ppo_peer.agreeing(quick=True)
+    observed = ppo_agreement.observed_whole(shape)
+    found = ppo_agreement.compared(observed, shape, ppo_repeated)
+    assert found.keys() == set(ppo_agreement.STATISTICS.values())
+    assert found["approx_kl"]["gptwin"] > 1e-4  # so the policy has learned, and both the same
+    for change in ({"gae_lambda": 0.94}, {"lr": 9e-4}, {"kl_coefficient": 0.051}):
+        with pytest.raises(RuntimeError, match="they do not do the same work"):
+            ppo_agreement.compared(observed, shape, ppo_repeated, **change)
