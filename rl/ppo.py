@@ -37,7 +37,7 @@ from ..kernels.token_rewards import token_rewards
 from ..kernels.whiten import whiten
 from .batches import IGNORED, Windows, collate
 from .configuration import PPOSettings
-from .generation import generate
+from .generation import Generation, generate
 from .parallel import Group
 from .rollout import (
     Acting,
@@ -128,7 +128,8 @@ class PPOStage:
         pretraining: Windows | None = None,
         judge: Callable[[GPT, GPT], Statistics] | None = None,
     ) -> None:
-        self.generate = generate  # another's, to learn from what is said already
+        # Another's may take its place, to learn from what is said already.
+        self.generate: Callable[..., Generation] = generate
         self.policy, self.value, self.score, self.prompts = policy, value, score, prompts
         self.settings, self.pad, self.end, self.seed = settings, pad, end, seed
         self.group, self.pretraining, self.judge = group, pretraining, judge
