@@ -321,9 +321,7 @@ def bench(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Every path, tiny, no GPU, as a list; or OP's alone (--out)."
-        ),
+        typer.Option("--dry-run", help="Every path, tiny, no GPU, as a list; or OP's alone."),
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure also what is stored.")] = False,
     budget: Annotated[float, typer.Option(help="Seconds for the whole run; a GPU's.")] = 520,
@@ -339,7 +337,8 @@ def bench(
         str | None, typer.Option(help="cpu: tinyshakespeare.txt, for the part shakespeare.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="Result file; default: in benchmarks/results.")
+        str | None,
+        typer.Option(help="Result file; default: in benchmarks/results; of a dry run, in build."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="cpu: leave out what is stored as measured.")

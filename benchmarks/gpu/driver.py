@@ -41,6 +41,7 @@ RESTARTS = 40
 WHOLE = 3  # times as long may a whole model take, or all of an operation's verification
 AHEAD = 0.45  # of the time that is left, at the most, for compiling ahead
 STORING = threading.Lock()
+DRY_RUN = Path("build", "dry-run.json")  # here
 DONE, FAILED, OUT_OF_TIME = 0, 1, 3
 
 
@@ -116,8 +117,8 @@ def bench(
     dry_run : bool
         Every path, with tiny sizes, on a CPU; the figures mean nothing.
     out : str, optional
-        The result file; by default one for the device in benchmarks/results/. A dry run has none
-        there.
+        The result file; by default one for the device in benchmarks/results/, and for a dry run
+        `DRY_RUN`.
     again : bool
         Measure also what is stored.
     limit_s : float
@@ -143,6 +144,7 @@ def bench(
     expect_positive("limit", limit_s)
     expect_positive("budget", budget_s)
     parts = parts_of(what, dtypes)
+    expect_known(providers, parts)
     device = device_name(dry_run)
     path = result_file(out, device, dry_run)
     run = a_run(
@@ -185,7 +187,8 @@ def parts_of(what: list[str], dtypes: list[str]) -> list[str]:
     known = (*TWINS, OPERATIONS, *results.END_TO_END, VERIFY)
     for name in what:
         if name not in known:
-            refuse("operation", f"one of {', '.join(known)}", repr(name))
+            cause = "it goes alone, without others" if name in ("cpu", "trl") else ""
+            refuse("operation", f"one of {', '.join(known)}", repr(name), cause)
     every = not what or OPERATIONS in what
     operations = [name for name in (*ORDER, *TWINS) if every or name in what]
     parts = []
@@ -199,6 +202,20 @@ def parts_of(what: list[str], dtypes: list[str]) -> list[str]:
     if not parts:
         refuse("dtype", "one that an operation takes", ", ".join(dtypes))
     return parts
+
+
+def expect_known(providers: list[str], parts: list[str]) -> None:
+    """Refuse a provider that none of the parts has: nothing would be measured."""
+    known: list[str] = []
+    for part in parts:
+        operation = part.partition("/")[0]
+        if operation in TWINS:
+            known += [provider.name for provider in providers_of(operation)]
+        elif operation in results.END_TO_END:
+            known += results.END_TO_END_PROVIDERS
+    for name in providers:
+        if name not in known:
+            refuse("provider", f"one of {', '.join(dict.fromkeys(known))}", repr(name))
 
 
 def device_name(dry_run: bool) -> str:
@@ -220,10 +237,10 @@ def device_name(dry_run: bool) -> str:
 
 def result_file(out: str | None, device: str, dry_run: bool) -> Path:
     """Say where results are stored; a dry run's never among real ones."""
+    if out is None and dry_run:
+        DRY_RUN.parent.mkdir(exist_ok=True)
+        return DRY_RUN
     if out is None:
-        if dry_run:
-            refuse("out", "a result file for a dry run", "none", "its figures mean nothing: they "
-                   "are not stored among results")  # fmt: skip
         RESULTS.mkdir(exist_ok=True)
         name = "-".join("".join(c if c.isalnum() else " " for c in device.lower()).split())
         return RESULTS / f"{name}.json"

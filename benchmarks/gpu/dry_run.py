@@ -40,7 +40,6 @@ from .roofline import MATMULS
 from .shapes import stand_ins, tiny_shapes
 from .training import makers as training_makers
 
-OUT = Path("build", "dry-run.json")
 EVERYTHING = [driver.OPERATIONS, *END_TO_END, driver.VERIFY]
 COMPILED_AHEAD = ("gelu/bfloat16", "training", "generation")
 RUN, UNAVAILABLE, FAILED = "run", "unavailable", "FAILED"
@@ -89,9 +88,7 @@ def dry_run(
     int
         0; 1 if a path failed; 3 if the time is up: the same command goes on.
     """
-    if out is None:
-        OUT.parent.mkdir(exist_ok=True)
-    path = Path(out or OUT)
+    path = driver.result_file(out, driver.device_name(True), dry_run=True)
     code = driver.bench(
         EVERYTHING, dtypes=[], providers=[], dry_run=True, out=str(path), again=again,
         limit_s=limit_s, budget_s=budget_s, summary=False,

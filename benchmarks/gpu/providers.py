@@ -92,6 +92,8 @@ def liger_softmax(arguments: Arguments, compiler: str) -> Operation:
 def liger_layer_norm(arguments: Arguments, compiler: str) -> Operation:
     """Return Liger's layer norm, after the addition in eager PyTorch where there is one."""
     function = _of_liger("layer_norm", "LigerLayerNormFunction")
+    if arguments.leaves["x"].device.type == "cpu":
+        raise Skipped("it calls CUDA's libdevice, which Triton's interpreter has not")
 
     def operation(
         x: torch.Tensor,

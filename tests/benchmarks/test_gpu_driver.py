@@ -125,7 +125,11 @@ def test_the_parts_that_goals_are_about_come_first():
     [
         (["nobody"], "operation: expected one of softmax"),
         (["kl", "--dry-run", "--dtype", "float16"], "dtype: expected one that an operation takes"),
-        (["kl", "--dry-run"], "out: expected a result file for a dry run"),
+        (
+            ["kl", "--dry-run", "--provider", "Liger"],
+            "provider: expected one of gptwin, eager, tor",
+        ),
+        (["cpu", "kl"], "it goes alone"),
         (["kl", "--dry-run", "--out", driver.RESULTS / "x.json"], "another directory"),
         (["--dry-run", "--out", "no/such/file.json"], "out: expected a .json file"),
         (["kl", "--dry-run", "--out", "no/such/file.json"], "out: expected a .json file"),
