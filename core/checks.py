@@ -182,7 +182,7 @@ def expect_matching_lists(**lists: Any) -> None:
                 "a generator such as model.parameters(): write list(...)",
             )
     first_name, first = next(iter(lists.items()))
-    floating: set[Any] = set()
+    shapes = [tensor.shape for tensor in first]
     for name, tensors in lists.items():
         if len(tensors) != len(first):
             refuse(
@@ -191,15 +191,16 @@ def expect_matching_lists(**lists: Any) -> None:
                 f"{len(tensors)}",
                 "a model with tied or frozen weights listed differently",
             )
-        for i, (tensor, like) in enumerate(zip(tensors, first, strict=True)):
-            # Asked first without writing a name: an optimizer comes here in every step.
-            if tensor.shape != like.shape:
-                expect_shape(f"{name}[{i}]", tensor, tuple(like.shape), f"like {first_name}[{i}]")
-            if tensor.dtype not in floating and "float" not in str(tensor.dtype):
+        # Asked first of the whole list: an optimizer comes here in every step.
+        floating = all("float" in str(dtype) for dtype in {tensor.dtype for tensor in tensors})
+        if floating and [tensor.shape for tensor in tensors] == shapes:
+            continue
+        for i, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True)):
+            expect_shape(f"{name}[{i}]", tensor, tuple(shape), f"like {first_name}[{i}]")
+            if "float" not in str(tensor.dtype):
                 refuse(
                     f"{name}[{i}]",
                     "a floating dtype",
                     f"dtype {tensor.dtype}",
                     "a buffer, not a weight",
                 )
-            floating.add(tensor.dtype)

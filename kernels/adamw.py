@@ -277,10 +277,11 @@ def adamw_eager(
 
 def _eager_norm(gradients: Tensors) -> torch.Tensor:
     """Return the 2-norm of all gradients, in float32 or float64."""
-    wide = [g if g.dtype == torch.float64 else g.float() for g in gradients if g.numel()]
+    exact = (torch.float32, torch.float64)
+    wide = [g if g.dtype in exact else g.float() for g in gradients if g.numel()]
     if not wide:
         return torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in wide]))
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(wide)))
 
 
 def _eager_scale(norm: torch.Tensor, gradients: Tensors, max_norm: float | None) -> float:

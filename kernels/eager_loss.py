@@ -12,7 +12,9 @@ gradient takes the logits' place while it is there:
     backward   both products take d_logits as it is, for what scales it is put on the far smaller
                `hidden` and `d_hidden`
 
-Each exponential is computed once. float16 and bfloat16 are float32 within a strip alone.
+Each exponential is computed once. float16 and bfloat16 are float32 within a strip alone. Logits
+that are a single strip stay in the cache anyhow: they are left to PyTorch, whose operators are
+fewer.
 """
 
 import torch
@@ -88,14 +90,16 @@ def mean_cross_entropy(
     ValueError
         If a target is neither in the vocabulary nor `ignore_index`.
     """
-    counted = targets != ignore_index
+    counted, vocab = targets != ignore_index, weight.shape[1]
     n_counted = counted.sum().clamp(min=1)
-    if torch.compiler.is_compiling():  # Inductor fuses these passes itself
+    compiling = torch.compiler.is_compiling()  # Inductor fuses these passes itself
+    if not compiling:
+        check_targets(targets, counted, vocab)
+    if compiling or len(targets) * vocab <= STRIP:
         logits = _exact(hidden @ weight)
         total = functional.cross_entropy(
             logits, targets.long(), ignore_index=ignore_index, reduction="sum"
         )
         return total / n_counted
-    check_targets(targets, counted, weight.shape[1])
     wanted = torch.where(counted, targets, 0).long()
     return _SummedCrossEntropy.apply(hidden, weight, wanted, counted) / n_counted

@@ -420,7 +420,7 @@ def embedding_eager(
     torch.Tensor
         As in `embedding`.
     """
-    if positions is None:
-        positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
     y = torch.nn.functional.embedding(tokens.long(), token_table)
+    if positions is None:
+        return y + position_table[: tokens.shape[1]]
     return y + torch.nn.functional.embedding(positions.long(), position_table)

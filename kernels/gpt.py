@@ -100,7 +100,7 @@ class Block(torch.nn.Module):
             attend = functools.partial(attend, dropout=dropout, seed=seed)
         modules = (self.ln_1, *self.attn.values(), self.ln_2, *self.mlp.values())
         held = [p for module in modules for p in (module.weight, module.bias)]
-        parameters = [None if p is None else p.to(x.dtype) for p in held]  # itself, if it is so
+        parameters = [p if p is None or p.dtype == x.dtype else p.to(x.dtype) for p in held]
         return run_block(
             x, parameters, attend, parts=parts, norm=self.config.norm, eps=self.config.eps,
             dropout=dropout, first=first,

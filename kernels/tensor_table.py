@@ -185,9 +185,9 @@ def expect_own_memory(name: str, tensors: Sequence[torch.Tensor]) -> None:
     """
     first: dict[int, int] = {}
     for i, tensor in enumerate(tensors):
-        # On the meta device every address is 0.
-        if tensor.numel() and tensor.data_ptr():
-            same = first.setdefault(tensor.data_ptr(), i)
+        # 0 is the address of an empty tensor, and on the meta device of every one.
+        if address := tensor.data_ptr():
+            same = first.setdefault(address, i)
             if same != i:
                 refuse(
                     f"{name}[{i}]",

@@ -5,12 +5,16 @@ that are not 0 as there are tokens. Left to themselves, the two meet as two whol
 fills one with zeros, writes the few rows into it, and adds both into a third. At GPT-2's size that
 is 0.6 GB through the memory in every step. Here the table goes through one autograd function on its
 way to both uses, so its backward pass sees the head's gradient and adds the tokens' rows to it.
+A table that the cache holds is left to autograd.
 """
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from .embedding import embedding
+
+# Numbers of a table that the cache holds: 1 MB in float32.
+SMALL = 2**18
 
 
 class _TiedEmbedding(torch.autograd.Function):
@@ -70,5 +74,7 @@ def tied_embedding(
     ValueError
         As in `embedding`.
     """
+    if token_table.numel() <= SMALL:
+        return embedding(tokens, token_table, position_table, positions=positions), token_table
     x, head = _TiedEmbedding.apply(tokens, token_table, position_table, positions)
     return x, head

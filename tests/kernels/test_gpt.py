@@ -9,7 +9,7 @@ import torch
 from gptwin.core import gpt as core
 from gptwin.core.parameters import init_parameters
 from gptwin.core.presets import PRESETS, GPTConfig, parameter_count, parameter_shapes, preset
-from gptwin.kernels import launch
+from gptwin.kernels import eager_loss, launch, tied_embedding
 from gptwin.kernels.gpt import GPT
 from gptwin.kernels.kv_cache import KVCache
 
@@ -71,6 +71,15 @@ def assert_twins_agree(config, options, dtype, device, rtol):
         )
 
 
+@pytest.fixture(params=["in the cache", "too large for the cache"])
+def vocabulary(request, monkeypatch):
+    """Both of the CPU's ways with the table and the logits; the second one takes three strips."""
+    if request.param == "too large for the cache":
+        monkeypatch.setattr(tied_embedding, "SMALL", 0)
+        monkeypatch.setattr(eager_loss, "STRIP", 61 * 15)
+
+
+@pytest.mark.usefixtures("vocabulary")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_loss_and_gradients_are_the_numpy_models(config, options):
@@ -206,6 +215,7 @@ def test_packed_is_one_by_one():
             torch.testing.assert_close(packed[:, start:end], alone, atol=1e-12, rtol=0)
 
 
+@pytest.mark.usefixtures("vocabulary")
 def test_a_batch_without_targets_costs_nothing():
     _, model = twins(SMALL)
     tokens = torch.from_numpy(text()[0])
@@ -216,6 +226,7 @@ def test_a_batch_without_targets_costs_nothing():
     assert all((p.grad == 0).all() for p in model.parameters())
 
 
+@pytest.mark.usefixtures("vocabulary")
 def test_bad_input_is_refused():
     _, model = twins(SMALL)
     tokens, targets = map(torch.from_numpy, text())
@@ -238,6 +249,7 @@ def test_bad_input_is_refused():
         KVCache(SMALL, 2, 41)
 
 
+@pytest.mark.usefixtures("vocabulary")
 @pytest.mark.parametrize("uses", ["both", "states", "head"])
 def test_a_tied_tables_gradient_is_one_whoever_uses_it(uses):
     """On the CPU the embedding's rows are added to the head's gradient, where there is one."""
