@@ -39,10 +39,7 @@ Dropout's mask is drawn again. Keys that nobody sees, and queries that see nothi
 import torch
 
 from ._triton import tl, triton
-from .attention_backward_keys import (
-    attention_backward_key_value_kernel,
-    summed_rows_per_tile,
-)
+from .attention_backward_keys import KEY_VALUE_KERNELS, summed_rows_per_tile
 from .attention_tiles import (
     LOG2_E,
     NOT_SPECIALIZED,
@@ -363,7 +360,7 @@ def attention_backward(
             d_value.zero_()
         else:
             launch(
-                attention_backward_key_value_kernel,
+                KEY_VALUE_KERNELS[query.element_size()],
                 tile_grid(
                     n_key,
                     n_batch * n_kv_head,

@@ -30,19 +30,27 @@ from .rows import tile_at
 # In bytes: see rows_per_tile. In 2-byte floats 128 keys × 64 queries at d_head 64, 64 × 32 at 128:
 # the two sums take half of the registers of 8 warps there, and with 128 keys sm_80 spills, as both
 # sm_80 and sm_90 do with 4 warps. maxnreg, all that there are, keeps ptxas from spilling a few
-# registers for the sake of one more program on a multiprocessor.
-KEY_VALUE_CONFIGS = [
-    triton.Config(
-        {"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 8192},
-        num_warps=8, num_stages=2, maxnreg=255,
-    ),
-]  # fmt: skip
-if compiles_for_amd():
-    KEY_VALUE_CONFIGS = [
+# registers for the sake of one more program on a multiprocessor. Lists by the bytes of a number:
+# in float32 ptxas moves loads ahead for as long as there are registers, and at d_head 128 on sm_100
+# a few more: with 255 it spills there, with 128 to 192 elsewhere, with 240 nowhere.
+KEY_VALUE_CONFIGS = {
+    itemsize: [
         triton.Config(
-            {"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 4096}, num_warps=4, num_stages=1
+            {"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 8192},
+            num_warps=8, num_stages=2, maxnreg=maxnreg,
         ),
     ]
+    for itemsize, maxnreg in ((2, 255), (4, 240))
+}  # fmt: skip
+if compiles_for_amd():
+    KEY_VALUE_CONFIGS = {
+        itemsize: [
+            triton.Config(
+                {"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 4096}, num_warps=4, num_stages=1
+            ),
+        ]
+        for itemsize in (2, 4)
+    }
 
 
 @triton.constexpr_function
@@ -53,7 +61,6 @@ def summed_rows_per_tile(tile_bytes, d_head, itemsize):
     )
 
 
-@triton.autotune(KEY_VALUE_CONFIGS, key=[*TUNING_KEY, "GROUP"])
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def attention_backward_key_value_kernel(
     query_ptr,  # [batch, head, query, d_head], any strides, like all but the next two
@@ -237,3 +244,12 @@ def attention_backward_key_value_kernel(
     )  # fmt: skip
     tl.store(d_key_at, d_key, mask=inside)
     tl.store(d_value_at, d_value, mask=inside)
+
+
+# By the bytes of a number.
+KEY_VALUE_KERNELS = {
+    itemsize: triton.autotune(configs, key=[*TUNING_KEY, "GROUP"])(
+        attention_backward_key_value_kernel
+    )
+    for itemsize, configs in KEY_VALUE_CONFIGS.items()
+}

@@ -55,6 +55,7 @@ import math
 import torch
 
 from ._triton import tl, triton
+from .attention_tiles import compiles_for_amd
 from .launch import launch
 from .linear import grouped_tile
 from .product import product
@@ -68,9 +69,11 @@ SPAN = 1024
 PITCH = 256
 
 
-def _tile(n_bytes: int, k_bytes: int, num_warps: int, num_stages: int) -> triton.Config:
+def _tile(
+    n_bytes: int, k_bytes: int, num_warps: int, num_stages: int, maxnreg: int | None = None
+) -> triton.Config:
     tile = {"M_BYTES": 256, "N_BYTES": n_bytes, "K_BYTES": k_bytes, "GROUP_M": 8}
-    return triton.Config(tile, num_warps=num_warps, num_stages=num_stages)
+    return triton.Config(tile, num_warps=num_warps, num_stages=num_stages, maxnreg=maxnreg)
 
 
 # Tiles are given in bytes, like BLOCK_K in kernels/linear.py: 128 × 128 numbers of 2 bytes, on
@@ -81,6 +84,11 @@ def _tile(n_bytes: int, k_bytes: int, num_warps: int, num_stages: int) -> triton
 # to the bit. A token whose p is 1 to all digits gets a gradient of 0, as its loss says, and not
 # the difference of two roundings.
 SCORE_CONFIGS = [_tile(256, 64, 8, 4), _tile(128, 64, 4, 4)]
+# The same for backward in float32, but for maxnreg: left alone, ptxas spills two registers on sm_90
+# for the sake of a third program on a multiprocessor. With 128 two fit; with 96 sm_80 spills.
+FLOAT32_D_LOGITS_CONFIGS = [_tile(256, 64, 8, 4, maxnreg=128), _tile(128, 64, 4, 4)]
+if compiles_for_amd():  # there is no such limit
+    FLOAT32_D_LOGITS_CONFIGS = SCORE_CONFIGS
 
 # Below any logit, and yet a number: what is multiplied with the first rescaling stays 0.
 _LOWEST = tl.constexpr(-1e30)
@@ -237,7 +245,6 @@ def token_scores_merge_kernel(
     tl.store(lse_ptr + rows, tl.where(counts, lse, 0.0), mask=inside)
 
 
-@triton.autotune(SCORE_CONFIGS, key=["vocab", "d_model"])
 @triton.jit
 def token_scores_d_logits_kernel(
     hidden_ptr,  # [token, d_model]
@@ -298,6 +305,13 @@ def token_scores_d_logits_kernel(
     d_x = tl.where(counts[:, None], d_x, 0.0)
     at = d_logits_ptr + rows[:, None] * d_logits_row_stride + columns[None, :]
     tl.store(at, d_x, mask=row_inside[:, None] & column_inside[None, :])
+
+
+# By the bytes of a number, and of one length: the instruments count one kernel's configurations.
+D_LOGITS_KERNELS = {
+    itemsize: triton.autotune(configs, key=["vocab", "d_model"])(token_scores_d_logits_kernel)
+    for itemsize, configs in ((2, SCORE_CONFIGS), (4, FLOAT32_D_LOGITS_CONFIGS))
+}
 
 
 @registered
@@ -430,7 +444,7 @@ def _launch_d_logits(
     """Fill d_logits for one chunk of the vocabulary."""
     (n_tokens, d_model), n_columns = hidden.shape, weight.shape[1]
     launch(
-        token_scores_d_logits_kernel,
+        D_LOGITS_KERNELS[hidden.element_size()],
         lambda meta: (
             triton.cdiv(n_tokens, meta["M_BYTES"] // hidden.element_size())
             * triton.cdiv(n_columns, meta["N_BYTES"] // hidden.element_size()),

@@ -12,7 +12,7 @@ from ..kernels.attention_backward import (
     attention_backward_delta_kernel,
     attention_backward_query_kernel,
 )
-from ..kernels.attention_backward_keys import attention_backward_key_value_kernel
+from ..kernels.attention_backward_keys import KEY_VALUE_KERNELS
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
@@ -213,7 +213,7 @@ attention = Twin(
     exponent="lse",  # a weight is exp(score − lse)
     shared_kernels=(
         attention_backward_delta_kernel,
-        attention_backward_key_value_kernel,
+        KEY_VALUE_KERNELS[2],  # with as many configurations as [4]
         attention_backward_query_kernel,
     ),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from ..kernels import ppo_loss as triton_ppo_loss
 from ..kernels.ppo_statistics import ppo_loss_statistics_kernel
 from ..kernels.product import PRODUCT_KERNELS
 from ..kernels.token_scores import (
-    token_scores_d_logits_kernel,
+    D_LOGITS_KERNELS,
     token_scores_kernel,
     token_scores_merge_kernel,
 )
@@ -323,8 +323,8 @@ linear_ppo_loss = Twin(
     shared_kernels=(
         token_scores_kernel,
         token_scores_merge_kernel,
-        token_scores_d_logits_kernel,
-        PRODUCT_KERNELS[2],  # with as many configurations as PRODUCT_KERNELS[4]
+        D_LOGITS_KERNELS[2],  # with as many configurations as [4], like the next
+        PRODUCT_KERNELS[2],
         triton_ppo_loss.ppo_loss_kernel,
         triton_ppo_loss.ppo_loss_scale_kernel,
         ppo_loss_statistics_kernel,

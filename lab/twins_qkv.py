@@ -12,9 +12,9 @@ from ..kernels import qkv_projection as triton_qkv_projection
 from ..kernels.attention import attention_forward_kernel
 from ..kernels.attention_backward import (
     attention_backward_delta_kernel,
-    attention_backward_key_value_kernel,
     attention_backward_query_kernel,
 )
+from ..kernels.attention_backward_keys import KEY_VALUE_KERNELS
 from ..kernels.column_sum import column_sum_kernel
 from ..kernels.layer_norm import layer_norm_backward_kernel
 from ..kernels.qkv_attention_short import qkv_attention_short_kernel
@@ -294,7 +294,7 @@ qkv_attention = Twin(
         qkv_attention_short_kernel,
         attention_forward_kernel,
         attention_backward_delta_kernel,
-        attention_backward_key_value_kernel,
+        KEY_VALUE_KERNELS[2],  # with as many configurations as [4]
         attention_backward_query_kernel,
     ),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from ..kernels import adamw_update
 from ..kernels import cross_entropy as triton_cross_entropy
 from ..kernels.product import PRODUCT_KERNELS
 from ..kernels.token_scores import (
-    token_scores_d_logits_kernel,
+    D_LOGITS_KERNELS,
     token_scores_kernel,
     token_scores_merge_kernel,
 )
@@ -142,8 +142,8 @@ cross_entropy = Twin(
     shared_kernels=(
         token_scores_kernel,
         token_scores_merge_kernel,
-        token_scores_d_logits_kernel,
-        PRODUCT_KERNELS[2],  # with as many configurations as PRODUCT_KERNELS[4]
+        D_LOGITS_KERNELS[2],  # with as many configurations as [4], like the next
+        PRODUCT_KERNELS[2],
     ),
 )
 
