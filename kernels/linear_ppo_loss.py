@@ -181,11 +181,13 @@ def linear_ppo_loss_eager(
     logits = torch.where(mask[:, None], hidden, 0.0) @ weight  # [token, vocab]
     if logits.dtype != torch.float64:
         logits = logits.float()
-    log_p = torch.log_softmax(logits / temperature, dim=-1)
+    log_p = torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
     wanted = torch.where(mask, targets, 0).long()
     log_prob = log_p.gather(-1, wanted.clamp(0, vocab - 1)[:, None])[:, 0]
     log_prob = torch.where((wanted >= 0) & (wanted < vocab), log_prob, torch.nan)
-    entropy = -(log_p.exp() * log_p).sum(dim=-1)
+    # Without a coefficient it is a statistic: backward need not pass over the vocabulary for it.
+    asked_of = log_p if entropy_coefficient else log_p.detach()
+    entropy = -(asked_of.exp() * asked_of).sum(dim=-1)
     return ppo_loss_eager(
         *(log_prob, old_log_prob, advantages, values, old_values, returns, entropy, mask),
         clip=clip,
