@@ -176,7 +176,8 @@ def judge(cells: list[Finding | None]) -> tuple[str, str]:
         return FAILED, "; ".join(text for counts in reasons.values() for text in counts)
     if not measured:
         return UNAVAILABLE, skipped
-    return RUN, f"{measured} cells" + (f"; not made for {len(cells) - measured}" if skipped else "")
+    ran = f"{measured} cell{'s' if measured > 1 else ''}"
+    return RUN, ran + (f"; not made for {len(cells) - measured}" if skipped else "")
 
 
 # --- what comes of the figures -------------------------------------------------------------------
@@ -225,8 +226,7 @@ def draw(path: Path) -> str:
 
 def fill_in(path: Path) -> str:
     """Judge every goal by the cells, and write a table of the dry run, which judges none."""
-    parts = store.load(path)
-    rows = goals.rows(as_if_real(parts))
+    rows = goals.rows(at_every_size(as_if_real(store.load(path))))
     silent = [row for row in rows if row.reached is None and row.figure == goals.NOT_MEASURED]
     if silent:
         raise RuntimeError(f"no cell for: {silent[0].operation}: {silent[0].goal}")
@@ -258,6 +258,20 @@ def compare_with_slower(path: Path) -> str:
     if codes != (0, 1):
         raise RuntimeError(f"expected exit codes 0 and 1, got {codes[0]} and {codes[1]}")
     return f"0 against itself, 1 against {SLOWER} times the time"
+
+
+def at_every_size(parts: Mapping[str, store.Part]) -> dict[str, store.Part]:
+    """Return a copy in which each size has the cells of the one that ran in its place."""
+    whole = copy.deepcopy(dict(parts))
+    for name, part in whole.items():
+        if (operation := name.partition("/")[0]) in TWINS:
+            part["findings"] = [
+                {**found, "shape": shape}
+                for shape, stand_in in stand_ins(TWINS[operation]).items()
+                for found in part["findings"]
+                if found["shape"] == stand_in
+            ]
+    return whole
 
 
 def as_if_real(parts: Mapping[str, store.Part]) -> dict[str, store.Part]:

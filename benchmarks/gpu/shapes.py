@@ -55,10 +55,14 @@ _TRAINING: dict[str, dict[str, Case]] = {
         for name, (width, heads) in GPT2.items()
     },
     "embedding": {
-        "gpt2-1558M training": {"shape": [8, 1024], "vocab": 50257, "n_ctx": 1024, "d_model": 1600},
+        f"gpt2-{name} training": {
+            "shape": [8, 1024], "vocab": 50257, "n_ctx": 1024, "d_model": width,
+        }
+        for name, (width, _) in GPT2.items()
     },
     "cross_entropy": {
-        "gpt2-1558M training": {"tokens": 8192, "d_model": 1600, "vocab": 50257, "tied": True},
+        f"gpt2-{name} training": {"tokens": 8192, "d_model": width, "vocab": 50257, "tied": True}
+        for name, (width, _) in GPT2.items()
     },
     "adamw": {
         # The twelve blocks' matrices of one kind in one tensor: the entry takes four.

@@ -27,6 +27,7 @@ from ..training_step import as_tensors, gptwin, nanogpt, transformers
 from .cells import Event
 from .clock import Clock
 from .results import not_measured
+from .roofline import TOLERANCE
 
 BATCH, DTYPE = 32, "bfloat16"
 # bfloat16 has 8 bits: a loss of 10.8 keeps 2 or 3 digits, and a step's progress fewer.
@@ -94,12 +95,15 @@ def training(
             yield {"finding": not_measured(name, "failed", describe(error), provider=name)}
             continue
         n = batch * time
+        used = utilisation(config, time, n, timing.seconds, peaks)
+        reason = above_the_peak(used["flops_per_s"], peaks)
         yield {"finding": {
-            "name": name, "provider": name, "status": "measured", "reason": None,
+            "name": name, "provider": name, "reason": reason,
+            "status": "rejected" if reason else "measured",
             "unit": "tokens/s", "value": spread([n / s for s in timing.seconds]),
             "samples": len(timing.seconds), "extra_bytes": timing.extra_bytes,
             "host_seconds": timing.host_seconds, "launch_bound": timing.launch_bound,
-            "settings": settings, **utilisation(config, time, n, timing.seconds, peaks),
+            "settings": settings, **used,
         }}  # fmt: skip
 
 
@@ -148,3 +152,13 @@ def utilisation(
         "mfu": rate / vendor[DTYPE] if vendor else None,
         "share_of_measured_matmul": rate / peaks[DTYPE] if peaks else None,
     }
+
+
+def above_the_peak(rate: float, peaks: Mapping[str, Any] | None) -> str | None:
+    """Say so if a rate in FLOP/s is more than the device can do: the clock is wrong then."""
+    if peaks is None:
+        return None
+    who, peak = "measured", peaks[DTYPE] * TOLERANCE
+    if peaks["datasheet"]:
+        who, peak = "datasheet's", peaks["datasheet"][DTYPE]
+    return f"{rate / peak:.2f} times the {who} peak of flops" if rate > peak else None

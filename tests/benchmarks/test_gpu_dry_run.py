@@ -64,7 +64,7 @@ def found(status, reason=None):
     ("cells", "status", "note"),
     [
         ([found("measured")] * 2, RUN, "2 cells"),
-        ([found("measured"), found("skipped", "takes no mask")], RUN, "1 cells; not made for 1"),
+        ([found("measured"), found("skipped", "takes no mask")], RUN, "1 cell; not made for 1"),
         ([found("skipped", "a GPU's alone")] * 2, UNAVAILABLE, "a GPU's alone"),
         ([found("measured"), found("failed", "gate: d_x")], FAILED, "gate: d_x"),
         ([found("rejected", "2 times the peak")], FAILED, "2 times the peak"),
@@ -94,3 +94,10 @@ def test_without_names_the_command_lists_every_path(tmp_path, monkeypatch):
     assert result.exit_code == 1 and "not reached" in result.output  # nothing was stored
     monkeypatch.setattr(driver, "bench", lambda what, **_: driver.OUT_OF_TIME)
     assert CliRunner().invoke(app, ["bench", "--dry-run"]).exit_code == driver.OUT_OF_TIME
+
+
+def test_goals_find_each_named_size_in_the_one_that_ran_for_it():
+    cell = {"name": "x", "shape": "instructgpt minibatch"}
+    whole = dry_run.at_every_size({"ppo_loss/float32": {"findings": [cell]}})
+    names = [found["shape"] for found in whole["ppo_loss/float32"]["findings"]]
+    assert names == list(shapes(TWINS["ppo_loss"])) and "instructgpt batch" in names

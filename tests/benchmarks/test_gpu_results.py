@@ -252,6 +252,19 @@ def test_training_is_gated_timed_and_says_what_its_flops_are():
         assert json.loads(json.dumps(cell)) == cell
 
 
+@pytest.mark.parametrize(
+    ("rate", "datasheet", "rejected"),
+    [
+        (8.1e14, None, None),  # the measured peak's noise
+        (8.8e14, None, "1.07 times the measured peak of flops"),
+        (8.8e14, DATASHEET[DEVICE], None),
+        (1.978e15, DATASHEET[DEVICE], "2.00 times the datasheet's peak of flops"),
+    ],
+)
+def test_training_beyond_the_peak_is_rejected(rate, datasheet, rejected):
+    assert training.above_the_peak(rate, PEAKS | {"datasheet": datasheet}) == rejected
+
+
 def test_a_wrong_model_is_not_timed(monkeypatch):
     monkeypatch.setattr(training, "TOLERANCES", {"first loss": 0.0})
     events = list(
