@@ -83,11 +83,11 @@ def _draw_curves(axes: Axes, findings: list[Any]) -> None:
             last = curve["validation"][-1]
             axes.plot(
                 curve["iterations"], curve["validation"], marker=".",
-                label=f"seed {curve['seed']}: {last:.4f}",
+                label=f"{found['name'].split()[-1]}, seed {curve['seed']}: {last:.4f}",
             )  # fmt: skip
-        bound = found["goal"]["bound"]
-        axes.axhline(bound, color=GOAL, linestyle="--", label=f"goal: at most {bound}")
     if findings:
+        bound = findings[0]["goal"]["bound"]
+        axes.axhline(bound, color=GOAL, linestyle="--", label=f"goal: at most {bound}")
         axes.legend(fontsize=8)
     axes.set_xlabel("iteration")
     axes.set_ylabel("loss over the whole validation split (nats)")

@@ -4,18 +4,23 @@ The configuration is that of nanoGPT's README (github.com/karpathy/nanoGPT): 4 l
 width 128, 64 letters of context, batches of 12, 2,000 iterations. The loss that is reported is not
 an estimate from a few batches but the mean over the whole validation split, read once in windows of
 64: every letter but the first is predicted exactly once.
+
+nanoGPT draws the first parameters as GPT-2 does, with 0.02 at any width. Both that and `fan_in` are
+trained: at a width of 128 it is what makes the most of the 2,000 iterations.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..core.checks import refuse
-from ..core.parameters import init_parameters
+from ..core.parameters import INITS, init_parameters
 from ..core.presets import GPTConfig, parameter_count
 from ..kernels.adamw import AdamW
 from ..kernels.gpt import GPT
@@ -46,28 +51,29 @@ def shakespeare(settings: Settings) -> Iterator[Finding]:
         config, batch, iterations, every = GPTConfig(len(letters), 8, 1, 2, 16, bias=False), 4, 6, 3
     else:
         config, batch, iterations, every = SHAKESPEARE, 12, 2000, 250
+    seeds = SEEDS[:2] if settings.quick else SEEDS
     check_count(config, settings.quick)
     check_step(config, split[0], batch)
 
     began = time.monotonic()
-    curves: list[dict] = []
-    for seed in SEEDS[:2] if settings.quick else SEEDS:
+    curves: dict[str, list[dict]] = {init: [] for init in INITS}
+    for n, (seed, init) in enumerate(itertools.product(seeds, INITS)):
         spent = time.monotonic() - began
-        if curves and spent + 1.3 * spent / len(curves) > settings.limit_s:
-            break  # the next seed would not end in time
-        curves.append(train(config, split, batch, iterations, every, seed))
+        if n and spent + 1.3 * spent / n > settings.limit_s:
+            break  # the next training would not end in time
+        curves[init].append(train(config, split, batch, iterations, every, seed, init))
         yield finding(
-            "validation loss",
-            [curve["validation"][-1] for curve in curves],
+            f"validation loss, drawn by {init}",
+            [curve["validation"][-1] for curve in curves[init]],
             GOAL,
             NATS,
             describe_model(
                 config, batch=batch, iterations=iterations, parameters=parameter_count(config),
                 training_characters=n_training, validation_characters=len(split[1]),
-                seeds=[curve["seed"] for curve in curves], dtype="float32",
+                seeds=[curve["seed"] for curve in curves[init]], dtype="float32", init=init,
                 lr=LR, min_lr=MIN_LR, warm_up=WARM_UP, betas=BETAS, max_norm=CLIP,
             ),
-            curves=curves,
+            curves=curves[init],
         )  # fmt: skip
 
 
@@ -118,7 +124,8 @@ def train(
     iterations: int,
     every: int,
     seed: int,
-) -> dict[str, list[float]]:
+    init: str,
+) -> dict[str, Any]:
     """Train a fresh model.
 
     Parameters
@@ -131,22 +138,25 @@ def train(
         Iterations between evaluations.
     seed : int
         Of the model and the batches.
+    init : str
+        As in core's `initial_std`.
 
     Returns
     -------
     dict
-        The curve: `iterations` and `validation` losses there, `training` loss of every iteration,
-        `seed`, and `seconds` that the iterations took, evaluations excluded.
+        The curve: `iterations`, the `validation` losses there and the mean `training` losses since
+        the last ones, `seed`, and `seconds` that the iterations took, evaluations excluded.
     """
     generator = torch.Generator().manual_seed(seed)
-    model = GPT(config, generator)
+    model = GPT(config, generator, init=init)
     optimizer = AdamW(decay_groups(model), lr=LR, betas=BETAS, max_norm=CLIP)
     curve: dict = {"seed": seed, "iterations": [], "validation": [], "training": []}
-    seconds = 0.0
+    seconds, losses = 0.0, list[float]()
     for iteration in range(iterations + 1):
         if iteration % every == 0 or iteration == iterations:
             curve["iterations"].append(iteration)
             curve["validation"].append(loss_over(model, split[1]))
+            curve["training"].append(float(np.mean(losses[-every:])) if losses else None)
         if iteration == iterations:
             break
         start = time.perf_counter()
@@ -156,7 +166,7 @@ def train(
         loss = model.loss(*draw_batch(split[0], config.n_ctx, batch, generator))
         loss.backward()
         optimizer.step()
-        curve["training"].append(round(float(loss.detach()), 4))
+        losses.append(float(loss.detach()))
         seconds += time.perf_counter() - start
     curve["seconds"] = seconds
     return curve

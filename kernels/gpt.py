@@ -16,7 +16,6 @@ Dropout (GPT-1) zeroes embeddings, attention weights and both branches, in train
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.checks import expect_shape, refuse
 from ..core.gpt import check_tokens
+from ..core.parameters import initial_std
 from ..core.presets import GPTConfig
 from .cross_entropy import cross_entropy
 from .decoder_block import EAGER, KERNELS, Parts, check_masks, run_block
@@ -115,6 +115,8 @@ class GPT(torch.nn.Module):
     config : GPTConfig
     generator : torch.Generator, optional
         Draws the initial parameters.
+    init : str
+        As in core's `initial_std`: "gpt2", or "fan_in" for small models.
 
     Attributes
     ----------
@@ -130,7 +132,13 @@ class GPT(torch.nn.Module):
         If the configuration has parts of BERT.
     """
 
-    def __init__(self, config: GPTConfig, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        config: GPTConfig,
+        generator: torch.Generator | None = None,
+        *,
+        init: str = "gpt2",
+    ) -> None:
         super().__init__()
         if config.activation != "gelu_tanh" or config.n_types or config.pooler:
             refuse("config", "a model of GPT's parts", "BERT's parts", "a preset to be counted")
@@ -142,25 +150,26 @@ class GPT(torch.nn.Module):
         self.h = torch.nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = Weights(config.d_model, bias=config.bias) if config.final_norm else None
         self.lm_head = None if config.tied else Weights(config.vocab_size, config.d_model)
-        self.reset_parameters(generator)
+        self.reset_parameters(generator, init)
 
     @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def reset_parameters(
+        self, generator: torch.Generator | None = None, init: str = "gpt2"
+    ) -> None:
         """Draw the parameters anew, from the distributions of core's `init_parameters`.
 
         Parameters
         ----------
         generator : torch.Generator, optional
             On the parameters' device.
+        init : str
+            As in core's `initial_std`.
         """
-        pre = self.config.norm == "pre"
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
-            std = 0.01 if pre and name == "wpe.weight" else 0.02
-            if pre and name.endswith("c_proj.weight"):
-                std /= math.sqrt(2 * self.config.n_layer)
+            std = initial_std(self.config, name, parameter.shape[0], init)
             parameter.normal_(0, std, generator=generator)
 
     def forward(

@@ -35,7 +35,7 @@ def path(tmp_path):
 EXPECTED = {
     "numpy-generation": 2, "numpy-training": 1, "torch-training-small": 2,
     "torch-training-small-compiled": 4,
-    "torch-training-124m": 2, "torch-training-124m-compiled": 4, "shakespeare": 1,
+    "torch-training-124m": 2, "torch-training-124m-compiled": 4, "shakespeare": 2,
     "growth-length": 12, "growth-width": 12, "compile": 1, "interpreter": 2,
 }  # fmt: skip
 

@@ -319,6 +319,20 @@ def test_initial_weights_follow_the_paper():
     )
 
 
+def test_fan_in_keeps_what_a_projection_returns_as_large_as_what_it_is_given():
+    config = preset("gpt2", n_layer=2)
+    parameters = init_parameters(config, dtype=np.float64, init="fan_in")
+    d = config.d_model
+    expected = {
+        "wte": 0.02, "wpe": 0.02, "h.0.attn.c_attn": d**-0.5, "h.0.mlp.c_fc": d**-0.5,
+        "h.0.attn.c_proj": d**-0.5 / 2, "h.1.mlp.c_proj": (4 * d) ** -0.5 / 2,
+    }  # fmt: skip
+    for name, std in expected.items():
+        assert parameters[f"{name}.weight"].std() == pytest.approx(std, rel=0.01)
+    with pytest.raises(ValueError, match=r"^init: expected gpt2 or fan_in, got 'xavier'"):
+        init_parameters(SMALL, init="xavier")
+
+
 def test_training_steps_equal_pytorchs():
     parameters, tokens, targets = make(SMALL, dtype=np.float64)
     model, state = nano(SMALL, parameters), init_state(parameters)

@@ -118,15 +118,16 @@ def test_bert_is_counted_only():
         GPT(preset("bert-base"))
 
 
+@pytest.mark.parametrize("init", ["gpt2", "fan_in"])
 @pytest.mark.parametrize("name", ["gpt2", "gpt1"])
-def test_fresh_parameters_have_gpt2s_distributions(name):
+def test_fresh_parameters_have_the_references_distributions(name, init):
     config = dataclasses.replace(CONFIGS[name], d_model=96, d_head=0, n_layer=8)
-    model = GPT(config, torch.Generator().manual_seed(3))
-    again = GPT(config, torch.Generator().manual_seed(3))
+    model = GPT(config, torch.Generator().manual_seed(3), init=init)
+    again = GPT(config, torch.Generator().manual_seed(3), init=init)
     for (parameter_name, parameter), other in zip(
         model.named_parameters(), again.parameters(), strict=True
     ):
-        reference = init_parameters(config, 0, np.float64)[parameter_name]
+        reference = init_parameters(config, 0, np.float64, init)[parameter_name]
         assert torch.equal(parameter, other)
         if parameter.ndim == 1:
             np.testing.assert_array_equal(parameter.detach().numpy(), reference)
