@@ -1,11 +1,16 @@
 """A conversation, and how it becomes tokens.
 
-    <|user|>What is the opposite of hot?<|end|><|assistant|>cold<|end|>
+    <|user|> What is the opposite of hot?<|end|><|assistant|> cold<|end|>
 
-Each turn is a token that names its speaker, the text, and the end token. The model learns what an
-assistant says and that it stops: in every assistant's turn the text and the end token count, and
-nothing else does (`Encoded.trained`). The end token is not the padding token: a model trained with
-one token for both never learns to stop.
+Each turn is a token that names its speaker, a space and the text, and the end token. The model
+learns what an assistant says and that it stops: in every assistant's turn the text and the end
+token count, and nothing else does (`Encoded.trained`). The end token is not the padding token: a
+model trained with one token for both never learns to stop.
+
+The space is there for the words' sake. Byte-level BPE cuts a word together with the space before
+it, so that " cold" within a sentence and "cold" at its start are tokens that have nothing in common
+but what training gives them. After a space the first word of an answer is the same token as that
+word wherever it was said before: copying, and checking a copy, compare tokens.
 
 What a user writes is data: text that spells out a special token stays plain text, so nobody can end
 their own turn and begin the assistant's.
@@ -19,6 +24,7 @@ from .tokenizer import END_OF_TEXT, Tokenizer
 
 ROLES = ("system", "user", "assistant")
 PAD, END = "<|pad|>", "<|end|>"
+SPACE = " "  # before what is said
 SPECIAL_TOKENS = (PAD, END_OF_TEXT, END, *(f"<|{role}|>" for role in ROLES))
 
 
@@ -101,7 +107,7 @@ class Template:
         tokens: list[int] = []
         trained: list[bool] = []
         for message in messages:
-            said = [*self.tokenizer.encode(message.content), self.end]
+            said = self.response(message.content)
             tokens += [self.speaker[message.role], *said]
             trained += [False, *[message.role == "assistant"] * len(said)]
         return Encoded(tokens, trained)
@@ -130,18 +136,18 @@ class Template:
         return [*self.conversation(messages).tokens, self.speaker["assistant"]]
 
     def response(self, text: str) -> list[int]:
-        """Encode what the assistant answers to a prompt, its end included.
+        """Encode what a speaker says, its end included: an answer to a prompt, for one.
 
         Parameters
         ----------
         text : str
-            The answer.
+            What is said.
 
         Returns
         -------
         list of int
         """
-        return [*self.tokenizer.encode(text), self.end]
+        return [*self.tokenizer.encode(SPACE + text), self.end]
 
     def text(self, response: Sequence[int]) -> str:
         """Read a generated response.
@@ -149,7 +155,7 @@ class Template:
         Parameters
         ----------
         response : sequence of int
-            Ids; what follows the first end token, and the end token, are left out.
+            Ids; the first end token and what follows it, and the space in front, are left out.
 
         Returns
         -------
@@ -158,4 +164,4 @@ class Template:
         ids = list(response)
         if self.end in ids:
             ids = ids[: ids.index(self.end)]
-        return self.tokenizer.decode([i for i in ids if i != self.pad])
+        return self.tokenizer.decode([i for i in ids if i != self.pad]).removeprefix(SPACE)

@@ -28,7 +28,7 @@ from . import plots, sources
 from .batches import Mixed, Shuffled, Windows
 from .best_of_n import measure
 from .configuration import Configuration
-from .dialogue import SPECIAL_TOKENS, Encoded, Template
+from .dialogue import SPACE, SPECIAL_TOKENS, Encoded, Template
 from .estimate import announce, ppo_bytes, training_bytes
 from .evaluation import distance, grade
 from .files import write_together
@@ -211,7 +211,7 @@ class Pipeline:
         if not folder.exists() and self.group.is_main:
             training, _ = self._texts
             spoken = [
-                message.content
+                SPACE + message.content
                 for e in sources.drawn(0, TOKENIZER_EXERCISES, held_out=False)
                 for message in sources.answered(e, e.answer)
             ]

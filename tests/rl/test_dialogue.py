@@ -27,7 +27,7 @@ def test_every_assistant_turn_is_trained_with_its_end():
     encoded = TEMPLATE.conversation(messages)
     learnt = [t for t, wanted in zip(encoded.tokens, encoded.trained, strict=True) if wanted]
     end = TEMPLATE.end
-    assert learnt == [*TOKENIZER.encode("Yo"), end, *TOKENIZER.encode("So long"), end]
+    assert learnt == [*TOKENIZER.encode(" Yo"), end, *TOKENIZER.encode(" So long"), end]
 
 
 @given(turns)
@@ -47,6 +47,19 @@ def test_text_that_spells_a_special_token_stays_text(text):
 def test_text_ends_at_the_first_end_token():
     ids = [*TEMPLATE.response("yes"), TEMPLATE.pad, *TEMPLATE.response("no")]
     assert TEMPLATE.text(ids) == "yes"
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_text_reads_what_response_wrote(text):
+    assert TEMPLATE.text(TEMPLATE.response(text)) == text
+
+
+def test_an_answers_first_word_is_the_token_it_was_in_the_question():
+    tokenizer = Tokenizer.train([" Say: moon river"] * 2, 300, SPECIAL_TOKENS)
+    template = Template(tokenizer)
+    question = template.prompt([Message("user", "Say: moon river")])
+    moon, river, _ = template.response("moon river")
+    assert [question.count(moon), question.count(river)] == [1, 1]
 
 
 def test_end_is_not_padding():
