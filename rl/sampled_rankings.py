@@ -19,7 +19,7 @@ from .reward_model import Ranking
 from .sources import Prompt, drawn, exercise_prompts
 from .tasks import rank
 
-HELD_OUT_PROMPTS = 200
+HELD_OUT_PROMPTS = 800  # enough that the noise of their labels is a percent, not a threshold
 
 
 def sample_rankings(
