@@ -13,11 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-PRODUCTS = tuple(
-    getattr(operation, overload)
-    for operation in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm)
-    for overload in ("default", "out")
-)
+PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
 FLASH = aten._scaled_dot_product_flash_attention_for_cpu.default
 FLASH_BACKWARD = aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 

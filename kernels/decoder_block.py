@@ -36,7 +36,6 @@ from torch.nn import functional
 from ..core.decoder_block import ARGUMENTS, check_decoder_block
 from ..core.key_intervals import check_attention
 from .attention import attention
-from .eager_attention import short_qkv_attention, takes
 from .eager_gelu import gelu_keeping_slope
 from .launch import expect_same_dtype, runs_on_triton
 from .layer_norm import layer_norm, layer_norm_eager
@@ -105,8 +104,6 @@ def qkv_attention_eager(
     """
     if norm_weight is not None:
         x = layer_norm_eager(x, norm_weight, norm_bias, eps=eps)
-    if takes(x, dropout):
-        return short_qkv_attention(x, w_qkv, b_qkv, n_head=n_head, first=first, **masks)
     query, key, value = split_heads(linear_eager(x, w_qkv, b_qkv), n_head)
     query = query[:, :, first:]
     return merge_heads(masked_attention(query, key, value, dropout=dropout, seed=seed, **masks))

@@ -53,17 +53,16 @@ def masked_attention(
             query, key, value, dropout_p=dropout, is_causal=top_left
         )
 
-    seen = seen_keys(
+    seen = _seen_keys(
         n_query, n_key, query.device,
         causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens,
     )  # fmt: skip
-    assert seen is not None
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=seen[:, None], dropout_p=dropout
     )
 
 
-def seen_keys(
+def _seen_keys(
     n_query: int,
     n_key: int,
     device: torch.device,
@@ -72,24 +71,8 @@ def seen_keys(
     window: int | None = None,
     key_start: torch.Tensor | None = None,
     cu_seqlens: torch.Tensor | None = None,
-) -> torch.Tensor | None:
-    """Write out which keys each query sees.
-
-    Parameters
-    ----------
-    n_query, n_key : int
-        The queries are the last positions.
-    device : torch.device
-    causal, window, key_start, cu_seqlens
-        As in `attention`.
-
-    Returns
-    -------
-    torch.Tensor of bool [1 or batch, query, key] or None
-        None if everyone sees everything.
-    """
-    if not causal and window is None and key_start is None and cu_seqlens is None:
-        return None
+) -> torch.Tensor:
+    """Write out which keys each query sees, bool [1 or batch, query, key]; queries come last."""
     keys = torch.arange(n_key, device=device)
     own = torch.arange(n_key - n_query, n_key, device=device)[:, None]  # [query, 1]
     seen = torch.ones(1, n_query, n_key, dtype=torch.bool, device=device)

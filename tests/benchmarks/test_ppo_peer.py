@@ -31,9 +31,9 @@ def test_a_value_network_costs_its_own_training():
             ppo_peer._workload(ppo_like, shape, shared).run(lambda phase: None)
         flops.append(recording.flops)
     time, asking = shape.n_prompt + shape.n_response - 1, shape.n_response
-    projections = 4 * 16**2 * time + 20 * 16**2 * asking  # keys and values, and all else
-    attention = 2 * 16 * asking * time  # a product: two forward, four backward
-    assert flops[0] - flops[1] == shape.epochs * shape.batch * (3 * projections + 6 * attention)
+    projections = 6 * 16**2 * time + 18 * 16**2 * asking  # queries, keys and values; all else
+    attention = 2 * 16 * asking * time  # a product: two forward, five backward
+    assert flops[0] - flops[1] == shape.epochs * shape.batch * (3 * projections + 7 * attention)
 
 
 def test_phases_are_summed_and_the_first_iteration_does_not_count():
