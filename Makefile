@@ -37,7 +37,7 @@ verify: environment  ## check every kernel against its NumPy twin
 chatgpt: environment  ## pretrain, tune, reward, PPO at a small size; then: gptwin chat
 	@$(python) -m gptwin train chatgpt $(ARGS)
 
-chatgpt-studies: environment  ## the chain on three seeds, PPO-ptx, over-optimisation (an hour)
+chatgpt-studies: environment  ## the chain on three seeds, PPO-ptx, over-optimisation (half an hour)
 	@for study in seeds ptx distance; do $(python) -m gptwin.rl.reproduce $$study || exit 1; done
 
 # Each step ends within 9 minutes. What it stored for this commit is not done again, so a step that
