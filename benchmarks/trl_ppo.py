@@ -64,7 +64,9 @@ def train(shape: Shape, iterations: int, mark: Mark, after: Callable[[], None]) 
     models = _models(libraries.hf, shape.config)
     models["reference"].load_state_dict(models["policy"].state_dict())
 
-    class Turns(libraries.hf.TrainerCallback):  # type: ignore[name-defined]
+    callback: Any = libraries.hf.TrainerCallback
+
+    class Turns(callback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             mark("")
             after()
@@ -134,7 +136,9 @@ def observe(shape: Shape, lr: float, seed: int) -> Observed:
     said: list[torch.Tensor] = []
     logged: dict[str, float] = {}
 
-    class Listener(libraries.hf.TrainerCallback):  # type: ignore[name-defined]
+    callback: Any = libraries.hf.TrainerCallback
+
+    class Listener(callback):
         def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
             logged.update(logs or {})
 

@@ -17,7 +17,7 @@ import torch
 
 from ..core.checks import refuse
 from .decode_attention import decode_attention, decode_attention_eager
-from .decoder_block import KERNELS, Parts, merge_heads, split_heads
+from .decoder_block import KERNELS, Parts
 from .gpt import GPT
 from .kv_cache import KVCache
 
@@ -35,45 +35,36 @@ class StaticKVCache(KVCache):
             return super().begin(n_new, key_start)
         if n_new != 1:
             refuse("tokens", "one a row, once the prompts are in the cache", str(n_new))
-        self.n_new = 0  # the prompts are in: `attend` looks at the device from now on
+        self.n_new = 0  # the prompts are in: what is new is looked up on the device now
         self.lengths += 1
         position = self.lengths - 1
         if self.key_start is not None:
             position = position - self.key_start
         return position[:, None].long()
 
-    def attend(
-        self,
-        x: torch.Tensor,
-        w_qkv: torch.Tensor,
-        b_qkv: torch.Tensor | None,
-        norm_weight: torch.Tensor | None,
-        norm_bias: torch.Tensor | None,
-        *,
-        layer: int,
-        parts: Parts,
-        eps: float,
-        window: int | None,
-        first: int = 0,
-    ) -> torch.Tensor:
-        """Write one position's keys and values where `lengths` says, and attend to all."""
+    def _write(self, kept: torch.Tensor, new: torch.Tensor) -> None:
+        """Write one position where `lengths` says, the same in every row; as in `KVCache`."""
         if self.n_new:
-            return super().attend(
-                x, w_qkv, b_qkv, norm_weight, norm_bias,
-                layer=layer, parts=parts, eps=eps, window=window, first=first,
-            )  # fmt: skip
-        if norm_weight is not None:
-            x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)
-        keys, values = self.keys[layer], self.values[layer]  # [batch, head, capacity, d_head]
-        query, key, value = split_heads(parts.linear(x, w_qkv, b_qkv), keys.shape[1])
-        place = (self.lengths[:1] - 1).long()  # the same in every row
-        keys.index_copy_(2, place, key)
-        values.index_copy_(2, place, value)
+            super()._write(kept, new)
+        else:
+            kept.index_copy_(2, (self.lengths[:1] - 1).long(), new)
+
+    def _attended(
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        parts: Parts,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Attend to as many positions as `lengths` says; as in `KVCache`."""
+        if self.n_new:
+            return super()._attended(query, keys, values, parts, window)
         attention = decode_attention if parts is KERNELS else decode_attention_eager
         output, _ = attention(
-            query[:, :, first:], keys, values, self.lengths, window=window, key_start=self.key_start
+            query, keys, values, self.lengths, window=window, key_start=self.key_start
         )
-        return merge_heads(output)
+        return output
 
 
 class DecodeStep:

@@ -138,20 +138,32 @@ class KVCache:
             x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)
         keys, values = self.keys[layer], self.values[layer]  # [batch, head, capacity, d_head]
         query, key, value = split_heads(parts.linear(x, w_qkv, b_qkv), keys.shape[1])
-        begin, end = self.length - self.n_new, self.length
-        keys[:, :, begin:end] = key
-        values[:, :, begin:end] = value
-        query = query[:, :, first:]
-        if begin > 0 and parts is KERNELS:
+        self._write(keys, key)
+        self._write(values, value)
+        return merge_heads(self._attended(query[:, :, first:], keys, values, parts, window))
+
+    def _write(self, kept: torch.Tensor, new: torch.Tensor) -> None:
+        """Write the new positions [batch, head, n_new, d_head] where they belong."""
+        kept[:, :, self.length - self.n_new : self.length] = new
+
+    def _attended(
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        parts: Parts,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Let the new queries attend to all that is kept."""
+        if self.length > self.n_new and parts is KERNELS:
             output, _ = decode_attention(
                 query, keys, values, self.lengths, window=window, key_start=self.key_start
             )
-        else:
-            output = parts.attention(
-                query, keys[:, :, :end], values[:, :, :end],
-                causal=True, window=window, key_start=self.key_start,
-            )  # fmt: skip
-        return merge_heads(output)
+            return output
+        return parts.attention(
+            query, keys[:, :, : self.length], values[:, :, : self.length],
+            causal=True, window=window, key_start=self.key_start,
+        )  # fmt: skip
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some of the sequences alone.

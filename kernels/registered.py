@@ -79,7 +79,7 @@ def registered(
                 given[name] = _put_together(whole.parameters[name].annotation, values)
         return _as_new_tensors(function(**given))
 
-    returning_tensors.__signature__ = signature  # type: ignore[attr-defined]
+    vars(returning_tensors)["__signature__"] = signature
     operator = torch.library.custom_op(
         f"gptwin::{function.__name__}", returning_tensors, mutates_args=()
     )
@@ -125,7 +125,8 @@ def _parts(annotation: Any) -> tuple[str, ...]:
 def _put_together(annotation: Any, values: list[Any]) -> Any:
     """Undo `_parts`."""
     if dataclasses.is_dataclass(annotation):
-        return annotation(*values)  # type: ignore[operator]
+        make: Any = annotation
+        return make(*values)
     return None if values[0] is None else tuple(values)
 
 

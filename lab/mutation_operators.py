@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 Edits = tuple[tuple[int, int, bytes], ...]  # start, end and new text, of the file's bytes
 Place = ast.AST | tuple[ast.AST, ast.AST]  # an expression, or from one to another
@@ -67,9 +68,9 @@ class Text:
         """Return where a place starts and ends."""
         if isinstance(node, tuple):
             return self.span(node[0])[0], self.span(node[1])[1]
-        n = node
-        start = self.line_starts[n.lineno - 1] + n.col_offset  # type: ignore[attr-defined]
-        end = self.line_starts[n.end_lineno - 1] + n.end_col_offset  # type: ignore[attr-defined]
+        n: Any = node  # an expression or a statement: these have places
+        start = self.line_starts[n.lineno - 1] + n.col_offset
+        end = self.line_starts[n.end_lineno - 1] + n.end_col_offset
         return start, end
 
     def of(self, node: ast.AST) -> str:

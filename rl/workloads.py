@@ -87,7 +87,9 @@ def _ppo(n_episodes: int, device: str, tiny: bool, graphs: bool) -> Workload:
         episodes=10**6, batch=n_episodes, minibatches=2 if tiny else 8,
         max_response=6 if tiny else 64, missing_end="keep", cuda_graphs=graphs,
     )  # fmt: skip
-    return _iterations(config, settings, 5 if tiny else 64, device, END, None)
+    n_prompt = 5 if tiny else 64
+    begin = functools.partial(_stage, config, settings, n_prompt, device, END, None)
+    return _iterations(config, settings, begin)
 
 
 def ppo_like(
@@ -122,7 +124,8 @@ def ppo_like(
         max_response=n_response, missing_end="keep", shared_trunk=shared_trunk, ptx=0.0,
     )  # fmt: skip
     reward = Scorer(_model(config, "cpu"), seed=1).requires_grad_(False).eval()
-    return _iterations(config, settings, n_prompt, "cpu", config.vocab_size, reward)
+    begin = functools.partial(_stage, config, settings, n_prompt, "cpu", config.vocab_size, reward)
+    return _iterations(config, settings, begin)
 
 
 def ppo_repeated(
@@ -188,15 +191,9 @@ def _loaded(config: GPTConfig, weights: Mapping[str, torch.Tensor]) -> GPT:
 
 
 def _iterations(
-    config: GPTConfig,
-    settings: PPOSettings,
-    n_prompt: int,
-    device: str,
-    end: int,
-    reward: Scorer | None,
+    config: GPTConfig, settings: PPOSettings, begin: Callable[["_Watcher"], PPOStage]
 ) -> Workload:
     """Make iterations whose phases are seen from outside, each stage by a watcher of its own."""
-    begin = functools.partial(_stage, config, settings, n_prompt, device, end, reward)
     watcher = _Watcher()
     stage = begin(watcher)
     iterations = iter(range(10**6))

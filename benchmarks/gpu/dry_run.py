@@ -14,6 +14,7 @@ Parts that are stored for this commit are not done again, so a run that was cut 
 import contextlib
 import copy
 import dataclasses
+import functools
 import io
 import tempfile
 from collections import Counter
@@ -186,7 +187,7 @@ def judge(cells: list[Finding | None]) -> tuple[str, str]:
 def closing(path: Path, limit_s: float) -> Iterator[Outcome]:
     """Try what follows the measuring, each step by itself."""
     steps: dict[str, Callable[[], str]] = {
-        f"compile ahead: {part}": lambda part=part: compile_ahead(path, part, limit_s)  # type: ignore[misc]
+        f"compile ahead: {part}": functools.partial(compile_ahead, path, part, limit_s)
         for part in COMPILED_AHEAD
     }
     steps |= {"plots": lambda: draw(path), "table": lambda: fill_in(path),

@@ -10,6 +10,7 @@ may round elsewhere and still compute the same, get `PEERS` of it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -88,12 +89,11 @@ def _ways(arguments: Arguments) -> Iterator[tuple[str, Callable[[], Tensors]]]:
     for wider in (torch.float64, torch.float32):
         if wider.itemsize > dtype.itemsize:
             name = str(wider).removeprefix("torch.")
-            yield (
-                f"eager {name}",
-                lambda wider=wider: run(  # type: ignore[misc]
-                    arguments.as_dtype(wider), arguments.twin.eager, cotangents_of=arguments
-                ),
-            )
+            yield f"eager {name}", functools.partial(_run_as, wider, arguments)
+
+
+def _run_as(dtype: torch.dtype, arguments: Arguments) -> Tensors:
+    return run(arguments.as_dtype(dtype), arguments.twin.eager, cotangents_of=arguments)
 
 
 def run(

@@ -14,6 +14,7 @@ same run. The gate: the losses of the first steps are those of nanoGPT's model i
 what bfloat16 rounds away.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -118,9 +119,7 @@ def makers(
                 continue
             yield (
                 f"{name}{way}",
-                lambda build=build, chosen=chosen: build(  # type: ignore[misc]
-                    config, parameters, data, compiler=chosen, dtype=half
-                ),
+                functools.partial(build, config, parameters, data, compiler=chosen, dtype=half),
             )
     yield (
         "nanoGPT, autocast, compiled",
