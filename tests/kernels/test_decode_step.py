@@ -1,6 +1,7 @@
 """A decoding step that lies on the device whole: the same logits, and nothing frozen in it."""
 
 import contextlib
+import sys
 import types
 
 import numpy as np
@@ -72,10 +73,9 @@ def test_a_recorded_step_replays_at_every_position(model, monkeypatch):
     step = DecodeStep(model, static)
     lengths = static.lengths.clone()
     # On a CPU, as nowhere else, the embedding looks at its tokens; no graph could hold that.
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(sys.modules["gptwin.kernels.embedding"], "check_ids", lambda *_: None)
     with torch.no_grad(), launch.backend("eager"):
         replay = make_fx(lambda: step.compute(), tracing_mode="real")()
-    monkeypatch.undo()
     static.lengths.copy_(lengths)
     for tokens in NEXT:
         step.tokens.copy_(tokens[:, None])
