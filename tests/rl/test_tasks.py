@@ -81,8 +81,9 @@ def test_words_in_their_place_earn_a_share():
 def test_a_list_wants_two_different_members():
     exercise = one("list")
     category = next(c for c in CATEGORIES if c in exercise.messages[-1].content)
-    a, b = CATEGORIES[category][:2]
-    assert gold(exercise, f"{a} and {b}") == 1
+    a, b, c = CATEGORIES[category][:3]
+    assert gold(exercise, f"{a} and {b}") == gold(exercise, f"{a}, {b}, {c}") == 1
+    assert gold(exercise, a) == 0.5
     assert gold(exercise, f"{a}, {a}") == pytest.approx(1 / 2 - 0.1)
     assert gold(exercise, f"{a}, {b}, sofa") == pytest.approx(0.9)
 
