@@ -218,7 +218,7 @@ def gold(exercise: Exercise, response: str) -> float:
 
 
 def _gold_list(exercise: Exercise, response: str) -> float:
-    """Grade a list: each different member asked for earns its share, further ones nothing, others cost."""
+    """Grade a list: each member asked for earns its share; repeated or foreign words cost."""
     category = next(name for name in CATEGORIES if name in exercise.messages[-1].content)
     members = {member.lower() for member in CATEGORIES[category]}
     said = [word for word in _words(response) if word != "and"]
