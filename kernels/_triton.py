@@ -6,6 +6,8 @@ for a kernel says why there is none.
 
 from typing import Any
 
+import torch
+
 UNAVAILABLE: str | None = None
 
 try:
@@ -27,4 +29,23 @@ except ImportError as error:
 
     triton = tl = _Absent()
 
-__all__ = ["UNAVAILABLE", "tl", "triton"]
+__all__ = ["UNAVAILABLE", "compiles_for_amd", "tl", "triton"]
+
+
+def compiles_for_amd() -> bool:
+    """Say whether kernels are compiled for an AMD GPU, whose lists of configurations differ.
+
+    64 kB of shared memory hold fewer stages there, and a matrix instruction's operands wait in
+    registers. Nothing is asked of a GPU: this runs when the kernels are imported.
+
+    Returns
+    -------
+    bool
+        True with a ROCm build of PyTorch, or where an AMD target was set to compile for.
+    """
+    if UNAVAILABLE is not None:
+        return False
+    active = getattr(triton.runtime.driver, "_active", None)
+    if active is None:
+        return torch.version.hip is not None
+    return active.get_current_target().backend == "hip"

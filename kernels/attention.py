@@ -48,14 +48,13 @@ import torch
 
 from ..core.attention import default_scale, dropout_factor
 from ..core.key_intervals import check_attention
-from ._triton import tl, triton
+from ._triton import compiles_for_amd, tl, triton
 from .attention_backward import attention_backward
 from .attention_tiles import (
     LOG2_E,
     NOT_SPECIALIZED,
     TUNING_KEY,
     Masks,
-    compiles_for_amd,
     dropout_arguments,
     is_kept,
     key_interval,

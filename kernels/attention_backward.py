@@ -38,14 +38,13 @@ Dropout's mask is drawn again. Keys that nobody sees, and queries that see nothi
 
 import torch
 
-from ._triton import tl, triton
+from ._triton import compiles_for_amd, tl, triton
 from .attention_backward_keys import KEY_VALUE_KERNELS, summed_rows_per_tile
 from .attention_tiles import (
     LOG2_E,
     NOT_SPECIALIZED,
     TUNING_KEY,
     Masks,
-    compiles_for_amd,
     dropout_arguments,
     is_kept,
     key_interval,

@@ -6,13 +6,12 @@ is transposed, [keys, queries], so that the weights and the scores' gradient lea
 products as the left side of the last two.
 """
 
-from ._triton import tl, triton
+from ._triton import compiles_for_amd, tl, triton
 from .attention_tiles import (
     NOT_SPECIALIZED,
     SMALLEST_BLOCK,
     SMALLEST_D,
     TUNING_KEY,
-    compiles_for_amd,
     is_kept,
     key_interval,
     load_key_start,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..core.attention import DROPOUT_BITS, dropout_threshold
-from ._triton import UNAVAILABLE, tl, triton
+from ._triton import tl, triton
 from .rows import tile_at
 
 # What a configuration's speed depends on.
@@ -31,25 +31,6 @@ DROPOUT_SHIFT = tl.constexpr(32 - DROPOUT_BITS)
 SMALLEST_BLOCK, LARGEST_BLOCK = 32, 128
 SMALLEST_D = 16  # of tl.dot
 FLOAT32_FEATURES = tl.constexpr(16)
-
-
-def compiles_for_amd() -> bool:
-    """Say whether kernels are compiled for an AMD GPU, whose lists of configurations differ.
-
-    64 kB of shared memory hold fewer stages there, and a matrix instruction's operands wait in
-    registers. Nothing is asked of a GPU: this runs when the kernels are imported.
-
-    Returns
-    -------
-    bool
-        True with a ROCm build of PyTorch, or where an AMD target was set to compile for.
-    """
-    if UNAVAILABLE is not None:
-        return False
-    active = getattr(triton.runtime.driver, "_active", None)
-    if active is None:
-        return torch.version.hip is not None
-    return active.get_current_target().backend == "hip"
 
 
 @triton.constexpr_function

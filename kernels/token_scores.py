@@ -54,8 +54,7 @@ import math
 
 import torch
 
-from ._triton import tl, triton
-from .attention_tiles import compiles_for_amd
+from ._triton import compiles_for_amd, tl, triton
 from .launch import launch
 from .linear import grouped_tile
 from .product import product
