@@ -36,7 +36,7 @@ from torch.nn import functional
 from ..core.decoder_block import ARGUMENTS, check_decoder_block
 from ..core.key_intervals import check_attention
 from .attention import attention
-from .eager_gelu import gelu_keeping_slope
+from .eager_mlp import mlp_eager
 from .launch import expect_same_dtype, runs_on_triton
 from .layer_norm import layer_norm, layer_norm_eager
 from .linear import linear, linear_eager
@@ -127,17 +127,16 @@ def _attention_output(*args: Any, **options: Any) -> torch.Tensor:
     return attention(*args, **options)[0]
 
 
-def _linear_eager(
+def _mlp(
     x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    *,
-    activation: str | None = None,
+    fc_weight: torch.Tensor,
+    fc_bias: torch.Tensor | None,
+    proj_weight: torch.Tensor,
+    proj_bias: torch.Tensor | None,
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    if activation is None:
-        return linear_eager(x, weight, bias, residual=residual)
-    return gelu_keeping_slope(linear_eager(x, weight, bias))
+    hidden = linear(x, fc_weight, fc_bias, activation="gelu")
+    return linear(hidden, proj_weight, proj_bias, residual=residual)
 
 
 class Parts(NamedTuple):
@@ -145,12 +144,13 @@ class Parts(NamedTuple):
 
     layer_norm: Callable[..., Any]
     linear: Callable[..., torch.Tensor]
+    mlp: Callable[..., torch.Tensor]
     qkv_attention: Callable[..., torch.Tensor]
     attention: Callable[..., torch.Tensor]
 
 
-KERNELS = Parts(norm, linear, _qkv_attention, _attention_output)
-EAGER = Parts(layer_norm_eager, _linear_eager, qkv_attention_eager, masked_attention)
+KERNELS = Parts(norm, linear, _mlp, _qkv_attention, _attention_output)
+EAGER = Parts(layer_norm_eager, linear_eager, mlp_eager, qkv_attention_eager, masked_attention)
 
 
 def split_heads(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, ...]:
@@ -263,15 +263,13 @@ def run_block(
     if norm == "pre":
         branch = drop(parts.linear(attend(x, *c_attn, *ln_1, first=first), *attn_proj))
         z, stream = parts.layer_norm(branch, *ln_2, residual=going, eps=eps)
-        hidden = parts.linear(z, *c_fc, activation="gelu")
         if dropout > 0:
-            return stream + drop(parts.linear(hidden, *mlp_proj))
-        return parts.linear(hidden, *mlp_proj, residual=stream)
+            return stream + drop(parts.mlp(z, *c_fc, *mlp_proj))
+        return parts.mlp(z, *c_fc, *mlp_proj, stream)
 
     branch = drop(parts.linear(attend(x, *c_attn, None, None, first=first), *attn_proj))
     stream, _ = parts.layer_norm(branch, *ln_1, residual=going, eps=eps)
-    hidden = parts.linear(stream, *c_fc, activation="gelu")
-    branch = drop(parts.linear(hidden, *mlp_proj))
+    branch = drop(parts.mlp(stream, *c_fc, *mlp_proj))
     return parts.layer_norm(branch, *ln_2, residual=stream, eps=eps)[0]
 
 
