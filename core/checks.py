@@ -121,6 +121,31 @@ def expect_positive(name: str, value: float) -> None:
         refuse(name, "a finite number above 0", repr(value))
 
 
+def all_below(ids: Any, n: int) -> bool:
+    """Say whether every id is one of 0 to `n` − 1, from the least and the greatest alone.
+
+    It is the quick question, for a training step, whose ids are good; who asked and got a no looks
+    for the one at fault.
+
+    Parameters
+    ----------
+    ids : numpy.ndarray or torch.Tensor of integers
+        On a GPU, reading them waits.
+    n : int
+        How many there are.
+
+    Returns
+    -------
+    bool
+        True also if there are no ids.
+    """
+    if 0 in ids.shape:
+        return True
+    # PyTorch finds both in one pass.
+    least, greatest = ids.aminmax() if hasattr(ids, "aminmax") else (ids.min(), ids.max())
+    return int(least) >= 0 and int(greatest) < n
+
+
 def expect_finite(name: str, array: Any, mask: Any = None) -> None:
     """Refuse `array` if an element that counts is infinite or NaN.
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_positive, expect_shape, refuse
+from .checks import all_below, expect_positive, expect_shape, refuse
 
 Saved = tuple[Any, ...]
 
@@ -258,8 +258,7 @@ def check_ids(tokens: Any, positions: Any, vocab: int, n_ctx: int) -> None:
         ("tokens", tokens, vocab, "another tokenizer's ids, or a label of -100"),
         ("positions", positions, n_ctx, "a sequence longer than n_ctx, or padding's -1"),
     ):
-        # Asked first for the least and the greatest: a training step comes here with good ids.
-        if ids is None or 0 in ids.shape or 0 <= int(ids.min()) <= int(ids.max()) < n_rows:
+        if ids is None or all_below(ids, n_rows):
             continue
         ids = np.asarray(ids)  # PyTorch would wrap n_rows to a narrow dtype: 256 is 0 in uint8
         wrong = np.argwhere((ids < 0) | (ids >= n_rows))

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import expect_ndim, expect_positive, expect_shape, refuse
+from .checks import all_below, expect_ndim, expect_positive, expect_shape, refuse
 
 
 class Partial(NamedTuple):
@@ -318,8 +318,7 @@ def check_targets(targets: Any, mask: Any, vocab: int) -> None:
     ValueError
         Naming the first one that is out of range.
     """
-    # Asked first for the least and the greatest: a training step comes here with good targets.
-    if 0 in targets.shape or 0 <= int(targets.min()) <= int(targets.max()) < vocab:
+    if all_below(targets, vocab):
         return
     wrong = mask & ((targets < 0) | (targets >= vocab))
     if wrong.any():

@@ -211,6 +211,10 @@ def _runs_on_triton(operation: str, lists: Sequence[Tensors], options: dict[str,
     check_adamw(parameters, gradients, first, second, **options)
     if not parameters:
         return False
+    # Asked first without names, which cost more than the answer: a CPU's training comes here.
+    in_one_place = len({tensor.device for tensors in lists for tensor in tensors}) == 1
+    if in_one_place and not runs_on_triton(operation, **{"parameters[0]": parameters[0]}):
+        return False
     named = {
         f"{name}[{i}]": tensor
         for name, tensors in zip(LISTS, lists, strict=True)

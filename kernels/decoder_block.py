@@ -105,7 +105,7 @@ def qkv_attention_eager(
     if norm_weight is not None:
         x = layer_norm_eager(x, norm_weight, norm_bias, eps=eps)
     query, key, value = split_heads(linear_eager(x, w_qkv, b_qkv), n_head)
-    query = query[:, :, first:]
+    query = query[:, :, first:] if first else query
     return merge_heads(masked_attention(query, key, value, dropout=dropout, seed=seed, **masks))
 
 
@@ -168,7 +168,9 @@ def split_heads(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, ...]:
     """
     # [batch, time, 3 * n_head * d_head] -> 3 x [batch, head, time, d_head]. Cut first, so that
     # backward three gradients side by side are one copy of whole rows.
-    return tuple(part.unflatten(-1, (n_head, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+    batch, time, width = qkv.shape
+    apart = (batch, time, n_head, width // (3 * n_head))
+    return tuple(part.view(apart).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
 
 
 def merge_heads(output: torch.Tensor) -> torch.Tensor:
@@ -259,7 +261,7 @@ def run_block(
     def drop(branch: torch.Tensor) -> torch.Tensor:
         return functional.dropout(branch, dropout) if dropout > 0 else branch
 
-    going = x[:, first:]
+    going = x[:, first:] if first else x
     if norm == "pre":
         branch = drop(parts.linear(attend(x, *c_attn, *ln_1, first=first), *attn_proj))
         z, stream = parts.layer_norm(branch, *ln_2, residual=going, eps=eps)

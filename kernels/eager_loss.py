@@ -21,6 +21,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from ..core.checks import all_below
 from ..core.token_scores import check_targets
 
 # Numbers in a strip: 4 MB in float32.
@@ -90,12 +91,16 @@ def mean_cross_entropy(
     ValueError
         If a target is neither in the vocabulary nor `ignore_index`.
     """
-    counted, vocab = targets != ignore_index, weight.shape[1]
-    n_counted = counted.sum().clamp(min=1)
+    vocab = weight.shape[1]
     compiling = torch.compiler.is_compiling()  # Inductor fuses these passes itself
+    in_cache = len(targets) * vocab <= STRIP
+    if in_cache and not compiling and _all_count(targets, vocab, ignore_index):
+        return functional.cross_entropy(_exact(hidden @ weight), targets.long())
+    counted = targets != ignore_index
+    n_counted = counted.sum().clamp(min=1)
     if not compiling:
         check_targets(targets, counted, vocab)
-    if compiling or len(targets) * vocab <= STRIP:
+    if compiling or in_cache:
         logits = _exact(hidden @ weight)
         total = functional.cross_entropy(
             logits, targets.long(), ignore_index=ignore_index, reduction="sum"
@@ -103,3 +108,9 @@ def mean_cross_entropy(
         return total / n_counted
     wanted = torch.where(counted, targets, 0).long()
     return _SummedCrossEntropy.apply(hidden, weight, wanted, counted) / n_counted
+
+
+def _all_count(targets: torch.Tensor, vocab: int, ignore_index: int) -> bool:
+    """Say whether there are targets, and all of them in the vocabulary and none to be ignored."""
+    ignored_is_a_word = 0 <= ignore_index < vocab
+    return len(targets) > 0 and not ignored_is_a_word and all_below(targets, vocab)

@@ -61,7 +61,7 @@ def mlp_eager(
     -------
     torch.Tensor [..., d_model]
     """
-    if x.dtype not in _CONSTANTS or x.device.type != "cpu":
+    if x.dtype not in _CONSTANTS or not x.is_cpu:
         hidden = linear_eager(x, fc_weight, fc_bias, activation="gelu")
         return linear_eager(hidden, proj_weight, proj_bias, residual=residual)
     if torch.compiler.is_compiling():
@@ -71,7 +71,8 @@ def mlp_eager(
     rows = x.reshape(-1, x.shape[-1])  # [..., d_model] -> [row, d_model]
     stream = None if residual is None else residual.reshape(-1, residual.shape[-1])
     arguments = (rows, fc_weight, fc_bias, proj_weight, proj_bias, stream)
-    trained = any(argument is not None and argument.requires_grad for argument in arguments)
+    # Asked first of x: it is the answer in training, all but always.
+    trained = x.requires_grad or any(a is not None and a.requires_grad for a in arguments)
     if trained and torch.is_grad_enabled():
         return _MLP.apply(*arguments).view(x.shape)
     h = rows @ fc_weight  # [row, d_mlp]
@@ -120,11 +121,9 @@ def _project(
     bias: torch.Tensor | None,
     residual: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return h·W + b + residual, the sum of the last two being where the product goes."""
-    if residual is None:
-        return linear_eager(h, weight, bias)
-    y = residual.clone() if bias is None else residual + bias
-    return y.addmm_(h, weight)
+    """Return h·W + b + residual."""
+    y = linear_eager(h, weight, bias)
+    return y if residual is None else y.add_(residual)
 
 
 def _strips(*matrices: torch.Tensor) -> zip:
@@ -149,5 +148,5 @@ def _value_and_slope(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None
         u.add_(bias)
     s = torch.addcmul(a, u, u, value=_CUBIC).mul_(u).sigmoid_()
     torch.mul(u, s, out=h)
-    w = torch.addcmul(a, u, u, value=3 * _CUBIC)
-    torch.lerp(s, one, w.mul_(h), out=u)  # the slope: s + h·w·(1 − s)
+    torch.addcmul(a, u, u, value=3 * _CUBIC, out=u).mul_(h)  # h·w
+    torch.lerp(s, one, u, out=u)  # the slope: s + h·w·(1 − s)

@@ -234,12 +234,11 @@ class GPT(torch.nn.Module):
         check_masks(tokens, config.n_head, config.d_head, window=None, **masks)
         tables = (self.wte.weight, self.wpe.weight)
         parts = KERNELS if runs_on_triton("gpt", tokens=tokens, table=tables[0]) else EAGER
-        head = self.output_matrix()
         if with_head and config.tied and parts is EAGER and not torch.compiler.is_compiling():
             x, table = tied_embedding(tokens, *tables, positions=positions)
             head = table.T
         else:
-            x = embedding(tokens, *tables, positions=positions)
+            x, head = embedding(tokens, *tables, positions=positions), self.output_matrix()
         x, head = x.to(self.dtype), head.to(self.dtype)
         if config.dropout > 0:
             x = functional.dropout(x, config.dropout, self.training)
