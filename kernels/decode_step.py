@@ -1,25 +1,85 @@
-"""One decoding step whose every shape and address stays: what a CUDA graph can hold.
+"""Decoding steps, from one token a row to the next logits, with little else around the kernels.
 
-Decoding a token launches dozens of small kernels, and on a GPU launching them takes longer than
-running them. A graph is recorded once and replayed with one call, but it replays the addresses and
-the numbers that it saw: so nothing of a step may lie in Python. Here the tokens come in one buffer,
-the logits leave in another, and where the cache goes on is read from `lengths` on the device.
+    step = BoundStep(model, cache)          cache: a KVCache, filled by the prompts
+    state, logits = step(tokens)            [batch] -> [batch, d_model], [batch, vocab]
+
+Without a graph, what a small model's step costs beside its products is for a good part Python that
+looks up the same parameters, options and kernels as the step before. `BoundStep` does it once.
+
+`DecodeStep` is a step whose every shape and address stays: what a CUDA graph can hold. Decoding a
+token launches dozens of small kernels, and on a GPU launching them takes longer than running them.
+A graph is recorded once and replayed with one call, but it replays the addresses and the numbers
+that it saw: so nothing of a step may lie in Python. Here the tokens come in one buffer, the logits
+leave in another, and where the cache goes on is read from `lengths` on the device.
 
     step = DecodeStep(model, cache)         cache: a StaticKVCache, filled by the prompts
-    logits = step(tokens)                   [batch] -> [batch, vocab]: overwritten by the next step
+    state, logits = step(tokens)            overwritten by the next step
 
-On a GPU the first call records the graph. Elsewhere, as in the tests, and where
-none is wanted, a step is computed the same way without one. Rows that leave change the shapes: a
-new DecodeStep is made for those that stay.
+On a GPU the first call records the graph. Elsewhere, as in the tests, and where none is wanted, a
+step is computed the same way without one. Rows that leave change the shapes: a new DecodeStep is
+made for those that stay.
 """
+
+import functools
+from typing import Any
 
 import torch
 
 from ..core.checks import refuse
 from .decode_attention import decode_attention, decode_attention_eager
-from .decoder_block import KERNELS, Parts
+from .decoder_block import EAGER, KERNELS, Parts, run_block
+from .embedding import embedding
 from .gpt import GPT
 from .kv_cache import KVCache
+from .launch import runs_on_triton
+
+
+class BoundStep:
+    """A model's step, bound to its cache.
+
+    Parameters
+    ----------
+    model : GPT
+        In evaluation mode; its parameters stay as they are.
+    cache : KVCache
+        Holds the prompts. A position more of it is filled by each call.
+    """
+
+    def __init__(self, model: GPT, cache: KVCache) -> None:
+        self.model, self.cache = model, cache
+        config, self.tables = model.config, (model.wte.weight, model.wpe.weight)
+        on_triton = runs_on_triton("gpt", table=self.tables[0])
+        self.parts = parts = KERNELS if on_triton else EAGER
+        blocks: Any = model.h
+        self.blocks = []
+        for layer, block in enumerate(blocks):
+            attend = functools.partial(
+                cache.attend, layer=layer, parts=parts, eps=config.eps, window=config.window(layer)
+            )
+            self.blocks.append((block.parameters_in(model.dtype), attend))
+        self.head = model.output_matrix()
+
+    @torch.no_grad()
+    def __call__(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take a token of each row, and score the next.
+
+        Parameters
+        ----------
+        tokens : torch.Tensor of int64 [batch]
+
+        Returns
+        -------
+        state : torch.Tensor [batch, d_model]
+            The hidden state that scores the next token.
+        logits : torch.Tensor [batch, vocab]
+        """
+        config = self.model.config
+        x = embedding(tokens[:, None], *self.tables, positions=self.cache.begin(1, None))
+        x = x.to(self.model.dtype)  # [batch, 1, d_model]
+        for parameters, attend in self.blocks:
+            x = run_block(x, parameters, attend, parts=self.parts, norm=config.norm, eps=config.eps)
+        state = self.model.final_norm(x, self.parts)[:, -1]
+        return state, self.parts.linear(state, self.head, None)
 
 
 class StaticKVCache(KVCache):
@@ -47,7 +107,7 @@ class StaticKVCache(KVCache):
         if self.n_new:
             super()._write(kept, new)
         else:
-            kept.index_copy_(2, (self.lengths[:1] - 1).long(), new)
+            kept.index_copy_(3, (self.lengths[:1] - 1).long(), new)
 
     def _attended(
         self,
@@ -81,7 +141,7 @@ class DecodeStep:
     """
 
     def __init__(self, model: GPT, cache: StaticKVCache, *, record: bool = True) -> None:
-        batch, device = len(cache.lengths), cache.keys.device
+        batch, device = len(cache.lengths), cache.kept.device
         self.model, self.cache = model, cache
         self.tokens = torch.zeros(batch, 1, dtype=torch.int64, device=device)
         self.record = record and self.tokens.is_cuda

@@ -19,6 +19,7 @@ passes itself, and is faster at a sigmoid than at the hyperbolic tangent of its 
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -72,8 +73,9 @@ def mlp_eager(
     stream = None if residual is None else residual.reshape(-1, residual.shape[-1])
     arguments = (rows, fc_weight, fc_bias, proj_weight, proj_bias, stream)
     # Asked first of x: it is the answer in training, all but always.
-    trained = x.requires_grad or any(a is not None and a.requires_grad for a in arguments)
-    if trained and torch.is_grad_enabled():
+    if torch.is_grad_enabled() and (
+        x.requires_grad or any(a is not None and a.requires_grad for a in arguments)
+    ):
         return _MLP.apply(*arguments).view(x.shape)
     h = rows @ fc_weight  # [row, d_mlp]
     for (strip,) in _strips(h):
@@ -126,10 +128,12 @@ def _project(
     return y if residual is None else y.add_(residual)
 
 
-def _strips(*matrices: torch.Tensor) -> zip:
+def _strips(*matrices: torch.Tensor) -> Iterable[tuple[torch.Tensor, ...]]:
     """Cut matrices [row, d_mlp] into as many rows at a time as the cache holds."""
     numbers = STRIP * torch.get_num_threads()
-    n_rows = max(1, numbers // max(1, matrices[0].shape[1]))
+    if matrices[0].numel() <= numbers:
+        return (matrices,)
+    n_rows = max(1, numbers // matrices[0].shape[1])
     return zip(*(matrix.split(n_rows) for matrix in matrices), strict=True)
 
 

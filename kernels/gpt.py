@@ -98,13 +98,26 @@ class Block(torch.nn.Module):
             # Drawn here, so that checkpointing, which restores the generator, draws it again.
             seed = int(torch.randint(2**62, ()))
             attend = functools.partial(attend, dropout=dropout, seed=seed)
+        return run_block(
+            x, self.parameters_in(x.dtype), attend, parts=parts, norm=self.config.norm,
+            eps=self.config.eps, dropout=dropout, first=first,
+        )  # fmt: skip
+
+    def parameters_in(self, dtype: torch.dtype) -> list[Any]:
+        """Return the twelve parameters, in the order of `decoder_block`.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+            To compute in.
+
+        Returns
+        -------
+        list of (torch.Tensor or None)
+        """
         modules = (self.ln_1, *self.attn.values(), self.ln_2, *self.mlp.values())
         held = [p for module in modules for p in (module.weight, module.bias)]
-        parameters = [p if p is None or p.dtype == x.dtype else p.to(x.dtype) for p in held]
-        return run_block(
-            x, parameters, attend, parts=parts, norm=self.config.norm, eps=self.config.eps,
-            dropout=dropout, first=first,
-        )  # fmt: skip
+        return [p if p is None or p.dtype == dtype else p.to(dtype) for p in held]
 
 
 class GPT(torch.nn.Module):
@@ -255,10 +268,26 @@ class GPT(torch.nn.Module):
                 x = checkpoint(block, x, attend, parts, first, use_reentrant=False)
             else:
                 x = block(x, attend, parts, first)
-        if self.ln_f is not None:
-            bias = None if self.ln_f.bias is None else self.ln_f.bias.to(x.dtype)
-            x = parts.layer_norm(x, self.ln_f.weight.to(x.dtype), bias, eps=config.eps)
+        x = self.final_norm(x, parts)
         return (x, head) if with_head else x
+
+    def final_norm(self, x: torch.Tensor, parts: Parts) -> torch.Tensor:
+        """Normalise the last block's output, if the model does.
+
+        Parameters
+        ----------
+        x : torch.Tensor [..., d_model]
+        parts : Parts
+            Of the backend that runs.
+
+        Returns
+        -------
+        torch.Tensor [..., d_model]
+        """
+        if self.ln_f is None:
+            return x
+        bias = None if self.ln_f.bias is None else self.ln_f.bias.to(x.dtype)
+        return parts.layer_norm(x, self.ln_f.weight.to(x.dtype), bias, eps=self.config.eps)
 
     @property
     def dtype(self) -> torch.dtype:

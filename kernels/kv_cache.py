@@ -1,6 +1,6 @@
 """The KV cache: each layer's keys and values, so that a new token costs one position, not all.
 
-    keys, values   [n_layer, batch, head, capacity, d_head]
+    kept   [n_layer, keys and values, batch, head, capacity, d_head]
 
 All sequences of a batch grow together, one position a step, and end at the same place: shorter
 prompts are padded on the left, and `key_start` says where each begins. Sequences that have ended
@@ -15,7 +15,7 @@ import torch
 from ..core.checks import expect_positive, refuse
 from ..core.presets import GPTConfig
 from .decode_attention import decode_attention
-from .decoder_block import KERNELS, Parts, merge_heads, split_heads
+from .decoder_block import KERNELS, Parts, merge_heads
 
 
 class KVCache:
@@ -54,10 +54,9 @@ class KVCache:
                 str(capacity),
                 "the longest prompt and max_new_tokens together exceed the context",
             )
-        shape = (config.n_layer, batch, config.n_head, capacity, config.d_head)
+        shape = (config.n_layer, 2, batch, config.n_head, capacity, config.d_head)
         # Never read before they are written, and 0 so that nobody meets a stray NaN.
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros_like(self.keys)
+        self.kept = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch, device=device, dtype=torch.int32)
         self.length = 0
         self.n_new = 0
@@ -83,7 +82,7 @@ class KVCache:
         ValueError
             If the cache is full, or a later call moves the beginnings.
         """
-        capacity = self.keys.shape[3]
+        capacity = self.kept.shape[4]
         if self.length + n_new > capacity:
             refuse(
                 "tokens",
@@ -95,7 +94,7 @@ class KVCache:
             self.key_start = key_start
         elif key_start is not None and key_start is not self.key_start:
             refuse("key_start", "None after the first call", "a tensor", "the cache knows it")
-        index = torch.arange(self.length, self.length + n_new, device=self.keys.device)
+        index = torch.arange(self.length, self.length + n_new, device=self.kept.device)
         self.length += n_new
         self.lengths += n_new
         self.n_new = n_new
@@ -136,15 +135,17 @@ class KVCache:
         """
         if norm_weight is not None:
             x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)
-        keys, values = self.keys[layer], self.values[layer]  # [batch, head, capacity, d_head]
-        query, key, value = split_heads(parts.linear(x, w_qkv, b_qkv), keys.shape[1])
-        self._write(keys, key)
-        self._write(values, value)
-        return merge_heads(self._attended(query[:, :, first:], keys, values, parts, window))
+        kept = self.kept[layer]  # [2, batch, head, capacity, d_head]
+        heads = parts.linear(x, w_qkv, b_qkv).view(*x.shape[:2], 3, kept.shape[2], -1)
+        new = heads.permute(2, 0, 3, 1, 4)  # [3, batch, head, n_new, d_head]
+        self._write(kept, new[1:])
+        query = new[0, :, :, first:] if first else new[0]
+        keys, values = kept.unbind()
+        return merge_heads(self._attended(query, keys, values, parts, window))
 
     def _write(self, kept: torch.Tensor, new: torch.Tensor) -> None:
-        """Write the new positions [batch, head, n_new, d_head] where they belong."""
-        kept[:, :, self.length - self.n_new : self.length] = new
+        """Write the new positions [2, batch, head, n_new, d_head] where they belong."""
+        kept.narrow(3, self.length - self.n_new, self.n_new).copy_(new)
 
     def _attended(
         self,
@@ -161,7 +162,7 @@ class KVCache:
             )
             return output
         return parts.attention(
-            query, keys[:, :, : self.length], values[:, :, : self.length],
+            query, keys.narrow(2, 0, self.length), values.narrow(2, 0, self.length),
             causal=True, window=window, key_start=self.key_start,
         )  # fmt: skip
 
@@ -173,7 +174,7 @@ class KVCache:
         rows : torch.Tensor of int64 [kept]
             Which, in order.
         """
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.kept = self.kept[:, :, rows]
         self.lengths = self.lengths[rows]
         if self.key_start is not None:
             self.key_start = self.key_start[rows]

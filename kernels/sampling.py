@@ -32,6 +32,9 @@ where rest is the weight of all tokens but the likeliest.
 Deterministic, and no gradient: the results are not differentiable.
 """
 
+import functools
+
+import numpy as np
 import torch
 
 from ..core.philox import philox
@@ -52,6 +55,8 @@ from .launch import launch, runs_on_triton
 
 # Of six sizes the one that spills nowhere: half a dozen int64 values live for each token.
 SAMPLING_CONFIGS = [triton.Config({"BLOCK": 2048}, num_warps=8, num_stages=1)]
+# Draws whose random words the eager equivalent computes at once.
+WORDS_AT_ONCE = 4096
 # Low bits of a float32 that are the same in all numbers of one sign.
 LOW_BITS = {torch.float32: 0, torch.float16: 12, torch.bfloat16: 16}
 
@@ -377,14 +382,13 @@ def sampling_eager(
 
     kept = weights if top_k is top_p is None else _filtered(weights, x, top_k, top_p)
 
-    numbers = torch.arange(len(x)) if rows is None else rows.cpu()
-    words = philox(seed, numbers.numpy(), step, 0, 0)
-    u_high, u_low = (torch.from_numpy(w.astype("int64") >> 1).to(x.device) for w in words[:2])
+    numbers = range(len(x)) if rows is None else rows.tolist()
+    u_high, u_low = _random_halves(seed, tuple(numbers), step, x.device)
     total = kept.sum(dim=1)
     high, low = total >> HALF_BITS, total & _LOW_HALF.value
     middle = u_high * low + u_low * high + (u_low * low >> HALF_BITS)
     target = u_high * high + (middle >> HALF_BITS)
-    tokens = (kept.cumsum(dim=1) <= target[:, None]).sum(dim=1, keepdim=True)
+    tokens = torch.searchsorted(kept.cumsum(dim=1), target[:, None], right=True)  # [row, 1]
 
     precise = torch.promote_types(logits.dtype, torch.float32)
     scaled = (logits.detach().to(precise) * inverse_temperature(temperature)).where(drawable, 0)
@@ -409,13 +413,34 @@ def _filtered(
     return torch.empty_like(kept).scatter_(1, by_logit, kept)  # by token again
 
 
+def _random_halves(
+    seed: int, rows: tuple[int, ...], step: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the 31 higher and the 31 lower random bits [row] of a step's draw."""
+    n_steps = max(1, WORDS_AT_ONCE // max(1, len(rows)))
+    words = _random_words(seed, rows, step // n_steps, n_steps)
+    high, low = (torch.from_numpy(word[step % n_steps]).to(device) for word in words)
+    return high, low
+
+
+@functools.lru_cache(maxsize=4)
+def _random_words(
+    seed: int, rows: tuple[int, ...], block: int, n_steps: int
+) -> tuple[np.ndarray, ...]:
+    """Draw for some steps at once, [step, row]: arrays of a few numbers take as long."""
+    steps = block * n_steps + np.arange(n_steps)[:, None]
+    words = philox(seed, np.array(rows, dtype=np.int64), steps, 0, 0)
+    return tuple(word.astype(np.int64) >> 1 for word in words[:2])
+
+
 def _weights_eager(x: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return the integers that probabilities are proportional to: 2⁴⁰ for the maximum."""
     scale = torch.tensor(steps_per_unit(temperature), dtype=torch.float32, device=x.device)
-    below = (x.amax(dim=1, keepdim=True) - x) * scale
-    steps = below.clamp(max=float(MAX_STEPS)).long()
+    below = (x.amax(dim=1, keepdim=True) - x).mul_(scale)
+    steps = below.clamp_(max=float(MAX_STEPS)).long()
     fraction = steps & (2**STEP_BITS - 1)
     mantissa = torch.full_like(steps, POLYNOMIAL[-1])
-    for coefficient in reversed(POLYNOMIAL[:-1]):
-        mantissa = coefficient - (mantissa * fraction >> STEP_BITS)
-    return (mantissa << (WEIGHT_BITS - 31)) >> (steps >> STEP_BITS)
+    for coefficient in reversed(POLYNOMIAL[:-1]):  # coefficient − ⌊mantissa·fraction⌋
+        mantissa.mul_(fraction).bitwise_right_shift_(STEP_BITS).neg_().add_(coefficient)
+    whole = steps.bitwise_right_shift_(STEP_BITS)
+    return mantissa.bitwise_left_shift_(WEIGHT_BITS - 31).bitwise_right_shift_(whole)

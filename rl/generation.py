@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from ..core.generation import check_generate, pad_left
-from ..kernels.decode_step import DecodeStep, StaticKVCache
+from ..kernels.decode_step import BoundStep, DecodeStep, StaticKVCache
 from ..kernels.gpt import GPT
 from ..kernels.kv_cache import KVCache
 from ..kernels.sampling import sampling
@@ -59,7 +59,6 @@ class Generation(NamedTuple):
         return [row[:n] for row, n in zip(self.tokens.tolist(), lengths, strict=True)]
 
 
-@torch.no_grad()
 def generate(
     model: GPT,
     prompts: Sequence[Sequence[int]],
@@ -115,22 +114,28 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        rollout = _Rollout(
-            model,
-            prompts,
-            max_new_tokens,
-            stop_tokens,
-            rows,
-            static=static or graphs,
-            graphs=graphs,
-            read=read,
-        )
-        for step in range(max_new_tokens):
-            if not rollout.take(*rollout.draw(temperature, top_k, top_p, seed, step), step):
-                break
-        return rollout.result()
+        with torch.inference_mode():  # a small model's steps are short enough to feel autograd
+            rollout = _Rollout(
+                model,
+                prompts,
+                max_new_tokens,
+                stop_tokens,
+                rows,
+                static=static or graphs,
+                graphs=graphs,
+                read=read,
+            )
+            for step in range(max_new_tokens):
+                if not rollout.take(*rollout.draw(temperature, top_k, top_p, seed, step), step):
+                    break
+            found = rollout.result()
     finally:
         model.train(was_training)
+    # Copies, since tensors made in inference mode may not take part in a loss.
+    readings = None if found.readings is None else found.readings.clone()
+    return Generation(
+        found.tokens.clone(), found.log_probs.clone(), found.lengths.clone(), readings
+    )
 
 
 class _Rollout:
@@ -178,9 +183,11 @@ class _Rollout:
 
     def _prepare_step(self) -> None:
         """Make what turns a token of each row into the next logits, anew when rows have left."""
-        self.decode = None
+        self.decode: DecodeStep | BoundStep
         if isinstance(self.cache, StaticKVCache):
             self.decode = DecodeStep(self.model, self.cache, record=self.graphs)
+        else:
+            self.decode = BoundStep(self.model, self.cache)
 
     def draw(
         self, temperature: float, top_k: int | None, top_p: float | None, seed: int, step: int
@@ -214,11 +221,7 @@ class _Rollout:
                 self._prepare_step()
         if step + 1 == self.tokens.shape[1] or len(self.rows) == 0:
             return False
-        if self.decode is not None:
-            self.state, self.logits = self.decode(tokens)
-        else:
-            self.state = self.model(tokens[:, None], cache=self.cache)[:, -1]
-            self.logits = self.model.logits(self.state)
+        self.state, self.logits = self.decode(tokens)
         return True
 
     def result(self) -> Generation:

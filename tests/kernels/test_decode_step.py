@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from gptwin.core.parameters import init_parameters
 from gptwin.core.presets import GPTConfig
 from gptwin.kernels import launch
-from gptwin.kernels.decode_step import DecodeStep, StaticKVCache
+from gptwin.kernels.decode_step import BoundStep, DecodeStep, StaticKVCache
 from gptwin.kernels.gpt import GPT
 from gptwin.kernels.kv_cache import KVCache
 
@@ -41,12 +41,15 @@ def filled(kind, model, key_start, device="cpu"):
 
 @pytest.mark.parametrize("starts", [STARTS, None])
 def test_the_logits_are_the_growing_caches(model, starts):
-    cache, static = (filled(kind, model, starts) for kind in (KVCache, StaticKVCache))
-    step = DecodeStep(model, static)
+    cache, bound, static = (
+        filled(kind, model, starts) for kind in (KVCache, KVCache, StaticKVCache)
+    )
+    bound_step, step = BoundStep(model, bound), DecodeStep(model, static)
     for tokens in NEXT:
         with torch.no_grad():
             state = model(tokens[:, None], cache=cache)[:, -1]
         expected = state, model.logits(state)
+        torch.testing.assert_close(bound_step(tokens), expected, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(step(tokens), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match=r"^tokens: expected one a row, once the prompts"):
         model(NEXT[:2].T, cache=static)

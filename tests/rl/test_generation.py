@@ -11,7 +11,7 @@ from gptwin.core import generation as core
 from gptwin.core.parameters import init_parameters
 from gptwin.core.presets import GPTConfig
 from gptwin.kernels import launch
-from gptwin.kernels.decode_step import DecodeStep
+from gptwin.kernels.decode_step import BoundStep, DecodeStep
 from gptwin.kernels.gpt import GPT
 from gptwin.rl import generation
 from gptwin.rl.generation import generate
@@ -131,9 +131,15 @@ def test_leaving_the_batch_changes_nothing(options, monkeypatch):
     for share, results in ((0.0, at_once), (1.0, never)):
         monkeypatch.setattr(generation, "LEAVING_SHARE", share)
         sizes = []
-        hook = model.register_forward_pre_hook(lambda _, args, s=sizes: s.append(len(args[0])))
-        generated = generate(model, PROMPTS * 3, **options)
-        hook.remove()
+        step = BoundStep.__call__
+
+        def counting(bound, tokens, step=step, sizes=sizes):
+            sizes.append(len(tokens))
+            return step(bound, tokens)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(BoundStep, "__call__", counting)
+            generated = generate(model, PROMPTS * 3, **options)
         results += [generated.tokens, generated.lengths, sizes]
     assert torch.equal(at_once[0], never[0])
     assert torch.equal(at_once[1], never[1])
