@@ -316,7 +316,7 @@ def check_adamw(
     decays = decay_of_each(weight_decay, len(parameters))
     if len(decays) != len(parameters):
         refuse("weight_decay", f"one number, or {len(parameters)}", f"{len(decays)} of them")
-    for decay in decays:
+    for decay in dict.fromkeys(decays):
         if not (math.isfinite(decay) and decay >= 0):
             refuse("weight_decay", "finite numbers of at least 0", repr(decay))
     if max_norm is not None:

@@ -411,8 +411,9 @@ class AdamW(torch.optim.Optimizer):
             parameters, of_these, decays = map(list, zip(*together, strict=True))
             states = [self.state[parameter] for parameter in parameters]
             first, second = ([state[name] for state in states] for name in MOMENTS)
+            lists = (parameters, of_these, first, second)
             self.gradient_norm = adamw_(
-                *map(own_parts, (parameters, of_these, first, second)),
+                *(map(own_parts, lists) if sharded else lists),
                 step=step, lr=lr, betas=betas, eps=eps, norm=norm, max_norm=self.max_norm,
                 weight_decay=decays, epsilon=self.epsilon,
             )  # fmt: skip

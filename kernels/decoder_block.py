@@ -169,8 +169,8 @@ def split_heads(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, ...]:
     # [batch, time, 3 * n_head * d_head] -> 3 x [batch, head, time, d_head]. Cut first, so that
     # backward three gradients side by side are one copy of whole rows.
     batch, time, width = qkv.shape
-    apart = (batch, time, n_head, width // (3 * n_head))
-    return tuple(part.view(apart).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+    apart = qkv.view(batch, time, 3, n_head, width // (3 * n_head))
+    return tuple(part.transpose(1, 2) for part in apart.unbind(2))
 
 
 def merge_heads(output: torch.Tensor) -> torch.Tensor:

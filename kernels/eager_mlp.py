@@ -29,6 +29,8 @@ from .spare_memory import SpareMemory
 
 # Numbers in a strip, for each thread: 256 KB in float32.
 STRIP = 2**16
+# So many strips are left in one.
+WHOLE = 4
 
 _LINEAR = 2 * math.sqrt(2 / math.pi)
 _CUBIC = 0.044715 * _LINEAR
@@ -101,12 +103,12 @@ class _MLP(torch.autograd.Function):
         of_x, of_fc_weight, of_fc_bias, of_proj_weight, of_proj_bias, of_residual = (
             ctx.needs_input_grad
         )
-        d_proj_weight = h.T @ d_y if of_proj_weight else None
+        d_proj_weight = torch.mm(h.t(), d_y) if of_proj_weight else None
         kept = torch._C._autograd._get_current_graph_task_keep_graph()
-        d_u = torch.mm(d_y, proj_weight.T, out=None if kept else h).mul_(slope)
+        d_u = torch.mm(d_y, proj_weight.t(), out=None if kept else h).mul_(slope)
         gradients = (
-            d_u @ fc_weight.T if of_x else None,
-            x.T @ d_u if of_fc_weight else None,
+            torch.mm(d_u, fc_weight.t()) if of_x else None,
+            torch.mm(x.t(), d_u) if of_fc_weight else None,
             d_u.sum(0) if of_fc_bias else None,
             d_proj_weight,
             d_y.sum(0) if of_proj_bias else None,
@@ -124,14 +126,15 @@ def _project(
     residual: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return h·W + b + residual."""
-    y = linear_eager(h, weight, bias)
+    y = torch.mm(h, weight) if bias is None else torch.addmm(bias, h, weight)
     return y if residual is None else y.add_(residual)
 
 
 def _strips(*matrices: torch.Tensor) -> Iterable[tuple[torch.Tensor, ...]]:
     """Cut matrices [row, d_mlp] into as many rows at a time as the cache holds."""
     numbers = STRIP * torch.get_num_threads()
-    if matrices[0].numel() <= numbers:
+    # A few strips are left in one piece: more calls would cost more than the cache saves.
+    if matrices[0].numel() <= WHOLE * numbers:
         return (matrices,)
     n_rows = max(1, numbers // matrices[0].shape[1])
     return zip(*(matrix.split(n_rows) for matrix in matrices), strict=True)

@@ -47,9 +47,11 @@ class SpareMemory:
             Contiguous, on memory from here if some fits.
         """
         n_bytes = n_rows * n_columns * dtype.itemsize
+        if n_bytes < SMALLEST:
+            return torch.empty(n_rows, n_columns, dtype=dtype)
         with self.lock:
             fitting = [s for s in self.storages if n_bytes <= s.nbytes() <= LARGER * n_bytes]
-            if n_bytes < SMALLEST or not fitting:
+            if not fitting:
                 return torch.empty(n_rows, n_columns, dtype=dtype)
             storage = min(fitting, key=torch.UntypedStorage.nbytes)
             # By identity: two storages are compared number by number.

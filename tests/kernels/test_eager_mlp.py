@@ -14,6 +14,7 @@ D_MODEL, D_MLP = 6, 24
 @pytest.fixture(autouse=True)
 def several_strips_on_spare_memory(monkeypatch):
     monkeypatch.setattr(eager_mlp, "STRIP", 64)  # the last strip is shorter
+    monkeypatch.setattr(eager_mlp, "WHOLE", 1)
     monkeypatch.setattr(spare_memory, "SMALLEST", 1)
     monkeypatch.setattr(eager_mlp, "_SPARE", SpareMemory())
 
