@@ -13,7 +13,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
+PRODUCTS = (
+    *(aten.mm.default, aten.mm.out, aten.addmm.default, aten.addmm_.default, aten.addmm.out),
+    *(aten.bmm.default, aten.bmm.out, aten.baddbmm.default, aten.baddbmm_.default),
+    aten.baddbmm.out,
+)  # fmt: skip
 FLASH = aten._scaled_dot_product_flash_attention_for_cpu.default
 FLASH_BACKWARD = aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
@@ -23,6 +27,9 @@ Key = tuple[tuple[Any, Any], tuple[Any, Any]]
 
 class Recording(TorchDispatchMode):
     """Note the products that run while the mode is on.
+
+    A mode sees its own thread alone. PyTorch is asked to use one meanwhile, and so does all that
+    asks how many there are.
 
     Attributes
     ----------
@@ -36,6 +43,17 @@ class Recording(TorchDispatchMode):
         super().__init__()
         self.products: list[Key] = []
         self.flops = 0
+
+    def __enter__(self) -> Any:
+        """Begin to note."""
+        self.threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        """Stop."""
+        super().__exit__(*raised)
+        torch.set_num_threads(self.threads)
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None

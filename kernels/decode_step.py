@@ -21,13 +21,16 @@ made for those that stay.
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from ..core.checks import refuse
+from ..core.presets import GPTConfig
 from .decode_attention import decode_attention, decode_attention_eager
 from .decoder_block import EAGER, KERNELS, Parts, run_block
+from .eager_block import EagerBlock
 from .embedding import embedding
 from .gpt import GPT
 from .kv_cache import KVCache
@@ -47,17 +50,28 @@ class BoundStep:
 
     def __init__(self, model: GPT, cache: KVCache) -> None:
         self.model, self.cache = model, cache
-        config, self.tables = model.config, (model.wte.weight, model.wpe.weight)
+        self.tables = (model.wte.weight, model.wpe.weight)
         on_triton = runs_on_triton("gpt", table=self.tables[0])
-        self.parts = parts = KERNELS if on_triton else EAGER
+        self.parts = KERNELS if on_triton else EAGER
+        bind = self._bound_block if on_triton or self.tables[0].is_cuda else EagerBlock
         blocks: Any = model.h
-        self.blocks = []
-        for layer, block in enumerate(blocks):
-            attend = functools.partial(
-                cache.attend, layer=layer, parts=parts, eps=config.eps, window=config.window(layer)
-            )
-            self.blocks.append((block.parameters_in(model.dtype), attend))
+        self.blocks = [
+            bind(block.parameters_in(model.dtype), cache, layer, model.config)
+            for layer, block in enumerate(blocks)
+        ]
         self.head = model.output_matrix()
+
+    def _bound_block(
+        self, parameters: Sequence[Any], cache: KVCache, layer: int, config: GPTConfig
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Do what `EagerBlock` does on any backend."""
+        attend = functools.partial(
+            cache.attend, layer=layer, parts=self.parts, eps=config.eps, window=config.window(layer)
+        )
+        return functools.partial(
+            run_block, parameters=parameters, attend=attend, parts=self.parts, norm=config.norm,
+            eps=config.eps,
+        )  # fmt: skip
 
     @torch.no_grad()
     def __call__(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,11 +87,10 @@ class BoundStep:
             The hidden state that scores the next token.
         logits : torch.Tensor [batch, vocab]
         """
-        config = self.model.config
         x = embedding(tokens[:, None], *self.tables, positions=self.cache.begin(1, None))
         x = x.to(self.model.dtype)  # [batch, 1, d_model]
-        for parameters, attend in self.blocks:
-            x = run_block(x, parameters, attend, parts=self.parts, norm=config.norm, eps=config.eps)
+        for block in self.blocks:
+            x = block(x)
         state = self.model.final_norm(x, self.parts)[:, -1]
         return state, self.parts.linear(state, self.head, None)
 

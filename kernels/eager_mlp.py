@@ -23,6 +23,7 @@ from collections.abc import Iterable
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from .linear import linear_eager
 from .spare_memory import SpareMemory
@@ -64,7 +65,7 @@ def mlp_eager(
     -------
     torch.Tensor [..., d_model]
     """
-    if x.dtype not in _CONSTANTS or not x.is_cpu:
+    if x.dtype not in _CONSTANTS or not x.is_cpu or torch.is_autocast_enabled("cpu"):
         hidden = linear_eager(x, fc_weight, fc_bias, activation="gelu")
         return linear_eager(hidden, proj_weight, proj_bias, residual=residual)
     if torch.compiler.is_compiling():
@@ -81,7 +82,7 @@ def mlp_eager(
         return _MLP.apply(*arguments).view(x.shape)
     h = rows @ fc_weight  # [row, d_mlp]
     for (strip,) in _strips(h):
-        _value(strip, fc_bias)
+        gelu_in_place(strip if fc_bias is None else strip.add_(fc_bias))
     return _project(h, proj_weight, proj_bias, stream).view(x.shape)
 
 
@@ -140,12 +141,23 @@ def _strips(*matrices: torch.Tensor) -> Iterable[tuple[torch.Tensor, ...]]:
     return zip(*(matrix.split(n_rows) for matrix in matrices), strict=True)
 
 
-def _value(u: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """Replace a product [row, d_mlp] by GELU of it and its bias."""
+def gelu_in_place(u: torch.Tensor) -> torch.Tensor:
+    """Replace numbers by GELU of them, where float32 or float64 lies on the CPU.
+
+    Parameters
+    ----------
+    u : torch.Tensor
+        Any shape; of another dtype it stays as it is.
+
+    Returns
+    -------
+    torch.Tensor
+        GELU of `u`: itself, or a new tensor.
+    """
+    if u.dtype not in _CONSTANTS:
+        return functional.gelu(u, approximate="tanh")
     a, _ = _CONSTANTS[u.dtype]
-    if bias is not None:
-        u.add_(bias)
-    u.mul_(torch.addcmul(a, u, u, value=_CUBIC).mul_(u).sigmoid_())
+    return u.mul_(torch.addcmul(a, u, u, value=_CUBIC).mul_(u).sigmoid_())
 
 
 def _value_and_slope(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> None:

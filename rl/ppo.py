@@ -19,6 +19,7 @@ generation and the whole pass differ is logged.
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -37,11 +38,14 @@ from ..kernels.token_rewards import token_rewards
 from ..kernels.whiten import whiten
 from .batches import IGNORED, Windows, collate
 from .configuration import PPOSettings
+from .cores import Cores
 from .generation import Generation, generate
 from .parallel import Group
 from .rollout import (
     Acting,
     Responses,
+    in_shares,
+    joined,
     judge_acting,
     response_log_probs,
     response_values,
@@ -143,6 +147,7 @@ class PPOStage:
         self.reference = copy.deepcopy(policy).requires_grad_(False).eval()
         for model in (policy, self.reference, value.trunk):
             shard(model, group)
+        self.cores = Cores.of(group, policy, value.trunk)
         self.beta = settings.kl_coefficient
         self.average = [p.detach().clone() for p in policy.parameters()]
         with_decay = _WithDecay(settings)
@@ -194,9 +199,14 @@ class PPOStage:
             return group.joined_rows(x, batch.mask.shape)
 
         alone = s.minibatches == 1 and group.world == 1  # the first minibatch will be these rows
-        acted = judge_acting(self.policy, self.value, own, said, s.temperature, ahead=alone)
+        acted = judge_acting(
+            self.policy, self.value, own, said, s.temperature, ahead=alone, cores=self.cores
+        )
         log_prob, values = whole(acted.log_prob), whole(acted.values)
-        reference = whole(response_log_probs(self.reference, own, s.temperature))
+        of_reference = in_shares(
+            self.cores, lambda rows: response_log_probs(self.reference, rows, s.temperature), own
+        )
+        reference = whole(joined(of_reference, own))
         scores = self.score(mine, responses).to(values)
         scores = group.joined_rows(scores, batch.mask.shape[:1])
         ended = (batch.mask & (batch.response == self.end)).any(1)
@@ -254,17 +264,46 @@ class PPOStage:
 
     def _minibatch(self, experience: Experience, of_all: np.ndarray) -> Statistics:
         """Add the gradients of some rows, each rank of its share; return loss and statistics."""
-        s, group = self.settings, self.group
+        group = self.group
         counted = float(experience.batch.mask[torch.from_numpy(of_all)].sum())
-        rows = torch.from_numpy(of_all[group.rank :: group.world].copy()).to(group.device)
+        shares = self.cores.shares(of_all[group.rank :: group.world])
+        ahead = experience.acted.take_ahead()
+        values: list[Any] = [None] * len(shares)
+        if ahead is not None and len(ahead) == len(shares):  # each in ascending order of its rows
+            values = [part[rows // len(shares)] for part, rows in zip(ahead, shares, strict=True)]
+        found = self.cores.map(
+            functools.partial(self._add_gradients, experience, counted), shares, values
+        )
+        low = min(numbers.pop("ratio_min") for numbers in found)
+        high = max(numbers.pop("ratio_max") for numbers in found)
+        low, minus_high = group.least([low, -high])
+        sums = [sum(numbers[name] for numbers in found) for name in found[0]]
+        means = group.total_of_each(sums)
+        return dict(zip(found[0], means, strict=True)) | {
+            "ratio_min": low,
+            "ratio_max": -minus_high,
+        }
+
+    def _add_gradients(
+        self,
+        experience: Experience,
+        counted: float,
+        of_all: np.ndarray,
+        values: torch.Tensor | None,
+    ) -> Statistics:
+        """Add the gradients of some rows; return their part of loss and statistics.
+
+        `counted` is the minibatch's number of tokens; `values` are there if they were computed
+        ahead.
+        """
+        s = self.settings
+        rows = torch.from_numpy(of_all.copy()).to(self.group.device)
         batch = experience.batch.rows(rows)
         n_response = batch.mask.shape[1]
         hidden = batch.states(self.policy)  # [row, response, d_model]
         if s.shared_trunk:
             values = self.value.head(hidden)
-        elif (ahead := experience.acted.take_ahead()) is not None:
-            values = ahead[rows]
-        else:
+        elif values is None:
             values = response_values(self.value, batch)
 
         def flat(x: torch.Tensor) -> torch.Tensor:
@@ -286,15 +325,14 @@ class PPOStage:
             value_coefficient=s.value_coefficient,
             entropy_coefficient=s.entropy_coefficient,
         )
-        # The mean over the minibatch's tokens on all ranks, of which these are a share.
+        # The mean over the minibatch's tokens, of which these are a share.
         share = float(result.n_tokens) / max(counted, 1.0)
         (result.loss * share).backward()
         names = [n for n in result._fields if n not in ("n_tokens", "explained_variance")]
         numbers = torch.stack([getattr(result, name).detach() for name in names]).tolist()
         found = dict(zip(names, numbers, strict=True))
-        low, minus_high = group.least([found.pop("ratio_min"), -found.pop("ratio_max")])
-        means = group.total_of_each([value * share for value in found.values()])
-        return dict(zip(found, means, strict=True)) | {"ratio_min": low, "ratio_max": -minus_high}
+        extremes = {name: found.pop(name) for name in ("ratio_min", "ratio_max")}
+        return {name: value * share for name, value in found.items()} | extremes
 
     def _pretraining_term(self, draw: int) -> Statistics:
         """Add γ times the gradients of the pretraining loss (InstructGPT equation 2)."""

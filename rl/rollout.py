@@ -9,13 +9,15 @@ them. `key_start` tells attention where a row's prompt begins; positions count f
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from ..kernels.cross_entropy import cross_entropy
 from ..kernels.gpt import GPT
 from .batches import IGNORED
+from .cores import Cores
 from .generation import Generation
 from .scorer import Scorer
 
@@ -101,6 +103,48 @@ def side_by_side(
     )
 
 
+def in_shares(
+    cores: Cores, function: Callable[[Responses], torch.Tensor], batch: Responses
+) -> list[torch.Tensor]:
+    """Compute something of every response.
+
+    Parameters
+    ----------
+    cores : Cores
+        Whoever computes.
+    function : callable
+        Of some of the responses: a tensor [row, response].
+    batch : Responses
+        All of them.
+
+    Returns
+    -------
+    list of torch.Tensor [row, response]
+        Of every share of the rows; `joined` puts them together.
+    """
+    shares = cores.shares(np.arange(len(batch.tokens)))
+    return cores.map(lambda rows: function(batch.rows(torch.from_numpy(rows))), shares)
+
+
+def joined(parts: Sequence[torch.Tensor], batch: Responses) -> torch.Tensor:
+    """Put together what `in_shares` found.
+
+    Parameters
+    ----------
+    parts : sequence of torch.Tensor [row, response]
+    batch : Responses
+
+    Returns
+    -------
+    torch.Tensor [batch, response]
+        Without a gradient; 0 where all rows of a share are padding.
+    """
+    whole = parts[0].new_zeros(batch.mask.shape)
+    for i, part in enumerate(parts):
+        whole[i :: len(parts), : part.shape[1]] = part.detach()
+    return whole
+
+
 def response_log_probs(model: GPT, batch: Responses, temperature: float) -> torch.Tensor:
     """Return log π of every response token, without ever holding logits [token, vocab].
 
@@ -150,18 +194,18 @@ class Acting:
     ----------
     log_prob, values : torch.Tensor
         float32, 0 outside the mask.
-    ahead : torch.Tensor or None
-        The values with what their gradient takes.
+    ahead : list of torch.Tensor, or None
+        The values with what their gradient takes, of each share of all rows (cores.py).
     difference : float or None
         The most by which generation's log-probabilities differ from `log_prob`; None: it is them.
     """
 
     log_prob: torch.Tensor
     values: torch.Tensor
-    ahead: torch.Tensor | None = None
+    ahead: list[torch.Tensor] | None = None
     difference: float | None = None
 
-    def take_ahead(self) -> torch.Tensor | None:
+    def take_ahead(self) -> list[torch.Tensor] | None:
         """Return `ahead`, once: the parameters that it was computed with are about to change."""
         ahead, self.ahead = self.ahead, None
         return ahead
@@ -175,6 +219,7 @@ def judge_acting(
     temperature: float,
     *,
     ahead: bool,
+    cores: Cores,
 ) -> Acting:
     """Return log-probabilities and values of the policy that acted.
 
@@ -195,6 +240,8 @@ def judge_acting(
     ahead : bool
         The first update is of all these rows: keep a value network's pass for its gradient, since
         no parameter changes in between. (Not with dropout, which an update has and this has not.)
+    cores : Cores
+        Whoever computes.
 
     Returns
     -------
@@ -206,9 +253,9 @@ def judge_acting(
     if exact and shared and said.readings is not None:
         return Acting(generated, torch.where(batch.mask, said.readings, 0.0))
     with torch.set_grad_enabled(ahead and not shared and value.trunk.config.dropout == 0):
-        found = response_values(value, batch)
-    values = torch.where(batch.mask, found.detach(), 0.0)
-    kept = found if found.requires_grad else None
+        found = in_shares(cores, lambda rows: response_values(value, rows), batch)
+    values = torch.where(batch.mask, joined(found, batch), 0.0)
+    kept = found if found[0].requires_grad else None
     if exact:
         return Acting(generated, values, kept)
     log_prob = response_log_probs(policy, batch, temperature)

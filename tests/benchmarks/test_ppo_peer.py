@@ -16,6 +16,9 @@ def test_products_are_recorded_forward_and_backward_and_can_be_played_again():
         (x @ w).sum().backward()
     assert recording.flops == 2 * (2 * 5 * 3 * 7)  # x needs no gradient
     assert len(recording.products) == 2
+    with Recording() as recording, torch.no_grad():
+        torch.mm(x, w, out=torch.empty(5, 7)).addmm_(x, w)
+    assert recording.flops == 2 * (2 * 5 * 3 * 7)
     with Recording() as recording:
         functional.scaled_dot_product_attention(query, query, query).sum().backward()
     assert recording.flops == (2 + 5) * (2 * 2 * 4 * 4 * 8)

@@ -1,6 +1,7 @@
 """A decoding step that lies on the device whole: the same logits, and nothing frozen in it."""
 
 import contextlib
+import dataclasses
 import sys
 import types
 
@@ -53,6 +54,31 @@ def test_the_logits_are_the_growing_caches(model, starts):
         torch.testing.assert_close(step(tokens), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match=r"^tokens: expected one a row, once the prompts"):
         model(NEXT[:2].T, cache=static)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_bound_step_is_the_models_pass(norm, bias, dtype):
+    config = dataclasses.replace(CONFIG, norm=norm, bias=bias, tied=bias)
+    model = GPT(config, torch.Generator().manual_seed(0), init="fan_in").eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 1:  # or biases are 0, and weights of norms 1
+            parameter.data.normal_(1, 0.5)
+    if dtype == torch.bfloat16:
+        model.compute_dtype = dtype
+    model.to(torch.float32 if dtype == torch.bfloat16 else dtype)
+    cache, bound = (KVCache(config, 3, 13, dtype=dtype) for _ in range(2))
+    with torch.no_grad(), launch.backend("eager"):
+        for each in (cache, bound):
+            model(PROMPT, key_start=STARTS, cache=each)
+        step = BoundStep(model, bound)
+        for tokens in NEXT[:3]:
+            state = model(tokens[:, None], cache=cache)[:, -1]
+            tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-5
+            torch.testing.assert_close(
+                step(tokens), (state, model.logits(state)), rtol=tolerance, atol=tolerance
+            )
 
 
 def test_on_the_kernels_as_well(model, device):

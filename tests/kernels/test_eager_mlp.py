@@ -76,6 +76,13 @@ def test_without_a_gradient_it_is_the_plain_mlp_too(dtype):
     )
 
 
+def test_under_autocast_it_is_the_plain_mlp_too():
+    arguments = draw(2, dtype=torch.float32)
+    for training in (True, False):
+        with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(mlp_eager(*arguments), plain(*arguments), atol=0, rtol=0)
+
+
 def test_a_kept_graph_can_be_gone_through_again():
     arguments = draw(3)
     y = mlp_eager(*arguments)

@@ -7,6 +7,7 @@ import torch
 
 from gptwin.rl.batches import Shuffled, Windows
 from gptwin.rl.configuration import PPOSettings
+from gptwin.rl.cores import Cores
 from gptwin.rl.generation import generate
 from gptwin.rl.parallel import Group
 from gptwin.rl.ppo import PPOStage, adapted, expect_first_ratio
@@ -90,10 +91,14 @@ def test_half_precision_is_judged_by_the_pass_that_the_update_makes():
     said = generate(policy, prompts, max_new_tokens=6, read=value.head)
     batch = side_by_side(prompts, said.token_lists(), t.pad, CPU)
     with torch.no_grad():
-        drawn = judge_acting(policy, value, batch, said, 1.0, ahead=True)
+        drawn = judge_acting(
+            policy, value, batch, said, 1.0, ahead=True, cores=Cores(in_halves=False)
+        )
         assert drawn.difference is None
         policy.compute_dtype = torch.bfloat16
-        judged = judge_acting(policy, value, batch, said, 1.0, ahead=True)
+        judged = judge_acting(
+            policy, value, batch, said, 1.0, ahead=True, cores=Cores(in_halves=False)
+        )
         log_probs = response_log_probs(policy, batch, 1.0)
     torch.testing.assert_close(drawn.log_prob, said.log_probs, rtol=0, atol=0)
     torch.testing.assert_close(judged.log_prob, log_probs, rtol=0, atol=0)

@@ -1,0 +1,72 @@
+"""Halves of a batch side by side: the same step as in one piece, and the same bits each time."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_ppo import stage
+
+from gptwin.kernels import launch
+from gptwin.rl.cores import Cores
+from gptwin.rl.parallel import Group
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_rows_are_cut_into_halves_where_there_are_two_cores(two_threads):
+    rows = np.array([5, 0, 3, 4, 1])
+    assert [share.tolist() for share in Cores(in_halves=True).shares(rows)] == [[0, 3, 5], [1, 4]]
+    assert Cores(in_halves=False).shares(rows) == [rows]
+    assert Cores(in_halves=True).shares(rows[:1])[0].tolist() == [5]
+    torch.set_num_threads(1)
+    assert Cores(in_halves=True).shares(rows) == [rows]
+
+
+def test_each_half_has_its_threads_and_the_callers_gradient_mode(two_threads):
+    def seen(number):
+        return number, torch.get_num_threads(), torch.is_grad_enabled()
+
+    with torch.no_grad():
+        assert Cores(in_halves=True).map(seen, [7, 8]) == [(7, 1, False), (8, 1, False)]
+    assert Cores(in_halves=True).map(seen, [7, 8]) == [(7, 1, True), (8, 1, True)]
+    assert Cores(in_halves=True).map(seen, [7]) == [(7, 2, True)]
+    assert torch.get_num_threads() == 2
+
+
+def test_what_goes_wrong_in_a_half_is_raised(two_threads):
+    def fail(number):
+        raise FloatingPointError(f"number {number}")
+
+    with pytest.raises(FloatingPointError, match="number 7"):
+        Cores(in_halves=True).map(fail, [7, 8])
+
+
+@pytest.mark.parametrize(
+    "options", [{"minibatches": 1}, {"minibatches": 2}, {"shared_trunk": True}]
+)
+def test_an_iteration_in_halves_is_the_iteration(options, two_threads):
+    halves, again, whole = (stage(**options) for _ in range(3))
+    whole.cores = Cores(in_halves=False)
+    assert halves.cores.in_halves
+    for index in range(2):
+        found = [s.step(index) for s in (halves, again, whole)]
+        assert found[0] == found[1]
+        assert found[0] == pytest.approx(found[2], rel=1e-3, abs=1e-5)
+    trained = (s.policy.parameters() for s in (halves, again, whole))
+    for mine, same, close in zip(*trained, strict=True):
+        assert torch.equal(mine, same)
+        torch.testing.assert_close(mine, close, rtol=1e-4, atol=1e-6)
+
+
+def test_what_must_be_done_in_order_is_not_done_in_halves():
+    assert Cores.of(Group(), tiny.gpt()).in_halves
+    assert not Cores.of(Group(world=2), tiny.gpt()).in_halves
+    assert not Cores.of(Group(), tiny.gpt(), tiny.gpt(dropout=0.1)).in_halves
+    with launch.backend("triton"):
+        assert not Cores.of(Group(), tiny.gpt()).in_halves
