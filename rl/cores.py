@@ -67,17 +67,17 @@ class Cores:
         list of numpy.ndarray of int
             `rows` itself, or every other row in ascending order.
         """
-        if self.in_halves and torch.get_num_threads() >= HALVES and len(rows) >= HALVES:
+        if self._side_by_side() and len(rows) >= HALVES:
             return [np.sort(rows)[i::HALVES] for i in range(HALVES)]
         return [rows]
 
     def map(self, function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
-        """Call a function for each share, all at once.
+        """Call a function for each share: all at once, or in order if that must not be.
 
         Parameters
         ----------
         function : callable
-            Runs in another thread, with gradients on or off as they are here.
+            May run in another thread, with gradients on or off as they are here.
         *arguments : sequences
             Of each call, as in `map`.
 
@@ -87,8 +87,8 @@ class Cores:
             The results, in order.
         """
         calls = list(zip(*arguments, strict=True))
-        if len(calls) == 1:
-            return [function(*calls[0])]
+        if len(calls) == 1 or not self._side_by_side():
+            return [function(*own) for own in calls]
         if self.pool is None:
             self.pool = concurrent.futures.ThreadPoolExecutor(HALVES)
         n_threads = max(1, torch.get_num_threads() // len(calls))
@@ -100,3 +100,6 @@ class Cores:
                 return function(*own)
 
         return list(self.pool.map(call, calls))
+
+    def _side_by_side(self) -> bool:
+        return self.in_halves and torch.get_num_threads() >= HALVES
