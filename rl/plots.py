@@ -168,8 +168,6 @@ def best_of_n(folder: Path) -> Path | None:
     for axis, name in zip(axes, ("proxy", "gold"), strict=True):
         reward = np.array([record[name] for record in found])
         axis.plot(distance, reward, "o", markersize=4)
-        for x, y, record in zip(distance, reward, found, strict=True):
-            axis.annotate(f" n = {record['n']}", (x, y), fontsize=7)
         alpha, beta = fitted_best_of_n(distance, reward - reward[0])
         d = np.linspace(0, distance.max(), 100)
         label = f"d ({alpha:.2g} − {beta:.2g} d)"
@@ -177,7 +175,8 @@ def best_of_n(folder: Path) -> Path | None:
         if beta > 0 and alpha / (2 * beta) < distance.max():
             axis.axvline(alpha / (2 * beta), linestyle=":", color="grey", label="its peak")
         axis.set_title(f"{name} of best-of-n", fontsize=9)
-        axis.set_xlabel("√(ln n − (n − 1)/n)", fontsize=8)
+        axis.set_xticks(distance, [str(record["n"]) for record in found])
+        axis.set_xlabel("n, at √KL = √(ln n − (n − 1)/n)", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.legend(fontsize=7)
     return _saved(figure, folder / "plots/best_of_n.png")
