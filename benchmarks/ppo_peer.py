@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ..core.checks import expect_positive
 from ..core.presets import GPTConfig
 from . import ppo_agreement, store, trl_ppo
 from .bare_products import Recording, replay
@@ -60,7 +61,7 @@ def bench(
     threads: int | None = None,
     rounds: int = 7,
 ) -> int:
-    """Measure, store and print.
+    """Measure, store and print. What fails is printed alone: the last measurement stays stored.
 
     Parameters
     ----------
@@ -79,8 +80,14 @@ def bench(
     -------
     int
         0; 1 if something failed.
+
+    Raises
+    ------
+    ValueError
+        If `threads` is not above 0.
     """
     threads = store.available_cores() if threads is None else threads
+    expect_positive("threads", threads)
     settings = Settings(quick, threads)
     part: store.Part = {
         "status": "measured", "reason": None, "environment": store.environment(threads),
@@ -94,14 +101,17 @@ def bench(
             found["settings"] |= {"peak_bytes": memory, "agreement": agreed}
     except Exception as error:  # TRL may not be installed, or refuse to run
         part |= {"status": "failed", "reason": describe(error)}
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / ("ppo-cpu-quick.json" if quick else "ppo-cpu.json")
-    store.save(path, "ppo", part)
     console = Console()
     print_table({"ppo": part}, console)
     _print_phases(part, console)
+    if part["status"] != "measured":
+        console.print("nothing is stored", soft_wrap=True)
+        return 1
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / ("ppo-cpu-quick.json" if quick else "ppo-cpu.json")
+    store.save(path, "ppo", part)
     console.print(f"stored in {path}", soft_wrap=True)
-    return int(part["status"] != "measured")
+    return 0
 
 
 def _alone(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -167,13 +167,13 @@ class DecodeStep:
 
         Parameters
         ----------
-        tokens : torch.Tensor of int64 [batch]
+        tokens
+            As in `BoundStep`.
 
         Returns
         -------
-        state : torch.Tensor [batch, d_model]
-            The hidden state that scores the next token.
-        logits : torch.Tensor [batch, vocab]
+        state, logits
+            As in `BoundStep`.
         """
         self.tokens.copy_(tokens[:, None])
         if not self.record:

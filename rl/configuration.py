@@ -446,7 +446,8 @@ def _merged(settings: Settings, changes: dict[str, Any], where: str) -> Settings
             accepted[name] = _merged(before, value, where)
         else:
             accepted[name] = _converted(f"{where}: {name}", kinds[name], value)
-    return dataclasses.replace(settings, **accepted)  # type: ignore[type-var]
+    fresh: Any = settings  # a dataclass of ours, which `Settings` does not say
+    return dataclasses.replace(fresh, **accepted)
 
 
 def _converted(name: str, kind: Any, value: Any) -> Any:

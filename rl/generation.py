@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..core.checks import refuse
 from ..core.generation import check_generate, pad_left
 from ..kernels.decode_step import BoundStep, DecodeStep, StaticKVCache
 from ..kernels.gpt import GPT
@@ -108,8 +109,8 @@ def generate(
     Raises
     ------
     ValueError
-        If a prompt is empty, or with what is to come does not fit into the context; and as in
-        `GPT.forward` and `sampling`.
+        If a prompt is empty, or with what is to come does not fit into the context; if, on a CPU,
+        the model's logits are not finite; and as in `GPT.forward` and `sampling`.
     """
     was_training = model.training
     model.eval()
@@ -202,6 +203,14 @@ class _Rollout:
 
     def take(self, tokens: torch.Tensor, log_probs: torch.Tensor, step: int) -> bool:
         """Store a step's tokens and compute the next logits; say whether there are any."""
+        if tokens.is_cpu and bool((tokens < 0).any()):  # on a GPU, looking would wait for it
+            row = int(self.rows[(tokens < 0).nonzero()[0, 0]])
+            refuse(
+                "model",
+                "finite logits",
+                f"none to draw from for prompt {row} at step {step}",
+                "weights that are not finite, or a learning rate that was too high",
+            )
         going = ~self.ended
         self.tokens[self.rows, step] = torch.where(going, tokens, 0)
         self.log_probs[self.rows, step] = torch.where(going, log_probs.float(), 0.0)

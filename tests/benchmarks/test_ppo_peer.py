@@ -39,6 +39,20 @@ def test_a_value_network_costs_its_own_training():
     assert flops[0] - flops[1] == shape.epochs * shape.batch * (3 * projections + 7 * attention)
 
 
+def test_what_fails_leaves_the_last_measurement(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise ImportError("no trl")
+
+    monkeypatch.setattr(ppo_peer, "RESULTS", tmp_path)
+    monkeypatch.setattr(ppo_peer, "_alone", fail)
+    (tmp_path / "ppo-cpu.json").write_text("measured")
+    assert ppo_peer.bench(ppo_like, ppo_repeated, threads=1) == 1
+    assert (tmp_path / "ppo-cpu.json").read_text() == "measured"
+    assert "no trl" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"^threads: expected a finite number above 0, got 0"):
+        ppo_peer.bench(ppo_like, ppo_repeated, threads=0)
+
+
 def test_phases_are_summed_and_the_first_iteration_does_not_count():
     turn = ppo_peer._Turn()
     for _ in range(3):

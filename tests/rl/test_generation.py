@@ -187,3 +187,11 @@ def test_bad_input_is_refused(prompts, options, message):
     _, model = twins()
     with pytest.raises(ValueError, match=message):
         generate(model, prompts, **{"max_new_tokens": 3} | options)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_model_that_is_not_finite_is_named(steps):
+    _, model = twins()
+    model.ln_f.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match=r"^model: expected finite logits, got none .* prompt 0"):
+        generate(model, PROMPTS, max_new_tokens=steps)

@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-import socket
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from ranks import two_ranks
 
 from gptwin.rl import checkpoint, run
 from gptwin.rl.batches import Shuffled, Windows
@@ -20,7 +20,7 @@ from gptwin.rl.configuration import (
     SFTSettings,
 )
 from gptwin.rl.language_model import LanguageModelStage
-from gptwin.rl.parallel import Group, join, leave
+from gptwin.rl.parallel import Group, join
 from gptwin.rl.ppo import PPOStage
 from gptwin.rl.reward_model import Ranking, RewardStage
 from gptwin.rl.run import Interrupted, read_log, train
@@ -155,17 +155,7 @@ def kept_and_read(group, folder):
     return {"found": found, "weights": [whole_state(m) for m in modules(other)]}
 
 
-def on_rank(rank, port, folder):
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(port),
-    }
-    torch.set_num_threads(1)
-    group = join()
-    assert (group.rank, group.world) == (rank, 2)
+def on_rank(group, folder):
     found = {name: outcome(make, group)[0] for name, make in STAGES.items()}
     found["noise"] = noise(group, folder)
     sharded = dataclasses.replace(group, sharded=True)
@@ -174,8 +164,7 @@ def on_rank(rank, port, folder):
     shares = [p.to_local().numel() / p.numel() for p in stage.policy.parameters()]
     found["share"] = sum(shares) / len(shares)
     found["resumed"] = kept_and_read(sharded, folder)
-    torch.save(found, folder / f"{rank}.pt")
-    leave()
+    torch.save(found, folder / f"{group.rank}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +173,7 @@ def ranks(tmp_path_factory):
     if torch.cuda.is_available():
         pytest.skip("two processes would share one GPU")
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(on_rank, (port, folder), nprocs=2, start_method="fork")
+    two_ranks(on_rank, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)], folder
 
 

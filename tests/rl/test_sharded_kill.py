@@ -2,16 +2,15 @@
 
 import os
 import signal
-import socket
 import time
 
 import pytest
 import torch
+from ranks import two_ranks
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from gptwin.rl import checkpoint
-from gptwin.rl.parallel import join, leave
 
 SHAPE = (1500, 1000)  # 6 MB: a write is long enough to be hit
 
@@ -21,28 +20,6 @@ def state(step):
     numbers = torch.arange(SHAPE[0] * SHAPE[1], dtype=torch.float32).view(SHAPE) + step
     mesh = init_device_mesh("cpu", (2,))
     return {"sharded": distribute_tensor(numbers, mesh, [Shard(0)]), "whole": torch.tensor(step)}
-
-
-def as_rank(rank, port, do, folder):
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(port),
-    }
-    torch.set_num_threads(1)
-    do(join(), folder)
-    leave()
-
-
-def two_ranks(do, folder, join):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    return torch.multiprocessing.start_processes(
-        as_rank, (port, do, folder), nprocs=2, start_method="fork", join=join
-    )
 
 
 def write_for_ever(group, folder):
@@ -64,7 +41,7 @@ def read_and_go_on(group, folder):
 def test_a_kill_in_the_middle_of_a_sharded_write_leaves_the_last_one_whole(tmp_path, after):
     if torch.cuda.is_available():
         pytest.skip("two processes would share one GPU")
-    context = two_ranks(write_for_ever, tmp_path, join=False)
+    context = two_ranks(write_for_ever, tmp_path, wait=False)
     deadline = time.monotonic() + 120
     while not any(tmp_path.glob(f"step-0000000[3-9].writing/{checkpoint.SHARDS}/*")):
         assert time.monotonic() < deadline, "no third checkpoint was begun"
@@ -77,6 +54,6 @@ def test_a_kill_in_the_middle_of_a_sharded_write_leaves_the_last_one_whole(tmp_p
         process.join()
     complete = checkpoint.complete(tmp_path)
     assert 1 <= len(complete) <= 3  # a third one may be about to be removed
-    two_ranks(read_and_go_on, tmp_path, join=True)
+    two_ranks(read_and_go_on, tmp_path)
     assert checkpoint.complete(tmp_path)[-1] > complete[-1]
     assert not list(tmp_path.glob("*ing"))
