@@ -18,6 +18,7 @@ from gptwin.core.gpt import (
 )
 from gptwin.core.parameters import init_parameters
 from gptwin.core.presets import GPTConfig, flops_per_sequence, parameter_shapes, preset
+from gptwin.kernels.gpt import GPT
 
 SMALL = GPTConfig(17, 8, 2, 2, 6)
 KINDS = {
@@ -135,6 +136,15 @@ def test_124m_in_float32_equals_pytorch():
         name: relative_error(gradients[name], expected)
         for name, expected in nano_gradients(model).items()
     }
+    assert max(worst.values()) < 1e-5, worst
+
+    own = GPT(config)
+    own.load_state_dict({name: torch.from_numpy(p) for name, p in parameters.items()})
+    own.loss(torch.from_numpy(tokens), torch.from_numpy(targets)).backward()
+    with torch.no_grad():
+        logits = own.logits(own(torch.from_numpy(tokens))).numpy()
+    assert relative_error(gpt(parameters, tokens, config), logits) < 1e-5
+    worst = {n: relative_error(gradients[n], p.grad.numpy()) for n, p in own.named_parameters()}
     assert max(worst.values()) < 1e-5, worst
 
 
