@@ -164,11 +164,10 @@ def expect_finite(name: str, array: Any, mask: Any = None) -> None:
     ValueError
         Saying how many there are, and what and where the first one is.
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isfinite(array.sum().item()):
+            return  # a sum is finite only if all its terms are: inf stays, or is NaN with −inf
     in_numpy = isinstance(array, np.ndarray | np.generic)
-    if in_numpy:
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(array.sum()):
-                return  # a sum is finite only if all its terms are
     wrong = ~(np.isfinite(array) if in_numpy else array.isfinite())
     if mask is not None:
         wrong = wrong & mask.reshape(

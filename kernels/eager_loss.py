@@ -1,74 +1,18 @@
-"""The language model's loss in plain PyTorch, for the CPU: one matrix of logits, and few passes.
+"""The language model's loss in plain PyTorch, for the CPU.
 
 It means what `cross_entropy` (the kernel, and its eager equivalent) returns first, without the
-entropies and log-probabilities that training does not ask for. In passes over [token, vocab], at
-the size of GPT-2's vocabulary each tens of milliseconds on a CPU, `functional.cross_entropy` writes
-the logits, reads them twice and writes their log-softmax; backward it fills a gradient with zeros,
-reads both twice, and writes another. Here a strip of rows at a time stays in the cache, and the
-gradient takes the logits' place while it is there:
-
-    forward    logits = hidden W;   loss = mean(log Σ exp(logits) − logits[target])
-               d_logits = softmax(logits), less 1 at the target, written over the logits
-    backward   both products take d_logits as it is, for what scales it is put on the far smaller
-               `hidden` and `d_hidden`
-
-Each exponential is computed once. float16 and bfloat16 are float32 within a strip alone. Logits
-that are a single strip stay in the cache anyhow: they are left to PyTorch, whose operators are
-fewer.
+entropies and log-probabilities that training does not ask for. At the size of GPT-2's vocabulary
+each pass over [token, vocab] takes tens of milliseconds on a CPU; eager_scores.py makes few.
+Logits that are one of its strips stay in the cache anyhow: they are left to PyTorch, whose
+operators are fewer.
 """
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ..core.checks import all_below
 from ..core.token_scores import check_targets
-
-# Numbers in a strip: 4 MB in float32.
-STRIP = 2**20
-
-
-class _SummedCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, hidden, weight, targets, counted):
-        logits = hidden @ weight  # [token, vocab]
-        at_target = _exact(logits.gather(1, targets[:, None])[:, 0])
-        lse = torch.cat([_softmax_in_place(strip) for strip in _strips(logits)])
-        d_logits = logits.scatter_add_(1, targets[:, None], torch.full_like(logits[:, :1], -1))
-        ctx.save_for_backward(hidden, weight, counted, d_logits)
-        return (lse - at_target).where(counted, 0).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, d_loss):
-        hidden, weight, counted, d_logits = ctx.saved_tensors
-        scale = (d_loss * counted)[:, None].to(hidden.dtype)  # [token, 1]: 0 where ignored
-        d_hidden = (d_logits @ weight.T).mul_(scale) if ctx.needs_input_grad[0] else None
-        d_weight = None
-        if ctx.needs_input_grad[1]:
-            # Transposed, as a tied head's weight is: the gradient lies in memory like wte.
-            d_weight = (d_logits.T @ (hidden * scale)).T
-        return d_hidden, d_weight, None, None
-
-
-def _softmax_in_place(logits: torch.Tensor) -> torch.Tensor:
-    """Replace logits [row, vocab] by probabilities; return log Σ exp of each row."""
-    exact = _exact(logits)
-    peak = exact.amax(1, keepdim=True)
-    total = exact.sub_(peak).exp_().sum(1, keepdim=True)
-    exact.div_(total)
-    if exact is not logits:
-        logits.copy_(exact)
-    return (peak + total.log())[:, 0]
-
-
-def _strips(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return logits.split(max(1, STRIP // max(1, logits.shape[1])))
-
-
-def _exact(x: torch.Tensor) -> torch.Tensor:
-    """Widen half precision to float32; leave float32 and float64 as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+from . import eager_scores
 
 
 def mean_cross_entropy(
@@ -93,21 +37,21 @@ def mean_cross_entropy(
     """
     vocab = weight.shape[1]
     compiling = torch.compiler.is_compiling()  # Inductor fuses these passes itself
-    in_cache = len(targets) * vocab <= STRIP
+    in_cache = len(targets) * vocab <= eager_scores.STRIP
     if in_cache and not compiling and _all_count(targets, vocab, ignore_index):
-        return functional.cross_entropy(_exact(hidden @ weight), targets.long())
+        return functional.cross_entropy(eager_scores.exact(hidden @ weight), targets.long())
     counted = targets != ignore_index
     n_counted = counted.sum().clamp(min=1)
     if not compiling:
         check_targets(targets, counted, vocab)
     if compiling or in_cache:
-        logits = _exact(hidden @ weight)
+        logits = eager_scores.exact(hidden @ weight)
         total = functional.cross_entropy(
             logits, targets.long(), ignore_index=ignore_index, reduction="sum"
         )
         return total / n_counted
-    wanted = torch.where(counted, targets, 0).long()
-    return _SummedCrossEntropy.apply(hidden, weight, wanted, counted) / n_counted
+    (log_prob,) = eager_scores.eager_scores(hidden, weight, targets, counted)
+    return (0 - log_prob.sum()) / n_counted
 
 
 def _all_count(targets: torch.Tensor, vocab: int, ignore_index: int) -> bool:

@@ -15,12 +15,15 @@ of range makes the loss NaN.
 Deterministic, as its pieces are.
 """
 
+from typing import Any
+
 import torch
 
 from ..core.checks import refuse
 from ..core.linear_ppo_loss import check_linear_ppo_loss
 from ..core.ppo_loss import PPOResults, check_ppo_loss
 from ..core.token_scores import check_targets
+from .eager_scores import eager_scores
 from .finite import expect_all_finite
 from .launch import expect_same_dtype, runs_on_triton
 from .ppo_loss import ppo_loss_backward, ppo_loss_eager, ppo_loss_forward
@@ -136,13 +139,24 @@ def linear_ppo_loss(
             *(float(temperature), tuple(map(float, coefficients))),
         )
         return PPOResults(loss, *statistics.unbind())
+    options: dict[str, Any] = {
+        "clip": clip,
+        "value_clip": value_clip,
+        "value_coefficient": value_coefficient,
+        "entropy_coefficient": entropy_coefficient,
+    }
+    # Without a coefficient the entropy is a statistic, which eager_scores.py makes cheap.
+    if hidden.device.type == "cpu" and not (entropy_coefficient or torch.compiler.is_compiling()):
+        states = hidden if temperature == 1 else hidden / temperature
+        log_prob, entropy = eager_scores(states, weight, targets, mask, with_entropy=True)
+        return ppo_loss_eager(
+            *(log_prob, old_log_prob, advantages, values, old_values, returns, entropy, mask),
+            **options,
+        )
     return linear_ppo_loss_eager(
         *(hidden, weight, targets, old_log_prob, advantages, values, old_values, returns, mask),
         temperature=temperature,
-        clip=clip,
-        value_clip=value_clip,
-        value_coefficient=value_coefficient,
-        entropy_coefficient=entropy_coefficient,
+        **options,
     )
 
 

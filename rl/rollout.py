@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..kernels.cross_entropy import cross_entropy
+from ..kernels.cross_entropy import token_log_probs
 from ..kernels.gpt import GPT
 from .batches import IGNORED
 from .cores import Cores
@@ -146,7 +146,7 @@ def joined(parts: Sequence[torch.Tensor], batch: Responses) -> torch.Tensor:
 
 
 def response_log_probs(model: GPT, batch: Responses, temperature: float) -> torch.Tensor:
-    """Return log π of every response token, without ever holding logits [token, vocab].
+    """Return log π of every response token.
 
     Parameters
     ----------
@@ -164,8 +164,7 @@ def response_log_probs(model: GPT, batch: Responses, temperature: float) -> torc
     """
     states = batch.states(model).flatten(0, 1) / temperature
     targets = torch.where(batch.mask, batch.response, IGNORED).flatten()
-    _, log_prob, _ = cross_entropy(states, model.output_matrix(), targets, reduction="sum")
-    return log_prob.view(batch.mask.shape)
+    return token_log_probs(states, model.output_matrix(), targets).view(batch.mask.shape)
 
 
 def response_values(value: Scorer, batch: Responses) -> torch.Tensor:

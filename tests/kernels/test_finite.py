@@ -28,6 +28,30 @@ def test_the_message_counts_and_points(device):
     expect_finite("empty", np.empty((0, 3)))
 
 
+@pytest.mark.parametrize(
+    "dtype", (torch.float16, torch.bfloat16, torch.float32, torch.float64), ids=str
+)
+def test_a_sum_that_overflows_or_cancels_deceives_nobody(dtype, device):
+    most = torch.finfo(dtype).max
+    large = torch.tensor([most, most, 1.0], dtype=dtype, device=device)
+    expect_finite("x", large)
+    expect_finite("x", large, torch.tensor([True, True, False], device=device))
+    cancelling = torch.tensor([math.inf, -math.inf, 1.0], dtype=dtype, device=device)
+    with pytest.raises(ValueError, match=re.escape("2 that are not, the first inf at (0,)")):
+        expect_finite("x", cancelling)
+    with pytest.raises(ValueError, match=re.escape("1 that are not, the first -inf at (1,)")):
+        expect_finite("x", cancelling, torch.tensor([False, True, True], device=device))
+    expect_finite("x", cancelling, torch.tensor([False, False, True], device=device))
+    with pytest.raises(ValueError, match=re.escape("1 that are not, the first inf at (0,)")):
+        expect_finite("x", cancelling[:1])
+
+
+@pytest.mark.parametrize("x", [[], [2**62, 2**62, 2**62], [True, False]])
+def test_numbers_without_infinities_pass(x, device):
+    for array in (np.array(x), torch.tensor(x, device=device)):
+        expect_finite("x", array)
+
+
 def test_who_is_asked(monkeypatch, device):
     on_cpu, nowhere = torch.zeros(1), torch.zeros(1, device="meta")
     monkeypatch.delenv("GPTWIN_CHECK_FINITE", raising=False)
