@@ -31,7 +31,7 @@ from ..core.presets import GPTConfig
 from .decode_attention import decode_attention, decode_attention_eager
 from .decoder_block import EAGER, KERNELS, Parts, run_block
 from .eager_block import EagerBlock
-from .embedding import embedding
+from .embedding import embedding, embedding_eager
 from .gpt import GPT
 from .kv_cache import KVCache
 from .launch import runs_on_triton
@@ -53,7 +53,9 @@ class BoundStep:
         self.tables = (model.wte.weight, model.wpe.weight)
         on_triton = runs_on_triton("gpt", table=self.tables[0])
         self.parts = KERNELS if on_triton else EAGER
-        bind = self._bound_block if on_triton or self.tables[0].is_cuda else EagerBlock
+        self.straight = not (on_triton or self.tables[0].is_cuda)
+        self.embed = embedding_eager if self.straight else embedding
+        bind = EagerBlock if self.straight else self._bound_block
         blocks: Any = model.h
         self.blocks = [
             bind(block.parameters_in(model.dtype), cache, layer, model.config)
@@ -64,7 +66,7 @@ class BoundStep:
     def _bound_block(
         self, parameters: Sequence[Any], cache: KVCache, layer: int, config: GPTConfig
     ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Do what `EagerBlock` does on any backend."""
+        """Do what `EagerBlock` does on any backend, for x [batch, 1, d_model]."""
         attend = functools.partial(
             cache.attend, layer=layer, parts=self.parts, eps=config.eps, window=config.window(layer)
         )
@@ -80,6 +82,7 @@ class BoundStep:
         Parameters
         ----------
         tokens : torch.Tensor of int64 [batch]
+            Drawn, so that nobody checks them.
 
         Returns
         -------
@@ -87,11 +90,13 @@ class BoundStep:
             The hidden state that scores the next token.
         logits : torch.Tensor [batch, vocab]
         """
-        x = embedding(tokens[:, None], *self.tables, positions=self.cache.begin(1, None))
+        x = self.embed(tokens[:, None], *self.tables, positions=self.cache.begin(1, None))
         x = x.to(self.model.dtype)  # [batch, 1, d_model]
+        if self.straight:
+            x = x[:, 0]
         for block in self.blocks:
             x = block(x)
-        state = self.model.final_norm(x, self.parts)[:, -1]
+        state = self.model.final_norm(x, self.parts).view(len(tokens), -1)  # [batch, d_model]
         return state, self.parts.linear(state, self.head, None)
 
 

@@ -45,15 +45,14 @@ class EagerBlock:
 
         Parameters
         ----------
-        x : torch.Tensor [batch, 1, d_model]
+        x : torch.Tensor [batch, d_model]
             Left as it is.
 
         Returns
         -------
-        torch.Tensor [batch, 1, d_model]
+        torch.Tensor [batch, d_model]
         """
         ln_1, qkv, heads_proj, ln_2, fc, mlp_proj = self.weights
-        x = x[:, 0]  # [batch, d_model], as all but the heads are
         if self.pre:
             heads = self._attend(_product(self._norm(x, ln_1), qkv))
             x = _product(heads, heads_proj).add_(x)
@@ -64,7 +63,7 @@ class EagerBlock:
             x = self._norm(_product(heads, heads_proj).add_(x), ln_1)
             hidden = gelu_in_place(_product(x, fc))
             x = self._norm(_product(hidden, mlp_proj).add_(x), ln_2)
-        return x[:, None]
+        return x
 
     def _norm(self, x: torch.Tensor, weights: tuple[Any, Any]) -> torch.Tensor:
         return functional.layer_norm(x, x.shape[-1:], *weights, self.eps)
@@ -72,11 +71,11 @@ class EagerBlock:
     def _attend(self, qkv: torch.Tensor) -> torch.Tensor:
         """Write the position's keys and values, and attend to all: [batch, 3 * d_attention]."""
         cache, batch = self.cache, len(qkv)
-        heads = qkv.view(batch, 3, self.n_head, -1)  # [batch, 3, head, d_head]
-        self.kept.select(3, cache.length - 1).copy_(heads[:, 1:].transpose(0, 1))
+        new = qkv.view(batch, 3, self.n_head, 1, -1).transpose(0, 1)  # [3, batch, head, 1, d_head]
+        self.kept.narrow(3, cache.length - 1, 1).copy_(new[1:])
         keys, values = self.kept.narrow(3, 0, cache.length).unbind()
         output = masked_attention(
-            heads[:, 0].unsqueeze(2), keys, values, window=self.window, key_start=cache.key_start
+            new[0], keys, values, window=self.window, key_start=cache.key_start
         )  # [batch, head, 1, d_head]
         return output.reshape(batch, -1)
 

@@ -58,6 +58,7 @@ class KVCache:
         # Never read before they are written, and 0 so that nobody meets a stray NaN.
         self.kept = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch, device=device, dtype=torch.int32)
+        self.index = torch.arange(capacity, device=device)
         self.length = 0
         self.n_new = 0
         self.key_start: torch.Tensor | None = None
@@ -94,7 +95,7 @@ class KVCache:
             self.key_start = key_start
         elif key_start is not None and key_start is not self.key_start:
             refuse("key_start", "None after the first call", "a tensor", "the cache knows it")
-        index = torch.arange(self.length, self.length + n_new, device=self.kept.device)
+        index = self.index.narrow(0, self.length, n_new)
         self.length += n_new
         self.lengths += n_new
         self.n_new = n_new

@@ -33,6 +33,7 @@ Deterministic, and no gradient: the results are not differentiable.
 """
 
 import functools
+import math
 
 import numpy as np
 import torch
@@ -374,27 +375,31 @@ def sampling_eager(
         As from `sampling`; the log-probabilities are float64 if the logits are.
     """
     temperature, top_k, top_p = without_filters(logits.shape[1], temperature, top_k, top_p)
-    x = logits.detach().float()
-    row_max = x.amax(dim=1, keepdim=True)
-    drawable = row_max.isfinite()
-    x = x.where(drawable, 0)
-    weights = _weights_eager(x, temperature)
+    logits = logits.detach()
+    x = logits.float()
+    row_max = x.amax(dim=1, keepdim=True)  # [row, 1], NaN if a logit is
+    if not all(map(math.isfinite, row_max[:, 0].tolist())):
+        drawable = row_max.isfinite()
+        tokens, log_prob = sampling_eager(  # of rows like others
+            logits.where(drawable, 0), temperature=temperature, top_k=top_k, top_p=top_p,
+            seed=seed, step=step, rows=rows,
+        )  # fmt: skip
+        undrawable = ~drawable[:, 0]
+        return tokens.masked_fill(undrawable, -1), log_prob.masked_fill(undrawable, torch.nan)
 
-    kept = weights if top_k is top_p is None else _filtered(weights, x, top_k, top_p)
-
+    kept = _weights_eager(x, row_max, temperature)
+    if top_k is not None or top_p is not None:
+        kept = _filtered(kept, x, top_k, top_p)
+    up_to = kept.cumsum(dim=1)
     numbers = range(len(x)) if rows is None else rows.tolist()
-    u_high, u_low = _random_halves(seed, tuple(numbers), step, x.device)
-    total = kept.sum(dim=1)
-    high, low = total >> HALF_BITS, total & _LOW_HALF.value
-    middle = u_high * low + u_low * high + (u_low * low >> HALF_BITS)
-    target = u_high * high + (middle >> HALF_BITS)
-    tokens = torch.searchsorted(kept.cumsum(dim=1), target[:, None], right=True)  # [row, 1]
+    target = _draw_target_eager(up_to[:, -1], seed, tuple(numbers), step)
+    tokens = torch.searchsorted(up_to, target[:, None], right=True)  # [row, 1]
 
-    precise = torch.promote_types(logits.dtype, torch.float32)
-    scaled = (logits.detach().to(precise) * inverse_temperature(temperature)).where(drawable, 0)
+    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if temperature != 1:
+        scaled = scaled * inverse_temperature(temperature)
     log_prob = scaled.log_softmax(dim=1).gather(1, tokens)
-    log_prob = log_prob.masked_fill(~drawable, torch.nan)
-    return tokens.masked_fill(~drawable, -1)[:, 0], log_prob[:, 0]
+    return tokens[:, 0], log_prob[:, 0]
 
 
 def _filtered(
@@ -413,34 +418,37 @@ def _filtered(
     return torch.empty_like(kept).scatter_(1, by_logit, kept)  # by token again
 
 
-def _random_halves(
-    seed: int, rows: tuple[int, ...], step: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the 31 higher and the 31 lower random bits [row] of a step's draw."""
+def _draw_target_eager(
+    total: torch.Tensor, seed: int, rows: tuple[int, ...], step: int
+) -> torch.Tensor:
+    """Return ⌊u · total⌋ [row], u being 62 random bits / 2⁶², in halves that do not overflow."""
     n_steps = max(1, WORDS_AT_ONCE // max(1, len(rows)))
-    words = _random_words(seed, rows, step // n_steps, n_steps)
-    high, low = (torch.from_numpy(word[step % n_steps]).to(device) for word in words)
-    return high, low
+    halves = _random_halves(seed, rows, step // n_steps, n_steps, total.device)
+    u_high, u_low = halves[step % n_steps].unbind()
+    high, low = total >> HALF_BITS, total & _LOW_HALF.value
+    middle = (u_low * low >> HALF_BITS).addcmul_(u_high, low).addcmul_(u_low, high)
+    return (middle >> HALF_BITS).addcmul_(u_high, high)
 
 
 @functools.lru_cache(maxsize=4)
-def _random_words(
-    seed: int, rows: tuple[int, ...], block: int, n_steps: int
-) -> tuple[np.ndarray, ...]:
-    """Draw for some steps at once, [step, row]: arrays of a few numbers take as long."""
+def _random_halves(
+    seed: int, rows: tuple[int, ...], block: int, n_steps: int, device: torch.device
+) -> torch.Tensor:
+    """Draw 31 higher and 31 lower bits for some steps, [step, 2, row]: few numbers take as long."""
     steps = block * n_steps + np.arange(n_steps)[:, None]
-    words = philox(seed, np.array(rows, dtype=np.int64), steps, 0, 0)
-    return tuple(word.astype(np.int64) >> 1 for word in words[:2])
+    words = philox(seed, np.array(rows, dtype=np.int64), steps, 0, 0)[:2]
+    return torch.from_numpy(np.stack(words, axis=1).astype(np.int64) >> 1).to(device)
 
 
-def _weights_eager(x: torch.Tensor, temperature: float) -> torch.Tensor:
+def _weights_eager(x: torch.Tensor, row_max: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return the integers that probabilities are proportional to: 2⁴⁰ for the maximum."""
-    scale = torch.tensor(steps_per_unit(temperature), dtype=torch.float32, device=x.device)
-    below = (x.amax(dim=1, keepdim=True) - x).mul_(scale)
+    below = (row_max - x).mul_(steps_per_unit(temperature))
     steps = below.clamp_(max=float(MAX_STEPS)).long()
-    fraction = steps & (2**STEP_BITS - 1)
-    mantissa = torch.full_like(steps, POLYNOMIAL[-1])
-    for coefficient in reversed(POLYNOMIAL[:-1]):  # coefficient − ⌊mantissa·fraction⌋
-        mantissa.mul_(fraction).bitwise_right_shift_(STEP_BITS).neg_().add_(coefficient)
+    minus_fraction = (steps & (2**STEP_BITS - 1)).neg_()
+    # Of two negative numbers the product is positive: what is dropped of it is what the reference
+    # drops, and its coefficient − ⌊mantissa·fraction⌋, negated, is a shift and a subtraction.
+    minus_mantissa = torch.full_like(steps, -POLYNOMIAL[-1])
+    for coefficient in reversed(POLYNOMIAL[:-1]):
+        minus_mantissa.mul_(minus_fraction).bitwise_right_shift_(STEP_BITS).sub_(coefficient)
     whole = steps.bitwise_right_shift_(STEP_BITS)
-    return mantissa.bitwise_left_shift_(WEIGHT_BITS - 31).bitwise_right_shift_(whole)
+    return minus_mantissa.neg_().bitwise_left_shift_(WEIGHT_BITS - 31).bitwise_right_shift_(whole)

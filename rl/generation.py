@@ -159,15 +159,15 @@ class _Rollout:
         padded, starts = (torch.from_numpy(a) for a in pad_left(prompts))
         check_generate(padded, model.config, max_new_tokens)
         self.model = model
-        self.stop = torch.tensor(list(stop_tokens), dtype=torch.int64, device=device)
+        self.stop = frozenset(stop_tokens)
         self.tokens = torch.zeros(n_prompts, max_new_tokens, dtype=torch.int64, device=device)
         self.log_probs = torch.zeros(n_prompts, max_new_tokens, device=device)
-        self.lengths = torch.zeros(n_prompts, dtype=torch.int64, device=device)
         self.read = read
         self.readings = None if read is None else torch.zeros_like(self.log_probs)
+        self.lengths = [max_new_tokens] * n_prompts
         self.rows = torch.arange(n_prompts, device=device)
         self.numbers = self.rows if numbers is None else torch.tensor(numbers, device=device)
-        self.ended = torch.zeros(n_prompts, dtype=torch.bool, device=device)  # of `rows`
+        self.going = list(range(n_prompts))  # places in `rows` of those that have not ended
         if n_prompts == 0:
             return
         capacity = padded.shape[1] + max_new_tokens
@@ -198,43 +198,65 @@ class _Rollout:
             return self.rows, self.log_probs[:0, 0]
         return sampling(
             self.logits, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, step=step,
-            rows=self.numbers[self.rows],  # whoever else is still here changes nothing
+            rows=self.numbers,  # whoever else is still here changes nothing
         )  # fmt: skip
 
     def take(self, tokens: torch.Tensor, log_probs: torch.Tensor, step: int) -> bool:
         """Store a step's tokens and compute the next logits; say whether there are any."""
-        if tokens.is_cpu and bool((tokens < 0).any()):  # on a GPU, looking would wait for it
-            row = int(self.rows[(tokens < 0).nonzero()[0, 0]])
+        # On a GPU, looking waits for it.
+        drawn = tokens.tolist() if tokens.is_cpu or self.stop else []
+        if tokens.is_cpu and min(drawn, default=0) < 0:
             refuse(
                 "model",
                 "finite logits",
-                f"none to draw from for prompt {row} at step {step}",
+                f"none to draw from for prompt {int(self.rows[drawn.index(-1)])} at step {step}",
                 "weights that are not finite, or a learning rate that was too high",
             )
-        going = ~self.ended
-        self.tokens[self.rows, step] = torch.where(going, tokens, 0)
-        self.log_probs[self.rows, step] = torch.where(going, log_probs.float(), 0.0)
-        self.lengths[self.rows] += going
+        self._store(self.tokens, tokens, step)
+        self._store(self.log_probs, log_probs, step)
         if self.read is not None and self.readings is not None and len(self.rows):
-            readings = self.read(self.state).float()
-            self.readings[self.rows, step] = torch.where(going, readings, 0.0)
-        if len(self.stop):
-            self.ended |= torch.isin(tokens, self.stop)
-            n_ended = int(self.ended.sum())  # waits for the device
-            if n_ended == len(self.rows):
-                return False
-            if n_ended > self.leaving_share * len(self.rows):
-                stay = (~self.ended).nonzero()[:, 0]
-                self.rows, self.ended, tokens = self.rows[stay], self.ended[stay], tokens[stay]
-                self.cache.keep(stay)
-                self._prepare_step()
-        if step + 1 == self.tokens.shape[1] or len(self.rows) == 0:
+            self._store(self.readings, self.read(self.state), step)
+        if self.stop:
+            tokens = self._without_ended(tokens, drawn, step)
+        if step + 1 == self.tokens.shape[1] or not self.going:
             return False
         self.state, self.logits = self.decode(tokens)
         return True
 
+    def _store(self, kept: torch.Tensor, new: torch.Tensor, step: int) -> None:
+        """Write a step's column; what lies beyond a sequence's end, nobody will look at."""
+        column = kept.select(1, step)  # [prompt]
+        if len(self.rows) == len(kept):
+            column.copy_(new)
+        else:
+            column[self.rows] = new.to(kept.dtype)
+
+    def _without_ended(self, tokens: torch.Tensor, drawn: list[int], step: int) -> torch.Tensor:
+        """Note which sequences end; when enough have, let them leave and return the others'."""
+        ended = [place for place in self.going if drawn[place] in self.stop]
+        if not ended:
+            return tokens
+        prompts = self.rows.tolist()
+        for place in ended:
+            self.lengths[prompts[place]] = step + 1
+        self.going = [place for place in self.going if drawn[place] not in self.stop]
+        n_ended = len(prompts) - len(self.going)
+        if self.going and n_ended > self.leaving_share * len(prompts):
+            stay = torch.tensor(self.going, device=tokens.device)
+            tokens, self.rows, self.numbers = tokens[stay], self.rows[stay], self.numbers[stay]
+            self.going = list(range(len(stay)))
+            self.cache.keep(stay)
+            self._prepare_step()
+        return tokens
+
     def result(self) -> Generation:
-        """Return what was stored, without steps that nobody reached."""
-        steps = int(self.lengths.max()) if len(self.lengths) else 0
-        readings = None if self.readings is None else self.readings[:, :steps]
-        return Generation(self.tokens[:, :steps], self.log_probs[:, :steps], self.lengths, readings)
+        """Return what was stored, without steps that nobody reached; 0 beyond each end."""
+        steps = max(self.lengths, default=0)
+        lengths = torch.tensor(self.lengths, dtype=torch.int64, device=self.tokens.device)
+        within = torch.arange(steps, device=self.tokens.device) < lengths[:, None]
+        tokens, log_probs, readings = (
+            None if kept is None else kept[:, :steps].where(within, 0)  # [prompt, steps]
+            for kept in (self.tokens, self.log_probs, self.readings)
+        )
+        assert tokens is not None and log_probs is not None
+        return Generation(tokens, log_probs, lengths, readings)

@@ -8,7 +8,13 @@ import triton.language as tl
 
 from gptwin.core import sampling as core
 from gptwin.kernels import launch
-from gptwin.kernels.sampling import _draw_target, sampling, sampling_eager
+from gptwin.kernels.sampling import (
+    _draw_target,
+    _draw_target_eager,
+    _weights_eager,
+    sampling,
+    sampling_eager,
+)
 
 FILTERS = [{}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.6}, {"top_k": 6, "top_p": 0.9}]
 
@@ -52,15 +58,42 @@ def test_every_bit_of_a_draw_is_the_reference_s(device):
     launch.launch(draw_target_kernel, (6,), totals.to(device), targets, 2**63 + 17, 2**32 - 1)
     expected = core.draw_target(totals.numpy(), 2**63 + 17, 2**32 - 1)
     assert targets.tolist() == expected.tolist()
+    eager = _draw_target_eager(totals.to(device), 2**63 + 17, tuple(range(6)), 2**32 - 1)
+    assert eager.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3, 1e30])
+def test_every_bit_of_a_weight_is_the_reference_s(temperature, device):
+    x = torch.cat([torch.linspace(-40, 3, 5000), torch.tensor([3 - 2**-22, -3e30, -torch.inf])])
+    x = x.view(1, -1).repeat(2, 1)
+    x[1] = x[1].nextafter(torch.tensor(torch.inf))
+    actual = _weights_eager(x.to(device), x.amax(1, keepdim=True).to(device), temperature)
+    assert actual.tolist() == core.weights(x.numpy(), temperature).tolist()
+
+
+def test_eager_writes_on_nothing_that_others_hold(device):
+    """Neither on its logits nor on an earlier draw; and bits that inference mode drew serve all."""
+    x = torch.randn(3, 40, device=device)
+    logits = x.clone()
+    with torch.inference_mode():
+        sampling_eager(x, seed=11)
+    first = sampling_eager(x, seed=11)
+    kept = [result.clone() for result in first]
+    sampling_eager(-x, seed=11, step=1)
+    assert torch.equal(x, logits)
+    assert all(map(torch.equal, first, kept))
+    assert all(map(torch.equal, first, sampling_eager(x, seed=11)))
 
 
 def test_rows_to_draw_nothing_from_spoil_no_other(device):
     x = torch.randn(5, 7, device=device)
     x[1], x[2, 6], x[3, 0] = -torch.inf, torch.nan, torch.inf
-    for options in ({}, {"top_k": 3, "top_p": 0.5}, {"temperature": 0}):
-        tokens, log_prob = sampling(x, **options)
-        assert tokens[1:4].tolist() == [-1] * 3 and (tokens[[0, 4]] >= 0).all()
-        assert log_prob.isnan().tolist() == [False, True, True, True, False]
+    for options in ({}, {"top_k": 3, "top_p": 0.5}, {"temperature": 0}, {"temperature": 0.7}):
+        expected, of_others = core.sampling(x.cpu().double().numpy(), **options)
+        for operation in (sampling, sampling_eager):
+            tokens, log_prob = operation(x, **options)
+            assert tokens[1:4].tolist() == [-1] * 3 and tokens.tolist() == expected.tolist()
+            np.testing.assert_allclose(log_prob.cpu(), of_others, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])

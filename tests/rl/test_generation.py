@@ -139,11 +139,12 @@ def test_leaving_the_batch_changes_nothing(options, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(BoundStep, "__call__", counting)
-            generated = generate(model, PROMPTS * 3, **options)
-        results += [generated.tokens, generated.lengths, sizes]
-    assert torch.equal(at_once[0], never[0])
-    assert torch.equal(at_once[1], never[1])
-    assert min(at_once[2]) < 12 and set(never[2]) == {12}
+            generated = generate(model, PROMPTS * 3, read=lambda state: state[:, 0], **options)
+        results += [*generated, sizes]
+    assert torch.equal(at_once[0], never[0])  # the tokens
+    for one, other in zip(at_once[1:4], never[1:4], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    assert min(at_once[4]) < 12 and set(never[4]) == {12}
 
 
 def test_a_sequence_ends_with_its_stop_token():
@@ -195,3 +196,20 @@ def test_a_model_that_is_not_finite_is_named(steps):
     model.ln_f.weight.data[0] = torch.nan
     with pytest.raises(ValueError, match=r"^model: expected finite logits, got none .* prompt 0"):
         generate(model, PROMPTS, max_new_tokens=steps)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_one_prompt_s_logits_that_are_not_finite_are_named_when_others_have_left(
+    share, monkeypatch
+):
+    _, model = twins()
+    monkeypatch.setattr(generation, "LEAVING_SHARE", share)
+
+    def draw(logits, *, step, rows, **_):
+        """End prompts 0 and 1 at once; then prompt 3 has nothing to draw from."""
+        tokens = torch.where(rows < 2, 7, 8) if step == 0 else torch.where(rows == 3, -1, 8)
+        return tokens, torch.zeros(len(rows))
+
+    monkeypatch.setattr(generation, "sampling", draw)
+    with pytest.raises(ValueError, match=r"none to draw from for prompt 3 at step 1"):
+        generate(model, PROMPTS, max_new_tokens=3, stop_tokens=[7])
