@@ -68,7 +68,8 @@ def test_every_bit_of_a_weight_is_the_reference_s(temperature, device):
     x = x.view(1, -1).repeat(2, 1)
     x[1] = x[1].nextafter(torch.tensor(torch.inf))
     actual = _weights_eager(x.to(device), x.amax(1, keepdim=True).to(device), temperature)
-    assert actual.tolist() == core.weights(x.numpy(), temperature).tolist()
+    with np.errstate(over="ignore"):
+        assert actual.tolist() == core.weights(x.numpy(), temperature).tolist()
 
 
 def test_eager_writes_on_nothing_that_others_hold(device):
