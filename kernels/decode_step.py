@@ -61,7 +61,7 @@ class BoundStep:
             bind(block.parameters_in(model.dtype), cache, layer, model.config)
             for layer, block in enumerate(blocks)
         ]
-        self.head = model.output_matrix()
+        self.head, self.dtype = model.output_matrix(), model.dtype
 
     def _bound_block(
         self, parameters: Sequence[Any], cache: KVCache, layer: int, config: GPTConfig
@@ -91,7 +91,7 @@ class BoundStep:
         logits : torch.Tensor [batch, vocab]
         """
         x = self.embed(tokens[:, None], *self.tables, positions=self.cache.begin(1, None))
-        x = x.to(self.model.dtype)  # [batch, 1, d_model]
+        x = x.to(self.dtype)  # [batch, 1, d_model]
         if self.straight:
             x = x[:, 0]
         for block in self.blocks:

@@ -37,6 +37,7 @@ class EagerBlock:
     ) -> None:
         self.weights = tuple(zip(parameters[::2], parameters[1::2], strict=True))
         self.cache, self.kept = cache, cache.kept[layer]  # [2, batch, head, capacity, d_head]
+        self.slots = self.kept.split(1, dim=3)  # [2, batch, head, 1, d_head] for each position
         self.window = config.window(layer)
         self.pre, self.n_head, self.eps = config.norm == "pre", config.n_head, config.eps
 
@@ -72,7 +73,7 @@ class EagerBlock:
         """Write the position's keys and values, and attend to all: [batch, 3 * d_attention]."""
         cache, batch = self.cache, len(qkv)
         new = qkv.view(batch, 3, self.n_head, 1, -1).transpose(0, 1)  # [3, batch, head, 1, d_head]
-        self.kept.narrow(3, cache.length - 1, 1).copy_(new[1:])
+        self.slots[cache.length - 1].copy_(new[1:])
         keys, values = self.kept.narrow(3, 0, cache.length).unbind()
         output = masked_attention(
             new[0], keys, values, window=self.window, key_start=cache.key_start
