@@ -2,9 +2,9 @@
 
 It means what `cross_entropy` (the kernel, and its eager equivalent) returns first, without the
 entropies and log-probabilities that training does not ask for. At the size of GPT-2's vocabulary
-each pass over [token, vocab] takes tens of milliseconds on a CPU; eager_scores.py makes few.
-Logits that are one of its strips stay in the cache anyhow: they are left to PyTorch, whose
-operators are fewer.
+each pass over [token, vocab] takes tens of milliseconds on a CPU; eager_scores.py makes few. Where
+there are not many logits, they stay in the cache anyhow, and are left to PyTorch, whose operators
+are fewer.
 """
 
 import torch
@@ -12,7 +12,10 @@ from torch.nn import functional
 
 from ..core.checks import all_below
 from ..core.token_scores import check_targets
-from . import eager_scores
+from .eager_scores import eager_scores, exact
+
+# So many logits stay in the cache: 4 MB in float32.
+IN_CACHE = 2**20
 
 
 def mean_cross_entropy(
@@ -37,20 +40,20 @@ def mean_cross_entropy(
     """
     vocab = weight.shape[1]
     compiling = torch.compiler.is_compiling()  # Inductor fuses these passes itself
-    in_cache = len(targets) * vocab <= eager_scores.STRIP
+    in_cache = len(targets) * vocab <= IN_CACHE
     if in_cache and not compiling and _all_count(targets, vocab, ignore_index):
-        return functional.cross_entropy(eager_scores.exact(hidden @ weight), targets.long())
+        return functional.cross_entropy(exact(hidden @ weight), targets.long())
     counted = targets != ignore_index
     n_counted = counted.sum().clamp(min=1)
     if not compiling:
         check_targets(targets, counted, vocab)
     if compiling or in_cache:
-        logits = eager_scores.exact(hidden @ weight)
+        logits = exact(hidden @ weight)
         total = functional.cross_entropy(
             logits, targets.long(), ignore_index=ignore_index, reduction="sum"
         )
         return total / n_counted
-    (log_prob,) = eager_scores.eager_scores(hidden, weight, targets, counted)
+    (log_prob,) = eager_scores(hidden, weight, targets, counted)
     return (0 - log_prob.sum()) / n_counted
 
 

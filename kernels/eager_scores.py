@@ -7,22 +7,22 @@ with zeros, to scatter into it, to carry it back through the log-softmax and to 
 between cache and memory. Here a strip of rows at a time stays in the cache, and the gradient takes
 the logits' place while it is there:
 
-    forward    logits = hidden W;   log π = log_softmax(logits)[target];   H = −Σ p log p
+    forward    logits = hidden W;   log π = logits[target] − log Σ exp(logits);   H = −Σ p log p
                p, less 1 at the target, is written over the logits: −∂ log π / ∂ logits
     backward   both products take that matrix as it is, for d_log_prob, which scales its rows, is
                put on the far smaller `hidden` and `d_hidden`
 
-Without a gradient, nothing is written over the logits. An entropy is a statistic here: whoever
-needs its gradient uses the plain equivalents, which keep log p. float16 and bfloat16 are float32
-within a strip alone.
+Each exponential is computed once. Rows that do not count are left out of all of it. An entropy is a
+statistic here: whoever needs its gradient uses the plain equivalents, which keep log p. float16 and
+bfloat16 are float32 within a strip alone.
 """
 
 import torch
 from torch.autograd.function import once_differentiable
 
-# Numbers in a strip: half a megabyte in float32, for a strip and its log-softmax to stay in a
-# core's cache, and hundreds of rows of a small vocabulary.
-STRIP = 2**17
+# Numbers in a strip, for each of the threads that share it: 1 MB in float32, which stays in a
+# core's cache.
+STRIP = 2**18
 
 
 def eager_scores(
@@ -56,74 +56,93 @@ def eager_scores(
         Only if asked for: of each predicted distribution, in nats; without a gradient. 0 where not
         counted.
     """
-    some = None if counted.all() else counted
-    arguments = (hidden, weight, _zero_elsewhere(some, targets.long()), some, with_entropy)
+    index = None if counted.all() else counted.nonzero()[:, 0]
+    if index is not None:
+        targets = targets[index]
+    arguments = (hidden, weight, targets.long()[:, None], index, with_entropy)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _Scores.apply(*arguments)
-    return _score(*arguments)[0]
+    return _score(*arguments, with_gradient=False)[0]
 
 
 class _Scores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, targets, counted, with_entropy):
-        results, hidden, d_logits = _score(
-            hidden, weight, targets, counted, with_entropy, with_gradient=True
+    def forward(ctx, hidden, weight, wanted, index, with_entropy):
+        results, rows, d_logits = _score(
+            hidden, weight, wanted, index, with_entropy, with_gradient=True
         )
-        ctx.save_for_backward(hidden, weight, counted, d_logits)
+        ctx.save_for_backward(rows, weight, index, d_logits)
         ctx.mark_non_differentiable(*results[1:])
         return results
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_log_prob, *_):
-        hidden, weight, counted, d_logits = ctx.saved_tensors
-        scale = -_zero_elsewhere(counted, d_log_prob)[:, None].to(hidden.dtype)  # [token, 1]
-        d_hidden = (d_logits @ weight.T).mul_(scale) if ctx.needs_input_grad[0] else None
-        d_weight = None
+        rows, weight, index, d_logits = ctx.saved_tensors
+        n_tokens = len(d_log_prob)
+        if index is not None:
+            d_log_prob = d_log_prob[index]
+        scale = -d_log_prob[:, None].to(rows.dtype)  # [counted, 1]
+        d_hidden = d_weight = None
+        if ctx.needs_input_grad[0]:
+            d_hidden = _put_back((d_logits @ weight.T).mul_(scale), index, n_tokens)
         if ctx.needs_input_grad[1]:
             # Transposed, as a tied head's weight is: the gradient lies in memory like wte.
-            d_weight = (d_logits.T @ (hidden * scale)).T
+            d_weight = (d_logits.T @ (rows * scale)).T
         return d_hidden, d_weight, None, None, None
 
 
 def _score(
     hidden: torch.Tensor,
     weight: torch.Tensor,
-    targets: torch.Tensor,
-    counted: torch.Tensor | None,
+    wanted: torch.Tensor,
+    index: torch.Tensor | None,
     with_entropy: bool,
-    with_gradient: bool = False,
+    with_gradient: bool,
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
-    """Return the scores, the hidden states that they are of, and the logits or their gradient."""
-    hidden = _zero_elsewhere(counted, hidden)
-    logits = hidden @ weight  # [token, vocab]
-    wanted = targets[:, None]
-    found = []
-    rows = max(1, STRIP // weight.shape[1])
-    in_cache = torch.empty_like(exact(logits[:rows]))  # fresh memory for each would cost as a pass
-    for strip, column in zip(logits.split(rows), wanted.split(rows), strict=True):
-        log_p = torch.log_softmax(exact(strip), 1, out=in_cache[: len(strip)])
-        scores = [log_p.gather(1, column)[:, 0]]
-        if with_gradient or with_entropy:
-            p = torch.exp(log_p, out=strip if strip.dtype == log_p.dtype else None)
-            if with_gradient and p is not strip:
-                strip.copy_(p)
-            if with_entropy:
-                scores.append(log_p.mul_(p).sum(1).neg_())
-        found.append(scores)
+    """Return the scores, the rows of hidden that count, and their logits or their gradient."""
+    counted = hidden if index is None else hidden[index]  # [token, d_model] -> [counted, d_model]
+    logits = counted @ weight  # [counted, vocab]
+    n_rows = max(1, STRIP * torch.get_num_threads() // weight.shape[1])
+    spare = torch.empty_like(exact(logits[:n_rows])) if with_entropy else None
+    found = [
+        _score_strip(strip, column, spare, with_gradient)
+        for strip, column in zip(logits.split(n_rows), wanted.split(n_rows), strict=True)
+    ]
     if with_gradient:
         logits.scatter_add_(1, wanted, torch.full_like(logits[:, :1], -1))
     results = tuple(
-        _zero_elsewhere(counted, torch.cat(parts)) for parts in zip(*found, strict=True)
+        _put_back(torch.cat(parts)[:, 0], index, len(hidden)) for parts in zip(*found, strict=True)
     )
-    return results, hidden, logits
+    return results, counted, logits
 
 
-def _zero_elsewhere(counted: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
-    """Put 0 in the rows that do not count; None: all of them do."""
-    if counted is None:
-        return x
-    return torch.where(counted.view(-1, *[1] * (x.ndim - 1)), x, 0)
+def _score_strip(
+    logits: torch.Tensor, wanted: torch.Tensor, spare: torch.Tensor | None, with_gradient: bool
+) -> list[torch.Tensor]:
+    """Score some rows, the entropy if there is `spare` memory; leave p in place of the logits."""
+    x = exact(logits)
+    peak = x.amax(1, keepdim=True)
+    away = x.sub_(peak) if spare is None else torch.sub(x, peak, out=spare[: len(x)])
+    at_target = away.gather(1, wanted)
+    e = torch.exp(away, out=x)
+    total = e.sum(1, keepdim=True)
+    log_total = total.log()
+    scores = [at_target - log_total]  # neither is on the wrong side of 0, nor is the entropy
+    if spare is not None:
+        scores.append(log_total - away.mul_(e).sum(1, keepdim=True).div_(total))
+    if with_gradient:
+        e.div_(total)
+        if x is not logits:
+            logits.copy_(x)
+    return scores
+
+
+def _put_back(counted: torch.Tensor, index: torch.Tensor | None, n_tokens: int) -> torch.Tensor:
+    """Put the rows that count back in their places, and 0 elsewhere; None: all of them do."""
+    if index is None:
+        return counted
+    return counted.new_zeros(n_tokens, *counted.shape[1:]).index_copy_(0, index, counted)
 
 
 def exact(x: torch.Tensor) -> torch.Tensor:

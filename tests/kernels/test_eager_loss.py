@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gptwin.kernels import eager_scores
+from gptwin.kernels import eager_loss, eager_scores
 from gptwin.kernels.eager_loss import mean_cross_entropy
 
 VOCAB = 11
@@ -30,6 +30,7 @@ def both_directions(function, n):
 @pytest.mark.parametrize("which", TARGETS)
 def test_it_is_the_sum_by_how_many_count(which, ignore_index, strip, monkeypatch):
     monkeypatch.setattr(eager_scores, "STRIP", strip)
+    monkeypatch.setattr(eager_loss, "IN_CACHE", strip)
     targets = torch.tensor(TARGETS[which], dtype=torch.int64)
     if ignore_index != -100:
         targets = targets.where(targets != -100, ignore_index)

@@ -9,7 +9,7 @@ import torch
 from gptwin.core import gpt as core
 from gptwin.core.parameters import init_parameters
 from gptwin.core.presets import PRESETS, GPTConfig, parameter_count, parameter_shapes, preset
-from gptwin.kernels import eager_scores, launch, tied_embedding
+from gptwin.kernels import eager_loss, eager_scores, launch, tied_embedding
 from gptwin.kernels.gpt import GPT
 from gptwin.kernels.kv_cache import KVCache
 
@@ -76,6 +76,7 @@ def vocabulary(request, monkeypatch):
     """Both of the CPU's ways with the table and the logits; the second one takes three strips."""
     if request.param == "too large for the cache":
         monkeypatch.setattr(tied_embedding, "SMALL", 0)
+        monkeypatch.setattr(eager_loss, "IN_CACHE", 61 * 15)
         monkeypatch.setattr(eager_scores, "STRIP", 61 * 15)
 
 
