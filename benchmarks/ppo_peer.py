@@ -1,7 +1,8 @@
 """`gptwin bench trl`: a PPO iteration on the CPU, TRL's and ours, and its matrix products alone.
 
 All in one process, in turns: TRL's iteration, ours with a value network of its own as TRL has it,
-ours with the value as a second head on the policy, and the products of the first of ours, bare.
+ours with the value as a second head on the policy, both again with `run.compile=inductor` if this
+machine has a C++ compiler, and the products of the first of ours, bare.
 Peak memory is asked of a process that runs one of them and nothing else. What runs of the pipeline
 is handed in by the command line, since benchmarks do not import it.
 """
@@ -31,12 +32,22 @@ from .trl_ppo import Shape
 # What makes one of our iterations: `ppo_like` of rl/workloads.py.
 Make = Callable[..., Any]
 
-NAMES = {"TRL": None, "gptwin": False, "gptwin, shared trunk": True}
-BARE = "the same products alone"
-CLAIMS = (
-    Claim("gptwin", "TRL", 1.8),
-    Claim("gptwin", BARE, 1.4, LONGER),
-    Claim("gptwin, shared trunk", "TRL", 3.0),
+TRL, BARE = "TRL", "the same products alone"
+# Settings of `ppo_like`.
+OURS: dict[str, dict[str, Any]] = {
+    "gptwin": {"shared_trunk": False},
+    "gptwin, shared trunk": {"shared_trunk": True},
+    "gptwin, compiled": {"shared_trunk": False, "compiler": "inductor"},
+    "gptwin, shared trunk, compiled": {"shared_trunk": True, "compiler": "inductor"},
+}
+CLAIMS = tuple(
+    claim
+    for how in ("", ", compiled")
+    for claim in (
+        Claim(f"gptwin{how}", TRL, 1.8),
+        Claim(f"gptwin{how}", BARE, 1.4, LONGER),
+        Claim(f"gptwin, shared trunk{how}", TRL, 3.0),
+    )
 )
 
 
@@ -96,7 +107,8 @@ def bench(
     try:
         agreed = _alone(ppo_agreement.agreement, agreeing(quick), repeat)
         part["findings"] = _alone(_times, make, quick, threads, 3 if quick else rounds)
-        memory = {name: _alone(_peak, make, quick, threads, name) for name in NAMES}
+        measured = (TRL, *_ours())
+        memory = {name: _alone(_peak, make, quick, threads, name) for name in measured}
         for found in part["findings"]:
             found["settings"] |= {"peak_bytes": memory, "agreement": agreed}
     except Exception as error:  # TRL may not be installed, or refuse to run
@@ -151,10 +163,22 @@ class _Turn:
         return {name: spread([phases.get(name, 0.0) for phases in counted]) for name in counted[0]}
 
 
-def _workload(make: Make, shape: Shape, shared: bool) -> Any:
+def _ours() -> dict[str, dict[str, Any]]:
+    """Return what of ours this machine can run."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return {name: settings for name, settings in OURS.items() if "compiler" not in settings}
+    return OURS
+
+
+def _workload(make: Make, shape: Shape, name: str) -> Any:
     return make(
         shape.config, batch=shape.batch, n_prompt=shape.n_prompt, n_response=shape.n_response,
-        epochs=shape.epochs, minibatches=shape.minibatches, shared_trunk=shared,
+        epochs=shape.epochs, minibatches=shape.minibatches, **OURS[name],
     )  # fmt: skip
 
 
@@ -163,15 +187,15 @@ def _times(make: Make, quick: bool, threads: int, rounds: int) -> list[Finding]:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     shape = shape_of(quick)
-    turns = {name: _Turn() for name in (*NAMES, BARE)}
-    ours = {name: _workload(make, shape, bool(NAMES[name])) for name in NAMES if name != "TRL"}
+    ours = {name: _workload(make, shape, name) for name in _ours()}
+    turns = {name: _Turn() for name in (TRL, *ours, BARE)}
     recording = Recording()
     with recording:
         ours["gptwin"].run(lambda phase: None)
     bare = replay(recording.products)
 
     def others() -> None:
-        turns["TRL"].end()
+        turns[TRL].end()
         for name, workload in ours.items():
             workload.run(turns[name].mark)
             turns[name].end()
@@ -179,21 +203,21 @@ def _times(make: Make, quick: bool, threads: int, rounds: int) -> list[Finding]:
         bare()
         turns[BARE].end()
 
-    trl_ppo.train(shape, rounds + 1, turns["TRL"].mark, others)
+    trl_ppo.train(shape, rounds + 1, turns[TRL].mark, others)
     seconds = {name: turn.seconds() for name, turn in turns.items()}
     about = dataclasses.asdict(shape) | {
         "phases": {name: turn.medians() for name, turn in turns.items()},
         "product_flops": recording.flops,
         "products": len(recording.products),
     }
-    return [judge(claim, seconds, dict(about)) for claim in CLAIMS]
+    return [judge(claim, seconds, dict(about)) for claim in CLAIMS if claim.ours in seconds]
 
 
 def _peak(make: Make, quick: bool, threads: int, name: str) -> int:
     """Return the bytes by which two iterations raise this process's peak memory."""
     torch.set_num_threads(threads)
     shape = shape_of(quick)
-    if name == "TRL":
+    if name == TRL:
         # The libraries' own size does not count: their first iteration would be measured, too.
         before = [0]
 
@@ -203,7 +227,7 @@ def _peak(make: Make, quick: bool, threads: int, name: str) -> int:
 
         trl_ppo.train(shape, 2, mark, lambda: None)
         return _peak_resident() - before[0]
-    workload = _workload(make, shape, bool(NAMES[name]))
+    workload = _workload(make, shape, name)
     before_ours = _resident()
     for _ in range(2):
         workload.run(lambda phase: None)

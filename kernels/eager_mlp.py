@@ -16,10 +16,15 @@ GELU, in its tanh form, is computed in its sigmoid's terms, where its value also
 A strip at a time stays in the cache, so that several simple passes cost less than the hyperbolic
 tangent, computed twice. Under torch.compile the formula alone is written out: Inductor fuses the
 passes itself, and is faster at a sigmoid than at the hyperbolic tangent of its own GELU.
+
+`compiled_mlp` is in between. What a compiler does better than PyTorch's operators is this one loop,
+u to h and slope; what sums columns, such as a bias's gradient, it does worse. So it gets the loop.
 """
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -42,6 +47,49 @@ _CONSTANTS = {
 }
 _SPARE = SpareMemory()
 
+# (u, h, bias): adds the bias to u, writes its GELU to h, and the slope over it.
+Activate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None]
+
+
+def _in_strips(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Write GELU of a product [row, d_mlp] and its bias to `h`, and the slope over the product."""
+    a, one = _CONSTANTS[u.dtype]
+    for u_strip, h_strip in _strips(u, h):
+        if bias is not None:
+            u_strip.add_(bias)
+        s = torch.addcmul(a, u_strip, u_strip, value=_CUBIC).mul_(u_strip).sigmoid_()
+        torch.mul(u_strip, s, out=h_strip)
+        torch.addcmul(a, u_strip, u_strip, value=3 * _CUBIC, out=u_strip).mul_(h_strip)  # h·w
+        torch.lerp(s, one, u_strip, out=u_strip)  # the slope: s + h·w·(1 − s)
+
+
+def _at_once(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Do the same as formulas, which are one loop if a compiler makes it."""
+    x = u if bias is None else u + bias
+    s = torch.sigmoid(x * (_LINEAR + _CUBIC * x * x))
+    y = x * s
+    h.copy_(y)
+    u.copy_(s + y * (_LINEAR + 3 * _CUBIC * x * x) * (1 - s))
+
+
+@functools.cache
+def compiled_mlp(backend: str | Callable[..., Any]) -> Callable[..., torch.Tensor]:
+    """Return `mlp_eager` whose loop from u to h and slope is compiled, for a model that trains.
+
+    Parameters
+    ----------
+    backend : str or callable
+        Of `torch.compile`, such as "inductor". The first call compiles, and meanwhile every other
+        thread is told that it is being compiled, too: let it be the only one.
+
+    Returns
+    -------
+    callable
+        As `mlp_eager`. Rounds otherwise.
+    """
+    loop = torch.compile(_at_once, fullgraph=True, dynamic=True, backend=backend)
+    return functools.partial(mlp_eager, activate=loop)
+
 
 def mlp_eager(
     x: torch.Tensor,
@@ -50,6 +98,8 @@ def mlp_eager(
     proj_weight: torch.Tensor,
     proj_bias: torch.Tensor | None,
     residual: torch.Tensor | None = None,
+    *,
+    activate: Activate = _in_strips,
 ) -> torch.Tensor:
     """Compute the MLP by what is fastest on a CPU.
 
@@ -60,6 +110,8 @@ def mlp_eager(
     proj_weight, proj_bias : torch.Tensor [d_mlp, d_model] and [d_model], or None
     residual : torch.Tensor [..., d_model], optional
         Added to the result.
+    activate : callable
+        `(u, h, bias)`: what computes GELU and its slope where there is a gradient.
 
     Returns
     -------
@@ -79,7 +131,7 @@ def mlp_eager(
     if torch.is_grad_enabled() and (
         x.requires_grad or any(a is not None and a.requires_grad for a in arguments)
     ):
-        return _MLP.apply(*arguments).view(x.shape)
+        return _MLP.apply(*arguments, activate).view(x.shape)
     h = rows @ fc_weight  # [row, d_mlp]
     for (strip,) in _strips(h):
         gelu_in_place(strip if fc_bias is None else strip.add_(fc_bias))
@@ -88,12 +140,11 @@ def mlp_eager(
 
 class _MLP(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, fc_weight, fc_bias, proj_weight, proj_bias, residual):
+    def forward(ctx, x, fc_weight, fc_bias, proj_weight, proj_bias, residual, activate):
         shape = (x.shape[0], fc_weight.shape[1])
         u, h = (_SPARE.take(*shape, x.dtype) for _ in range(2))  # [row, d_mlp]
         torch.mm(x, fc_weight, out=u)
-        for strip in _strips(u, h):
-            _value_and_slope(*strip, fc_bias)  # the slope is in u now
+        activate(u, h, fc_bias)  # the slope is in u now
         ctx.save_for_backward(x, fc_weight, proj_weight, u, h)
         return _project(h, proj_weight, proj_bias, residual)
 
@@ -101,7 +152,7 @@ class _MLP(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, d_y):
         x, fc_weight, proj_weight, slope, h = ctx.saved_tensors
-        of_x, of_fc_weight, of_fc_bias, of_proj_weight, of_proj_bias, of_residual = (
+        of_x, of_fc_weight, of_fc_bias, of_proj_weight, of_proj_bias, of_residual, _ = (
             ctx.needs_input_grad
         )
         d_proj_weight = torch.mm(h.t(), d_y) if of_proj_weight else None
@@ -114,6 +165,7 @@ class _MLP(torch.autograd.Function):
             d_proj_weight,
             d_y.sum(0) if of_proj_bias else None,
             d_y if of_residual else None,
+            None,
         )
         if not kept:
             _SPARE.give(slope, h)
@@ -158,14 +210,3 @@ def gelu_in_place(u: torch.Tensor) -> torch.Tensor:
         return functional.gelu(u, approximate="tanh")
     a, _ = _CONSTANTS[u.dtype]
     return u.mul_(torch.addcmul(a, u, u, value=_CUBIC).mul_(u).sigmoid_())
-
-
-def _value_and_slope(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """Write GELU of a product [row, d_mlp] and its bias to `h`, and the slope over the product."""
-    a, one = _CONSTANTS[u.dtype]
-    if bias is not None:
-        u.add_(bias)
-    s = torch.addcmul(a, u, u, value=_CUBIC).mul_(u).sigmoid_()
-    torch.mul(u, s, out=h)
-    torch.addcmul(a, u, u, value=3 * _CUBIC, out=u).mul_(h)  # h·w
-    torch.lerp(s, one, u, out=u)  # the slope: s + h·w·(1 − s)

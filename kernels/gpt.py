@@ -30,6 +30,7 @@ from ..core.presets import GPTConfig
 from .cross_entropy import cross_entropy
 from .decoder_block import EAGER, KERNELS, Parts, check_masks, run_block
 from .eager_loss import mean_cross_entropy
+from .eager_mlp import compiled_mlp
 from .embedding import embedding
 from .kv_cache import KVCache
 from .launch import runs_on_triton
@@ -135,6 +136,9 @@ class GPT(torch.nn.Module):
     ----------
     checkpointing : bool
         Whether backward computes each block again instead of keeping its activations.
+    compiled_loops : str
+        Backend of `torch.compile` for the loops of eager PyTorch that gain by it (eager_mlp.py)
+        where the model as a whole is not compiled; empty: none. Kernels have their own.
     compute_dtype : torch.dtype or None
         bfloat16: compute in it, and keep parameters, their gradients and so an optimizer's sums in
         float32. Each pass rounds the parameters anew. None: as the parameters are.
@@ -157,6 +161,7 @@ class GPT(torch.nn.Module):
             refuse("config", "a model of GPT's parts", "BERT's parts", "a preset to be counted")
         self.config = config
         self.checkpointing = False
+        self.compiled_loops = ""
         self.compute_dtype: torch.dtype | None = None
         self.wte = Weights(config.vocab_size, config.d_model)
         self.wpe = Weights(config.n_ctx, config.d_model)
@@ -246,8 +251,9 @@ class GPT(torch.nn.Module):
         }  # fmt: skip
         check_masks(tokens, config.n_head, config.d_head, window=None, **masks)
         tables = (self.wte.weight, self.wpe.weight)
-        parts = KERNELS if runs_on_triton("gpt", tokens=tokens, table=tables[0]) else EAGER
-        if with_head and config.tied and parts is EAGER and not torch.compiler.is_compiling():
+        on_triton = runs_on_triton("gpt", tokens=tokens, table=tables[0])
+        parts = KERNELS if on_triton else self.eager_parts
+        if with_head and config.tied and not on_triton and not torch.compiler.is_compiling():
             x, table = tied_embedding(tokens, *tables, positions=positions)
             head = table.T
         else:
@@ -288,6 +294,19 @@ class GPT(torch.nn.Module):
             return x
         bias = None if self.ln_f.bias is None else self.ln_f.bias.to(x.dtype)
         return parts.layer_norm(x, self.ln_f.weight.to(x.dtype), bias, eps=self.config.eps)
+
+    def compile_loops(self) -> None:
+        """Compile `compiled_loops` now, while no other thread runs; see `compiled_mlp`."""
+        block: Any = self.h[0]
+        *_, fc, fc_bias, proj, proj_bias = block.parameters_in(self.dtype)
+        with torch.enable_grad():
+            self.eager_parts.mlp(fc.new_zeros(2, len(fc)), fc, fc_bias, proj, proj_bias)
+
+    @property
+    def eager_parts(self) -> Parts:
+        """What blocks are composed of where kernels do not run."""
+        backend = self.compiled_loops
+        return EAGER._replace(mlp=compiled_mlp(backend)) if backend else EAGER
 
     @property
     def dtype(self) -> torch.dtype:

@@ -89,9 +89,29 @@ class Cores:
         calls = list(zip(*arguments, strict=True))
         if len(calls) == 1 or not self._side_by_side():
             return [function(*own) for own in calls]
+        return list(self._threads().map(self._in_thread(function), calls))
+
+    def prepare(self, function: Callable[[], Any]) -> None:
+        """Call a function as `map` would, but alone.
+
+        Parameters
+        ----------
+        function : callable
+            What must be done once before, while nothing else runs.
+        """
+        if self._side_by_side():
+            self._threads().submit(self._in_thread(function), ()).result()
+        else:
+            function()
+
+    def _threads(self) -> concurrent.futures.ThreadPoolExecutor:
         if self.pool is None:
             self.pool = concurrent.futures.ThreadPoolExecutor(HALVES)
-        n_threads = max(1, torch.get_num_threads() // len(calls))
+        return self.pool
+
+    def _in_thread(self, function: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Any]:
+        """Return what calls a function in another thread, as here but with half of the cores."""
+        n_threads = max(1, torch.get_num_threads() // HALVES)
         with_gradient = torch.is_grad_enabled()
 
         def call(own: tuple[Any, ...]) -> Any:
@@ -99,7 +119,7 @@ class Cores:
             with torch.set_grad_enabled(with_gradient):
                 return function(*own)
 
-        return list(self.pool.map(call, calls))
+        return call
 
     def _side_by_side(self) -> bool:
         return self.in_halves and torch.get_num_threads() >= HALVES

@@ -164,6 +164,8 @@ class Pipeline:
         value = self._scorer()
         if c.ppo.shared_trunk:
             value.trunk = policy
+        for model in (policy, value.trunk):
+            model.compiled_loops = self._compiler()
         stage = PPOStage(
             policy, value, self._score(), Shuffled(prompts, c.ppo.batch, c.run.seed), c.ppo,
             pad=self.template.pad, end=self.template.end, seed=c.run.seed, group=self.group,
@@ -272,13 +274,19 @@ class Pipeline:
         if run.dtype not in DTYPES:
             refuse("run.dtype", " or ".join(DTYPES), repr(run.dtype))
         model.compute_dtype = DTYPES[run.dtype]
-        if compiled and run.compile:
+        if compiled and self._compiler():
+            model.compile(backend=run.compile)
+
+    def _compiler(self) -> str:
+        """Return what `run.compile` says, once it can be done."""
+        run = self.configuration.run
+        if run.compile:
             if run.fsdp:
                 refuse("run.compile", "none, with run.fsdp=true", repr(run.compile))
             backends = torch.compiler.list_backends()
             if run.compile not in backends:
                 refuse("run.compile", f"one of {', '.join(backends)}", repr(run.compile))
-            model.compile(backend=run.compile)
+        return run.compile
 
     def _model(self, stage: str, weights: str = "", dropout: float = 0.0) -> GPT:
         folder = Path(weights) if weights else self.folder(stage) / "model"

@@ -148,6 +148,9 @@ class PPOStage:
         for model in (policy, self.reference, value.trunk):
             shard(model, group)
         self.cores = Cores.of(group, policy, value.trunk)
+        for model in (policy, value.trunk):
+            if model.compiled_loops:
+                self.cores.prepare(model.compile_loops)
         self.beta = settings.kl_coefficient
         self.average = [p.detach().clone() for p in policy.parameters()]
         with_decay = _WithDecay(settings)

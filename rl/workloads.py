@@ -88,7 +88,7 @@ def _ppo(n_episodes: int, device: str, tiny: bool, graphs: bool) -> Workload:
         max_response=6 if tiny else 64, missing_end="keep", cuda_graphs=graphs,
     )  # fmt: skip
     n_prompt = 5 if tiny else 64
-    begin = functools.partial(_stage, config, settings, n_prompt, device, END, None)
+    begin = functools.partial(_stage, config, settings, n_prompt, device, END, None, "")
     return _iterations(config, settings, begin)
 
 
@@ -101,6 +101,7 @@ def ppo_like(
     epochs: int,
     minibatches: int,
     shared_trunk: bool,
+    compiler: str = "",
 ) -> Workload:
     """Return an iteration of a given shape on the CPU, with a reward model of the policy's size.
 
@@ -114,6 +115,8 @@ def ppo_like(
         Passes over the episodes, and optimizer steps in each.
     shared_trunk : bool
         The value is a head on the policy, not a network of its own.
+    compiler : str
+        As `run.compile`.
 
     Returns
     -------
@@ -124,7 +127,9 @@ def ppo_like(
         max_response=n_response, missing_end="keep", shared_trunk=shared_trunk, ptx=0.0,
     )  # fmt: skip
     reward = Scorer(_model(config, "cpu"), seed=1).requires_grad_(False).eval()
-    begin = functools.partial(_stage, config, settings, n_prompt, "cpu", config.vocab_size, reward)
+    begin = functools.partial(
+        _stage, config, settings, n_prompt, "cpu", config.vocab_size, reward, compiler
+    )
     return _iterations(config, settings, begin)
 
 
@@ -222,11 +227,14 @@ def _stage(
     device: str,
     end: int,
     reward: Scorer | None,
+    compiler: str,
     watcher: "_Watcher",
 ) -> PPOStage:
     """Make a stage at its start, always the same, which a watcher follows."""
     policy = _model(config, device)
     value = Scorer(policy if settings.shared_trunk else _model(config, device), seed=0)
+    for model in (policy, value.trunk):
+        model.compiled_loops = compiler
     by_model = None if reward is None else scoring(reward, PAD)
     prompts = [Prompt(ids, ()) for ids in _prompts(settings.batch, n_prompt, config.vocab_size)]
 

@@ -29,9 +29,9 @@ def test_a_value_network_costs_its_own_training():
     """Every product is seen: the flops of an update that a shared trunk spares, to the last one."""
     shape = ppo_peer.shape_of(quick=True)
     flops = []
-    for shared in (False, True):
+    for name in ("gptwin", "gptwin, shared trunk"):
         with Recording() as recording:
-            ppo_peer._workload(ppo_like, shape, shared).run(lambda phase: None)
+            ppo_peer._workload(ppo_like, shape, name).run(lambda phase: None)
         flops.append(recording.flops)
     time, asking = shape.n_prompt + shape.n_response - 1, shape.n_response
     projections = 6 * 16**2 * time + 18 * 16**2 * asking  # queries, keys and values; all else

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gptwin.kernels import eager_mlp, spare_memory
-from gptwin.kernels.eager_mlp import mlp_eager
+from gptwin.kernels.eager_mlp import compiled_mlp, mlp_eager
 from gptwin.kernels.linear import linear_eager
 from gptwin.kernels.spare_memory import SpareMemory
 
@@ -57,6 +57,23 @@ def test_it_is_the_plain_mlp(compiler, bias, residual):
     own = mlp_eager
     own = torch.compile(own, fullgraph=True, backend=compiler) if compiler else own
     expect_same(both_directions(own, arguments), both_directions(plain, arguments))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_with_a_compiled_loop_it_is_the_plain_mlp_for_any_number_of_rows(bias):
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    own = compiled_mlp(backend)
+    for rows in ((2, 7), (3, 5), (1, 2)):
+        arguments = draw(len(rows), rows=rows, bias=bias)
+        expect_same(both_directions(own, arguments), both_directions(plain, arguments))
+    assert len(compiled) == 1  # not once for each number of rows
+    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("frozen", range(6))

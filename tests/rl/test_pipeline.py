@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import tiny
 
+from gptwin.kernels import gpt
+from gptwin.kernels.eager_mlp import mlp_eager
 from gptwin.rl import pipeline, reproduce, sampled_rankings, sources, verdicts
 from gptwin.rl.chat import Chat, converse, examples, find_model, find_scorer
 from gptwin.rl.chatgpt import make_chatgpt
@@ -153,6 +155,29 @@ def test_your_own_files_and_reward(run, tmp_path):
     Pipeline(configuration, quiet=True).all()
     assert "validation_gold" not in read_log(tmp_path / "run/ppo")[-1]
     assert read_log(tmp_path / "run/reward")[-1]["validation_accuracy"] >= 0
+
+
+def test_ppo_compiles_loops_with_what_the_run_names(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("ppo"))
+    asked = []
+
+    def compiled_mlp(backend):
+        asked.append(backend)
+        return mlp_eager
+
+    monkeypatch.setattr(gpt, "compiled_mlp", compiled_mlp)
+
+    def ppo(compiler):
+        configuration = tiny.configuration(
+            tmp_path / "run", run={"compile": compiler}, ppo={"episodes": 16}
+        )
+        Pipeline(configuration, quiet=True).ppo()
+
+    with pytest.raises(ValueError, match=r"^run.compile: expected one of .*, got 'gcc'"):
+        ppo("gcc")
+    assert not asked
+    ppo("inductor")
+    assert set(asked) == {"inductor"}
 
 
 def test_a_reward_that_cannot_be_imported_is_named():
