@@ -17,14 +17,15 @@ A strip at a time stays in the cache, so that several simple passes cost less th
 tangent, computed twice. Under torch.compile the formula alone is written out: Inductor fuses the
 passes itself, and is faster at a sigmoid than at the hyperbolic tangent of its own GELU.
 
-`compiled_mlp` is in between. What a compiler does better than PyTorch's operators is this one loop,
-u to h and slope; what sums columns, such as a bias's gradient, it does worse. So it gets the loop.
+`compiled_mlp` is in between. What a compiler does better than PyTorch's operators are these loops,
+from u to h and slope; what sums columns, such as a bias's gradient, it does worse. So it gets the
+loops.
 """
 
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -47,12 +48,28 @@ _CONSTANTS = {
 }
 _SPARE = SpareMemory()
 
-# (u, h, bias): adds the bias to u, writes its GELU to h, and the slope over it.
-Activate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None]
+
+class Loops(NamedTuple):
+    """What goes over a product u [row, d_mlp] and a bias [d_mlp] or None.
+
+    Attributes
+    ----------
+    value : callable
+        `(u, bias)`: writes GELU over u.
+    value_and_slope : callable
+        `(u, h, bias)`: writes GELU to h, and its slope over u.
+    """
+
+    value: Callable[[torch.Tensor, torch.Tensor | None], None]
+    value_and_slope: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None]
 
 
-def _in_strips(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """Write GELU of a product [row, d_mlp] and its bias to `h`, and the slope over the product."""
+def _value_in_strips(u: torch.Tensor, bias: torch.Tensor | None) -> None:
+    for (strip,) in _strips(u):
+        gelu_in_place(strip if bias is None else strip.add_(bias))
+
+
+def _both_in_strips(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> None:
     a, one = _CONSTANTS[u.dtype]
     for u_strip, h_strip in _strips(u, h):
         if bias is not None:
@@ -63,8 +80,18 @@ def _in_strips(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> N
         torch.lerp(s, one, u_strip, out=u_strip)  # the slope: s + h·w·(1 − s)
 
 
-def _at_once(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """Do the same as formulas, which are one loop if a compiler makes it."""
+IN_STRIPS = Loops(_value_in_strips, _both_in_strips)
+
+
+# As formulas, which are one loop each if a compiler makes it.
+
+
+def _value(u: torch.Tensor, bias: torch.Tensor | None) -> None:
+    x = u if bias is None else u + bias
+    u.copy_(x * torch.sigmoid(x * (_LINEAR + _CUBIC * x * x)))
+
+
+def _both(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> None:
     x = u if bias is None else u + bias
     s = torch.sigmoid(x * (_LINEAR + _CUBIC * x * x))
     y = x * s
@@ -74,21 +101,30 @@ def _at_once(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> Non
 
 @functools.cache
 def compiled_mlp(backend: str | Callable[..., Any]) -> Callable[..., torch.Tensor]:
-    """Return `mlp_eager` whose loop from u to h and slope is compiled, for a model that trains.
+    """Return `mlp_eager` whose loops are compiled.
 
     Parameters
     ----------
     backend : str or callable
-        Of `torch.compile`, such as "inductor". The first call compiles, and meanwhile every other
-        thread is told that it is being compiled, too: let it be the only one.
+        Of `torch.compile`, such as "inductor". The first call with a gradient compiles, as does
+        the first without, and meanwhile every other thread is told that it is being compiled, too:
+        let it be the only one.
 
     Returns
     -------
     callable
         As `mlp_eager`. Rounds otherwise.
     """
-    loop = torch.compile(_at_once, fullgraph=True, dynamic=True, backend=backend)
-    return functools.partial(mlp_eager, activate=loop)
+    value, both = (
+        torch.compile(loop, fullgraph=True, dynamic=True, backend=backend)
+        for loop in (_value, _both)
+    )
+    # A bias that wants a gradient and one that does not are two to a compiler.
+    loops = Loops(
+        lambda u, bias: value(u, None if bias is None else bias.detach()),
+        lambda u, h, bias: both(u, h, None if bias is None else bias.detach()),
+    )
+    return functools.partial(mlp_eager, loops=loops)
 
 
 def mlp_eager(
@@ -99,7 +135,7 @@ def mlp_eager(
     proj_bias: torch.Tensor | None,
     residual: torch.Tensor | None = None,
     *,
-    activate: Activate = _in_strips,
+    loops: Loops = IN_STRIPS,
 ) -> torch.Tensor:
     """Compute the MLP by what is fastest on a CPU.
 
@@ -110,8 +146,8 @@ def mlp_eager(
     proj_weight, proj_bias : torch.Tensor [d_mlp, d_model] and [d_model], or None
     residual : torch.Tensor [..., d_model], optional
         Added to the result.
-    activate : callable
-        `(u, h, bias)`: what computes GELU and its slope where there is a gradient.
+    loops : Loops
+        What computes GELU.
 
     Returns
     -------
@@ -131,20 +167,19 @@ def mlp_eager(
     if torch.is_grad_enabled() and (
         x.requires_grad or any(a is not None and a.requires_grad for a in arguments)
     ):
-        return _MLP.apply(*arguments, activate).view(x.shape)
+        return _MLP.apply(*arguments, loops).view(x.shape)
     h = rows @ fc_weight  # [row, d_mlp]
-    for (strip,) in _strips(h):
-        gelu_in_place(strip if fc_bias is None else strip.add_(fc_bias))
+    loops.value(h, fc_bias)
     return _project(h, proj_weight, proj_bias, stream).view(x.shape)
 
 
 class _MLP(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, fc_weight, fc_bias, proj_weight, proj_bias, residual, activate):
+    def forward(ctx, x, fc_weight, fc_bias, proj_weight, proj_bias, residual, loops):
         shape = (x.shape[0], fc_weight.shape[1])
         u, h = (_SPARE.take(*shape, x.dtype) for _ in range(2))  # [row, d_mlp]
         torch.mm(x, fc_weight, out=u)
-        activate(u, h, fc_bias)  # the slope is in u now
+        loops.value_and_slope(u, h, fc_bias)  # the slope is in u now
         ctx.save_for_backward(x, fc_weight, proj_weight, u, h)
         return _project(h, proj_weight, proj_bias, residual)
 

@@ -137,8 +137,9 @@ class GPT(torch.nn.Module):
     checkpointing : bool
         Whether backward computes each block again instead of keeping its activations.
     compiled_loops : str
-        Backend of `torch.compile` for the loops of eager PyTorch that gain by it (eager_mlp.py)
-        where the model as a whole is not compiled; empty: none. Kernels have their own.
+        Backend of `torch.compile` for the loops of eager PyTorch that gain by it (eager_mlp.py,
+        sampling.py), where the model as a whole is not compiled; empty: none. Kernels have their
+        own.
     compute_dtype : torch.dtype or None
         bfloat16: compute in it, and keep parameters, their gradients and so an optimizer's sums in
         float32. Each pass rounds the parameters anew. None: as the parameters are.
@@ -299,8 +300,9 @@ class GPT(torch.nn.Module):
         """Compile `compiled_loops` now, while no other thread runs; see `compiled_mlp`."""
         block: Any = self.h[0]
         *_, fc, fc_bias, proj, proj_bias = block.parameters_in(self.dtype)
-        with torch.enable_grad():
-            self.eager_parts.mlp(fc.new_zeros(2, len(fc)), fc, fc_bias, proj, proj_bias)
+        for with_gradient in (True, False):
+            with torch.set_grad_enabled(with_gradient):
+                self.eager_parts.mlp(fc.new_zeros(2, len(fc)), fc, fc_bias, proj, proj_bias)
 
     @property
     def eager_parts(self) -> Parts:

@@ -34,6 +34,8 @@ Deterministic, and no gradient: the results are not differentiable.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -361,6 +363,7 @@ def sampling_eager(
     seed: int = 0,
     step: int = 0,
     rows: torch.Tensor | None = None,
+    weigh: Callable[..., torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute the same in plain PyTorch, by sorting: for the CPU and as a yardstick.
 
@@ -368,6 +371,8 @@ def sampling_eager(
     ----------
     logits, temperature, top_k, top_p, seed, step, rows
         As in `sampling`.
+    weigh : callable, optional
+        What computes the weights: `_weights_eager`, or the same compiled.
 
     Returns
     -------
@@ -382,12 +387,14 @@ def sampling_eager(
         drawable = row_max.isfinite()
         tokens, log_prob = sampling_eager(  # of rows like others
             logits.where(drawable, 0), temperature=temperature, top_k=top_k, top_p=top_p,
-            seed=seed, step=step, rows=rows,
+            seed=seed, step=step, rows=rows, weigh=weigh,
         )  # fmt: skip
         undrawable = ~drawable[:, 0]
         return tokens.masked_fill(undrawable, -1), log_prob.masked_fill(undrawable, torch.nan)
 
-    kept = _weights_eager(x, row_max, temperature)
+    # As a tensor, since what is compiled would be so for a single number.
+    scale = torch.tensor(steps_per_unit(temperature), dtype=torch.float32, device=x.device)
+    kept = (weigh or _weights_eager)(x, row_max, scale)
     if top_k is not None or top_p is not None:
         kept = _filtered(kept, x, top_k, top_p)
     up_to = kept.cumsum(dim=1)
@@ -400,6 +407,31 @@ def sampling_eager(
         scaled = scaled * inverse_temperature(temperature)
     log_prob = scaled.log_softmax(dim=1).gather(1, tokens)
     return tokens[:, 0], log_prob[:, 0]
+
+
+@functools.cache
+def compiled_sampling(
+    backend: str | Callable[..., Any],
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """Return `sampling` for the CPU whose two dozen passes from logits to weights are compiled.
+
+    Parameters
+    ----------
+    backend : str or callable
+        Of `torch.compile`, such as "inductor". The first call compiles.
+
+    Returns
+    -------
+    callable
+        As `sampling`, with every option given; and the same tokens, since integers round nowhere.
+    """
+    weigh = torch.compile(_weights_eager, fullgraph=True, dynamic=True, backend=backend)
+
+    def sample(logits: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        check_sampling(logits, **options)
+        return sampling_eager(logits, **options, weigh=weigh)
+
+    return sample
 
 
 def _filtered(
@@ -440,9 +472,9 @@ def _random_halves(
     return torch.from_numpy(np.stack(words, axis=1).astype(np.int64) >> 1).to(device)
 
 
-def _weights_eager(x: torch.Tensor, row_max: torch.Tensor, temperature: float) -> torch.Tensor:
+def _weights_eager(x: torch.Tensor, row_max: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Return the integers that probabilities are proportional to: 2⁴⁰ for the maximum."""
-    below = (row_max - x).mul_(steps_per_unit(temperature))
+    below = (row_max - x).mul_(scale)
     steps = below.clamp_(max=float(MAX_STEPS)).long()
     minus_fraction = (steps & (2**STEP_BITS - 1)).neg_()
     # Of two negative numbers the product is positive: what is dropped of it is what the reference

@@ -22,7 +22,7 @@ from ..core.generation import check_generate, pad_left
 from ..kernels.decode_step import BoundStep, DecodeStep, StaticKVCache
 from ..kernels.gpt import GPT
 from ..kernels.kv_cache import KVCache
-from ..kernels.sampling import sampling
+from ..kernels.sampling import compiled_sampling, sampling
 
 # The cache is copied when sequences leave it, so they leave together: at this share of the batch.
 LEAVING_SHARE = 0.25
@@ -159,6 +159,8 @@ class _Rollout:
         padded, starts = (torch.from_numpy(a) for a in pad_left(prompts))
         check_generate(padded, model.config, max_new_tokens)
         self.model = model
+        compiler = model.compiled_loops if table.is_cpu else ""
+        self.sample = compiled_sampling(compiler) if compiler else sampling
         self.stop = frozenset(stop_tokens)
         self.tokens = torch.zeros(n_prompts, max_new_tokens, dtype=torch.int64, device=device)
         self.log_probs = torch.zeros(n_prompts, max_new_tokens, device=device)
@@ -196,7 +198,7 @@ class _Rollout:
         """Sample the next token of each row."""
         if len(self.rows) == 0:
             return self.rows, self.log_probs[:0, 0]
-        return sampling(
+        return self.sample(
             self.logits, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, step=step,
             rows=self.numbers,  # whoever else is still here changes nothing
         )  # fmt: skip

@@ -329,6 +329,7 @@ class Pipeline:
 
             return by_function
         scorer = self._scorer().requires_grad_(False).eval()
+        scorer.trunk.compiled_loops = self._compiler()
         shard(scorer.trunk, self.group)
         return scoring(scorer, template.pad)
 

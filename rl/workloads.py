@@ -233,7 +233,7 @@ def _stage(
     """Make a stage at its start, always the same, which a watcher follows."""
     policy = _model(config, device)
     value = Scorer(policy if settings.shared_trunk else _model(config, device), seed=0)
-    for model in (policy, value.trunk):
+    for model in (policy, value.trunk, *(() if reward is None else (reward.trunk,))):
         model.compiled_loops = compiler
     by_model = None if reward is None else scoring(reward, PAD)
     prompts = [Prompt(ids, ()) for ids in _prompts(settings.batch, n_prompt, config.vocab_size)]

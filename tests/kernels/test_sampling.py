@@ -12,6 +12,7 @@ from gptwin.kernels.sampling import (
     _draw_target,
     _draw_target_eager,
     _weights_eager,
+    compiled_sampling,
     sampling,
     sampling_eager,
 )
@@ -67,9 +68,29 @@ def test_every_bit_of_a_weight_is_the_reference_s(temperature, device):
     x = torch.cat([torch.linspace(-40, 3, 5000), torch.tensor([3 - 2**-22, -3e30, -torch.inf])])
     x = x.view(1, -1).repeat(2, 1)
     x[1] = x[1].nextafter(torch.tensor(torch.inf))
-    actual = _weights_eager(x.to(device), x.amax(1, keepdim=True).to(device), temperature)
+    scale = torch.tensor(core.steps_per_unit(temperature), device=device)
+    actual = _weights_eager(x.to(device), x.amax(1, keepdim=True).to(device), scale)
     with np.errstate(over="ignore"):
         assert actual.tolist() == core.weights(x.numpy(), temperature).tolist()
+
+
+@pytest.mark.parametrize("filters", [(None, None), (5, 0.8)])
+def test_compiled_passes_draw_the_same_tokens(filters):
+    torch.compiler.reset()
+    sample = compiled_sampling("aot_eager")
+    for n_rows in (3, 7, 1):  # rows leave
+        logits = torch.randn(n_rows, 90, generator=torch.Generator().manual_seed(n_rows)) * 4
+        logits[-1, 0] = -torch.inf
+        options = {
+            "temperature": 0.7, "top_k": filters[0], "top_p": filters[1], "seed": 5, "step": 9,
+            "rows": torch.arange(n_rows) * 3,
+        }  # fmt: skip
+        tokens, log_prob = sample(logits, **options)
+        assert torch.equal(tokens, sampling(logits, **options)[0])
+        assert torch.equal(log_prob, sampling_eager(logits, **options)[1])
+        with pytest.raises(ValueError, match=r"^temperature: expected"):
+            sample(logits, **options | {"temperature": -1.0})
+    torch.compiler.reset()
 
 
 def test_eager_writes_on_nothing_that_others_hold(device):
