@@ -14,12 +14,22 @@ import tiny
 
 from gptwin.kernels import gpt
 from gptwin.kernels.eager_mlp import mlp_eager
-from gptwin.rl import pipeline, reproduce, sampled_rankings, sources, verdicts
+from gptwin.kernels.sampling import sampling
+from gptwin.rl import (
+    generation,
+    pipeline,
+    reproduce,
+    reward_model,
+    sampled_rankings,
+    sources,
+    verdicts,
+)
 from gptwin.rl.chat import Chat, converse, examples, find_model, find_scorer
 from gptwin.rl.chatgpt import make_chatgpt
 from gptwin.rl.configuration import PretrainSettings, dump
 from gptwin.rl.generation import generate
 from gptwin.rl.pipeline import Pipeline, checked_scores, imported
+from gptwin.rl.ppo import PPOStage
 from gptwin.rl.run import read_log
 from gptwin.rl.sources import Prompt
 
@@ -159,13 +169,21 @@ def test_your_own_files_and_reward(run, tmp_path):
 
 def test_ppo_compiles_loops_with_what_the_run_names(run, tmp_path, monkeypatch):
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("ppo"))
-    asked = []
+    found = []
 
-    def compiled_mlp(backend):
-        asked.append(backend)
-        return mlp_eager
+    class Looked(PPOStage):
+        def __init__(self, policy, value, *arguments, **options):
+            found.extend(model.compiled_loops for model in (policy, value.trunk))
+            super().__init__(policy, value, *arguments, **options)
 
-    monkeypatch.setattr(gpt, "compiled_mlp", compiled_mlp)
+    def scoring(scorer, *arguments):
+        found.append(scorer.trunk.compiled_loops)
+        return reward_model.scoring(scorer, *arguments)
+
+    monkeypatch.setattr(pipeline, "PPOStage", Looked)
+    monkeypatch.setattr(pipeline, "scoring", scoring)
+    monkeypatch.setattr(gpt, "compiled_mlp", lambda backend: mlp_eager)
+    monkeypatch.setattr(generation, "compiled_sampling", lambda backend: sampling)
 
     def ppo(compiler):
         configuration = tiny.configuration(
@@ -175,9 +193,10 @@ def test_ppo_compiles_loops_with_what_the_run_names(run, tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match=r"^run.compile: expected one of .*, got 'gcc'"):
         ppo("gcc")
-    assert not asked
+    assert not found
     ppo("inductor")
-    assert set(asked) == {"inductor"}
+    assert len(found) > 3  # best-of-n scores as well
+    assert set(found) == {"inductor"}
 
 
 def test_a_reward_that_cannot_be_imported_is_named():
