@@ -59,8 +59,17 @@ def test_it_is_the_plain_mlp(compiler, bias, residual):
     expect_same(both_directions(own, arguments), both_directions(plain, arguments))
 
 
+def test_a_compilers_loops_are_the_plain_mlp(compiler):
+    own = compiled_mlp(compiler)
+    for rows, bias in (((2, 7), True), ((3, 5), True), ((2, 7), False)):
+        arguments = draw(0, rows=rows, bias=bias)
+        expect_same(both_directions(own, arguments), both_directions(plain, arguments))
+        with torch.no_grad():
+            expect_same([own(*arguments)], [plain(*arguments)])
+
+
 @pytest.mark.parametrize("bias", [True, False])
-def test_with_a_compiled_loop_it_is_the_plain_mlp_for_any_number_of_rows(bias):
+def test_loops_are_compiled_once_for_any_number_of_rows(bias):
     compiled = []
 
     def backend(graph, inputs):

@@ -74,15 +74,13 @@ def test_every_bit_of_a_weight_is_the_reference_s(temperature, device):
         assert actual.tolist() == core.weights(x.numpy(), temperature).tolist()
 
 
-@pytest.mark.parametrize("filters", [(None, None), (5, 0.8)])
-def test_compiled_passes_draw_the_same_tokens(filters):
-    torch.compiler.reset()
-    sample = compiled_sampling("aot_eager")
-    for n_rows in (3, 7, 1):  # rows leave
+def test_compiled_passes_draw_the_same_tokens(compiler):
+    sample = compiled_sampling(compiler)
+    for n_rows, top_k, top_p in ((3, None, None), (7, 5, 0.8), (1, None, None)):  # rows leave
         logits = torch.randn(n_rows, 90, generator=torch.Generator().manual_seed(n_rows)) * 4
         logits[-1, 0] = -torch.inf
         options = {
-            "temperature": 0.7, "top_k": filters[0], "top_p": filters[1], "seed": 5, "step": 9,
+            "temperature": 0.7, "top_k": top_k, "top_p": top_p, "seed": 5, "step": 9,
             "rows": torch.arange(n_rows) * 3,
         }  # fmt: skip
         tokens, log_prob = sample(logits, **options)
@@ -90,7 +88,17 @@ def test_compiled_passes_draw_the_same_tokens(filters):
         assert torch.equal(log_prob, sampling_eager(logits, **options)[1])
         with pytest.raises(ValueError, match=r"^temperature: expected"):
             sample(logits, **options | {"temperature": -1.0})
-    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1e30])
+def test_every_bit_of_a_weight_survives_a_compiler(temperature, compiler):
+    x = torch.cat([torch.linspace(-40, 3, 5000), torch.tensor([3 - 2**-22, -3e30, -torch.inf])])
+    x = x.view(1, -1).repeat(2, 1)
+    scale = torch.tensor(core.steps_per_unit(temperature))
+    weigh = torch.compile(_weights_eager, fullgraph=True, dynamic=True, backend=compiler)
+    actual = weigh(x, x.amax(1, keepdim=True), scale)
+    with np.errstate(over="ignore"):
+        assert actual.tolist() == core.weights(x.numpy(), temperature).tolist()
 
 
 def test_eager_writes_on_nothing_that_others_hold(device):
