@@ -70,7 +70,7 @@ def bench(
     *,
     quick: bool = False,
     threads: int | None = None,
-    rounds: int = 7,
+    rounds: int = 15,
 ) -> int:
     """Measure, store and print. What fails is printed alone: the last measurement stays stored.
 
