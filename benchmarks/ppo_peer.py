@@ -163,16 +163,28 @@ class _Turn:
         return {name: spread([phases.get(name, 0.0) for phases in counted]) for name in counted[0]}
 
 
-def _ours() -> dict[str, dict[str, Any]]:
-    """Return what of ours this machine can run."""
+def has_cpp_compiler() -> bool:
+    """Say whether Inductor finds what it compiles with for a CPU.
+
+    Returns
+    -------
+    bool
+    """
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler:
-        return {name: settings for name, settings in OURS.items() if "compiler" not in settings}
-    return OURS
+        return False
+    return True
+
+
+def _ours() -> dict[str, dict[str, Any]]:
+    """Return what of ours this machine can run."""
+    if has_cpp_compiler():
+        return OURS
+    return {name: settings for name, settings in OURS.items() if "compiler" not in settings}
 
 
 def _workload(make: Make, shape: Shape, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch._inductor.config
 from torch.nn import functional
 
 from gptwin.benchmarks import ppo_agreement, ppo_peer
@@ -51,6 +52,11 @@ def test_what_fails_leaves_the_last_measurement(tmp_path, monkeypatch, capsys):
     assert "no trl" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"^threads: expected a finite number above 0, got 0"):
         ppo_peer.bench(ppo_like, ppo_repeated, threads=0)
+
+
+def test_what_needs_a_compiler_is_left_out_where_there_is_none():
+    with torch._inductor.config.patch({"cpp.cxx": (None, "/no/such/compiler")}):
+        assert list(ppo_peer._ours()) == ["gptwin", "gptwin, shared trunk"]
 
 
 def test_phases_are_summed_and_the_first_iteration_does_not_count():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gptwin.benchmarks.ppo_peer import has_cpp_compiler
 from gptwin.kernels import launch
 
 
@@ -15,19 +16,8 @@ def on_triton():
 @pytest.fixture(params=["aot_eager", "inductor"])
 def compiler(request):
     """A backend of torch.compile, from a fresh start."""
-    if request.param == "inductor" and not _has_cpp_compiler():
+    if request.param == "inductor" and not has_cpp_compiler():
         pytest.skip("no C++ compiler")
     torch.compiler.reset()
     yield request.param
     torch.compiler.reset()
-
-
-def _has_cpp_compiler():
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return False
-    return True
