@@ -22,6 +22,7 @@ from ..core.generation import check_generate, pad_left
 from ..kernels.decode_step import BoundStep, DecodeStep, StaticKVCache
 from ..kernels.gpt import GPT
 from ..kernels.kv_cache import KVCache
+from ..kernels.launch import runs_on_triton
 from ..kernels.sampling import compiled_sampling, sampling
 
 # The cache is copied when sequences leave it, so they leave together: at this share of the batch.
@@ -159,7 +160,8 @@ class _Rollout:
         padded, starts = (torch.from_numpy(a) for a in pad_left(prompts))
         check_generate(padded, model.config, max_new_tokens)
         self.model = model
-        compiler = model.compiled_loops if table.is_cpu else ""
+        eager = table.is_cpu and not runs_on_triton("sampling", logits=table)
+        compiler = model.compiled_loops if eager else ""
         self.sample = compiled_sampling(compiler) if compiler else sampling
         self.stop = frozenset(stop_tokens)
         self.tokens = torch.zeros(n_prompts, max_new_tokens, dtype=torch.int64, device=device)

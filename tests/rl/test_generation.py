@@ -13,6 +13,7 @@ from gptwin.core.presets import GPTConfig
 from gptwin.kernels import launch
 from gptwin.kernels.decode_step import BoundStep, DecodeStep
 from gptwin.kernels.gpt import GPT
+from gptwin.kernels.sampling import sampling
 from gptwin.rl import generation
 from gptwin.rl.generation import generate
 
@@ -55,6 +56,22 @@ def test_on_the_kernels_as_well(device):
         actual = generate(model, PROMPTS[:2], **options)
     assert actual.token_lists() == core.generate(parameters, CONFIG, PROMPTS[:2], **options)
     assert {"sampling_kernel", "decode_attention_split_kernel"} <= {e.kernel for e in log}
+
+
+def test_passes_are_compiled_where_the_kernels_do_not_run(device, monkeypatch):
+    asked = []
+
+    def compiled_sampling(backend):
+        asked.append(backend)
+        return sampling
+
+    monkeypatch.setattr(generation, "compiled_sampling", compiled_sampling)
+    for backend, where, expected in (("triton", device, []), ("eager", "cpu", ["inductor"])):
+        _, model = twins(device=where)
+        model.compiled_loops = "inductor"
+        with launch.backend(backend):
+            generate(model, PROMPTS[:2], max_new_tokens=2)
+        assert asked == expected
 
 
 @each_sampler
