@@ -170,13 +170,11 @@ def _libraries() -> _Libraries:
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
                    "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
     with checkout_hidden():
-        from trl.experimental.ppo import PPOConfig
-
         return _Libraries(
             datasets=importlib.import_module("datasets"),
             hf=importlib.import_module("transformers"),
             ppo=importlib.import_module("trl.experimental.ppo.ppo_trainer"),
-            settings=PPOConfig,
+            settings=importlib.import_module("trl.experimental.ppo").PPOConfig,
         )
 
 
