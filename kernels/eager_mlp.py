@@ -86,9 +86,22 @@ IN_STRIPS = Loops(_value_in_strips, _both_in_strips)
 # As formulas, which are one loop each if a compiler makes it.
 
 
+def gelu_formula(x: torch.Tensor) -> torch.Tensor:
+    """Write GELU out for a compiler.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+
+    Returns
+    -------
+    torch.Tensor
+    """
+    return x * torch.sigmoid(x * (_LINEAR + _CUBIC * x * x))
+
+
 def _value(u: torch.Tensor, bias: torch.Tensor | None) -> None:
-    x = u if bias is None else u + bias
-    u.copy_(x * torch.sigmoid(x * (_LINEAR + _CUBIC * x * x)))
+    u.copy_(gelu_formula(u if bias is None else u + bias))
 
 
 def _both(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -157,8 +170,7 @@ def mlp_eager(
         hidden = linear_eager(x, fc_weight, fc_bias, activation="gelu")
         return linear_eager(hidden, proj_weight, proj_bias, residual=residual)
     if torch.compiler.is_compiling():
-        u = linear_eager(x, fc_weight, fc_bias)
-        hidden = u * torch.sigmoid(u * (_LINEAR + _CUBIC * u * u))
+        hidden = gelu_formula(linear_eager(x, fc_weight, fc_bias))
         return linear_eager(hidden, proj_weight, proj_bias, residual=residual)
     rows = x.reshape(-1, x.shape[-1])  # [..., d_model] -> [row, d_model]
     stream = None if residual is None else residual.reshape(-1, residual.shape[-1])

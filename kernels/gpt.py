@@ -137,9 +137,9 @@ class GPT(torch.nn.Module):
     checkpointing : bool
         Whether backward computes each block again instead of keeping its activations.
     compiled_loops : str
-        Backend of `torch.compile` for the loops of eager PyTorch that gain by it (eager_mlp.py,
-        sampling.py), where the model as a whole is not compiled; empty: none. Kernels have their
-        own.
+        Backend of `torch.compile` for those parts of eager PyTorch that gain by it (eager_mlp.py,
+        compiled_step.py), where the model as a whole is not compiled; empty: none. Kernels have
+        their own.
     compute_dtype : torch.dtype or None
         bfloat16: compute in it, and keep parameters, their gradients and so an optimizer's sums in
         float32. Each pass rounds the parameters anew. None: as the parameters are.

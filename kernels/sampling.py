@@ -34,8 +34,7 @@ Deterministic, and no gradient: the results are not differentiable.
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -363,7 +362,6 @@ def sampling_eager(
     seed: int = 0,
     step: int = 0,
     rows: torch.Tensor | None = None,
-    weigh: Callable[..., torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute the same in plain PyTorch, by sorting: for the CPU and as a yardstick.
 
@@ -371,8 +369,6 @@ def sampling_eager(
     ----------
     logits, temperature, top_k, top_p, seed, step, rows
         As in `sampling`.
-    weigh : callable, optional
-        What computes the weights: `_weights_eager`, or the same compiled.
 
     Returns
     -------
@@ -381,57 +377,110 @@ def sampling_eager(
     """
     temperature, top_k, top_p = without_filters(logits.shape[1], temperature, top_k, top_p)
     logits = logits.detach()
-    x = logits.float()
-    row_max = x.amax(dim=1, keepdim=True)  # [row, 1], NaN if a logit is
-    if not all(map(math.isfinite, row_max[:, 0].tolist())):
-        drawable = row_max.isfinite()
-        tokens, log_prob = sampling_eager(  # of rows like others
-            logits.where(drawable, 0), temperature=temperature, top_k=top_k, top_p=top_p,
-            seed=seed, step=step, rows=rows, weigh=weigh,
-        )  # fmt: skip
-        undrawable = ~drawable[:, 0]
-        return tokens.masked_fill(undrawable, -1), log_prob.masked_fill(undrawable, torch.nan)
-
-    # As a tensor, since what is compiled would be so for a single number.
-    scale = torch.tensor(steps_per_unit(temperature), dtype=torch.float32, device=x.device)
-    kept = (weigh or _weights_eager)(x, row_max, scale)
-    if top_k is not None or top_p is not None:
-        kept = _filtered(kept, x, top_k, top_p)
-    up_to = kept.cumsum(dim=1)
-    numbers = range(len(x)) if rows is None else rows.tolist()
-    target = _draw_target_eager(up_to[:, -1], seed, tuple(numbers), step)
-    tokens = torch.searchsorted(up_to, target[:, None], right=True)  # [row, 1]
-
-    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if temperature != 1:
-        scaled = scaled * inverse_temperature(temperature)
-    log_prob = scaled.log_softmax(dim=1).gather(1, tokens)
-    return tokens[:, 0], log_prob[:, 0]
+    numbers = tuple(range(len(logits)) if rows is None else rows.tolist())
+    draw = draw_of(numbers, logits.device, temperature=temperature, seed=seed, step=step)
+    row_max = logits.amax(dim=1, keepdim=True).float()  # [row, 1], NaN if a logit is
+    if all(map(math.isfinite, row_max[:, 0].tolist())):
+        return _drawn(logits, row_max, draw, top_k, top_p)
+    return drawn_where_possible(logits, row_max, draw, top_k, top_p)
 
 
-@functools.cache
-def compiled_sampling(
-    backend: str | Callable[..., Any],
-) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    """Return `sampling` for the CPU whose two dozen passes from logits to weights are compiled.
+class Draw(NamedTuple):
+    """What rows of logits are drawn from by.
+
+    Attributes
+    ----------
+    u_halves : torch.Tensor of int64 [2, row]
+        31 higher and 31 lower random bits of each row.
+    to_steps, inverse : torch.Tensor [] and the same or None
+        What logits are multiplied with for the draw, and for the log-probability; None: 1. Tensors,
+        since what is compiled would be so for a single number.
+    """
+
+    u_halves: torch.Tensor
+    to_steps: torch.Tensor
+    inverse: torch.Tensor | None
+
+
+def draw_of(
+    rows: tuple[int, ...], device: torch.device, *, temperature: float, seed: int, step: int
+) -> Draw:
+    """Prepare a draw.
 
     Parameters
     ----------
-    backend : str or callable
-        Of `torch.compile`, such as "inductor". The first call compiles.
+    rows : tuple of int
+        As in `sampling`.
+    device : torch.device
+    temperature : float
+        Above 0.
+    seed, step : int
+        As in `sampling`.
 
     Returns
     -------
-    callable
-        As `sampling`, with every option given; and the same tokens, since integers round nowhere.
+    Draw
     """
-    weigh = torch.compile(_weights_eager, fullgraph=True, dynamic=True, backend=backend)
+    n_steps = max(1, WORDS_AT_ONCE // max(1, len(rows)))
+    u_halves = _random_halves(seed, rows, step // n_steps, n_steps, device)[step % n_steps]
+    return Draw(u_halves, *_factors(temperature, device))
 
-    def sample(logits: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        check_sampling(logits, **options)
-        return sampling_eager(logits, **options, weigh=weigh)
 
-    return sample
+@functools.lru_cache(maxsize=4)
+def _factors(temperature: float, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    to_steps = torch.tensor(steps_per_unit(temperature), dtype=torch.float32, device=device)
+    inverse = torch.tensor(inverse_temperature(temperature), dtype=torch.float64, device=device)
+    return to_steps, None if temperature == 1 else inverse
+
+
+def drawn_where_possible(
+    logits: torch.Tensor,
+    row_max: torch.Tensor,
+    draw: Draw,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw a token of each row.
+
+    Parameters
+    ----------
+    logits : torch.Tensor [row, vocab]
+    row_max : torch.Tensor of float32 [row, 1]
+        The largest of each row.
+    draw : Draw
+    top_k, top_p
+        As in `sampling`; None where they would keep everything.
+
+    Returns
+    -------
+    tokens, log_prob : torch.Tensor
+        As from `sampling`.
+    """
+    drawable = row_max.isfinite()
+    others, of_others = logits.where(drawable, 0), row_max.where(drawable, 0)
+    tokens, log_prob = _drawn(others, of_others, draw, top_k, top_p)
+    return tokens.where(drawable[:, 0], -1), log_prob.where(drawable[:, 0], torch.nan)
+
+
+def _drawn(
+    logits: torch.Tensor,
+    row_max: torch.Tensor,
+    draw: Draw,
+    top_k: int | None,
+    top_p: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw a token of each row, all of which hold something to draw."""
+    x = logits.float()
+    kept = _weights_eager(x, row_max, draw.to_steps)
+    if top_k is not None or top_p is not None:
+        kept = _filtered(kept, x, top_k, top_p)
+    up_to = kept.cumsum(dim=1)
+    target = _draw_target_eager(up_to[:, -1], draw.u_halves)
+    tokens = torch.searchsorted(up_to, target[:, None], right=True)  # [row, 1]
+    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    scaled = scaled if draw.inverse is None else scaled * draw.inverse
+    log_prob = scaled.log_softmax(dim=1).gather(1, tokens)
+    return tokens[:, 0], log_prob[:, 0]
 
 
 def _filtered(
@@ -450,13 +499,9 @@ def _filtered(
     return torch.empty_like(kept).scatter_(1, by_logit, kept)  # by token again
 
 
-def _draw_target_eager(
-    total: torch.Tensor, seed: int, rows: tuple[int, ...], step: int
-) -> torch.Tensor:
+def _draw_target_eager(total: torch.Tensor, u_halves: torch.Tensor) -> torch.Tensor:
     """Return ⌊u · total⌋ [row], u being 62 random bits / 2⁶², in halves that do not overflow."""
-    n_steps = max(1, WORDS_AT_ONCE // max(1, len(rows)))
-    halves = _random_halves(seed, rows, step // n_steps, n_steps, total.device)
-    u_high, u_low = halves[step % n_steps].unbind()
+    u_high, u_low = u_halves.unbind()
     high, low = total >> HALF_BITS, total & _LOW_HALF.value
     middle = (u_low * low >> HALF_BITS).addcmul_(u_high, low).addcmul_(u_low, high)
     return (middle >> HALF_BITS).addcmul_(u_high, high)

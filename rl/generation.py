@@ -13,17 +13,19 @@ the same tokens from the same logits.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from ..core.checks import refuse
 from ..core.generation import check_generate, pad_left
+from ..core.sampling import without_filters
+from ..kernels.compiled_step import CompiledStep
 from ..kernels.decode_step import BoundStep, DecodeStep, StaticKVCache
 from ..kernels.gpt import GPT
 from ..kernels.kv_cache import KVCache
 from ..kernels.launch import runs_on_triton
-from ..kernels.sampling import compiled_sampling, sampling
+from ..kernels.sampling import sampling
 
 # The cache is copied when sequences leave it, so they leave together: at this share of the batch.
 LEAVING_SHARE = 0.25
@@ -123,12 +125,13 @@ def generate(
                 max_new_tokens,
                 stop_tokens,
                 rows,
+                {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed},
                 static=static or graphs,
                 graphs=graphs,
                 read=read,
             )
             for step in range(max_new_tokens):
-                if not rollout.take(*rollout.draw(temperature, top_k, top_p, seed, step), step):
+                if not rollout.take(step):
                     break
             found = rollout.result()
     finally:
@@ -150,6 +153,7 @@ class _Rollout:
         max_new_tokens: int,
         stop_tokens: Sequence[int],
         numbers: Sequence[int] | None,
+        options: dict[str, Any],
         *,
         static: bool,
         graphs: bool,
@@ -160,9 +164,7 @@ class _Rollout:
         padded, starts = (torch.from_numpy(a) for a in pad_left(prompts))
         check_generate(padded, model.config, max_new_tokens)
         self.model = model
-        eager = table.is_cpu and not runs_on_triton("sampling", logits=table)
-        compiler = model.compiled_loops if eager else ""
-        self.sample = compiled_sampling(compiler) if compiler else sampling
+        self.options = options
         self.stop = frozenset(stop_tokens)
         self.tokens = torch.zeros(n_prompts, max_new_tokens, dtype=torch.int64, device=device)
         self.log_probs = torch.zeros(n_prompts, max_new_tokens, device=device)
@@ -172,6 +174,7 @@ class _Rollout:
         self.rows = torch.arange(n_prompts, device=device)
         self.numbers = self.rows if numbers is None else torch.tensor(numbers, device=device)
         self.going = list(range(n_prompts))  # places in `rows` of those that have not ended
+        self.drawn = (self.rows, torch.zeros(n_prompts, device=device))
         if n_prompts == 0:
             return
         capacity = padded.shape[1] + max_new_tokens
@@ -183,30 +186,47 @@ class _Rollout:
         last = padded.shape[1] - 1
         hidden = model(padded.to(device), key_start=key_start, cache=self.cache, states_from=last)
         self.state = hidden[:, -1]  # [row, d_model]
-        self.logits = model.logits(self.state)  # [row, vocab]
+        self.drawn = self._sample(model.logits(self.state), 0)
         self._prepare_step()
 
     def _prepare_step(self) -> None:
         """Make what turns a token of each row into the next logits, anew when rows have left."""
-        self.decode: DecodeStep | BoundStep
+        self.decode: DecodeStep | CompiledStep | BoundStep
         if isinstance(self.cache, StaticKVCache):
             self.decode = DecodeStep(self.model, self.cache, record=self.graphs)
+        elif len(self.rows) > 1 and (compiler := self._compiler()):
+            self.decode = CompiledStep(
+                self.model, self.cache, compiler, rows=self.numbers.tolist(),
+                temperature=self.options["temperature"], seed=self.options["seed"],
+            )  # fmt: skip
         else:
             self.decode = BoundStep(self.model, self.cache)
 
-    def draw(
-        self, temperature: float, top_k: int | None, top_p: float | None, seed: int, step: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sample the next token of each row."""
-        if len(self.rows) == 0:
-            return self.rows, self.log_probs[:0, 0]
-        return self.sample(
-            self.logits, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, step=step,
-            rows=self.numbers,  # whoever else is still here changes nothing
-        )  # fmt: skip
+    def _compiler(self) -> str:
+        """Return what compiles a step with its draw; empty: nothing does."""
+        table = self.model.wte.weight
+        options = (self.options[name] for name in ("temperature", "top_k", "top_p"))
+        unfiltered = without_filters(len(table), *options)[1:] == (None, None)
+        eager = table.is_cpu and not runs_on_triton("sampling", logits=table)
+        return self.model.compiled_loops if eager and unfiltered else ""
 
-    def take(self, tokens: torch.Tensor, log_probs: torch.Tensor, step: int) -> bool:
-        """Store a step's tokens and compute the next logits; say whether there are any."""
+    def _sample(self, logits: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sample a step's tokens: [row] and their log-probabilities."""
+        # Whoever else is still here changes nothing.
+        return sampling(logits, step=step, rows=self.numbers, **self.options)
+
+    def _advance(self, tokens: torch.Tensor, step: int) -> None:
+        """Compute the logits that follow tokens [row], and sample from them."""
+        if isinstance(self.decode, CompiledStep):
+            self.state, *drawn = self.decode(tokens, step)
+            self.drawn = (drawn[0], drawn[1])
+        else:
+            self.state, logits = self.decode(tokens)
+            self.drawn = self._sample(logits, step)
+
+    def take(self, step: int) -> bool:
+        """Store a step's tokens and sample the next; say whether there are any."""
+        tokens, log_probs = self.drawn
         # On a GPU, looking waits for it.
         drawn = tokens.tolist() if tokens.is_cpu or self.stop else []
         if tokens.is_cpu and min(drawn, default=0) < 0:
@@ -224,7 +244,7 @@ class _Rollout:
             tokens = self._without_ended(tokens, drawn, step)
         if step + 1 == self.tokens.shape[1] or not self.going:
             return False
-        self.state, self.logits = self.decode(tokens)
+        self._advance(tokens, step + 1)
         return True
 
     def _store(self, kept: torch.Tensor, new: torch.Tensor, step: int) -> None:

@@ -12,7 +12,8 @@ from gptwin.kernels.sampling import (
     _draw_target,
     _draw_target_eager,
     _weights_eager,
-    compiled_sampling,
+    draw_of,
+    drawn_where_possible,
     sampling,
     sampling_eager,
 )
@@ -59,7 +60,8 @@ def test_every_bit_of_a_draw_is_the_reference_s(device):
     launch.launch(draw_target_kernel, (6,), totals.to(device), targets, 2**63 + 17, 2**32 - 1)
     expected = core.draw_target(totals.numpy(), 2**63 + 17, 2**32 - 1)
     assert targets.tolist() == expected.tolist()
-    eager = _draw_target_eager(totals.to(device), 2**63 + 17, tuple(range(6)), 2**32 - 1)
+    draw = draw_of(tuple(range(6)), totals.device, temperature=1.0, seed=2**63 + 17, step=2**32 - 1)
+    eager = _draw_target_eager(totals, draw.u_halves)
     assert eager.tolist() == expected.tolist()
 
 
@@ -74,20 +76,18 @@ def test_every_bit_of_a_weight_is_the_reference_s(temperature, device):
         assert actual.tolist() == core.weights(x.numpy(), temperature).tolist()
 
 
-def test_compiled_passes_draw_the_same_tokens(compiler):
-    sample = compiled_sampling(compiler)
-    for n_rows, top_k, top_p in ((3, None, None), (7, 5, 0.8), (1, None, None)):  # rows leave
+def test_a_compiled_draw_is_of_the_same_tokens(compiler):
+    drawn = torch.compile(drawn_where_possible, fullgraph=True, dynamic=True, backend=compiler)
+    for n_rows, temperature in ((3, 0.7), (7, 0.7), (5, 1.0)):  # rows leave
         logits = torch.randn(n_rows, 90, generator=torch.Generator().manual_seed(n_rows)) * 4
-        logits[-1, 0] = -torch.inf
-        options = {
-            "temperature": 0.7, "top_k": top_k, "top_p": top_p, "seed": 5, "step": 9,
-            "rows": torch.arange(n_rows) * 3,
-        }  # fmt: skip
-        tokens, log_prob = sample(logits, **options)
-        assert torch.equal(tokens, sampling(logits, **options)[0])
-        assert torch.equal(log_prob, sampling_eager(logits, **options)[1])
-        with pytest.raises(ValueError, match=r"^temperature: expected"):
-            sample(logits, **options | {"temperature": -1.0})
+        logits[1], logits[-1, 0] = torch.nan, -torch.inf
+        rows = torch.arange(n_rows) * 3
+        options = {"temperature": temperature, "seed": 5, "step": 9}
+        draw = draw_of(tuple(rows.tolist()), logits.device, **options)
+        tokens, log_prob = drawn(logits, logits.amax(1, keepdim=True), draw)
+        expected, plain = sampling(logits, rows=rows, **options)
+        assert torch.equal(tokens, expected) and tokens[1] == -1
+        torch.testing.assert_close(log_prob, plain, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1e30])

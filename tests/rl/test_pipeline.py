@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 import tiny
 
-from gptwin.kernels import gpt
+from gptwin.kernels import compiled_step, gpt
 from gptwin.kernels.eager_mlp import mlp_eager
-from gptwin.kernels.sampling import sampling
 from gptwin.rl import (
-    generation,
     pipeline,
     reproduce,
     reward_model,
@@ -183,7 +181,7 @@ def test_ppo_compiles_loops_with_what_the_run_names(run, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "PPOStage", Looked)
     monkeypatch.setattr(pipeline, "scoring", scoring)
     monkeypatch.setattr(gpt, "compiled_mlp", lambda backend: mlp_eager)
-    monkeypatch.setattr(generation, "compiled_sampling", lambda backend: sampling)
+    monkeypatch.setattr(compiled_step, "_compiled", lambda *what: compiled_step._step)
 
     def ppo(compiler):
         configuration = tiny.configuration(
