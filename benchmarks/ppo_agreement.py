@@ -52,20 +52,35 @@ def observed_whole(shape: Shape) -> Observed:
     raise AssertionError
 
 
-def agreement(shape: Shape, repeat: Repeat) -> dict[str, dict[str, float]]:
-    """Run an iteration of TRL's, and ours of the same; as `compared`.
+def agreement(
+    shape: Shape, repeat: Repeat, ours: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """Run an iteration of TRL's, and the same in all our ways.
 
     Parameters
     ----------
     shape : Shape
     repeat : callable
         `rl.workloads.ppo_repeated`.
+    ours : dict of dict
+        The name of each way to its settings.
 
     Returns
     -------
     dict
+        Our name of each statistic to {"TRL": ...} and a number of each way's.
+
+    Raises
+    ------
+    RuntimeError
+        If one of them differs.
     """
-    return compared(observed_whole(shape), shape, repeat)
+    observed = observed_whole(shape)
+    found: dict[str, dict[str, float]] = {name: {} for name in STATISTICS.values()}
+    for way, settings in ours.items():
+        for name, values in compared(observed, shape, repeat, **settings).items():
+            found[name] |= {"TRL": values["TRL"], way: values["gptwin"]}
+    return found
 
 
 def compared(
@@ -81,7 +96,7 @@ def compared(
     repeat : callable
         `rl.workloads.ppo_repeated`.
     **changes
-        Of our settings, for a test to see them found.
+        Of our settings.
 
     Returns
     -------

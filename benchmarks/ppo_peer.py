@@ -105,7 +105,8 @@ def bench(
         "settings": dataclasses.asdict(settings), "findings": [],
     }  # fmt: skip
     try:
-        agreed = _alone(ppo_agreement.agreement, agreeing(quick), repeat)
+        alike = {name: how for name, how in _ours().items() if not how["shared_trunk"]}  # as TRL
+        agreed = _alone(ppo_agreement.agreement, agreeing(quick), repeat, alike)
         part["findings"] = _alone(_times, make, quick, threads, 3 if quick else rounds)
         measured = (TRL, *_ours())
         memory = {name: _alone(_peak, make, quick, threads, name) for name in measured}
@@ -265,7 +266,8 @@ def _print_phases(part: store.Part, console: Console) -> None:
             more = "" if peak is None else f"; {peak / 1e6:.0f} MB at the peak, models aside"
             console.print(f"{name}: {times}{more}", highlight=False, soft_wrap=True)
         alike = ", ".join(
-            f"{name} {pair['TRL']:.5g} and {pair['gptwin']:.5g}"
-            for name, pair in about["agreement"].items()
+            f"{name} {' and '.join(f'{value:.5g}' for value in values.values())}"
+            for name, values in about["agreement"].items()
         )
-        console.print(f"the same iteration, TRL's and ours: {alike}", soft_wrap=True)
+        who = ", ".join(next(iter(about["agreement"].values()), ()))
+        console.print(f"the same iteration, by {who}: {alike}", soft_wrap=True)

@@ -138,6 +138,8 @@ def ppo_repeated(
     weights: Mapping[str, Mapping[str, torch.Tensor]],
     prompts: torch.Tensor,
     responses: torch.Tensor,
+    *,
+    compiler: str = "",
     **settings: Any,
 ) -> Statistics:
     """Run an iteration that another trainer has run, with its responses in place of our own.
@@ -149,6 +151,8 @@ def ppo_repeated(
         Of "policy", "reference", "value" and "reward": tensors under Hugging Face's names.
     prompts, responses : torch.Tensor of int64 [batch, ...]
         Without padding.
+    compiler : str
+        As `run.compile`.
     **settings
         Of `PPOSettings`; Adam's are PyTorch's.
 
@@ -163,6 +167,8 @@ def ppo_repeated(
         scorers[name] = Scorer(_loaded(config, weights[name]))
         scorers[name].weight.data.copy_(weights[name]["score.weight"][0])
         scorers[name].bias.requires_grad_(False)  # the other's head has none
+    for model in (policy, *(scorer.trunk for scorer in scorers.values())):
+        model.compiled_loops = compiler
     said = responses.tolist()
     chosen = {
         "episodes": len(said), "batch": len(said), "max_response": responses.shape[1], "ptx": 0.0,

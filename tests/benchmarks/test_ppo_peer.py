@@ -70,7 +70,7 @@ def test_phases_are_summed_and_the_first_iteration_does_not_count():
     assert list(turn.medians()) == ["a", "b"]
 
 
-def test_trls_iteration_is_ours_and_what_makes_it_another_is_found():
+def test_trls_iteration_is_ours_and_what_makes_it_another_is_found(monkeypatch):
     pytest.importorskip("trl")
     shape = ppo_peer.agreeing(quick=True)
     observed = ppo_agreement.observed_whole(shape)
@@ -80,3 +80,11 @@ def test_trls_iteration_is_ours_and_what_makes_it_another_is_found():
     for change in ({"gae_lambda": 0.94}, {"lr": 9e-4}, {"kl_coefficient": 0.051}):
         with pytest.raises(RuntimeError, match="they do not do the same work"):
             ppo_agreement.compared(observed, shape, ppo_repeated, **change)
+
+    monkeypatch.setattr(ppo_agreement, "observed_whole", lambda shape: observed)
+    ways = {"plain": {}, "compiled": {"compiler": "eager"}}
+    for values in ppo_agreement.agreement(shape, ppo_repeated, ways).values():
+        assert list(values) == ["TRL", *ways]
+    ways["compiled"] |= {"lr": 9e-4}
+    with pytest.raises(RuntimeError, match="they do not do the same work"):
+        ppo_agreement.agreement(shape, ppo_repeated, ways)
