@@ -68,6 +68,13 @@ def test_in_float64_and_with_an_odd_width():
     expect_alike(model, "eager", temperature=1.0)
 
 
+def test_scores_too_large_for_an_exponential():
+    model = make(dtype=torch.float64)
+    for block in model.h:
+        block.parameters_in(torch.float64)[2].data.mul_(100)  # of queries and keys
+    expect_alike(model, "eager")
+
+
 def counting(compiler):
     """Return a backend of torch.compile, and what it has compiled."""
     compiled = []
