@@ -96,8 +96,10 @@ class Block(torch.nn.Module):
         """
         dropout = self.config.dropout if self.training else 0.0
         if dropout > 0:
-            # Drawn here, so that checkpointing, which restores the generator, draws it again.
-            seed = int(torch.randint(2**62, ()))
+            # Drawn here, so that checkpointing, which restores the generator, draws it again. A
+            # compiler would stop at it, and without kernels it means nothing (masked_attention.py).
+            unused = parts is not KERNELS and torch.compiler.is_compiling()
+            seed = 0 if unused else int(torch.randint(2**62, ()))
             attend = functools.partial(attend, dropout=dropout, seed=seed)
         return run_block(
             x, self.parameters_in(x.dtype), attend, parts=parts, norm=self.config.norm,

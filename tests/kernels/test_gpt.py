@@ -187,6 +187,15 @@ def test_one_graph_forward_and_backward(backend, checkpointing, device):
         torch.testing.assert_close(a, e, atol=1e-6, rtol=1e-5)
 
 
+def test_dropout_leaves_a_compiler_one_graph():
+    model = GPT(dataclasses.replace(SMALL, dropout=0.5)).train()
+    tokens, targets = (torch.from_numpy(t) for t in text())
+    torch.compiler.reset()
+    with launch.backend("eager"):
+        loss = torch.compile(model.loss, fullgraph=True, backend="aot_eager")
+        assert loss(tokens, targets) != loss(tokens, targets)
+
+
 @pytest.mark.parametrize("backend", ["eager", "triton"])
 @pytest.mark.parametrize("name", ["gpt2", "gpt3"])
 def test_cached_is_uncached(name, backend, device):
