@@ -9,7 +9,8 @@ import torch
 from gptwin.core import gpt as core
 from gptwin.core.parameters import init_parameters
 from gptwin.core.presets import PRESETS, GPTConfig, parameter_count, parameter_shapes, preset
-from gptwin.kernels import eager_loss, eager_scores, launch, tied_embedding
+from gptwin.kernels import eager_loss, eager_scores, gpt, launch, tied_embedding
+from gptwin.kernels.decoder_block import EAGER
 from gptwin.kernels.gpt import GPT
 from gptwin.kernels.kv_cache import KVCache
 
@@ -190,10 +191,31 @@ def test_one_graph_forward_and_backward(backend, checkpointing, device):
 def test_dropout_leaves_a_compiler_one_graph():
     model = GPT(dataclasses.replace(SMALL, dropout=0.5)).train()
     tokens, targets = (torch.from_numpy(t) for t in text())
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
     torch.compiler.reset()
     with launch.backend("eager"):
-        loss = torch.compile(model.loss, fullgraph=True, backend="aot_eager")
+        loss = torch.compile(model.loss, backend=backend)
         assert loss(tokens, targets) != loss(tokens, targets)
+    assert len(graphs) == 1
+
+
+def test_kernels_are_given_seeds_by_a_compiler_as_well(monkeypatch):
+    monkeypatch.setattr(gpt, "KERNELS", EAGER)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    block, seeds = gpt.Block(dataclasses.replace(SMALL, dropout=0.5)).train(), set()
+
+    def attend(x, *_, seed, **__):
+        seeds.add(seed)
+        return x
+
+    for _ in range(2):
+        block(torch.zeros(1, 2, SMALL.d_model), attend, EAGER)
+    assert len(seeds) == 2
 
 
 @pytest.mark.parametrize("backend", ["eager", "triton"])
