@@ -29,6 +29,7 @@ from .eager_mlp import gelu_formula
 from .embedding import embedding_eager
 from .gpt import GPT
 from .kv_cache import KVCache
+from .masked_attention import seen_keys
 from .sampling import Draw, draw_of, drawn_where_possible
 
 
@@ -147,10 +148,10 @@ def _step(
     position = index[-1:] if key_start is None else index[-1] - key_start  # [1 or batch]
     x = embedding_eager(tokens[:, None], *tables, positions=position[:, None]).to(dtype)
     for layer, (kept, parameters) in enumerate(zip(layers, blocks, strict=True)):
-        seen = _seen(index, key_start, config.window(layer))
         attend = functools.partial(
-            _attend, kept=kept, index=index, seen=seen, n_head=config.n_head, eps=config.eps
-        )
+            _attend, kept=kept, length=len(index), key_start=key_start,
+            window=config.window(layer), n_head=config.n_head, eps=config.eps,
+        )  # fmt: skip
         x = run_block(x, parameters, attend, parts=PARTS, norm=config.norm, eps=config.eps)
     if final_norm:
         x = PARTS.layer_norm(x, *final_norm, eps=config.eps)
@@ -192,19 +193,6 @@ def _mlp(
 PARTS = EAGER._replace(linear=_product, mlp=_mlp)
 
 
-def _seen(
-    index: torch.Tensor, key_start: torch.Tensor | None, window: int | None
-) -> torch.Tensor | None:
-    """Say which keys the newest position sees, [1 or batch, 1, length]; None: all."""
-    seen = None
-    if key_start is not None:
-        seen = index >= key_start[:, None, None]
-    if window is not None:
-        near = (index >= len(index) - window)[None, None]
-        seen = near if seen is None else seen & near
-    return seen
-
-
 def _attend(
     x: torch.Tensor,
     w_qkv: torch.Tensor,
@@ -213,8 +201,9 @@ def _attend(
     norm_bias: torch.Tensor | None,
     *,
     kept: torch.Tensor,
-    index: torch.Tensor,
-    seen: torch.Tensor | None,
+    length: int,
+    key_start: torch.Tensor | None,
+    window: int | None,
     n_head: int,
     eps: float,
     first: int = 0,
@@ -224,13 +213,14 @@ def _attend(
         x = PARTS.layer_norm(x, norm_weight, norm_bias, eps=eps)
     qkv = PARTS.linear(x, w_qkv, b_qkv)  # [batch, 1, 3 * d_attention]
     new = qkv.view(len(x), 3, n_head, -1).transpose(0, 1)[:, :, :, None]  # [3, batch, head, 1, ...]
-    kept.narrow(3, len(index) - 1, 1).copy_(new[1:])
-    keys, values = kept.narrow(3, 0, len(index)).unbind()  # [batch, head, length, d_head]
+    kept.narrow(3, length - 1, 1).copy_(new[1:])
+    keys, values = kept.narrow(3, 0, length).unbind()  # [batch, head, length, d_head]
 
     precise = torch.promote_types(x.dtype, torch.float32)
     scores = (new[0].to(precise) * keys).sum(-1) / math.sqrt(keys.shape[-1])
-    if seen is not None:
-        scores = scores.where(seen, -torch.inf)
+    if key_start is not None or window is not None:
+        seen = seen_keys(1, length, x.device, window=window, key_start=key_start)
+        scores = scores.where(seen, -torch.inf)  # [1 or batch, 1, length]
     # Divided in the end, by a number a head: a softmax would divide each weight.
     weights = (scores - scores.amax(-1, keepdim=True)).exp()  # [batch, head, length]
     output = (weights[..., None] * values).sum(2) / weights.sum(-1, keepdim=True)

@@ -53,7 +53,7 @@ def masked_attention(
             query, key, value, dropout_p=dropout, is_causal=top_left
         )
 
-    seen = _seen_keys(
+    seen = seen_keys(
         n_query, n_key, query.device,
         causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens,
     )  # fmt: skip
@@ -62,7 +62,7 @@ def masked_attention(
     )
 
 
-def _seen_keys(
+def seen_keys(
     n_query: int,
     n_key: int,
     device: torch.device,
@@ -72,7 +72,20 @@ def _seen_keys(
     key_start: torch.Tensor | None = None,
     cu_seqlens: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Write out which keys each query sees, bool [1 or batch, query, key]; queries come last."""
+    """Write out which keys each query sees.
+
+    Parameters
+    ----------
+    n_query, n_key : int
+        The queries are the last of as many positions as there are keys.
+    device : torch.device
+    causal, window, key_start, cu_seqlens
+        As in `attention`.
+
+    Returns
+    -------
+    torch.Tensor of bool [1 or batch, query, key]
+    """
     keys = torch.arange(n_key, device=device)
     own = torch.arange(n_key - n_query, n_key, device=device)[:, None]  # [query, 1]
     seen = torch.ones(1, n_query, n_key, dtype=torch.bool, device=device)
