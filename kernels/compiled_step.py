@@ -7,8 +7,8 @@ A small model's step is some two hundred operators on few numbers, the draw incl
 them takes a good part of its time. Compiled as one, what lies between two products is one loop, and
 so is attention: a single query reads each key and each value once, which no product makes faster.
 
-A product of few rows takes as long as its matrix takes to come from memory. It is cut in two along
-what it sums, so that each of two cores reads a half; the sum is taken by the loop that follows.
+A product of few rows takes as long as its matrix takes to come. A small matrix is cut in two along
+what is summed, so that each of two cores reads a half; the sum is taken by the loop that follows.
 
 Compiled once for a model's shapes and reused whatever the batch, the cache's capacity and how full
 it is. PyTorch looks at every argument before it runs what it has compiled, and there are a hundred:
@@ -31,6 +31,11 @@ from .gpt import GPT
 from .kv_cache import KVCache
 from .masked_attention import seen_keys
 from .sampling import Draw, draw_of, drawn_where_possible
+
+# Numbers in a matrix that is cut in two: 2 MB in float32, what a core's cache holds. At d_model 256
+# a roll out then takes 0.94 of the time; with the matrices of 124M cut, too, one took 1.18 times as
+# long.
+SMALL = 2**19
 
 
 class CompiledStep:
@@ -167,9 +172,9 @@ def _product(
     bias: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Compute what `linear` computes, as the sum of two products."""
+    """Compute what `linear` computes; where that is faster, as the sum of two products."""
     rows, d_in = x.reshape(-1, x.shape[-1]), len(weight)  # [..., d_in] -> [row, d_in]
-    pieces = 2 if d_in % 2 == 0 else 1
+    pieces = 2 if d_in % 2 == 0 and weight.numel() <= SMALL else 1
     summands = torch.bmm(
         rows.view(-1, pieces, d_in // pieces).transpose(0, 1),  # [piece, row, d_in / pieces]
         weight.view(pieces, d_in // pieces, -1),  # [piece, d_in / pieces, d_out]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gptwin.core.presets import GPTConfig
-from gptwin.kernels import launch
+from gptwin.kernels import compiled_step, launch
 from gptwin.kernels.compiled_step import CompiledStep
 from gptwin.kernels.decode_step import BoundStep
 from gptwin.kernels.gpt import GPT
@@ -61,6 +61,21 @@ def expect_alike(model, backend, n_rows=3, capacity=9, padded=True, temperature=
 @pytest.mark.parametrize("bias", [True, False])
 def test_it_is_a_bound_step_and_a_draw(norm, bias, padded):
     expect_alike(make(norm, bias), "eager", padded=padded)
+
+
+def test_large_matrices_are_left_whole(monkeypatch):
+    products = []
+    bmm = torch.bmm
+
+    def noted(a, b):
+        products.append(tuple(b.shape))
+        return bmm(a, b)
+
+    monkeypatch.setattr(torch, "bmm", noted)
+    monkeypatch.setattr(compiled_step, "SMALL", 32 * 96)
+    monkeypatch.setattr(compiled_step, "_compiled", lambda *what: compiled_step._step)
+    expect_alike(make(), "eager")
+    assert {(2, 16, 96), (1, 32, 128), (1, 128, 32), (2, 16, 41)} < set(products)
 
 
 def test_in_float64_and_with_an_odd_width():
