@@ -26,11 +26,11 @@ import torch
 from ..core.presets import GPTConfig
 from .decoder_block import EAGER, run_block
 from .eager_mlp import gelu_formula
+from .eager_sampling import Draw, draw_of, drawn_where_possible
 from .embedding import embedding_eager
 from .gpt import GPT
 from .kv_cache import KVCache
 from .masked_attention import seen_keys
-from .sampling import Draw, draw_of, drawn_where_possible
 
 # Numbers in a matrix that is cut in two: 2 MB in float32, what a core's cache holds. At d_model 256
 # a roll out then takes 0.94 of the time; with the matrices of 124M cut, too, one took 1.18 times as
@@ -184,15 +184,9 @@ def _product(
     return y if residual is None else y + residual
 
 
-def _mlp(
-    x: torch.Tensor,
-    fc_weight: torch.Tensor,
-    fc_bias: torch.Tensor | None,
-    proj_weight: torch.Tensor,
-    proj_bias: torch.Tensor | None,
-    residual: torch.Tensor | None = None,
-) -> torch.Tensor:
-    return _product(gelu_formula(_product(x, fc_weight, fc_bias)), proj_weight, proj_bias, residual)
+def _mlp(x: torch.Tensor, fc_weight: torch.Tensor, fc_bias: Any, *proj: Any) -> torch.Tensor:
+    """Compute an MLP: `proj` is weight and bias, and a residual if there is one."""
+    return _product(gelu_formula(_product(x, fc_weight, fc_bias)), *proj)
 
 
 PARTS = EAGER._replace(linear=_product, mlp=_mlp)

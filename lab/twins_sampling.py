@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from ..core import sampling as core_sampling
 from ..kernels import sampling as triton_sampling
+from ..kernels.eager_sampling import sampling_eager
 from .draw import LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
@@ -48,7 +49,7 @@ sampling = Twin(
     forward=core_sampling.sampling_forward,
     backward=None,
     kernel=triton_sampling.sampling,
-    eager=triton_sampling.sampling_eager,
+    eager=sampling_eager,
     arguments=("logits",),
     results=("tokens", "log_prob"),
     statistics=("tokens", "log_prob"),

@@ -7,16 +7,9 @@ import triton
 import triton.language as tl
 
 from gptwin.core import sampling as core
-from gptwin.kernels import launch
-from gptwin.kernels.sampling import (
-    _draw_target,
-    _draw_target_eager,
-    _weights_eager,
-    draw_of,
-    drawn_where_possible,
-    sampling,
-    sampling_eager,
-)
+from gptwin.kernels import eager_sampling, launch
+from gptwin.kernels.eager_sampling import draw_of, drawn_where_possible, sampling_eager
+from gptwin.kernels.sampling import _draw_target, sampling
 
 FILTERS = [{}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.6}, {"top_k": 6, "top_p": 0.9}]
 
@@ -61,7 +54,7 @@ def test_every_bit_of_a_draw_is_the_reference_s(device):
     expected = core.draw_target(totals.numpy(), 2**63 + 17, 2**32 - 1)
     assert targets.tolist() == expected.tolist()
     draw = draw_of(tuple(range(6)), totals.device, temperature=1.0, seed=2**63 + 17, step=2**32 - 1)
-    eager = _draw_target_eager(totals, draw.u_halves)
+    eager = eager_sampling._draw_target(totals, draw.u_halves)
     assert eager.tolist() == expected.tolist()
 
 
@@ -71,7 +64,7 @@ def test_every_bit_of_a_weight_is_the_reference_s(temperature, device):
     x = x.view(1, -1).repeat(2, 1)
     x[1] = x[1].nextafter(torch.tensor(torch.inf))
     scale = torch.tensor(core.steps_per_unit(temperature), device=device)
-    actual = _weights_eager(x.to(device), x.amax(1, keepdim=True).to(device), scale)
+    actual = eager_sampling._weights(x.to(device), x.amax(1, keepdim=True).to(device), scale)
     with np.errstate(over="ignore"):
         assert actual.tolist() == core.weights(x.numpy(), temperature).tolist()
 
@@ -95,7 +88,7 @@ def test_every_bit_of_a_weight_survives_a_compiler(temperature, compiler):
     x = torch.cat([torch.linspace(-40, 3, 5000), torch.tensor([3 - 2**-22, -3e30, -torch.inf])])
     x = x.view(1, -1).repeat(2, 1)
     scale = torch.tensor(core.steps_per_unit(temperature))
-    weigh = torch.compile(_weights_eager, fullgraph=True, dynamic=True, backend=compiler)
+    weigh = torch.compile(eager_sampling._weights, fullgraph=True, dynamic=True, backend=compiler)
     actual = weigh(x, x.amax(1, keepdim=True), scale)
     with np.errstate(over="ignore"):
         assert actual.tolist() == core.weights(x.numpy(), temperature).tolist()
