@@ -21,6 +21,7 @@ from rich.console import Console
 
 from ..core.checks import expect_positive
 from ..core.presets import GPTConfig
+from ..kernels.compiled_step import has_cpp_compiler
 from . import ppo_agreement, store, trl_ppo
 from .bare_products import Recording, replay
 from .cpu import RESULTS, print_table
@@ -162,23 +163,6 @@ class _Turn:
         """Return each phase's spread over the same iterations."""
         counted = [phases for phases in self.phases[1:] if phases]
         return {name: spread([phases.get(name, 0.0) for phases in counted]) for name in counted[0]}
-
-
-def has_cpp_compiler() -> bool:
-    """Say whether Inductor finds what it compiles with for a CPU.
-
-    Returns
-    -------
-    bool
-    """
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return False
-    return True
 
 
 def _ours() -> dict[str, dict[str, Any]]:

@@ -125,6 +125,23 @@ class CompiledStep:
             torch._dynamo.mark_dynamic(x, dim)
 
 
+def has_cpp_compiler() -> bool:
+    """Say whether Inductor finds what it compiles with for a CPU.
+
+    Returns
+    -------
+    bool
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True
+
+
 @functools.cache
 def _compiled(backend: str | Callable[..., Any], decides: Hashable) -> Callable[..., Any]:
     """Compile a step for those who agree in all that `decides`."""

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ..core.checks import refuse
+from ..kernels.compiled_step import has_cpp_compiler
 from ..kernels.gpt import GPT
 from . import plots, sources
 from .batches import Mixed, Shuffled, Windows
@@ -73,6 +74,9 @@ class Pipeline:
     quiet: bool = False
     skip_bad_lines: bool = False
     seconds: dict[str, float] = dataclasses.field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._compiler()  # refused before anything is written
 
     # --- the stages ------------------------------------------------------------------------------
 
@@ -286,6 +290,10 @@ class Pipeline:
             backends = torch.compiler.list_backends()
             if run.compile not in backends:
                 refuse("run.compile", f"one of {', '.join(backends)}", repr(run.compile))
+            on_cpu = self.group.device.type == "cpu"
+            if run.compile == "inductor" and on_cpu and not has_cpp_compiler():
+                cause = "none installed (g++ or clang++), or CXX names another"
+                refuse("run.compile", "inductor and a C++ compiler", "no C++ compiler", cause)
         return run.compile
 
     def _model(self, stage: str, weights: str = "", dropout: float = 0.0) -> GPT:

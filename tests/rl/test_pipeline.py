@@ -191,10 +191,20 @@ def test_ppo_compiles_loops_with_what_the_run_names(run, tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match=r"^run.compile: expected one of .*, got 'gcc'"):
         ppo("gcc")
+    monkeypatch.setattr(pipeline, "has_cpp_compiler", lambda: False)
+    with pytest.raises(ValueError, match=r"^run.compile: expected inductor and a C\+\+ compiler"):
+        ppo("inductor")
     assert not found
+    monkeypatch.setattr(pipeline, "has_cpp_compiler", lambda: True)
     ppo("inductor")
     assert len(found) > 3  # best-of-n scores as well
     assert set(found) == {"inductor"}
+
+
+def test_a_compiler_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"^run.compile: expected one of"):
+        Pipeline(tiny.configuration(tmp_path / "run", run={"compile": "gcc"}), quiet=True).all()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_reward_that_cannot_be_imported_is_named():
