@@ -38,7 +38,7 @@ chatgpt: environment  ## pretrain, tune, reward, PPO at a small size; then: gptw
 	@$(python) -m gptwin train chatgpt $(ARGS)
 
 chatgpt-studies: environment  ## the chain on three seeds, PPO-ptx, over-optimisation (half an hour)
-	@for study in seeds ptx distance; do $(python) -m gptwin.rl.reproduce $$study || exit 1; done
+	@for study in seeds ptx distance; do $(python) -m gptwin.rl.studies.reproduce $$study || exit 1; done
 
 # Each step ends within 9 minutes. What it stored for this commit is not done again, so a step that
 # ran out of time (exit code 3) goes on when it is run again. RESULTS=FILE.json: where it is stored.
@@ -77,7 +77,7 @@ inspect: environment  ## compile every kernel for four GPUs that need not be the
 	@$(python) -m gptwin inspect --json benchmarks/results/inspect-all.json $(ARGS)
 
 mutants: environment  ## break the kernels on purpose, in every way that is listed, and see it caught
-	@GPTWIN_MUTANTS=all $(python) -m pytest tests/lab/test_mutants.py --numprocesses auto $(ARGS)
+	@GPTWIN_MUTANTS=all $(python) -m pytest tests/lab/mutate/test_by_hand.py --numprocesses auto $(ARGS)
 
 test-triton: $(other_triton)/.installed  ## run the interpreter's tests on another Triton
 	@PYTHONPATH="$(CURDIR)/$(other_triton)" $(python) -m pytest tests/kernels/interpreter $(ARGS)

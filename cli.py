@@ -48,7 +48,7 @@ def verify(
     a twin disagrees, with the smallest failing case and the command that reproduces it.
     """
     _interpret_without_gpu()
-    from .lab import console
+    from .lab.verify import console
 
     raise typer.Exit(
         console.verify(
@@ -92,8 +92,8 @@ def inspect(
     Prints registers, spills, shared memory, occupancy and tensor-core instructions. Exit code 1 if
     a configuration does not compile, spills, or does not fit.
     """
-    from .lab import inspect as inspection
-    from .lab.twin import DTYPES
+    from .lab.inspect import inspect as inspection
+    from .lab.twins.twin import DTYPES
 
     dtypes = tuple(dtype) if dtype else DTYPES
     raise typer.Exit(
@@ -127,7 +127,7 @@ def sanitize(
     kernel of your own needs a function beside it that launches it. Exit code 1 on findings.
     """
     os.environ["TRITON_INTERPRET"] = "1"
-    from .lab import sanitize_console
+    from .lab.sanitize import console as sanitize_console
 
     raise typer.Exit(
         sanitize_console.run(
@@ -162,7 +162,7 @@ def mutate(
     """
     os.environ["TRITON_INTERPRET"] = "1"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # children are forked: CUDA does not survive that
-    from .lab import mutate_console
+    from .lab.mutate import console as mutate_console
 
     raise typer.Exit(
         mutate_console.mutate(
@@ -195,7 +195,7 @@ def trace(
     those that the twin declares as the least.
     """
     os.environ["TRITON_INTERPRET"] = "1"  # on a GPU nothing could be watched
-    from .lab.trace import trace_operation
+    from .lab.trace.trace import trace_operation
 
     raise typer.Exit(trace_operation(operation, case=case, dtype=dtype, out=out))
 
@@ -214,7 +214,7 @@ def model(
 
     Exit code 2 if there is no such model, or its architecture was never published.
     """
-    from .rl import model_card
+    from .rl.studies import model_card
 
     raise typer.Exit(model_card.print_model(preset, band=band, as_json=json))
 
@@ -382,7 +382,7 @@ def bench(
 
         plots.plot_file(out)
     elif what == ["cpu"]:
-        from .benchmarks import cpu
+        from .benchmarks.cpu import driver as cpu
 
         raise typer.Exit(
             cpu.bench(
@@ -391,10 +391,10 @@ def bench(
             )
         )  # fmt: skip
     elif what == ["trl"]:
-        from .benchmarks import ppo_peer
-        from .rl.workloads import ppo_like, ppo_repeated
+        from .benchmarks.ppo import peer
+        from .rl.studies.workloads import ppo_like, ppo_repeated
 
-        raise typer.Exit(ppo_peer.bench(ppo_like, ppo_repeated, quick=quick, threads=threads))
+        raise typer.Exit(peer.bench(ppo_like, ppo_repeated, quick=quick, threads=threads))
     elif dry_run and not (what or dtype or provider):
         from .benchmarks.gpu.dry_run import dry_run as try_every_path
 
@@ -438,7 +438,7 @@ def report(
     side. Exit code 1 if a twin disagrees.
     """
     _interpret_without_gpu()
-    from .lab.report import report as write_report
+    from .lab.report.report import report as write_report
 
     raise typer.Exit(
         write_report(
@@ -449,7 +449,7 @@ def report(
 
 def _workloads() -> Any:
     """Return what benchmarks run of the pipeline, which they do not import."""
-    from .rl.workloads import WORKLOADS
+    from .rl.studies.workloads import WORKLOADS
 
     return WORKLOADS
 

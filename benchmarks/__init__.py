@@ -1,1 +1,5 @@
-"""Timing: what gptwin is compared with, and how."""
+"""Timing against peers, and what it found.
+
+Imports core, kernels and the list of twins. Its top is what both kinds of machine share: inputs,
+clocks, stores, peers. Read first: timing.py.
+"""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...lab.twin import Case, Twin, as_tuple
+from ..lab.twins.twin import Case, Twin, as_tuple
 
 Operation = Callable[..., Any]
 Tensors = dict[str, torch.Tensor]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..lab.twin import Case, Twin, as_tuple
-from .gpu.inputs import Arguments, draw_arguments
+from ..lab.twins.twin import Case, Twin, as_tuple
+from .inputs import Arguments, draw_arguments
 from .timing import Provider
 
 D_HEAD = 64

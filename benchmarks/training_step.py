@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..core.parameters import Parameters
-from ..core.presets import GPTConfig
-from ..kernels.adamw import AdamW
-from ..kernels.gpt import GPT
+from ..core.model.parameters import Parameters
+from ..core.model.presets import GPTConfig
+from ..kernels.model.gpt import GPT
+from ..kernels.optimizer.adamw import AdamW
 from .baselines.nanogpt import NanoGPT
 from .timing import Provider
 

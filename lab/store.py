@@ -105,7 +105,7 @@ def provenance() -> dict[str, Any]:
     """
     import torch
 
-    from ..kernels._triton import UNAVAILABLE, triton
+    from ..kernels.common._triton import UNAVAILABLE, triton
 
     return {
         "gptwin": __version__,
@@ -124,7 +124,7 @@ def fingerprints() -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        File, such as "kernels/softmax.py", to a hash of what it says.
+        File, such as "kernels/layers/softmax.py", to a hash of what it says.
     """
     files = (path for folder in ("core", "kernels") for path in (PACKAGE / folder).glob("**/*.py"))
     return {

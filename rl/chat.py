@@ -7,18 +7,18 @@ from typing import Any
 import torch
 
 from ..core.checks import refuse
-from ..kernels.gpt import GPT
-from .best_of_n import best_of_n
+from ..kernels.model.gpt import GPT
 from .configuration import load
-from .dialogue import Message, Template
-from .generation import generate
-from .reward_model import Score, scoring
-from .run import SETTINGS
-from .scorer import SCORER, load_scorer
-from .sources import Prompt, drawn
-from .tasks import FAMILIES
-from .tokenizer import Tokenizer
-from .weights import load_gpt2
+from .data.dialogue import Message, Template
+from .data.sources import Prompt, drawn
+from .data.tasks import FAMILIES
+from .formats.tokenizer import Tokenizer
+from .formats.weights import load_gpt2
+from .judging.best_of_n import best_of_n
+from .stages.generation import generate
+from .stages.reward_model import Score, scoring
+from .stages.scorer import SCORER, load_scorer
+from .training.run import SETTINGS
 
 FORGET = "/new"
 HELP = "/help"

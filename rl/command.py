@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 
 from ..core.checks import refuse
 from .chat import Chat, converse
-from .chatgpt import SMALL, make_chatgpt
 from .configuration import Configuration, load
-from .parallel import join, leave
 from .pipeline import STAGES, Pipeline
-from .run import Interrupted
+from .ranks.group import join, leave
+from .studies.chatgpt import SMALL, make_chatgpt
+from .training.run import Interrupted
 
 INTERRUPTED = 130  # what a shell calls a program that Ctrl-C ended
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import tomli_w
 
 from ..core.checks import refuse
-from ..core.presets import GPTConfig, preset
+from ..core.model.presets import GPTConfig, preset
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -297,7 +297,7 @@ class PPOSettings:
         At the end, measure best-of-n of the SFT model up to this n, where answers are graded;
         0: do not.
     cuda_graphs : bool
-        Roll out by CUDA graphs (kernels/decode_step.py); needs a GPU.
+        Roll out by CUDA graphs (kernels/model/decode_step.py); needs a GPU.
     """
 
     data: str = ""

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..core import generation as core_generation
-from ..kernels.gpt import GPT
-from .generation import generate
-from .tokenizer import END_OF_TEXT, Tokenizer
-from .weights import load_gpt2
+from ..core.model import generation as core_generation
+from ..kernels.model.gpt import GPT
+from .formats.tokenizer import END_OF_TEXT, Tokenizer
+from .formats.weights import load_gpt2
+from .stages.generation import generate
 
 
 class Continuation(NamedTuple):

@@ -23,27 +23,28 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ..core.checks import refuse
-from ..kernels.compiled_step import has_cpp_compiler
-from ..kernels.gpt import GPT
-from . import plots, sources
-from .batches import Mixed, Shuffled, Windows
-from .best_of_n import measure
+from ..kernels.cpu.compiled_step import has_cpp_compiler
+from ..kernels.model.gpt import GPT
 from .configuration import Configuration
-from .dialogue import SPACE, SPECIAL_TOKENS, Encoded, Template
-from .estimate import announce, ppo_bytes, training_bytes
-from .evaluation import distance, grade
-from .files import write_together
-from .language_model import LanguageModelStage, summed_loss
-from .parallel import Group
-from .ppo import PPOStage
-from .reward_model import RewardStage, Score, scoring
-from .run import Statistics, train
-from .sampled_rankings import sample_rankings
-from .scorer import SCORER, Scorer
-from .sharding import shard, whole_state
-from .sources import Prompt
-from .tokenizer import Tokenizer
-from .weights import load_gpt2, save_gpt2
+from .data import sources
+from .data.batches import Mixed, Shuffled, Windows
+from .data.dialogue import SPACE, SPECIAL_TOKENS, Encoded, Template
+from .data.sources import Prompt
+from .formats.files import write_together
+from .formats.tokenizer import Tokenizer
+from .formats.weights import load_gpt2, save_gpt2
+from .judging import plots
+from .judging.best_of_n import measure
+from .judging.evaluation import distance, grade
+from .judging.sampled_rankings import sample_rankings
+from .ranks.group import Group
+from .ranks.sharding import shard, whole_state
+from .stages.language_model import LanguageModelStage, summed_loss
+from .stages.ppo import PPOStage
+from .stages.reward_model import RewardStage, Score, scoring
+from .stages.scorer import SCORER, Scorer
+from .training.estimate import announce, ppo_bytes, training_bytes
+from .training.run import Statistics, train
 
 STAGES = ("pretrain", "sft", "reward", "ppo")
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # None: as the parameters are

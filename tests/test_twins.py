@@ -1,4 +1,4 @@
-"""What every twin must satisfy. A new entry in lab/twins.py is tested here without another line."""
+"""What every twin must satisfy. A new entry in the catalogue is tested here as it is."""
 
 import json
 from datetime import date
@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from gptwin.lab import memory
-from gptwin.lab.check import TEXT_CASE, check, prepare, reference
-from gptwin.lab.draw import RandomArrays, to_numpy
-from gptwin.lab.twin import as_tuple
-from gptwin.lab.twins import TWINS
-from gptwin.lab.verify import Job, fixed_cases, remember_row, variants, verify_row
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.twins.draw import RandomArrays, to_numpy
+from gptwin.lab.twins.twin import as_tuple
+from gptwin.lab.verify import regressions
+from gptwin.lab.verify.check import TEXT_CASE, check, prepare, reference
+from gptwin.lab.verify.verify import Job, fixed_cases, remember_row, variants, verify_row
 
 each_twin = pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
 
@@ -29,7 +29,7 @@ def tame(case: dict) -> dict:
 
 def holds_for_tame_cases(twin, holds, max_examples):
     """Try a property on what failed once, then on random cases; remember a case that fails."""
-    for failure in memory.failures(twin.name):
+    for failure in regressions.failures(twin.name):
         holds(tame({"seed": 0} | failure.case))
     last = {}
 
@@ -43,7 +43,7 @@ def holds_for_tame_cases(twin, holds, max_examples):
         on_random_cases()
     except Exception:
         note = f"{date.today()}: tests/test_twins.py, {holds.__qualname__.split('.')[0]}"
-        memory.remember(twin.name, memory.Failure(twin.dtypes[0], last["case"], note))
+        regressions.remember(twin.name, regressions.Failure(twin.dtypes[0], last["case"], note))
         raise
 
 
@@ -158,7 +158,7 @@ def test_cases_are_json_and_draw_the_same_arrays_again(twin):
 
 @each_twin
 def test_a_cost_is_declared_for_each_pass_that_there_is(twin):
-    """tests/lab/test_traffic.py counts its bytes."""
+    """tests/lab/trace/test_traffic.py counts its bytes."""
     forward_only = set(twin.results) == set(twin.statistics)
     for case in twin.corners:
         forward, backward = twin.cost(case, 4)

@@ -24,24 +24,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..core.checks import expect_positive, refuse
-from . import store
-from .cpu_numpy import Settings, numpy_generation, numpy_training
-from .cpu_torch import (
-    torch_training_124m,
-    torch_training_124m_compiled,
-    torch_training_small,
-    torch_training_small_compiled,
-)
+from ...core.checks import expect_positive, refuse
+from .. import store
+from ..timing import NATS, Finding, Skipped, describe, without_folders
 from .growth import growth_with_length, growth_with_width
+from .numpy_model import Settings, numpy_generation, numpy_training
 from .overhead import compiled, interpreter
 from .plots import plot_cpu
 from .plots_growth import plot_growth, plot_overhead
 from .shakespeare import shakespeare
 from .static import print_static, static
-from .timing import NATS, Finding, Skipped, describe, without_folders
+from .torch_model import (
+    torch_training_124m,
+    torch_training_124m_compiled,
+    torch_training_small,
+    torch_training_small_compiled,
+)
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 PARTS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "numpy-generation": numpy_generation,
@@ -64,7 +64,8 @@ INTERPRETED = ("interpreter",)  # parts that run kernels
 ONE_THREAD = ("growth-length", "growth-width", "compile", "interpreter")
 
 CHILD = (
-    "import sys; from gptwin.benchmarks.cpu import run_part_of_json; run_part_of_json(sys.argv[1])"
+    "import sys; from gptwin.benchmarks.cpu.driver import run_part_of_json; "
+    "run_part_of_json(sys.argv[1])"
 )
 
 

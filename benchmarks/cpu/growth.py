@@ -12,12 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from ..lab.twin import Twin
-from ..lab.twins import TWINS
-from .cpu_numpy import Settings
-from .gpu.inputs import Arguments
-from .operations import MODEL_CASES, arguments, by_numpy, by_torch
-from .timing import Finding, Provider, describe, expect_same, finding, side_by_side
+from ...lab.twins.catalogue import TWINS
+from ...lab.twins.twin import Twin
+from ..inputs import Arguments
+from ..operations import MODEL_CASES, arguments, by_numpy, by_torch
+from ..timing import (
+    Finding,
+    Provider,
+    describe,
+    expect_same,
+    finding,
+    side_by_side,
+)
+from .numpy_model import Settings
 
 EXPONENT = "exponent"
 TOLERANCE = 1e-3  # of the largest number of each result; float32, and sums of a thousand

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.generation import KVCache, extend, generate
-from ..core.gpt import loss_and_gradients
-from ..core.parameters import Parameters, init_parameters
-from ..core.presets import GPTConfig, preset
-from .baselines import picogpt
-from .baselines.nanogpt import NanoGPT, is_projection
-from .timing import LONGER, Claim, Finding, Provider, measure
+from ...core.model.generation import KVCache, extend, generate
+from ...core.model.gpt import loss_and_gradients
+from ...core.model.parameters import Parameters, init_parameters
+from ...core.model.presets import GPTConfig, preset
+from ..baselines import picogpt
+from ..baselines.nanogpt import NanoGPT, is_projection
+from ..timing import LONGER, Claim, Finding, Provider, measure
 
 QUICK = GPTConfig(vocab_size=61, n_ctx=32, n_layer=2, n_head=2, d_model=16)
 

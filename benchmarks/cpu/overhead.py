@@ -8,15 +8,15 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..kernels import launch
-from ..lab.twin import Twin
-from ..lab.twins import TWINS
-from .cpu_numpy import Settings
-from .gpu.compiling import under_compile
-from .gpu.inputs import Arguments
+from ...kernels.common import launch
+from ...lab.twins.catalogue import TWINS
+from ...lab.twins.twin import Twin
+from ..compiling import under_compile
+from ..inputs import Arguments
+from ..operations import MODEL_CASES, arguments, by_numpy, by_torch
+from ..timing import FASTER, LONGER, Claim, Finding, Provider, Skipped, measure
 from .growth import LENGTH, TOLERANCE, WIDTH
-from .operations import MODEL_CASES, arguments, by_numpy, by_torch
-from .timing import FASTER, LONGER, Claim, Finding, Provider, Skipped, measure
+from .numpy_model import Settings
 
 QUICK_TWINS = ("gelu", "gae")
 

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .theme import BAD, GOOD, INK, save, theme
-from .timing import LONGER, NATS
+from ..theme import BAD, GOOD, INK, save, theme
+from ..timing import LONGER, NATS
 
 REACHED, MISSED, GOAL = GOOD, BAD, INK
 

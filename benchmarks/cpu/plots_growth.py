@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
+from ..theme import ACCENT, SECOND, SOFT, save, theme
+from ..timing import Finding
 from .growth import slope
-from .theme import ACCENT, SECOND, SOFT, save, theme
-from .timing import Finding
 
 COLOURS = {"NumPy reference": ACCENT, "eager PyTorch": SECOND}
 COLUMNS = 3

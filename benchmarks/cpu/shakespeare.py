@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.checks import refuse
-from ..core.parameters import INITS, init_parameters
-from ..core.presets import GPTConfig, parameter_count
-from ..kernels.adamw import AdamW
-from ..kernels.gpt import GPT
-from .cpu_numpy import Settings, describe_model
-from .cpu_torch import PARAMETERS_OF_SHAKESPEARE, SHAKESPEARE
-from .timing import NATS, Finding, GateError, Skipped, expect_same, finding
-from .training_step import BETAS, CLIP, as_tensors, decay_groups, gptwin, nanogpt
+from ...core.checks import refuse
+from ...core.model.parameters import INITS, init_parameters
+from ...core.model.presets import GPTConfig, parameter_count
+from ...kernels.model.gpt import GPT
+from ...kernels.optimizer.adamw import AdamW
+from ..timing import NATS, Finding, GateError, Skipped, expect_same, finding
+from ..training_step import BETAS, CLIP, as_tensors, decay_groups, gptwin, nanogpt
+from .numpy_model import Settings, describe_model
+from .torch_model import PARAMETERS_OF_SHAKESPEARE, SHAKESPEARE
 
 GOAL = 1.89
 LETTERS = 65

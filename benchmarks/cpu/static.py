@@ -15,12 +15,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..lab.twin_roofline import DEVICES, predicted_seconds, typical
-from ..lab.twins import TWINS
-from .cpu_numpy import Settings
-from .timing import Finding
+from ...lab.twins.catalogue import TWINS
+from ...lab.twins.roofline import DEVICES, predicted_seconds, typical
+from ..timing import Finding
+from .numpy_model import Settings
 
-INSPECTED = Path(__file__).resolve().parent / "results" / "inspect.json"
+INSPECTED = Path(__file__).resolve().parents[1] / "results" / "inspect.json"
 COMMAND = (
     "gptwin inspect --typical --arch sm_80 --arch sm_90 --json benchmarks/results/inspect.json"
 )

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from ...lab.twin import Case, Cost, Twin
+from ...lab.twins.twin import Case, Cost, Twin
+from ..inputs import Arguments, Operation, Tensors, draw_arguments
 from ..timing import Finding, Skipped, describe, spread
 from .clock import Call, Clock, Timing
 from .gate import PEERS, Truth, expect_right, find_truth
-from .inputs import Arguments, Operation, Tensors, draw_arguments
 from .providers import Provider, providers
 from .results import DIRECTIONS, OURS, cell_name, is_ours, not_measured
 from .roofline import Peaks, rate_of_matmuls, roofline_of

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from ...core.checks import expect_positive, refuse
-from ...lab.twins import TWINS
+from ...lab.twins.catalogue import TWINS
 from .. import store
 from ..timing import Finding
 from . import results

@@ -27,10 +27,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ...lab.twins import TWINS
+from ...lab.twins.catalogue import TWINS
 from .. import store
 from ..compare import compare
-from ..cpu_numpy import QUICK
+from ..cpu.numpy_model import QUICK
 from ..timing import Finding, describe
 from . import driver, goals, plots
 from .cells import default_dtypes, directions_of, timed_at

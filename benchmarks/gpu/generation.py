@@ -1,7 +1,7 @@
 """End to end: generation by GPT-2 124M, everyone's, in tokens a second.
 
     gptwin                       the cache grows; the kernels are launched one after another
-    gptwin, static step          shapes and addresses stay the same (kernels/decode_step.py)
+    gptwin, static step          shapes and addresses stay the same (kernels/model/decode_step.py)
     gptwin, CUDA graphs          that step is recorded once, and then replayed
     eager                        the growing cache, in eager PyTorch
     transformers                 generate() with its growing cache
@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 
-from ...core.presets import GPTConfig, preset
-from ...kernels import launch
-from ...kernels.gpt import GPT
-from ..cpu_numpy import QUICK, describe_model, draw_parameters
+from ...core.model.presets import GPTConfig, preset
+from ...kernels.common import launch
+from ...kernels.model.gpt import GPT
+from ..cpu.numpy_model import QUICK, describe_model, draw_parameters
 from ..training_step import as_tensors, load_transformers, transformers_model
 from .phases import Checks, Makers, Mark
 from .results import cell_name

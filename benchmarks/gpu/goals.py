@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ...core.checks import refuse
-from ...lab.twin import Case
-from ...lab.twins import TWINS
+from ...lab.twins.catalogue import TWINS
+from ...lab.twins.twin import Case
 from ..store import Part, load
 from ..timing import Finding
 from .cells import cost_of

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ...lab.twins import TWINS
+from ...lab.twins.catalogue import TWINS
 from .cells import Event, Measurement
 from .clock import the_clock
 from .generation import generation

@@ -1,7 +1,7 @@
 """End to end: generation (generation.py) and PPO, by phases, each behind a gate.
 
-PPO is handed in by the command line: the pipeline (rl/workloads.py) lives on another floor, which
-benchmarks do not import. A workload runs once and says where it is:
+PPO is handed in by the command line: the pipeline (rl/studies/workloads.py) lives on another floor,
+which benchmarks do not import. A workload runs once and says where it is:
 
     workload.run(mark)      mark("roll out") ... mark("update") ...; returns the tokens it made
     workload.gate()         what it computed beside what it should have; see `Checks`

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from ...lab.twin import Case, Cost
-from ...lab.twin_roofline import DATASHEETS
+from ...lab.twins.roofline import DATASHEETS
+from ...lab.twins.twin import Case, Cost
 from ..timing import Finding, spread
 from .clock import Clock
 

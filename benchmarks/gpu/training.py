@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.presets import GPTConfig, parameter_count, preset
-from ..cpu_numpy import QUICK, describe_model, draw_parameters
+from ...core.model.presets import GPTConfig, parameter_count, preset
+from ..cpu.numpy_model import QUICK, describe_model, draw_parameters
 from ..timing import Finding, Provider, describe, expect_same, spread
 from ..training_step import as_tensors, gptwin, nanogpt, transformers
 from .cells import Event

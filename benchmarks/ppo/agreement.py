@@ -10,10 +10,10 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import trl_ppo
-from .trl_ppo import KL_COEFFICIENT, Observed, Shape
+from . import trl
+from .trl import KL_COEFFICIENT, Observed, Shape
 
-# What makes our iteration of TRL's: `ppo_repeated` of rl/workloads.py.
+# What makes our iteration of TRL's: `ppo_repeated` of rl/studies/workloads.py.
 Repeat = Callable[..., Mapping[str, float]]
 
 # TRL's name of a statistic, and ours.
@@ -46,7 +46,7 @@ def observed_whole(shape: Shape) -> Observed:
     Observed
     """
     for seed in itertools.count():
-        observed = trl_ppo.observe(shape, LR, seed)
+        observed = trl.observe(shape, LR, seed)
         if not (observed.tokens == PAD).any():
             return observed
     raise AssertionError

@@ -19,18 +19,19 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ..core.checks import expect_positive
-from ..core.presets import GPTConfig
-from ..kernels.compiled_step import has_cpp_compiler
-from . import ppo_agreement, store, trl_ppo
+from ...core.checks import expect_positive
+from ...core.model.presets import GPTConfig
+from ...kernels.cpu.compiled_step import has_cpp_compiler
+from .. import store
+from ..cpu.driver import RESULTS, print_table
+from ..cpu.numpy_model import Settings
+from ..timing import LONGER, Claim, Finding, describe, judge, spread
+from . import agreement, trl
+from .agreement import Repeat
 from .bare_products import Recording, replay
-from .cpu import RESULTS, print_table
-from .cpu_numpy import Settings
-from .ppo_agreement import Repeat
-from .timing import LONGER, Claim, Finding, describe, judge, spread
-from .trl_ppo import Shape
+from .trl import Shape
 
-# What makes one of our iterations: `ppo_like` of rl/workloads.py.
+# What makes one of our iterations: `ppo_like` of rl/studies/workloads.py.
 Make = Callable[..., Any]
 
 TRL, BARE = "TRL", "the same products alone"
@@ -107,7 +108,7 @@ def bench(
     }  # fmt: skip
     try:
         alike = {name: how for name, how in _ours().items() if not how["shared_trunk"]}  # as TRL
-        agreed = _alone(ppo_agreement.agreement, agreeing(quick), repeat, alike)
+        agreed = _alone(agreement.agreement, agreeing(quick), repeat, alike)
         part["findings"] = _alone(_times, make, quick, threads, 3 if quick else rounds)
         measured = (TRL, *_ours())
         memory = {name: _alone(_peak, make, quick, threads, name) for name in measured}
@@ -200,7 +201,7 @@ def _times(make: Make, quick: bool, threads: int, rounds: int) -> list[Finding]:
         bare()
         turns[BARE].end()
 
-    trl_ppo.train(shape, rounds + 1, turns[TRL].mark, others)
+    trl.train(shape, rounds + 1, turns[TRL].mark, others)
     seconds = {name: turn.seconds() for name, turn in turns.items()}
     about = dataclasses.asdict(shape) | {
         "phases": {name: turn.medians() for name, turn in turns.items()},
@@ -222,7 +223,7 @@ def _peak(make: Make, quick: bool, threads: int, name: str) -> int:
             if not before[0]:
                 before[0] = _resident()
 
-        trl_ppo.train(shape, 2, mark, lambda: None)
+        trl.train(shape, 2, mark, lambda: None)
         return _peak_resident() - before[0]
     workload = _workload(make, shape, name)
     before_ours = _resident()

@@ -1,4 +1,4 @@
-"""TRL's PPO, the peer of rl/ppo.py: version 1.12.0 is the last that has it.
+"""TRL's PPO, the peer of rl/stages/ppo.py: version 1.12.0 is the last that has it.
 
 Its trainer owns the loop, so who takes turns with it is called at the end of each iteration. The
 phases are seen from outside: when its generation begins and ends, when its update first runs the
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..core.presets import GPTConfig
-from .training_step import checkout_hidden
+from ...core.model.presets import GPTConfig
+from ..training_step import checkout_hidden
 
 Mark = Callable[[str], None]
 KL_COEFFICIENT = 0.05  # TRL's default

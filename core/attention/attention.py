@@ -35,10 +35,10 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_positive, expect_shape
+from ..checks import expect_positive, expect_shape
+from ..layers.softmax import pivot
+from ..philox import philox
 from .key_intervals import check_attention, check_cu_seqlens, key_intervals
-from .philox import philox
-from .softmax import pivot
 
 Saved = tuple[Any, ...]
 # Dropout compares this many of Philox's 32 bits: as fine as a float32 in [0, 1).

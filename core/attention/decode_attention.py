@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_positive, expect_shape, refuse
-from .softmax import pivot
+from ..checks import expect_positive, expect_shape, refuse
+from ..layers.softmax import pivot
 
 Result = tuple[np.ndarray, np.ndarray]
 

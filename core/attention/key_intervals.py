@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_positive, expect_shape, refuse
+from ..checks import expect_positive, expect_shape, refuse
 
 MAX_D_HEAD = 256
 

@@ -9,7 +9,7 @@ composition of its two parts; what the kernel adds is where the numbers lie: not
 transposed or merged by a copy, and for a short context the queries, keys and values are in no
 memory at all.
 
-Edge semantics are those of core/attention.py: a position that sees nothing gives 0.
+Edge semantics are those of core/attention/attention.py: a position that sees nothing gives 0.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import expect_shape
 from .attention import attention_backward, attention_forward
-from .checks import expect_shape
 from .key_intervals import check_attention
 from .qkv_projection import qkv_projection_backward, qkv_projection_forward
 

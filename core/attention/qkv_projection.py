@@ -10,16 +10,16 @@ Backward: d_qkv is packed in the same way, and with n = norm(x), row by row,
 
     d_n = d_qkv w_qkvᵀ      d_w = nᵀ d_qkv      d_b = Σ_rows d_qkv
 
-then d_n goes back through the norm (core/layer_norm.py).
+then d_n goes back through the norm (core/layers/layer_norm.py).
 """
 
 from typing import Any
 
 import numpy as np
 
-from .checks import expect_positive, expect_shape, refuse
-from .layer_norm import layer_norm_backward, layer_norm_forward
-from .linear import linear_backward, linear_forward
+from ..checks import expect_positive, expect_shape, refuse
+from ..layers.layer_norm import layer_norm_backward, layer_norm_forward
+from ..layers.linear import linear_backward, linear_forward
 
 Saved = tuple[Any, ...]
 

@@ -3,9 +3,9 @@
     log π, H = the targets' log-probabilities and the entropies of softmax(hidden W)     [token]
     loss     = mean over counted tokens of −log π
 
-The first line is core/token_scores.py. `cross_entropy` is the definition, which holds the logits
-[token, vocab] whole; `cross_entropy_tiled` gets the same from tiles of them, forward and backward,
-as the kernels do.
+The first line is core/language/token_scores.py. `cross_entropy` is the definition, which holds the
+logits [token, vocab] whole; `cross_entropy_tiled` gets the same from tiles of them, forward and
+backward, as the kernels do.
 
 A uniform model's loss is log(vocab), whatever the targets. With reduction "mean" the gradient of a
 counted token's logits is (p − 1[target]) / n_counted, and that of the target's own column is
@@ -24,16 +24,15 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_finite, expect_shape, refuse
-from .linear import weight_gradient
-from .ppo_loss import scatter
+from ..checks import expect_finite, expect_shape, refuse
+from ..layers.linear import weight_gradient
+from ..masking import scatter, scatter_rows
 from .token_scores import (
     backward_tiled,
     check_targets,
     check_token_scores,
     log_softmax,
     logits_gradient,
-    scatter_rows,
     score_tiled,
 )
 

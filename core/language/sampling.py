@@ -41,8 +41,8 @@ from typing import Any
 
 import numpy as np
 
-from .checks import refuse
-from .philox import philox
+from ..checks import refuse
+from ..philox import philox
 
 # Steps of 2⁻²⁴ in the exponent of 2; the likeliest token's weight is 2⁴⁰.
 STEP_BITS, WEIGHT_BITS = 24, 40

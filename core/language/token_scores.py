@@ -31,7 +31,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import all_below, expect_ndim, expect_positive, expect_shape, refuse
+from ..checks import (
+    all_below,
+    expect_ndim,
+    expect_positive,
+    expect_shape,
+    refuse,
+)
 
 
 class Partial(NamedTuple):
@@ -250,23 +256,6 @@ def backward_tiled(
         d_hidden += d_logits @ weight[:, some].T
         d_weight[:, some] = hidden.T @ d_logits
     return d_hidden, d_weight
-
-
-def scatter_rows(mask: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Put the rows of the unmasked tokens back in their places, and 0 elsewhere.
-
-    Parameters
-    ----------
-    mask : numpy.ndarray of bool [token]
-    rows : numpy.ndarray [counted, d_model]
-
-    Returns
-    -------
-    numpy.ndarray [token, d_model]
-    """
-    result = np.zeros((len(mask), rows.shape[1]), rows.dtype)
-    result[mask] = rows
-    return result
 
 
 def check_token_scores(hidden: Any, weight: Any, targets: Any) -> None:

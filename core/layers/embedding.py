@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import all_below, expect_positive, expect_shape, refuse
+from ..checks import all_below, expect_positive, expect_shape, refuse
 
 Saved = tuple[Any, ...]
 

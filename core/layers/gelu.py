@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_shape, refuse
+from ..checks import expect_shape, refuse
 
 Saved = tuple[np.ndarray, str]
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_ndim, expect_positive, expect_shape, refuse
+from ..checks import expect_ndim, expect_positive, expect_shape, refuse
 
 Saved = tuple[np.ndarray, np.ndarray, np.ndarray, bool]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_ndim, expect_shape, refuse
+from ..checks import expect_ndim, expect_shape, refuse
 from .gelu import gelu_backward, gelu_forward
 
 Saved = tuple[np.ndarray, np.ndarray, bool, bool, Any]

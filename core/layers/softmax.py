@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_ndim, expect_positive, expect_shape, refuse
+from ..checks import expect_ndim, expect_positive, expect_shape, refuse
 
 Saved = tuple[np.ndarray, float]
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from .attention import attention_backward
-from .layer_norm import layer_norm_forward
-from .linear import linear_backward, linear_forward
+from ..attention.attention import attention_backward
+from ..layers.layer_norm import layer_norm_forward
+from ..layers.linear import linear_backward, linear_forward
 
 Saved = tuple[Any, ...]
 # (query, key, value), each [batch, head, time, d_head] -> ((output, lse), what backward needs)

@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from .attention import attention_forward
+from ..attention.attention import attention_forward
+from ..checks import expect_parameter, expect_positive, refuse
+from ..layers.layer_norm import layer_norm_backward
 from .branches import (
     Attend,
     attention_branch,
@@ -30,8 +32,6 @@ from .branches import (
     mlp_branch_backward,
     norm_forward,
 )
-from .checks import expect_parameter, expect_positive, refuse
-from .layer_norm import layer_norm_backward
 
 Saved = tuple[Any, ...]
 Parameters = Sequence[Any]  # arrays, or None for a bias that is not there

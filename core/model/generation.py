@@ -20,15 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_positive, refuse
-from .decode_attention import decode_attention
+from ..attention.decode_attention import decode_attention
+from ..checks import expect_positive, refuse
+from ..language.sampling import sampling
+from ..layers.embedding import embedding
+from ..layers.linear import linear
 from .decoder_block import run_block
-from .embedding import embedding
 from .gpt import final_norm
-from .linear import linear
-from .parameters import Parameters, block_parameters, check_parameters, output_matrix
+from .parameters import (
+    Parameters,
+    block_parameters,
+    check_parameters,
+    output_matrix,
+)
 from .presets import GPTConfig
-from .sampling import sampling
 
 
 class KVCache:

@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .adamw import adamw
+from ..checks import expect_shape, refuse
+from ..language.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from ..layers.embedding import embedding_backward, embedding_forward
+from ..layers.layer_norm import layer_norm_backward
+from ..layers.linear import linear_backward, linear_forward
+from ..optimizer.adamw import adamw
 from .branches import norm_forward
-from .checks import expect_shape, refuse
-from .cross_entropy import cross_entropy_backward, cross_entropy_forward
 from .decoder_block import decoder_block_backward, decoder_block_forward
-from .embedding import embedding_backward, embedding_forward
-from .layer_norm import layer_norm_backward
-from .linear import linear_backward, linear_forward
 from .parameters import (
     Parameters,
     block_names,

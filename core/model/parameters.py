@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_parameter, refuse
+from ..checks import expect_parameter, refuse
 from .decoder_block import PARAMETERS
 from .presets import GPTConfig, parameter_shapes
 

@@ -25,7 +25,7 @@ import dataclasses
 import math
 from typing import Any
 
-from .checks import expect_positive, refuse
+from ..checks import expect_positive, refuse
 
 GPT3_BAND = 256
 

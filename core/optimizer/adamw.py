@@ -30,7 +30,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import expect_finite, expect_matching_lists, expect_positive, refuse
+from ..checks import (
+    expect_finite,
+    expect_matching_lists,
+    expect_positive,
+    refuse,
+)
 
 EPSILONS = ("pytorch", "tensorflow")
 # What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it.

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_matching_lists, refuse
+from ..checks import expect_matching_lists, refuse
 
 
 def ema(

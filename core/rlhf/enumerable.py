@@ -45,12 +45,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.checks import expect_positive, refuse
-from ..core.gae import gae
-from ..core.ppo_loss import PPOResults, ppo_loss_backward, ppo_loss_forward
-from ..core.softmax import softmax, softmax_backward, softmax_forward
-from ..core.token_rewards import token_rewards
-from ..core.whiten import whiten
+from ..checks import expect_positive, refuse
+from ..layers.softmax import softmax, softmax_backward, softmax_forward
+from .gae import gae
+from .ppo_loss import PPOResults, ppo_loss_backward, ppo_loss_forward
+from .token_rewards import token_rewards
+from .whiten import whiten
 
 N_TOKENS = 5
 LENGTH = 3

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_ndim, expect_positive, expect_shape, refuse
-from .kl import expect_mask
+from ..checks import expect_ndim, expect_positive, expect_shape, refuse
+from ..masking import expect_mask
 
 Saved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

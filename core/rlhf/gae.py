@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_finite, expect_positive, expect_shape, refuse
-from .kl import expect_batch_time, expect_mask
+from ..checks import expect_finite, expect_positive, expect_shape, refuse
+from ..masking import expect_batch_time, expect_mask
 
 Saved = tuple[np.ndarray, float, float]
 

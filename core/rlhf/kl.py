@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_finite, expect_shape, refuse
+from ..checks import expect_finite, expect_shape, refuse
+from ..masking import expect_batch_time, expect_mask
 
 ESTIMATORS = ("k1", "k2", "k3")
 
@@ -188,51 +189,3 @@ def check_kl(log_prob: Any, reference_log_prob: Any, mask: Any, estimator: str) 
         "log-probabilities of another batch, or not shifted by one alike",
     )
     expect_mask("mask", mask, log_prob.shape, "log_prob")
-
-
-def expect_mask(name: str, mask: Any, shape: tuple[int, ...], of: str) -> None:
-    """Refuse a mask that is not of bools or not shaped like what it masks.
-
-    Parameters
-    ----------
-    name : str
-        The mask's name.
-    mask : numpy.ndarray or torch.Tensor
-        The mask.
-    shape : tuple of int
-        The shape it must have.
-    of : str
-        The argument whose shape that is.
-
-    Raises
-    ------
-    ValueError
-        If the dtype or the shape is wrong.
-    """
-    if not str(mask.dtype).endswith("bool"):
-        refuse(
-            name,
-            "dtype bool, True where it counts",
-            f"dtype {mask.dtype}",
-            "a mask of 0 and 1: compare it with 0 first",
-        )
-    expect_shape(name, mask, shape, f"not one entry for each of {of}")
-
-
-def expect_batch_time(name: str, array: Any) -> None:
-    """Refuse an array that is not [batch, time].
-
-    Parameters
-    ----------
-    name : str
-        The argument's name.
-    array : numpy.ndarray or torch.Tensor
-        The argument.
-
-    Raises
-    ------
-    ValueError
-        If it does not have two dimensions.
-    """
-    if len(array.shape) != 2:
-        refuse(name, "2 dimensions [batch, time]", f"shape {tuple(array.shape)}")

@@ -3,8 +3,8 @@
     log π, H = the targets' log-probabilities and the entropies of softmax(hidden W / T)
     loss     = ppo_loss(log π, …, H, mask)
 
-The first line is core/token_scores.py, which also climbs from these logits to tiles of them; the
-second is core/ppo_loss.py. This file joins the two.
+The first line is core/language/token_scores.py, which also climbs from these logits to tiles of
+them; the second is core/rlhf/ppo_loss.py. This file joins the two.
 
 Edge semantics, the same in both twins: masked rows are never looked at, whatever their hidden
 state, target or any other entry holds, and get gradient exactly 0; the output matrix has no mask,
@@ -15,20 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_finite, expect_positive, expect_shape
-from .ppo_loss import (
-    PPOResults,
-    expect_bool_mask,
-    ppo_loss_backward,
-    ppo_loss_forward,
-    scatter,
-)
-from .token_scores import (
+from ..checks import expect_finite, expect_positive, expect_shape
+from ..language.token_scores import (
     check_targets,
     check_token_scores,
     log_softmax,
     logits_gradient,
-    scatter_rows,
+)
+from ..masking import expect_bool_mask, scatter, scatter_rows
+from .ppo_loss import (
+    PPOResults,
+    ppo_loss_backward,
+    ppo_loss_forward,
 )
 
 Saved = tuple[Any, ...]

@@ -31,7 +31,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import expect_finite, expect_positive, expect_shape, refuse
+from ..checks import expect_finite, expect_positive, expect_shape, refuse
+from ..masking import expect_bool_mask, scatter
 
 MAX_LOG_RATIO = 20.0  # exp(20) = 4.9e8
 
@@ -286,24 +287,6 @@ def explained_variance(values: np.ndarray, returns: np.ndarray) -> Any:
     return 1 - (returns - values).var() / returns.var()
 
 
-def scatter(mask: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Put the unmasked tokens back in their places, and 0 elsewhere.
-
-    Parameters
-    ----------
-    mask : numpy.ndarray of bool [batch, time]
-    tokens : numpy.ndarray [token]
-        One for each True, in row order.
-
-    Returns
-    -------
-    numpy.ndarray [batch, time]
-    """
-    result = np.zeros(mask.shape, tokens.dtype)
-    result[mask] = tokens
-    return result
-
-
 def check_ppo_loss(
     log_prob: Any,
     old_log_prob: Any,
@@ -348,28 +331,6 @@ def check_ppo_loss(
     expect_positive("value_clip", value_clip)
     expect_not_negative("value_coefficient", value_coefficient)
     expect_not_negative("entropy_coefficient", entropy_coefficient)
-
-
-def expect_bool_mask(mask: Any) -> None:
-    """Refuse `mask` unless it holds bools.
-
-    Parameters
-    ----------
-    mask : numpy.ndarray or torch.Tensor
-        As in `ppo_loss`.
-
-    Raises
-    ------
-    ValueError
-        If it holds anything else.
-    """
-    if not str(mask.dtype).endswith("bool"):
-        refuse(
-            "mask",
-            "dtype bool, True where a token counts",
-            f"dtype {mask.dtype}",
-            "a mask of 0 and 1 as numbers",
-        )
 
 
 def expect_not_negative(name: str, value: float) -> None:

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import expect_finite, expect_shape, refuse
+from ..checks import expect_finite, expect_shape, refuse
 
 # One prompt's pairs are a tile in one program's registers.
 MAX_COMPLETIONS = 64

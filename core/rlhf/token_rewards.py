@@ -25,8 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_finite, expect_shape, refuse
-from .kl import check_kl, expect_batch_time, expect_mask, kl_backward, kl_forward
+from ..checks import expect_finite, expect_shape, refuse
+from ..masking import expect_batch_time, expect_mask
+from .kl import (
+    check_kl,
+    kl_backward,
+    kl_forward,
+)
 
 MISSING_END_RULES = (None, "replace", "penalise")
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .checks import expect_finite, expect_shape
-from .kl import expect_mask
+from ..checks import expect_finite, expect_shape
+from ..masking import expect_mask
 
 EPSILON = 1e-8
 

@@ -1,6 +1,7 @@
 """Attention in Triton: flash attention, which never writes a score to memory.
 
-Mathematics (core/attention.py), for query i over the keys j of its interval [low(i), high(i)):
+Mathematics (core/attention/attention.py), for query i over the keys j of its interval [low(i),
+high(i)):
 
     output[i] = Σ_j p[i, j] · value[j],   p[i, :] = softmax(scale · query[i] · key[j])
 
@@ -46,9 +47,12 @@ from typing import Any
 
 import torch
 
-from ..core.attention import default_scale, dropout_factor
-from ..core.key_intervals import check_attention
-from ._triton import compiles_for_amd, tl, triton
+from ...core.attention.attention import default_scale, dropout_factor
+from ...core.attention.key_intervals import check_attention
+from ..common._triton import compiles_for_amd, tl, triton
+from ..common.launch import expect_same_dtype, launch, runs_on_triton
+from ..common.registered import registered
+from ..common.rows import tile_at
 from .attention_backward import attention_backward
 from .attention_tiles import (
     LOG2_E,
@@ -67,9 +71,6 @@ from .attention_tiles import (
     rows_per_tile,
     tile_grid,
 )
-from .launch import expect_same_dtype, launch, runs_on_triton
-from .registered import registered
-from .rows import tile_at
 
 LN_2 = tl.constexpr(math.log(2))
 
@@ -325,7 +326,7 @@ def attention(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attend; the twin of `gptwin.core.attention.attention`.
+    """Attend; the twin of `gptwin.core.attention.attention.attention`.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The gradients of attention in Triton: three kernels, none of which adds to another's memory.
 
-Mathematics (core/attention.py: `attention_backward`), with p = exp(scale·s − lse) computed again
-from what forward kept, and z dropout's factor:
+Mathematics (core/attention/attention.py: `attention_backward`), with p = exp(scale·s − lse)
+computed again from what forward kept, and z dropout's factor:
 
     delta   = d_output · output − d_lse                    attention_backward_delta_kernel
     d_value = (p·z)ᵀ d_output
@@ -38,7 +38,10 @@ Dropout's mask is drawn again. Keys that nobody sees, and queries that see nothi
 
 import torch
 
-from ._triton import compiles_for_amd, tl, triton
+from ..common._triton import compiles_for_amd, tl, triton
+from ..common.launch import launch
+from ..common.registered import registered
+from ..common.rows import tile_at
 from .attention_backward_keys import KEY_VALUE_KERNELS, summed_rows_per_tile
 from .attention_tiles import (
     LOG2_E,
@@ -59,9 +62,6 @@ from .attention_tiles import (
     rows_per_tile,
     tile_grid,
 )
-from .launch import launch
-from .registered import registered
-from .rows import tile_at
 
 # In bytes: see rows_per_tile; for maxnreg, attention_backward_keys.py.
 QUERY_CONFIGS = [

@@ -6,7 +6,8 @@ is transposed, [keys, queries], so that the weights and the scores' gradient lea
 products as the left side of the last two.
 """
 
-from ._triton import compiles_for_amd, tl, triton
+from ..common._triton import compiles_for_amd, tl, triton
+from ..common.rows import tile_at
 from .attention_tiles import (
     NOT_SPECIALIZED,
     SMALLEST_BLOCK,
@@ -24,7 +25,6 @@ from .attention_tiles import (
     row_products,
     rows_per_tile,
 )
-from .rows import tile_at
 
 # In bytes: see rows_per_tile. In 2-byte floats 128 keys × 64 queries at d_head 64, 64 × 32 at 128:
 # the two sums take half of the registers of 8 warps there, and with 128 keys sm_80 spills, as both

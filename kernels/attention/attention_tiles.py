@@ -1,10 +1,11 @@
 """What the attention kernels share: sizes of tiles, their place, who sees whom, and dropout.
 
 Every mask is an interval of keys for each query, [low, high), whose ends never decrease along the
-queries (core/key_intervals.py proves and pictures it). A program therefore computes from its first
-and last position alone which tiles it has to read, and which of those need no mask: `key_stretch`
-for a tile of queries, `query_stretch` for a tile of keys. Stretches are walked from their very
-first position on, not from a multiple of the block size: no block is read for a few of its keys.
+queries (core/attention/key_intervals.py proves and pictures it). A program therefore computes from
+its first and last position alone which tiles it has to read, and which of those need no mask:
+`key_stretch` for a tile of queries, `query_stretch` for a tile of keys. Stretches are walked from
+their very first position on, not from a multiple of the block size: no block is read for a few of
+its keys.
 """
 
 import dataclasses
@@ -13,9 +14,9 @@ from typing import Any
 
 import torch
 
-from ..core.attention import DROPOUT_BITS, dropout_threshold
-from ._triton import tl, triton
-from .rows import tile_at
+from ...core.attention.attention import DROPOUT_BITS, dropout_threshold
+from ..common._triton import tl, triton
+from ..common.rows import tile_at
 
 # What a configuration's speed depends on.
 TUNING_KEY = ["BLOCK_D", "CAUSAL", "HAS_WINDOW", "HAS_DOCUMENTS", "DROPOUT", "length_bucket"]
@@ -252,7 +253,8 @@ def query_stretch(
 ):
     """Say which queries see a tile of keys: start, full_start, full_end, end.
 
-    Where core/key_intervals.py searches the sorted bounds, here each is solved for the query.
+    Where core/attention/key_intervals.py searches the sorted bounds, here each is solved for the
+    query.
     """
     start = first_key * 0
     full_start, full_end, end = start, start + n_query, start + n_query
@@ -281,7 +283,8 @@ def query_stretch(
 def is_kept(seed, threshold, batch_head, queries, keys):
     """Draw dropout's mask: True where a weight is kept; `queries` and `keys` broadcast.
 
-    One Philox for each pair, at its own coordinates (core/attention.py): the same in any tiling.
+    One Philox for each pair, at its own coordinates (core/attention/attention.py): the same in any
+    tiling.
     """
     zero = (queries + keys) * 0
     word, _, _, _ = tl.philox(seed, zero + keys, zero + queries, zero + batch_head, zero)

@@ -1,8 +1,8 @@
 """Decode attention in Triton: the keys are shared out among programs, then the pieces combined.
 
-Mathematics (core/decode_attention.py): output = Σ_j p[j]·v[j], p[j] = exp(s[j] − lse); pieces of
-the keys merge as lse = log Σ_s exp(lse_s), output = Σ_s exp(lse_s − lse)·output_s. GPUs have an
-instruction for 2^x, so scores are kept multiplied by log₂e.
+Mathematics (core/attention/decode_attention.py): output = Σ_j p[j]·v[j], p[j] = exp(s[j] − lse);
+pieces of the keys merge as lse = log Σ_s exp(lse_s), output = Σ_s exp(lse_s − lse)·output_s. GPUs
+have an instruction for 2^x, so scores are kept multiplied by log₂e.
 
 Tiling. One program of the split kernel owns one piece of one cache (sequence × key head). Every
 query that reads this cache, of all the query heads in the group and all new positions, is a row of
@@ -36,11 +36,17 @@ import math
 
 import torch
 
-from ..core.checks import refuse
-from ..core.decode_attention import check_decode_attention, check_lengths
-from ._triton import tl, triton
-from .launch import bucketed, expect_same_dtype, launch, multiprocessors, runs_on_triton
-from .registered import registered
+from ...core.attention.decode_attention import check_decode_attention, check_lengths
+from ...core.checks import refuse
+from ..common._triton import tl, triton
+from ..common.launch import (
+    bucketed,
+    expect_same_dtype,
+    launch,
+    multiprocessors,
+    runs_on_triton,
+)
+from ..common.registered import registered
 
 MAX_D_HEAD = 256
 # Query rows in a tile: tl.dot takes 16 at the least, and ROWS_TIMES_D bounds the accumulator. With
@@ -310,7 +316,7 @@ def decode_attention(
     window: int | None = None,
     key_start: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attend to a KV cache; the twin of `gptwin.core.decode_attention.decode_attention`.
+    """Attend to a KV cache; the twin of `gptwin.core.attention.decode_attention.decode_attention`.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """QKV attention in Triton: two paths, neither of which copies a query, a key or a value.
 
-Mathematics (core/qkv_attention.py): packed = norm(x) · w + b, output = attention over its heads.
+Mathematics (core/attention/qkv_attention.py): packed = norm(x) · w + b, output = attention over its
+heads.
 
                  packed                                          single
     x, w ─► projection kernel ─► packed buffer          x, w ─► one kernel ─► output
@@ -30,17 +31,17 @@ from typing import Any
 
 import torch
 
-from ..core.checks import refuse
-from ..core.qkv_attention import check_qkv_attention
-from ..core.qkv_projection import check_qkv_projection
+from ...core.attention.qkv_attention import check_qkv_attention
+from ...core.attention.qkv_projection import check_qkv_projection
+from ...core.checks import refuse
+from ..common.launch import expect_same_dtype, runs_on_triton
+from ..common.registered import registered
 from .attention import attention_eager, attention_forward
 from .attention_backward import attention_backward
 from .attention_tiles import Masks
-from .launch import expect_same_dtype, runs_on_triton
 from .qkv_attention_short import MAX_D_HEAD, MAX_TIME, MIN_TIME, short_attention
 from .qkv_projection import qkv_projection_eager, qkv_projection_forward
 from .qkv_projection_backward import qkv_projection_backward
-from .registered import registered
 
 PATHS = ("packed", "single")
 Views = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -263,7 +264,7 @@ def qkv_attention(
     seed: int = 0,
     force_path: str | None = None,
 ) -> torch.Tensor:
-    """Project and attend; the twin of `gptwin.core.qkv_attention.qkv_attention`.
+    """Project and attend; the twin of `gptwin.core.attention.qkv_attention.qkv_attention`.
 
     Parameters
     ----------

@@ -21,10 +21,10 @@ import math
 
 import torch
 
-from ._triton import tl, triton
-from .launch import launch
+from ..common._triton import tl, triton
+from ..common.launch import launch
+from ..common.registered import registered
 from .qkv_norm import load_norm, normed_tile, row_statistics
-from .registered import registered
 
 # 8 warps: three accumulators of 64 x 64 are 48 registers a thread. Steps of 128 bytes would spill
 # in float32 on sm_80.

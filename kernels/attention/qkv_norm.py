@@ -4,15 +4,15 @@ The product's kernel loads a tile of x, normalises it in registers and multiplie
 never stored. What a tile needs of its rows, mean and 1/√(variance + ε), comes from one pass over x
 before (`qkv_statistics_kernel`; 12 bytes a row), and serves the backward pass too.
 
-Numbers are as in kernels/layer_norm.py: float32, two passes over a row, and the mean kept as two
-numbers. The normalised tile is rounded to x's dtype, as if it had been stored.
+Numbers are as in kernels/layers/layer_norm.py: float32, two passes over a row, and the mean kept as
+two numbers. The normalised tile is rounded to x's dtype, as if it had been stored.
 """
 
 import torch
 
-from ._triton import tl, triton
-from .launch import launch
-from .rows import load_tile
+from ..common._triton import tl, triton
+from ..common.launch import launch
+from ..common.rows import load_tile
 
 STATISTICS_CONFIGS = [
     triton.Config({"BLOCK_ROWS": 4, "BLOCK_FEATURES": 512}, num_warps=4),

@@ -1,7 +1,7 @@
 """The QKV projection in Triton: the norm in the prologue, head-major packing in the epilogue.
 
-Mathematics (core/qkv_projection.py): packed[h, row] = (n · w + b)[h's columns], n = norm(x);
-backward d_n = d_qkv wᵀ, d_w = nᵀ d_qkv, d_b = Σ_rows d_qkv.
+Mathematics (core/attention/qkv_projection.py): packed[h, row] = (n · w + b)[h's columns], n =
+norm(x); backward d_n = d_qkv wᵀ, d_w = nᵀ d_qkv, d_b = Σ_rows d_qkv.
 
 The packed buffer is [head, row, d_head], row = batch · time: a head's positions are one contiguous
 piece, as attention reads them. Column c of the product is number c % d_head of head c // d_head, so
@@ -17,12 +17,12 @@ linear's. d_head is a compile-time constant, so the division is a multiplication
     d_n          d_qkv          · wᵀ                    c         A: walks from head to head
     d_w, d_b     norm(x)ᵀ       · d_qkv                 row       B: a panel of columns
 
-Tiles and the order of programs are those of kernels/linear.py.
+Tiles and the order of programs are those of kernels/layers/linear.py.
 
 The norm is fused: one kernel reads x for each row's mean and 1/√(variance + ε); the product's
 prologue then normalises each tile of x as it is loaded, forward and again for d_w. norm(x) is never
-stored. Only d_n is, once, for the norm's own backward kernel (kernels/layer_norm.py), which needs
-whole rows of it.
+stored. Only d_n is, once, for the norm's own backward kernel (kernels/layers/layer_norm.py), which
+needs whole rows of it.
 
 The backward pass is in qkv_projection_backward.py. Deterministic: a tile is summed by one program
 in one order.
@@ -33,10 +33,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..core.qkv_projection import check_qkv_projection
-from ._triton import tl, triton
-from .launch import expect_same_dtype, launch, runs_on_triton
-from .linear import grouped_tile
+from ...core.attention.qkv_projection import check_qkv_projection
+from ..common._triton import tl, triton
+from ..common.launch import expect_same_dtype, launch, runs_on_triton
+from ..common.registered import registered
+from ..layers.linear import grouped_tile
 from .qkv_norm import load_norm, norm_arguments, norm_statistics, normed_tile
 from .qkv_projection_backward import (
     PROJECTION_CONFIGS,
@@ -45,7 +46,6 @@ from .qkv_projection_backward import (
     qkv_projection_backward,
     tile_grid,
 )
-from .registered import registered
 
 
 @triton.autotune(PROJECTION_CONFIGS, key=TUNING_KEY)
@@ -199,7 +199,7 @@ def qkv_projection(
     n_kv_head: int | None = None,
     eps: float = 1e-5,
 ) -> torch.Tensor:
-    """Normalise, project, split; the twin of `gptwin.core.qkv_projection.qkv_projection`.
+    """Normalise, project, split; the twin of `gptwin.core.attention.qkv_projection.qkv_projection`.
 
     Parameters
     ----------

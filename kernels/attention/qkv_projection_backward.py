@@ -1,7 +1,8 @@
 """The QKV projection's backward pass in Triton: two products that read d_qkv as it lies, packed.
 
-Mathematics, packing and the kernels' index map: kernels/qkv_projection.py. The gradient of the norm
-is that of kernels/layer_norm.py: it needs whole rows of d_n, which is stored once, in float32.
+Mathematics, packing and the kernels' index map: kernels/attention/qkv_projection.py. The gradient
+of the norm is that of kernels/layers/layer_norm.py: it needs whole rows of d_n, which is stored
+once, in float32.
 
 d_b takes no launch: the programs of the first row of d_w's tiles sum their panel of d_qkv, which
 they have just read.
@@ -13,12 +14,12 @@ from typing import Any
 
 import torch
 
-from ._triton import tl, triton
-from .launch import launch
-from .layer_norm import layer_norm_backward
-from .linear import grouped_tile
+from ..common._triton import tl, triton
+from ..common.launch import launch
+from ..common.registered import registered
+from ..layers.layer_norm import layer_norm_backward
+from ..layers.linear import grouped_tile
 from .qkv_norm import load_norm, norm_arguments, normed_tile
-from .registered import registered
 
 # As in linear.py, but steps of 128 bytes would spill at 128 x 128 in float32: the norm and the walk
 # from head to head take registers too.

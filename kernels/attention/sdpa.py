@@ -1,4 +1,4 @@
-"""Attention's output by PyTorch's own fused kernel: what a CPU runs for kernels/attention.py.
+"""Attention's output by PyTorch's own fused kernel: what a CPU runs for attention.py.
 
 `scaled_dot_product_attention` means what `attention` means, but for two things. It returns no lse,
 which a decoder block has no use for; and its causal mask is aligned at the top left, which is the

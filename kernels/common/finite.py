@@ -18,7 +18,7 @@ from contextvars import ContextVar
 
 import torch
 
-from ..core.checks import expect_finite, refuse
+from ...core.checks import expect_finite, refuse
 
 _wish: ContextVar[bool | None] = ContextVar("checking_finite", default=None)
 

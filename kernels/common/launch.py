@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..core.checks import refuse
+from ...core.checks import refuse
 from ._triton import UNAVAILABLE
 
 INTERPRETED = UNAVAILABLE is None and os.environ.get("TRITON_INTERPRET") == "1"
@@ -25,7 +25,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 BACKENDS = ("triton", "eager")
 
 if INTERPRETED:
-    from . import interpreter
+    from .. import interpreter
 
     interpreter.install()
 

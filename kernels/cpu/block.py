@@ -1,8 +1,8 @@
 """A decoder block on the CPU for one new token a row: straight down, with a shape on every line.
 
-Mathematics: core/decoder_block.py. A small model's step takes less time in its products than in
-what calls them, so that here nothing is looked up, checked or passed on that is the same in every
-step. `run_block` computes the same for any number of tokens, on any backend.
+Mathematics: core/model/decoder_block.py. A small model's step takes less time in its products than
+in what calls them, so that here nothing is looked up, checked or passed on that is the same in
+every step. `run_block` computes the same for any number of tokens, on any backend.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..core.presets import GPTConfig
-from .eager_mlp import gelu_in_place
-from .kv_cache import KVCache
-from .masked_attention import masked_attention
+from ...core.model.presets import GPTConfig
+from ..attention.sdpa import masked_attention
+from ..model.kv_cache import KVCache
+from .mlp import gelu_in_place
 
 
 class EagerBlock:

@@ -23,14 +23,14 @@ from typing import Any
 
 import torch
 
-from ..core.presets import GPTConfig
-from .decoder_block import EAGER, run_block
-from .eager_mlp import gelu_formula
-from .eager_sampling import Draw, draw_of, drawn_where_possible
-from .embedding import embedding_eager
-from .gpt import GPT
-from .kv_cache import KVCache
-from .masked_attention import seen_keys
+from ...core.model.presets import GPTConfig
+from ..attention.sdpa import seen_keys
+from ..language.sampling_eager import Draw, draw_of, drawn_where_possible
+from ..layers.embedding import embedding_eager
+from ..model.decoder_block import EAGER, run_block
+from ..model.gpt import GPT
+from ..model.kv_cache import KVCache
+from .mlp import gelu_formula
 
 # Numbers in a matrix that is cut in two: 2 MB in float32, what a core's cache holds. At d_model 256
 # a roll out then takes 0.94 of the time; with the matrices of 124M cut, too, one took 1.18 times as

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..kernels.gpt import GPT
-from ..kernels.launch import runs_on_triton
-from .parallel import Group
+from ..common.launch import runs_on_triton
+from ..model.gpt import GPT
 
 HALVES = 2
 
@@ -35,13 +34,14 @@ class Cores:
         self.pool: concurrent.futures.ThreadPoolExecutor | None = None
 
     @classmethod
-    def of(cls, group: Group, *models: GPT) -> "Cores":
+    def of(cls, alone: bool, *models: GPT) -> "Cores":
         """Decide whether models may be run by two threads at a time.
 
         Parameters
         ----------
-        group : Group
-            Ranks wait for each other in a fixed order, which two threads have not.
+        alone : bool
+            Whether one process trains the models, on a CPU. Ranks wait for each other in a fixed
+            order, which two threads have not.
         *models : GPT
             Nor have numbers that dropout draws; and kernels are for a GPU.
 
@@ -49,7 +49,6 @@ class Cores:
         -------
         Cores
         """
-        alone = group.world == 1 and group.device.type == "cpu"
         drawing = any(model.config.dropout > 0 for model in models)
         tables = {f"table_{i}": model.wte.weight for i, model in enumerate(models)}
         return cls(in_halves=alone and not drawing and not runs_on_triton("cores", **tables))

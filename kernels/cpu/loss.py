@@ -2,17 +2,17 @@
 
 It means what `cross_entropy` (the kernel, and its eager equivalent) returns first, without the
 entropies and log-probabilities that training does not ask for. At the size of GPT-2's vocabulary
-each pass over [token, vocab] takes tens of milliseconds on a CPU; eager_scores.py makes few. Where
-there are not many logits, they stay in the cache anyhow, and are left to PyTorch, whose operators
-are fewer.
+each pass over [token, vocab] takes tens of milliseconds on a CPU; language/token_scores_cpu.py
+makes few. Where there are not many logits, they stay in the cache anyhow, and are left to PyTorch,
+whose operators are fewer.
 """
 
 import torch
 from torch.nn import functional
 
-from ..core.checks import all_below
-from ..core.token_scores import check_targets
-from .eager_scores import eager_scores, exact
+from ...core.checks import all_below
+from ...core.language.token_scores import check_targets
+from ..language.token_scores_cpu import eager_scores, exact
 
 # So many logits stay in the cache: 4 MB in float32.
 IN_CACHE = 2**20

@@ -31,7 +31,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .linear import linear_eager
+from ..layers.linear import linear_eager
 from .spare_memory import SpareMemory
 
 # Numbers in a strip, for each thread: 256 KB in float32.

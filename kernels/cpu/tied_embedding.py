@@ -11,7 +11,7 @@ A table that the cache holds is left to autograd.
 import torch
 from torch.autograd.function import once_differentiable
 
-from .embedding import embedding
+from ..layers.embedding import embedding
 
 # Numbers of a table that the cache holds: 1 MB in float32.
 SMALL = 2**18

@@ -12,7 +12,13 @@ from triton.runtime import interpreter as upstream
 from .launches import take_apart
 from .location import source_line
 from .patches import extends
-from .values import bfloat16_to_float32, is_bfloat16, is_poison, poison, round_to_bfloat16
+from .values import (
+    bfloat16_to_float32,
+    is_bfloat16,
+    is_poison,
+    poison,
+    round_to_bfloat16,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

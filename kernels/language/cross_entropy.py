@@ -1,8 +1,8 @@
 """Cross-entropy from hidden states and the output matrix, in Triton: no [token, vocab] logits.
 
-Mathematics (core/cross_entropy.py): −log softmax(hidden W)[target], reduced over the counted
-tokens. All of it that touches the vocabulary is in kernels/token_scores.py, which see for tiling,
-memory and cost; what is left are vectors of one number a token:
+Mathematics (core/language/cross_entropy.py): −log softmax(hidden W)[target], reduced over the
+counted tokens. All of it that touches the vocabulary is in kernels/language/token_scores.py, which
+see for tiling, memory and cost; what is left are vectors of one number a token:
 
     hidden, W ──► token_scores ──► log π, H ──► loss = Σ −log π / n_counted
               ◄── d_x in chunks of vocab  ◄── d_log_prob, d_entropy, whoever asks for them
@@ -25,12 +25,12 @@ Deterministic, as token_scores is.
 
 import torch
 
-from ..core.cross_entropy import check_cross_entropy
-from ..core.token_scores import check_targets
-from .eager_scores import eager_scores
-from .finite import expect_all_finite
-from .launch import expect_same_dtype, runs_on_triton
+from ...core.language.cross_entropy import check_cross_entropy
+from ...core.language.token_scores import check_targets
+from ..common.finite import expect_all_finite
+from ..common.launch import expect_same_dtype, runs_on_triton
 from .token_scores import score, score_backward
+from .token_scores_cpu import eager_scores
 
 Results = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -65,7 +65,7 @@ def cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Results:
-    """Compute the cross-entropy of the next tokens; the twin of core/cross_entropy.py.
+    """Compute the cross-entropy of the next tokens; the twin of core/language/cross_entropy.py.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def cross_entropy(
     ------
     ValueError
         If a shape, dtype, device or option is wrong, or, where that is checked
-        (kernels/finite.py), a number that counts is not finite.
+        (kernels/common/finite.py), a number that counts is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """

@@ -1,10 +1,10 @@
 """Sampling in Triton: temperature, top-k, top-p and the draw in one launch, without sorting.
 
-Mathematics (core/sampling.py): weights w[j] = ⌊2⁴⁰ · exp((x[j] − max x) / temperature)⌋ as exact
-integers, the fewest tokens that top_k and top_p keep, and the first token whose cumulative weight
-lies above ⌊u · Σ w⌋. The tokens are the reference's bit for bit, since after one subtraction and
-one product in float32 all is integers: no sum depends on its order, and nothing can be contracted
-or approximated (a subtraction before a product is no fused multiply-add).
+Mathematics (core/language/sampling.py): weights w[j] = ⌊2⁴⁰ · exp((x[j] − max x) / temperature)⌋ as
+exact integers, the fewest tokens that top_k and top_p keep, and the first token whose cumulative
+weight lies above ⌊u · Σ w⌋. The tokens are the reference's bit for bit, since after one subtraction
+and one product in float32 all is integers: no sum depends on its order, and nothing can be
+contracted or approximated (a subtraction before a product is no fused multiply-add).
 
 Tiling. One program is one row, walked in blocks; nothing of the row stays between walks:
 
@@ -34,7 +34,7 @@ Deterministic, and no gradient: the results are not differentiable.
 
 import torch
 
-from ..core.sampling import (
+from ...core.language.sampling import (
     HALF_BITS,
     MAX_STEPS,
     POLYNOMIAL,
@@ -46,9 +46,9 @@ from ..core.sampling import (
     units,
     without_filters,
 )
-from ._triton import tl, triton
-from .eager_sampling import sampling_eager
-from .launch import launch, runs_on_triton
+from ..common._triton import tl, triton
+from ..common.launch import launch, runs_on_triton
+from .sampling_eager import sampling_eager
 
 # Of six sizes the one that spills nowhere: half a dozen int64 values live for each token.
 SAMPLING_CONFIGS = [triton.Config({"BLOCK": 2048}, num_warps=8, num_stages=1)]
@@ -276,7 +276,7 @@ def sampling(
     step: int = 0,
     rows: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw one token for each row of logits; the twin of `gptwin.core.sampling.sampling`.
+    """Draw one token for each row of logits; the twin of `gptwin.core.language.sampling.sampling`.
 
     Given the same logits, the tokens are the reference's, bit for bit.
 

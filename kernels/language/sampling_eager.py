@@ -1,9 +1,9 @@
 """Sampling in plain PyTorch: on a CPU, as a yardstick, and in a decoding step that is compiled.
 
-Mathematics: core/sampling.py. The tokens are the reference's bit for bit here, too: weights are
-integers after two roundings, and sums of integers have no order. A draw is made in two parts, so
-that a compiler gets the second (compiled_step.py): what only Python knows, which is seed, step and
-rows, becomes tensors (`Draw`), and then logits become tokens.
+Mathematics: core/language/sampling.py. The tokens are the reference's bit for bit here, too:
+weights are integers after two roundings, and sums of integers have no order. A draw is made in two
+parts, so that a compiler gets the second (compiled_step.py): what only Python knows, which is seed,
+step and rows, becomes tensors (`Draw`), and then logits become tokens.
 """
 
 import functools
@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..core.philox import philox
-from ..core.sampling import (
+from ...core.language.sampling import (
     HALF_BITS,
     MAX_STEPS,
     POLYNOMIAL,
@@ -25,6 +24,7 @@ from ..core.sampling import (
     units,
     without_filters,
 )
+from ...core.philox import philox
 
 # Draws whose random words are computed at once.
 WORDS_AT_ONCE = 4096

@@ -1,6 +1,6 @@
 """Log-probability and entropy of tokens from hidden states: the logits never reach memory whole.
 
-Mathematics (core/token_scores.py): x = hidden W / T; log π = x[target] − logsumexp(x) and
+Mathematics (core/language/token_scores.py): x = hidden W / T; log π = x[target] − logsumexp(x) and
 H = −Σ p·log p. Backward, g and h being their gradients: d_x = (1[target] − p)·g −
 p·(log p + H)·h, then d_hidden = d_x Wᵀ / T and d_W = hiddenᵀ d_x / T.
 
@@ -22,12 +22,12 @@ Logits are kept in units of log 2, so that e^x is one instruction, 2^(x·log₂e
 Backward. The vocabulary goes in chunks of at most MAX_LOGITS / n_tokens columns: the logits of a
 chunk are computed again, tile by tile, and turned into d_x in the epilogue. [token, chunk] is the
 largest buffer there ever is, at most MAX_LOGITS numbers (128 MiB in bfloat16) for any vocabulary.
-Two products (kernels/linear.py) follow. These columns of d_W are complete at once: written to
-where they belong, rounded once. d_hidden goes from chunk to chunk in float32, from one buffer into
-the other and back (never in place: an autotuner's trials would add up), and is rounded with the
-last. Chunks of tokens, as others have them, would carry d_W instead, which is many times as large:
-at 8,192 tokens, d_model 4,096 and vocabulary 151,936, 5 GB read and written for each of 19 chunks
-against 0.27 GB. What needs no gradient is not computed.
+Two products (kernels/layers/linear.py) follow. These columns of d_W are complete at once: written
+to where they belong, rounded once. d_hidden goes from chunk to chunk in float32, from one buffer
+into the other and back (never in place: an autotuner's trials would add up), and is rounded with
+the last. Chunks of tokens, as others have them, would carry d_W instead, which is many times as
+large: at 8,192 tokens, d_model 4,096 and vocabulary 151,936, 5 GB read and written for each of 19
+chunks against 0.27 GB. What needs no gradient is not computed.
 
 d_W lies in memory as W does: a tied head's W is `wte.T`, its columns are rows of the table, and
 each chunk's d_W is a block of whole rows. A W of shape [d_model, vocab] that is contiguous takes
@@ -54,11 +54,11 @@ import math
 
 import torch
 
-from ._triton import compiles_for_amd, tl, triton
-from .launch import launch
-from .linear import grouped_tile
-from .product import product
-from .registered import registered
+from ..common._triton import compiles_for_amd, tl, triton
+from ..common.launch import launch
+from ..common.registered import registered
+from ..layers.linear import grouped_tile
+from ..layers.product import product
 
 # Numbers in backward's largest buffer.
 MAX_LOGITS = 2**26
@@ -75,8 +75,8 @@ def _tile(
     return triton.Config(tile, num_warps=num_warps, num_stages=num_stages, maxnreg=maxnreg)
 
 
-# Tiles are given in bytes, like BLOCK_K in kernels/linear.py: 128 × 128 numbers of 2 bytes, on
-# tensor cores, are 64 × 64 of 4, on which larger tiles would spill. 128 × 256 spills in the
+# Tiles are given in bytes, like BLOCK_K in kernels/layers/linear.py: 128 × 128 numbers of 2 bytes,
+# on tensor cores, are 64 × 64 of 4, on which larger tiles would spill. 128 × 256 spills in the
 # epilogues, with 8 warps and with 16.
 #
 # One list for both directions, with one step along d_model: backward's logits are then forward's
@@ -326,7 +326,7 @@ def score(
     Parameters
     ----------
     hidden, weight, targets, mask, temperature
-        As in kernels/linear_ppo_loss.py; targets and mask contiguous.
+        As in kernels/rlhf/linear_ppo_loss.py; targets and mask contiguous.
 
     Returns
     -------

@@ -1,11 +1,11 @@
 """Log-probabilities of tokens in plain PyTorch, for the CPU: one matrix of logits, and few passes.
 
-What kernels/token_scores.py is to a GPU: the mean cross-entropy (eager_loss.py), the PPO loss
-(linear_ppo_loss.py) and the judging of what was said (`token_log_probs`) all come here. Written
-out, they pass over [token, vocab] for the log-softmax and for the entropies, to fill a gradient
-with zeros, to scatter into it, to carry it back through the log-softmax and to scale it, each time
-between cache and memory. Here a strip of rows at a time stays in the cache, and the gradient takes
-the logits' place while it is there:
+What kernels/language/token_scores.py is to a GPU: the mean cross-entropy (cpu/loss.py), the PPO
+loss (linear_ppo_loss.py) and the judging of what was said (`token_log_probs`) all come here.
+Written out, they pass over [token, vocab] for the log-softmax and for the entropies, to fill a
+gradient with zeros, to scatter into it, to carry it back through the log-softmax and to scale it,
+each time between cache and memory. Here a strip of rows at a time stays in the cache, and the
+gradient takes the logits' place while it is there:
 
     forward    logits = hidden W;   log π = logits[target] − log Σ exp(logits);   H = −Σ p log p
                p, less 1 at the target, is written over the logits: −∂ log π / ∂ logits

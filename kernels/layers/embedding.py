@@ -1,7 +1,7 @@
 """Embedding in Triton: both lookups and their sum in one pass, a backward pass without atomics.
 
-Mathematics (core/embedding.py): y = token_table[tokens] + position_table[positions]; backward, each
-row of a table gets the sum of d_y wherever it was looked up.
+Mathematics (core/layers/embedding.py): y = token_table[tokens] + position_table[positions];
+backward, each row of a table gets the sum of d_y wherever it was looked up.
 
 Forward. One program takes BLOCK_ROWS tokens × BLOCK_FEATURES: it reads the ids, gathers the two
 rows and writes their sum. Without positions, they are counted, not read. The tables' rows are read
@@ -34,10 +34,10 @@ from typing import Any
 
 import torch
 
-from ..core.embedding import check_embedding, check_ids
-from ._triton import tl, triton
-from .launch import expect_same_dtype, launch, runs_on_triton
-from .registered import registered
+from ...core.layers.embedding import check_embedding, check_ids
+from ..common._triton import tl, triton
+from ..common.launch import expect_same_dtype, launch, runs_on_triton
+from ..common.registered import registered
 
 # Sources per chunk: a row's program reads fewer than twice as many one by one.
 CHUNK = 32
@@ -366,7 +366,7 @@ def embedding(
     *,
     positions: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Look up each token and its position, and add; twin of `gptwin.core.embedding.embedding`.
+    """Look up each token and its position, and add; the twin of core/layers/embedding.py.
 
     Parameters
     ----------

@@ -1,24 +1,24 @@
 """GELU in Triton, forward and backward, in both forms.
 
-Mathematics (core/gelu.py): gelu(x) = x·g(x) with g = Φ, or its tanh form ½(1 + tanh(u)). Since
-½(1 + tanh(u)) = σ(2u), the tanh form is a logistic function: one exp2 and one division, without
-the cancellation that 1 + tanh suffers for negative x.
+Mathematics (core/layers/gelu.py): gelu(x) = x·g(x) with g = Φ, or its tanh form ½(1 + tanh(u)).
+Since ½(1 + tanh(u)) = σ(2u), the tanh form is a logistic function: one exp2 and one division,
+without the cancellation that 1 + tanh suffers for negative x.
 
 Tiling: the tensor as one long row, one block a program. Forward reads x and writes the result;
 backward reads x and d_result and writes d_x, recomputing g, which is far cheaper than storing it.
 Deterministic: nothing crosses an element.
 
-`gate` is a device function: the epilogue of kernels/linear.py calls it too.
+`gate` is a device function: the epilogue of kernels/layers/linear.py calls it too.
 """
 
 import math
 
 import torch
 
-from ..core.gelu import CUBIC, SATURATED, SQRT_2_OVER_PI, check_gelu
-from ._triton import tl, triton
-from .launch import bucketed, launch, runs_on_triton
-from .registered import registered
+from ...core.layers.gelu import CUBIC, SATURATED, SQRT_2_OVER_PI, check_gelu
+from ..common._triton import tl, triton
+from ..common.launch import bucketed, launch, runs_on_triton
+from ..common.registered import registered
 
 ELEMENTWISE_CONFIGS = [
     triton.Config({"BLOCK": 1024}, num_warps=4),
@@ -162,7 +162,7 @@ class _Gelu(torch.autograd.Function):
 
 
 def gelu(x: torch.Tensor, *, approximate: str = "tanh") -> torch.Tensor:
-    """Apply GELU to each element; the twin of `gptwin.core.gelu.gelu`.
+    """Apply GELU to each element; the twin of `gptwin.core.layers.gelu.gelu`.
 
     Parameters
     ----------

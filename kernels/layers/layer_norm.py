@@ -1,8 +1,8 @@
 """Layer norm in Triton: the residual added, the row normalised, each byte moved once.
 
-Mathematics (core/layer_norm.py): y = x̂·weight + bias with x̂ = (x − μ)·r, r = 1/√(variance + ε);
-backward, with g = d_y·weight: d_x = r·(g − mean(g) − x̂·mean(g·x̂)) + d_summed, and d_weight and
-d_bias are sums over all rows of d_y·x̂ and d_y.
+Mathematics (core/layers/layer_norm.py): y = x̂·weight + bias with x̂ = (x − μ)·r, r = 1/√(variance
++ ε); backward, with g = d_y·weight: d_x = r·(g − mean(g) − x̂·mean(g·x̂)) + d_summed, and d_weight
+and d_bias are sums over all rows of d_y·x̂ and d_y.
 
 Tiling. A program holds whole rows in registers, from load to store, if they have at most MAX_BLOCK
 features. Wider rows take the kernels of layer_norm_wide.py, which walk along them in blocks; the
@@ -48,17 +48,17 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from ..core.layer_norm import check_layer_norm
-from ._triton import tl, triton
-from .column_sum import column_sum
-from .launch import expect_same_dtype, launch, multiprocessors, runs_on_triton
+from ...core.layers.layer_norm import check_layer_norm
+from ..common._triton import tl, triton
+from ..common.column_sum import column_sum
+from ..common.launch import expect_same_dtype, launch, multiprocessors, runs_on_triton
+from ..common.registered import registered
+from ..common.rows import load_summed, load_tile, normalise, tile_at
 from .layer_norm_wide import (
     layer_norm_backward_parameters_kernel,
     layer_norm_backward_wide_kernel,
     layer_norm_forward_wide_kernel,
 )
-from .registered import registered
-from .rows import load_summed, load_tile, normalise, tile_at
 
 # Beyond this a row no longer stays in one program's registers.
 MAX_BLOCK = 8192
@@ -385,7 +385,7 @@ def layer_norm(
     residual: torch.Tensor | None = None,
     eps: float = 1e-5,
 ) -> Any:
-    """Normalise each row of `x`, or of `x + residual`; the twin of `gptwin.core.layer_norm`.
+    """Normalise each row of `x`, or of `x + residual`; the twin of `gptwin.core.layers.layer_norm`.
 
     Parameters
     ----------

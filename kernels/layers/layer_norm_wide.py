@@ -18,8 +18,8 @@ get a kernel of their own, whose programs stay in one block of columns.
                                                 ▼ partial[1] and so on: a row of partial sums
 """
 
-from ._triton import tl, triton
-from .rows import load_summed, load_tile, normalise, tile_at
+from ..common._triton import tl, triton
+from ..common.rows import load_summed, load_tile, normalise, tile_at
 
 WIDE_CONFIGS = [
     triton.Config({"BLOCK_FEATURES": 4096}, num_warps=8),

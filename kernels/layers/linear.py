@@ -1,6 +1,7 @@
 """Linear in Triton: one tiled matrix product with a fused epilogue, and its gradients.
 
-Mathematics (core/linear.py): y = residual + gelu(x W + b), each part but the product optional.
+Mathematics (core/layers/linear.py): y = residual + gelu(x W + b), each part but the product
+optional.
 
 Tiling. The result is cut into BLOCK_M × BLOCK_N tiles; a program owns one tile and walks along the
 inner axis, multiplying a BLOCK_M × BLOCK_K tile of A by a BLOCK_K × BLOCK_N tile of B into a
@@ -37,13 +38,13 @@ rows, and the blocks' sums by a second kernel. No atomics.
 
 import torch
 
-from ..core.checks import refuse
-from ..core.linear import check_linear
-from ._triton import tl, triton
-from .column_sum import column_sum
+from ...core.checks import refuse
+from ...core.layers.linear import check_linear
+from ..common._triton import tl, triton
+from ..common.column_sum import column_sum
+from ..common.launch import expect_same_dtype, launch, runs_on_triton
+from ..common.registered import registered
 from .gelu import gate, gelu_slope
-from .launch import expect_same_dtype, launch, runs_on_triton
-from .registered import registered
 
 PRECISIONS = ("ieee", "tf32")
 
@@ -395,7 +396,7 @@ def linear(
     residual: torch.Tensor | None = None,
     precision: str = "ieee",
 ) -> torch.Tensor:
-    """Project, activate, add the residual; the twin of `gptwin.core.linear.linear`.
+    """Project, activate, add the residual; the twin of `gptwin.core.layers.linear.linear`.
 
     Parameters
     ----------

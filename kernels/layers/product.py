@@ -1,8 +1,8 @@
 """The product of two matrices into a result of another dtype, rounded once.
 
-The kernel of `linear` (kernels/linear.py), whose result `matmul` types like its operands. Here the
-result may be wider, as sums that go from one product to the next must be, and lie in memory that
-is there already.
+The kernel of `linear` (kernels/layers/linear.py), whose result `matmul` types like its operands.
+Here the result may be wider, as sums that go from one product to the next must be, and lie in
+memory that is there already.
 """
 
 from functools import partial
@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from ._triton import triton
-from .launch import launch
+from ..common._triton import triton
+from ..common.launch import launch
 from .linear import matmul_kernel
 
 _KEY = ["row_bucket", "n_columns", "n_inner", "INPUT_PRECISION"]

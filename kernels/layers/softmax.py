@@ -1,7 +1,7 @@
 """Softmax in Triton: rows of any width, read from memory once where they fit on the chip.
 
-Mathematics (core/softmax.py): p[j] = exp(s·(x[j] − max)) / Σ; backward d_x = s·p·(d_p − Σ p·d_p).
-GPUs have an instruction for 2^x, so exp(s·y) is computed as exp2(s·log₂e·y).
+Mathematics (core/layers/softmax.py): p[j] = exp(s·(x[j] − max)) / Σ; backward d_x = s·p·(d_p − Σ
+p·d_p). GPUs have an instruction for 2^x, so exp(s·y) is computed as exp2(s·log₂e·y).
 
 Tiling. Two paths, chosen by the row's width alone:
 
@@ -26,10 +26,10 @@ from typing import Any
 
 import torch
 
-from ..core.softmax import check_softmax
-from ._triton import tl, triton
-from .launch import launch, runs_on_triton
-from .registered import registered
+from ...core.layers.softmax import check_softmax
+from ..common._triton import tl, triton
+from ..common.launch import launch, runs_on_triton
+from ..common.registered import registered
 
 LOG2_E = math.log2(math.e)
 
@@ -355,7 +355,7 @@ def softmax(
     causal: bool = False,
     key_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Turn each row of scores into probabilities; the twin of `gptwin.core.softmax.softmax`.
+    """Turn each row of scores into probabilities; the twin of `gptwin.core.layers.softmax.softmax`.
 
     Parameters
     ----------

@@ -26,15 +26,15 @@ from typing import Any
 
 import torch
 
-from ..core.checks import refuse
-from ..core.presets import GPTConfig
-from .decode_attention import decode_attention, decode_attention_eager
+from ...core.checks import refuse
+from ...core.model.presets import GPTConfig
+from ..attention.decode_attention import decode_attention, decode_attention_eager
+from ..common.launch import runs_on_triton
+from ..cpu.block import EagerBlock
+from ..layers.embedding import embedding, embedding_eager
 from .decoder_block import EAGER, KERNELS, Parts, run_block
-from .eager_block import EagerBlock
-from .embedding import embedding, embedding_eager
 from .gpt import GPT
 from .kv_cache import KVCache
-from .launch import runs_on_triton
 
 
 class BoundStep:

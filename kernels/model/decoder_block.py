@@ -1,7 +1,7 @@
 """The decoder block in Triton: eight kernels forward, each byte of the stream moved once a branch.
 
-Mathematics and both orders of the norms: core/decoder_block.py. This file launches nothing itself;
-it composes, and what it gains lies in what it lets the parts fuse:
+Mathematics and both orders of the norms: core/model/decoder_block.py. This file launches nothing
+itself; it composes, and what it gains lies in what it lets the parts fuse:
 
     pre-LN                                        kernels forward
     heads  = qkv_attention(x; ln_1)               norm, product with bias, attention, which reads
@@ -20,7 +20,7 @@ that addition alone. In elements of the stream moved: 9 instead of 10, and one l
 
 Kept for backward: x, what attention keeps (q, k, v, heads, a number a query), s, z, GELU's input
 and output, and the norms' statistics: about 17·d_model numbers a token. With checkpointing
-(kernels/gpt.py) it is x alone, and the block runs twice.
+(kernels/model/gpt.py) it is x alone, and the block runs twice.
 
 Attention is a parameter of `run_block`: training attends within the sequence, generation to a cache
 (kv_cache.py). Deterministic, as its parts are.
@@ -33,15 +33,15 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from ..core.decoder_block import ARGUMENTS, check_decoder_block
-from ..core.key_intervals import check_attention
-from .attention import attention
-from .eager_mlp import mlp_eager
-from .launch import expect_same_dtype, runs_on_triton
-from .layer_norm import layer_norm, layer_norm_eager
-from .linear import linear, linear_eager
-from .masked_attention import masked_attention
-from .qkv_attention import qkv_attention
+from ...core.attention.key_intervals import check_attention
+from ...core.model.decoder_block import ARGUMENTS, check_decoder_block
+from ..attention.attention import attention
+from ..attention.qkv_attention import qkv_attention
+from ..attention.sdpa import masked_attention
+from ..common.launch import expect_same_dtype, runs_on_triton
+from ..cpu.mlp import mlp_eager
+from ..layers.layer_norm import layer_norm, layer_norm_eager
+from ..layers.linear import linear, linear_eager
 
 # (x, w_qkv, b_qkv, norm_weight, norm_bias, first=) -> heads [batch, time - first, n_head * d_head]
 Attend = Callable[..., torch.Tensor]
@@ -298,7 +298,7 @@ def decoder_block(
     cu_seqlens: torch.Tensor | None = None,
     eps: float = 1e-5,
 ) -> torch.Tensor:
-    """Run one block; the twin of `gptwin.core.decoder_block.decoder_block`.
+    """Run one block; the twin of `gptwin.core.model.decoder_block.decoder_block`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The GPT models as a PyTorch module: the twin of core/gpt.py, and what the pipeline trains.
+"""The GPT models as a PyTorch module: the twin of core/model/gpt.py, and what the pipeline trains.
 
     hidden = GPT(config)(tokens)        embedding, decoder blocks, final norm
     loss   = model.loss(tokens, targets)       straight from hidden states: no logits in memory
@@ -23,19 +23,19 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from ..core.checks import expect_shape, refuse
-from ..core.gpt import check_tokens
-from ..core.parameters import initial_std
-from ..core.presets import GPTConfig
-from .cross_entropy import cross_entropy
+from ...core.checks import expect_shape, refuse
+from ...core.model.gpt import check_tokens
+from ...core.model.parameters import initial_std
+from ...core.model.presets import GPTConfig
+from ..common.launch import runs_on_triton
+from ..cpu.loss import mean_cross_entropy
+from ..cpu.mlp import compiled_mlp
+from ..cpu.tied_embedding import tied_embedding
+from ..language.cross_entropy import cross_entropy
+from ..layers.embedding import embedding
+from ..layers.linear import linear
 from .decoder_block import EAGER, KERNELS, Parts, check_masks, run_block
-from .eager_loss import mean_cross_entropy
-from .eager_mlp import compiled_mlp
-from .embedding import embedding
 from .kv_cache import KVCache
-from .launch import runs_on_triton
-from .linear import linear
-from .tied_embedding import tied_embedding
 
 
 class Weights(torch.nn.Module):
@@ -97,7 +97,7 @@ class Block(torch.nn.Module):
         dropout = self.config.dropout if self.training else 0.0
         if dropout > 0:
             # Drawn here, so that checkpointing, which restores the generator, draws it again. A
-            # compiler would stop at it, and without kernels it means nothing (masked_attention.py).
+            # compiler would stop at it, and without kernels it means nothing (attention/sdpa.py).
             unused = parts is not KERNELS and torch.compiler.is_compiling()
             seed = 0 if unused else int(torch.randint(2**62, ()))
             attend = functools.partial(attend, dropout=dropout, seed=seed)
@@ -139,7 +139,7 @@ class GPT(torch.nn.Module):
     checkpointing : bool
         Whether backward computes each block again instead of keeping its activations.
     compiled_loops : str
-        Backend of `torch.compile` for those parts of eager PyTorch that gain by it (eager_mlp.py,
+        Backend of `torch.compile` for those parts of eager PyTorch that gain by it (cpu/mlp.py,
         compiled_step.py), where the model as a whole is not compiled; empty: none. Kernels have
         their own.
     compute_dtype : torch.dtype or None

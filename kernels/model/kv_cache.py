@@ -5,16 +5,17 @@
 All sequences of a batch grow together, one position a step, and end at the same place: shorter
 prompts are padded on the left, and `key_start` says where each begins. Sequences that have ended
 leave by `keep`. The first call fills the cache (prefill) and attends within itself; later ones
-attend to the cache, on a GPU by kernels/decode_attention.py, which cuts long caches into pieces.
+attend to the cache, on a GPU by kernels/attention/decode_attention.py, which cuts long caches into
+pieces.
 """
 
 from typing import Any
 
 import torch
 
-from ..core.checks import expect_positive, refuse
-from ..core.presets import GPTConfig
-from .decode_attention import decode_attention
+from ...core.checks import expect_positive, refuse
+from ...core.model.presets import GPTConfig
+from ..attention.decode_attention import decode_attention
 from .decoder_block import KERNELS, Parts, merge_heads
 
 

@@ -1,15 +1,15 @@
 """AdamW in Triton: a function, the same in place, and PyTorch's optimizer around it.
 
-Mathematics: core/adamw.py. Kernels, tiling, memory and precision: kernels/adamw_update.py. On the
-CPU, in place, PyTorch's own fused kernel takes the step where the four lists are contiguous and
-share a dtype.
+Mathematics: core/optimizer/adamw.py. Kernels, tiling, memory and precision:
+kernels/optimizer/adamw_update.py. On the CPU, in place, PyTorch's own fused kernel takes the step
+where the four lists are contiguous and share a dtype.
 
-A gradient norm that is not finite. Where kernels/finite.py says that values are looked at (on the
-CPU by default), it is an error that names the first gradient at fault, and nothing is changed. On
-a GPU asking would wait for the device: there the kernel leaves parameters and moments as they are,
-on the device, by itself. The training loop sees the norm that is returned, which it logs anyway,
-and calls `expect_finite_norm(norm, gradients)` to stop by name. Beyond 1.8e19 a norm's square
-overflows float32: on Triton that counts as not finite.
+A gradient norm that is not finite. Where kernels/common/finite.py says that values are looked at
+(on the CPU by default), it is an error that names the first gradient at fault, and nothing is
+changed. On a GPU asking would wait for the device: there the kernel leaves parameters and moments
+as they are, on the device, by itself. The training loop sees the norm that is returned, which it
+logs anyway, and calls `expect_finite_norm(norm, gradients)` to stop by name. Beyond 1.8e19 a norm's
+square overflows float32: on Triton that counts as not finite.
 
 Deterministic.
 """
@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from ..core.adamw import (
+from ...core.checks import refuse
+from ...core.optimizer.adamw import (
     AdamWResults,
     check_adamw,
     clip_scale,
@@ -28,11 +29,10 @@ from ..core.adamw import (
     decay_of_each,
     expect_finite_norm,
 )
-from ..core.checks import refuse
+from ..common.finite import checks_finite
+from ..common.launch import runs_on_triton
+from ..common.sharded import is_sharded, norm_over_ranks, own_parts
 from .adamw_update import Groups, launch_norm, launch_update
-from .finite import checks_finite
-from .launch import runs_on_triton
-from .sharded import is_sharded, norm_over_ranks, own_parts
 from .tensor_table import expect_own_memory, write_back
 
 Tensors = Sequence[torch.Tensor]
@@ -61,7 +61,7 @@ def adamw(
     max_norm: float | None = None,
     epsilon: str = "pytorch",
 ) -> AdamWResults:
-    """Compute one step of AdamW; the twin of `gptwin.core.adamw.adamw`.
+    """Compute one step of AdamW; the twin of `gptwin.core.optimizer.adamw.adamw`.
 
     For training, `adamw_` does the same in place, and `AdamW` wraps it.
 

@@ -1,11 +1,11 @@
 """The kernels of AdamW: all tensors of a model in one launch, clipped by their global norm.
 
-Mathematics (core/adamw.py): g ← c·g; m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²;
+Mathematics (core/optimizer/adamw.py): g ← c·g; m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²;
 θ ← θ − lr·λ·θ − step_size · m / (√v · root_correction + ε), all of it in float32. The bias
 corrections, and in TensorFlow's convention ε, are computed in float64 on the host.
 
-Tiling. One launch for all tensors, from a table of their addresses (kernels/tensor_table.py): a
-program is one block of one tensor. Three kernels:
+Tiling. One launch for all tensors, from a table of their addresses
+(kernels/optimizer/tensor_table.py): a program is one block of one tensor. Three kernels:
 
     gradient_squares_kernel   Σ g² of one block              one program a block
     gradient_norm_kernel      √Σ of the blocks' sums         one program
@@ -30,9 +30,9 @@ from typing import Any
 
 import torch
 
-from ..core.adamw import CLIP_EPS, coefficients, decay_of_each
-from ._triton import tl, triton
-from .launch import launch
+from ...core.optimizer.adamw import CLIP_EPS, coefficients, decay_of_each
+from ..common._triton import tl, triton
+from ..common.launch import launch
 from .tensor_table import (
     N_LEADING,
     Table,

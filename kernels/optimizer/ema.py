@@ -1,13 +1,14 @@
 """Exponential moving average of a model's parameters in Triton: all tensors in one launch.
 
-Mathematics (core/ema.py): average ← decay·average + (1 − decay)·parameter. The kernel computes
-average + (1 − decay)·(parameter − average) in float32: one product, and an average that has
-reached its parameter stays there, whereas decay and 1 − decay rounded to float32 need not sum to 1.
-From 1 − decay = ½ on it starts at the other end, parameter − decay·(parameter − average), so that
-decay 0 gives the parameter itself.
+Mathematics (core/optimizer/ema.py): average ← decay·average + (1 − decay)·parameter. The kernel
+computes average + (1 − decay)·(parameter − average) in float32: one product, and an average that
+has reached its parameter stays there, whereas decay and 1 − decay rounded to float32 need not sum
+to 1. From 1 − decay = ½ on it starts at the other end, parameter − decay·(parameter − average), so
+that decay 0 gives the parameter itself.
 
-Tiling. One launch for all tensors, from a table of their addresses (kernels/tensor_table.py): a
-program is one block of one tensor. Parameters of several dtypes take one launch for each dtype.
+Tiling. One launch for all tensors, from a table of their addresses
+(kernels/optimizer/tensor_table.py): a program is one block of one tensor. Parameters of several
+dtypes take one launch for each dtype.
 
 Memory. Each average is read and written once, each parameter read once: 12 bytes an element in
 float32, the fewest there can be. In place, the result's address is the average's: an element is
@@ -21,10 +22,10 @@ from collections.abc import Sequence
 
 import torch
 
-from ..core.checks import refuse
-from ..core.ema import check_ema
-from ._triton import tl, triton
-from .launch import launch, runs_on_triton
+from ...core.checks import refuse
+from ...core.optimizer.ema import check_ema
+from ..common._triton import tl, triton
+from ..common.launch import launch, runs_on_triton
 from .tensor_table import (
     N_LEADING,
     expect_own_memory,
@@ -126,7 +127,7 @@ def ema_forward(
 def ema(
     averages: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor], decay: float
 ) -> list[torch.Tensor]:
-    """Compute the averages after one more step; the twin of `gptwin.core.ema.ema`.
+    """Compute the averages after one more step; the twin of `gptwin.core.optimizer.ema.ema`.
 
     For training, `ema_` does the same in place.
 

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ..core.checks import refuse
-from ._triton import tl, triton
+from ...core.checks import refuse
+from ..common._triton import tl, triton
 
 # An address divisible by this lets a thread load and store 16 bytes at once.
 ALIGNMENT = 16

@@ -1,6 +1,6 @@
 """Exact KL in Triton: two rows of logits in, one number out, in one pass over the vocabulary.
 
-Mathematics (core/exact_kl.py): with maxima m and sums s of e^(logit − m) of both rows,
+Mathematics (core/rlhf/exact_kl.py): with maxima m and sums s of e^(logit − m) of both rows,
 
     KL = Σ_j e^(x[j] − m_p)·((x[j] − m_p) − (y[j] − m_q)) / s_p − log s_p + log s_q
     d_x = p·((log p − log q) − KL)·d,   d_y = (q − p)·d
@@ -27,9 +27,9 @@ import math
 
 import torch
 
-from ..core.exact_kl import check_exact_kl
-from ._triton import tl, triton
-from .launch import expect_same_dtype, launch, runs_on_triton
+from ...core.rlhf.exact_kl import check_exact_kl
+from ..common._triton import tl, triton
+from ..common.launch import expect_same_dtype, launch, runs_on_triton
 
 # Wider vocabularies are walked in blocks of this many logits.
 MAX_BLOCK = 2048
@@ -254,7 +254,7 @@ class _ExactKl(torch.autograd.Function):
 def exact_kl(
     logits: torch.Tensor, reference_logits: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """Compute KL(π‖π_ref) of each row; the twin of `gptwin.core.exact_kl.exact_kl`.
+    """Compute KL(π‖π_ref) of each row; the twin of `gptwin.core.rlhf.exact_kl.exact_kl`.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """GAE in Triton: a linear recurrence over time as an associative scan, forward and backward.
 
-Mathematics (core/gae.py). The returns obey R_t = r_t + C_{t+1} with
+Mathematics (core/rlhf/gae.py). The returns obey R_t = r_t + C_{t+1} with
 
     C_t = a_t·C_{t+1} + b_t,   a = γλ, b = γ(1−λ)·V_t + γλ·r_t     (outside the mask: a = 1, b = 0)
 
@@ -22,11 +22,11 @@ read. Deterministic: nothing crosses a row.
 
 import torch
 
-from ..core.gae import check_gae
-from ._triton import tl, triton
-from .finite import expect_all_finite
+from ...core.rlhf.gae import check_gae
+from ..common._triton import tl, triton
+from ..common.finite import expect_all_finite
+from ..common.launch import launch, runs_on_triton
 from .kl import expect_float32
-from .launch import launch, runs_on_triton
 
 # Rows longer than this take several blocks.
 MAX_BLOCK = 1024
@@ -204,7 +204,7 @@ def gae(
     gamma: float = 1.0,
     lam: float = 0.95,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute advantages and returns; the twin of `gptwin.core.gae.gae`.
+    """Compute advantages and returns; the twin of `gptwin.core.rlhf.gae.gae`.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def gae(
     ------
     ValueError
         If a shape, dtype, device, `gamma` or `lam` is wrong, or, where that is checked
-        (kernels/finite.py), a reward or value inside the mask is not finite.
+        (kernels/common/finite.py), a reward or value inside the mask is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """

@@ -1,28 +1,31 @@
 """Per-token KL in Triton: three estimators from two log-probabilities, forward and backward.
 
-Mathematics (core/kl.py): with δ = log π − log π_ref, k1 = δ, k2 = δ²/2, k3 = e^(−δ) − 1 + δ; the
-slopes are 1, δ and 1 − e^(−δ). Near δ = 0, where a policy that has barely moved lives, k3 is about
-δ²/2 but is written as a difference of terms of size 1: at δ = 10⁻⁴ float32 would keep no digit of
-it. Below |δ| = ½ its Taylor series is summed instead (up to δ⁹/9!, the next term is below a float32
-rounding), and its slope is δ − k3, where nothing cancels.
+Mathematics (core/rlhf/kl.py): with δ = log π − log π_ref, k1 = δ, k2 = δ²/2, k3 = e^(−δ) − 1 + δ;
+the slopes are 1, δ and 1 − e^(−δ). Near δ = 0, where a policy that has barely moved lives, k3 is
+about δ²/2 but is written as a difference of terms of size 1: at δ = 10⁻⁴ float32 would keep no
+digit of it. Below |δ| = ½ its Taylor series is summed instead (up to δ⁹/9!, the next term is below
+a float32 rounding), and its slope is δ − k3, where nothing cancels.
 
 Tiling: the tensors as one long row, one block a program. Each input is read once, and outside the
 mask not at all; each output is written once. Backward recomputes δ. Deterministic: nothing crosses
 an element.
 
-`kl_of` is a device function: kernels/token_rewards.py calls it too, so that the KL that is logged
-is the KL that is trained on.
+`kl_of` is a device function: kernels/rlhf/token_rewards.py calls it too, so that the KL that is
+logged is the KL that is trained on.
 """
 
 import math
 
 import torch
 
-from ..core.checks import refuse
-from ..core.kl import check_kl, expect_batch_time
-from ._triton import tl, triton
-from .finite import expect_all_finite
-from .launch import bucketed, launch, runs_on_triton
+from ...core.checks import refuse
+from ...core.masking import expect_batch_time
+from ...core.rlhf.kl import (
+    check_kl,
+)
+from ..common._triton import tl, triton
+from ..common.finite import expect_all_finite
+from ..common.launch import bucketed, launch, runs_on_triton
 
 KL_CONFIGS = [
     triton.Config({"BLOCK": 1024}, num_warps=4),
@@ -189,7 +192,7 @@ def kl(
     *,
     estimator: str = "k1",
 ) -> torch.Tensor:
-    """Estimate KL(π‖π_ref) at each response token; the twin of `gptwin.core.kl.kl`.
+    """Estimate KL(π‖π_ref) at each response token; the twin of `gptwin.core.rlhf.kl.kl`.
 
     Parameters
     ----------
@@ -209,7 +212,7 @@ def kl(
     ------
     ValueError
         If a shape, dtype, device or the estimator is wrong, or, where that is checked
-        (kernels/finite.py), a log-probability inside the mask is not finite.
+        (kernels/common/finite.py), a log-probability inside the mask is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """

@@ -1,9 +1,9 @@
 """The PPO loss from hidden states and the output matrix, in Triton: no [token, vocab] logits.
 
-Mathematics (core/linear_ppo_loss.py): x = hidden W / T gives each token's log-probability and
+Mathematics (core/rlhf/linear_ppo_loss.py): x = hidden W / T gives each token's log-probability and
 entropy, and these the PPO loss. The pieces lie in two files, and this one joins them:
 
-    hidden, W ──► kernels/token_scores.py ──► log π, H ──► kernels/ppo_loss.py ──► loss
+    hidden, W ──► language/token_scores.py ──► log π, H ──► rlhf/ppo_loss.py ──► loss
               ◄── d_x in chunks of vocab  ◄── d_log_prob, d_entropy ◄────────────
 
 Memory. Beside the results, forward keeps five floats a token; backward's largest buffer holds
@@ -19,15 +19,15 @@ from typing import Any
 
 import torch
 
-from ..core.checks import refuse
-from ..core.linear_ppo_loss import check_linear_ppo_loss
-from ..core.ppo_loss import PPOResults, check_ppo_loss
-from ..core.token_scores import check_targets
-from .eager_scores import eager_scores
-from .finite import expect_all_finite
-from .launch import expect_same_dtype, runs_on_triton
+from ...core.checks import refuse
+from ...core.language.token_scores import check_targets
+from ...core.rlhf.linear_ppo_loss import check_linear_ppo_loss
+from ...core.rlhf.ppo_loss import PPOResults, check_ppo_loss
+from ..common.finite import expect_all_finite
+from ..common.launch import expect_same_dtype, runs_on_triton
+from ..language.token_scores import score, score_backward
+from ..language.token_scores_cpu import eager_scores
 from .ppo_loss import ppo_loss_backward, ppo_loss_eager, ppo_loss_forward
-from .token_scores import score, score_backward
 
 TOKEN_ARGUMENTS = ("values", "old_log_prob", "advantages", "old_values", "returns")
 
@@ -82,7 +82,7 @@ def linear_ppo_loss(
     value_coefficient: float = 0.1,
     entropy_coefficient: float = 0.0,
 ) -> PPOResults:
-    """Compute the PPO loss from hidden states; the twin of core/linear_ppo_loss.py.
+    """Compute the PPO loss from hidden states; the twin of core/rlhf/linear_ppo_loss.py.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def linear_ppo_loss(
     ------
     ValueError
         If a shape, dtype, device, coefficient or the temperature is wrong, or, where that is
-        checked (kernels/finite.py), an unmasked number is not finite.
+        checked (kernels/common/finite.py), an unmasked number is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """
@@ -145,7 +145,8 @@ def linear_ppo_loss(
         "value_coefficient": value_coefficient,
         "entropy_coefficient": entropy_coefficient,
     }
-    # Without a coefficient the entropy is a statistic, which eager_scores.py makes cheap.
+    # Without a coefficient the entropy is a statistic, which language/token_scores_cpu.py makes
+    # cheap.
     if hidden.device.type == "cpu" and not (entropy_coefficient or torch.compiler.is_compiling()):
         states = hidden if temperature == 1 else hidden / temperature
         log_prob, entropy = eager_scores(states, weight, targets, mask, with_entropy=True)

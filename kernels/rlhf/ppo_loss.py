@@ -1,6 +1,7 @@
 """The PPO loss in Triton: loss, every statistic and all gradients from one pass over the tokens.
 
-Mathematics (core/ppo_loss.py): with ρ = exp(clamp(log π − log π_old, ±20)), over unmasked tokens,
+Mathematics (core/rlhf/ppo_loss.py): with ρ = exp(clamp(log π − log π_old, ±20)), over unmasked
+tokens,
 
     loss =   mean(max(−Aρ, −A·clip(ρ, 1 ± ε)))
            + c_V·½·mean(max((V − R)², (V_clip − R)²)) − c_H·mean(H)
@@ -28,11 +29,11 @@ Deterministic: each token is written by one program and each sum has one order. 
 
 import torch
 
-from ..core.checks import refuse
-from ..core.ppo_loss import FLOAT_ARGUMENTS, MAX_LOG_RATIO, PPOResults, check_ppo_loss
-from ._triton import tl, triton
-from .finite import expect_all_finite
-from .launch import bucketed, expect_same_dtype, launch, runs_on_triton
+from ...core.checks import refuse
+from ...core.rlhf.ppo_loss import FLOAT_ARGUMENTS, MAX_LOG_RATIO, PPOResults, check_ppo_loss
+from ..common._triton import tl, triton
+from ..common.finite import expect_all_finite
+from ..common.launch import bucketed, expect_same_dtype, launch, runs_on_triton
 from .ppo_statistics import (
     COUNT,
     ENTROPY,
@@ -300,7 +301,7 @@ def ppo_loss(
     value_coefficient: float = 0.1,
     entropy_coefficient: float = 0.0,
 ) -> PPOResults:
-    """Compute the loss of one PPO minibatch; the twin of `gptwin.core.ppo_loss.ppo_loss`.
+    """Compute the loss of one PPO minibatch; the twin of `gptwin.core.rlhf.ppo_loss.ppo_loss`.
 
     Parameters
     ----------
@@ -335,7 +336,7 @@ def ppo_loss(
     ------
     ValueError
         If a shape, dtype, device or coefficient is wrong, or, where that is checked
-        (kernels/finite.py), an unmasked number is not finite.
+        (kernels/common/finite.py), an unmasked number is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """

@@ -10,7 +10,7 @@ Variances: each block sums squares about its own mean; from the blocks' counts, 
 Deterministic: one order of summation. No atomics.
 """
 
-from ._triton import tl, triton
+from ..common._triton import tl, triton
 
 _INFINITY = tl.constexpr(float("inf"))
 

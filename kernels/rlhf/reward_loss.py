@@ -1,6 +1,6 @@
 """The reward model's ranking loss in Triton: every pair of every prompt in one launch.
 
-Mathematics (core/reward_loss.py): for the pairs w ≻ l of a prompt, with z = r_w − r_l − m,
+Mathematics (core/rlhf/reward_loss.py): for the pairs w ≻ l of a prompt, with z = r_w − r_l − m,
 
     loss = mean over prompts of 1/n · Σ [softplus(−z) + c·(r_w + r_l)²]
     d r_w = weight · (−σ(−z) + 2c·(r_w + r_l)),    d r_l = weight · (+σ(−z) + 2c·(r_w + r_l))
@@ -38,11 +38,11 @@ import math
 
 import torch
 
-from ..core.checks import expect_finite, refuse
-from ..core.reward_loss import BIN_EDGES, N_BINS, RewardLoss, check_reward_loss
-from ._triton import tl, triton
-from .finite import checks_finite
-from .launch import launch, runs_on_triton
+from ...core.checks import expect_finite, refuse
+from ...core.rlhf.reward_loss import BIN_EDGES, N_BINS, RewardLoss, check_reward_loss
+from ..common._triton import tl, triton
+from ..common.finite import checks_finite
+from ..common.launch import launch, runs_on_triton
 
 # Elements [prompt, completion, completion] of one program, unless a single prompt has more.
 TILE = 1024
@@ -301,7 +301,7 @@ class _RewardLoss(torch.autograd.Function):
 def reward_loss(
     scores: torch.Tensor, ranks: torch.Tensor, *, margin: float = 0.0, centring: float = 0.0
 ) -> RewardLoss:
-    """Compute the ranking loss of a batch; the twin of `gptwin.core.reward_loss.reward_loss`.
+    """Compute the ranking loss of a batch; the twin of `gptwin.core.rlhf.reward_loss.reward_loss`.
 
     Parameters
     ----------
@@ -325,7 +325,7 @@ def reward_loss(
     ------
     ValueError
         If a shape, a dtype, a device, `margin` or `centring` is wrong, or, where that is checked
-        (kernels/finite.py), a score that is there is not finite.
+        (kernels/common/finite.py), a score that is there is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """

@@ -1,8 +1,8 @@
 """Per-token rewards in Triton: the KL penalty, the score on the last token, the missing-end rule.
 
-Mathematics (core/token_rewards.py): r_t = −β·KL_t + 1[t = last]·score, where the score of a
-response without its end token is replaced, reduced or left. KL_t is `kl_of` of kernels/kl.py, the
-very function that is logged.
+Mathematics (core/rlhf/token_rewards.py): r_t = −β·KL_t + 1[t = last]·score, where the score of a
+response without its end token is replaced, reduced or left. KL_t is `kl_of` of kernels/rlhf/kl.py,
+the very function that is logged.
 
 Tiling: one program per row walks its blocks from the end.
 
@@ -17,13 +17,13 @@ recomputes δ. Deterministic: nothing crosses a row.
 
 import torch
 
-from ..core.checks import expect_finite
-from ..core.token_rewards import MISSING_END_RULES, check_token_rewards, scores_that_count
-from ..core.token_rewards import find_ended as find_ended
-from ._triton import tl, triton
-from .finite import checks_finite, expect_all_finite
+from ...core.checks import expect_finite
+from ...core.rlhf.token_rewards import MISSING_END_RULES, check_token_rewards, scores_that_count
+from ...core.rlhf.token_rewards import find_ended as find_ended
+from ..common._triton import tl, triton
+from ..common.finite import checks_finite, expect_all_finite
+from ..common.launch import launch, runs_on_triton
 from .kl import ESTIMATOR_NUMBERS, expect_float32, kl_eager, kl_of
-from .launch import launch, runs_on_triton
 
 # Rows longer than this take several blocks.
 MAX_BLOCK = 1024
@@ -203,7 +203,7 @@ def token_rewards(
     ------
     ValueError
         If a shape, dtype, device or an option is wrong, or, where that is checked
-        (kernels/finite.py), a number that counts is not finite.
+        (kernels/common/finite.py), a number that counts is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """

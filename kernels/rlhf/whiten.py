@@ -1,6 +1,6 @@
 """Whitening in Triton: two moments over a masked batch, then one elementwise pass.
 
-Mathematics (core/whiten.py): (x − μ)/sqrt(σ² + 1e-8) over the mask, + μ if the mean stays.
+Mathematics (core/rlhf/whiten.py): (x − μ)/sqrt(σ² + 1e-8) over the mask, + μ if the mean stays.
 Backward: d_x = (d − mean(d) − x̂·Σ d·x̂/degrees)/sqrt(σ² + 1e-8), + mean(d) if the mean stays.
 
 Tiling: the batch as one long row. Moments need every element before any can be written, so a pass
@@ -21,12 +21,12 @@ programs through the matrix of partial sums alone.
 
 import torch
 
-from ..core.whiten import EPSILON, check_whiten
-from ._triton import tl, triton
-from .column_sum import column_sum
-from .finite import expect_all_finite
+from ...core.rlhf.whiten import EPSILON, check_whiten
+from ..common._triton import tl, triton
+from ..common.column_sum import column_sum
+from ..common.finite import expect_all_finite
+from ..common.launch import bucketed, launch, runs_on_triton
 from .kl import expect_float32
-from .launch import bucketed, launch, runs_on_triton
 
 # Elements per program: fixed, because the partial sums are allocated by it.
 BLOCK = 2048
@@ -298,7 +298,7 @@ class _Whiten(torch.autograd.Function):
 def whiten(
     x: torch.Tensor, mask: torch.Tensor, *, shift_mean: bool = True, unbiased: bool = True
 ) -> torch.Tensor:
-    """Whiten the elements inside the mask; the twin of `gptwin.core.whiten.whiten`.
+    """Whiten the elements inside the mask; the twin of `gptwin.core.rlhf.whiten.whiten`.
 
     Parameters
     ----------
@@ -319,8 +319,8 @@ def whiten(
     Raises
     ------
     ValueError
-        If a shape, dtype or device is wrong, or, where that is checked (kernels/finite.py), an
-        element inside the mask is not finite.
+        If a shape, dtype or device is wrong, or, where that is checked (kernels/common/finite.py),
+        an element inside the mask is not finite.
     RuntimeError
         If Triton was asked for and cannot run here.
     """

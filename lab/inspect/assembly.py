@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from typing import Any
 
-from ..core.checks import refuse
+from ...core.checks import refuse
 
 # What `inspect --show` prints. AMD compiles straight to assembly: "ptx" and "sass" show that.
 FORMS = ("ttir", "ttgir", "ptx", "sass", "amdgcn", "source")

@@ -25,17 +25,23 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from ..core.checks import refuse
+from ...core.checks import refuse
+from ..store import expect_writable, write_json
 from . import assembly
 from .assembly import Resources
-from .store import expect_writable, write_json
-from .targets import ARCHITECTURES, MAX_THREADS_PER_BLOCK, Architecture, architecture, occupancy
+from .targets import (
+    ARCHITECTURES,
+    MAX_THREADS_PER_BLOCK,
+    Architecture,
+    architecture,
+    occupancy,
+)
 
 # Nothing here may import the kernels at module level: a worker process first has to say what it
 # compiles for.
 
 DTYPES = ("float32", "float16", "bfloat16")
-TWINS_MODULE = "gptwin.lab.twins"
+TWINS_MODULE = "gptwin.lab.twins.catalogue"
 WIDTH_WHEN_PIPED = 200
 
 
@@ -139,14 +145,14 @@ def compile_case(twin: Any, case: dict[str, Any], dtype: str, launches: list[Any
         One of its cases.
     dtype : str
         Of its float tensors.
-    launches : list of gptwin.kernels.launch.Launch
+    launches : list of gptwin.kernels.common.launch.Launch
         Every compilation is appended, also those before an exception.
     """
     import torch
 
-    from ..kernels.launch import recording
-    from .draw import ShapesAlone
-    from .twin import as_tuple
+    from ...kernels.common.launch import recording
+    from ..twins.draw import ShapesAlone
+    from ..twins.twin import as_tuple
 
     inputs = twin.inputs(case, ShapesAlone(getattr(torch, dtype)))
     tensors = {name: tensor.requires_grad_() for name, tensor in inputs.tensors.items()}
@@ -285,7 +291,7 @@ def inspect(
 
 
 def _expect_triton() -> None:
-    from ..kernels._triton import UNAVAILABLE
+    from ...kernels.common._triton import UNAVAILABLE
 
     if UNAVAILABLE is not None:
         raise RuntimeError(

@@ -8,7 +8,7 @@ LDS") and LLVM's AMDGPU back end (`AMDGPUBaseInfo.cpp`, target gfx942).
 import dataclasses
 from typing import Any
 
-from ..core.checks import refuse
+from ...core.checks import refuse
 
 # Every architecture here has four of these in a multiprocessor (AMD: SIMDs in a compute unit),
 # and each of them has 512 registers for every lane of a warp.

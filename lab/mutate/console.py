@@ -13,15 +13,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from .. import __version__
-from ..core.checks import refuse
-from ..kernels._triton import UNAVAILABLE
-from ..kernels.launch import INTERPRETED
+from ... import __version__
+from ...core.checks import refuse
+from ...kernels.common._triton import UNAVAILABLE
+from ...kernels.common.launch import INTERPRETED
+from ..store import expect_writable, write_text
+from ..twins.catalogue import TWINS
+from .judge import KERNELS
 from .mutants import source_of
-from .mutate import REQUIRED_SCORE, Score, Store, mutants_by_twin, sample, score_twin
-from .mutation_judge import KERNELS
-from .store import expect_writable, write_text
-from .twins import TWINS
+from .mutate import (
+    REQUIRED_SCORE,
+    Score,
+    Store,
+    mutants_by_twin,
+    sample,
+    score_twin,
+)
 
 DEFAULT_EXAMPLES = 10
 DEFAULT_STORE = "build/mutation.jsonl"

@@ -28,12 +28,12 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from .. import kernels
-from .check import Finding, Prepared, check_prepared, prepare, run_eager
-from .guard import Guard
+from ... import kernels
+from ..sanitize.guard import Guard
+from ..twins.twin import Case, Twin
+from ..verify.check import Finding, Prepared, check_prepared, prepare, run_eager
+from ..verify.verify import fixed_cases, variants
 from .mutants import Mutant, source_of
-from .twin import Case, Twin
-from .verify import fixed_cases, variants
 
 KERNELS = Path(kernels.__file__).parent  # not resolved: as in every code object's file name
 ROOT = KERNELS.parent
@@ -231,7 +231,7 @@ def _try(twin: Twin, case: Case, dtype: str) -> tuple[Trial, Finding]:
 def _watching_lines() -> Iterator[dict[str, set[int]]]:
     """Collect the lines of kernels/ that are executed while the context lasts."""
     lines: dict[str, set[int]] = {}
-    names = {str(path) for path in KERNELS.glob("*.py")}
+    names = {str(p) for p in KERNELS.rglob("*.py") if p.parent.name != "interpreter"}
 
     def on_call(frame: types.FrameType, event: str, argument: Any) -> Any:
         name = frame.f_code.co_filename
@@ -287,7 +287,8 @@ def install(mutant: Mutant) -> None:
     """
     path = ROOT / mutant.file
     source = mutant.apply(source_of(path))
-    module = sys.modules[f"{kernels.__name__}.{path.stem}"]
+    parts = Path(mutant.file).with_suffix("").parts[1:]
+    module = sys.modules[".".join([kernels.__name__, *parts])]
     found: Any = module
     for name in mutant.function.split("."):
         found = inspect.getattr_static(found, name)

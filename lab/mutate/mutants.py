@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from .mutation_operators import Edits, Operators, Text, edited
+from .operators import Edits, Operators, Text, edited
 
 # Calls that the compiler alone looks at, or that end a program rather than change its results.
 IGNORED_CALLS = {
@@ -39,7 +39,7 @@ class Mutant:
     Attributes
     ----------
     file : str
-        Relative to the package, such as "kernels/softmax.py".
+        Relative to the package, such as "kernels/layers/softmax.py".
     function : str
         Where in it, such as "softmax_forward_kernel" or "_Softmax.backward".
     operator : str

@@ -14,22 +14,22 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import kernels
+from ... import kernels
+from ..twins.catalogue import TWINS
+from ..twins.twin import Twin
+from .judge import KERNELS, Verdict, cases_of, function_of, judge, make_trials
 from .mutants import Mutant, derive, source_of
-from .mutation_judge import KERNELS, Verdict, cases_of, function_of, judge, make_trials
-from .twin import Twin
-from .twins import TWINS
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-EQUIVALENT_FILE = Path(__file__).parent / "equivalent_mutants.toml"
+EQUIVALENT_FILE = Path(__file__).parent / "equivalent.toml"
 # The door that instruments stand at, and torch.compile's operators: no operation's own.
-NOT_MUTATED = ("launch", "registered")
+NOT_MUTATED = ("common/launch", "common/registered")
 REQUIRED_SCORE = 0.95
-JUDGE = ("check.py", "guard.py", "mutation_judge.py")
+JUDGE = ("verify/check.py", "sanitize/guard.py", "mutate/judge.py")
 
 
 # --- who answers for what -------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
     Returns
     -------
     set of (str, str)
-        Module, such as "softmax", and function, such as "_Softmax.backward".
+        Module, such as "layers/softmax", and function, such as "_Softmax.backward".
     """
     found: set[tuple[str, str]] = set()
     mentioned: set[str] = set()
@@ -81,9 +81,10 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
             module = function.__module__
             if "eager" in function.__qualname__:  # what it calls, no kernel does
                 continue
-            inside = module.startswith(package) and "." not in module.removeprefix(package)
+            inside = module.startswith(package) and ".interpreter" not in module
             if inside:
-                found.add((module.removeprefix(package), function.__qualname__))
+                path = module.removeprefix(package).replace(".", "/")
+                found.add((path, function.__qualname__))
             if inside or item is twin.kernel:
                 names = _names(function.__code__)
                 mentioned |= names
@@ -121,13 +122,13 @@ def mutants_by_twin() -> dict[str, list[Mutant]]:
     files = sorted({module for functions in reached.values() for module, _ in functions})
     mutants: dict[str, list[Mutant]] = {name: [] for name in TWINS}
     for module in files:
-        path = KERNELS / f"{module}.py"
-        if module in NOT_MUTATED or not (module in TWINS or "@triton.jit" in source_of(path)):
+        path, operation = KERNELS / f"{module}.py", module.split("/")[-1]
+        if module in NOT_MUTATED or not (operation in TWINS or "@triton.jit" in source_of(path)):
             continue
         for mutant in derive(path, f"kernels/{module}.py"):
             users = [n for n in TWINS if (module, mutant.function) in reached[n]]
             if users:
-                owner = min(users, key=lambda n: (n != module, len(reached[n])))
+                owner = min(users, key=lambda n: (n != operation, len(reached[n])))
                 mutants[owner].append(mutant)
     return mutants
 
@@ -263,7 +264,7 @@ def _source_hash(mutant: Mutant) -> str:
 
 
 def _judge_hash(cases: list[str]) -> str:
-    return _hash([*cases, *(source_of(Path(__file__).parent / name) for name in JUDGE)])
+    return _hash([*cases, *(source_of(Path(__file__).parents[1] / name) for name in JUDGE)])
 
 
 def _hash(texts: Iterable[str]) -> str:

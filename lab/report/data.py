@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.checks import refuse
-from . import store
-from .console import brief
-from .twin import Twin
-from .twin_roofline import DEVICES, Device, Typical, predicted_seconds, ridge, typical
+from ...core.checks import refuse
+from .. import store
+from ..twins.roofline import DEVICES, Device, Typical, predicted_seconds, ridge, typical
+from ..twins.twin import Twin
+from ..verify.console import brief
 
 BENCHMARK_FORMAT = 1  # benchmarks/store.py
 OURS = "gptwin"  # benchmarks/gpu/results.py

@@ -15,10 +15,10 @@ from pathlib import Path
 from markupsafe import Markup, escape
 from PIL import Image
 
-from ..core.checks import refuse
-from .report_data import Costs, Verification, Verified
-from .twin import DTYPES
-from .twin_roofline import DEVICES, ridge
+from ...core.checks import refuse
+from ..twins.roofline import DEVICES, ridge
+from ..twins.twin import DTYPES
+from .data import Costs, Verification, Verified
 
 # --- how much of the error budget is used --------------------------------------------------------
 

@@ -13,10 +13,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .. import __version__
-from ..core.checks import refuse
-from . import console, store
-from .report_data import (
+from ... import __version__
+from ...core.checks import refuse
+from .. import store
+from ..twins.catalogue import TWINS
+from ..twins.roofline import DEVICES
+from ..twins.twin import DTYPES
+from ..verify import console
+from .data import (
     Benchmark,
     Inspection,
     Timed,
@@ -27,11 +31,8 @@ from .report_data import (
     read_verification,
     timed,
 )
-from .report_plots import budget_strip, roofline, stored_plots
-from .report_sources import anchor, files_of, read_source
-from .twin import DTYPES
-from .twin_roofline import DEVICES
-from .twins import TWINS
+from .plots import budget_strip, roofline, stored_plots
+from .sources import anchor, files_of, read_source
 
 RESULTS = store.PACKAGE / "benchmarks" / "results"
 FRESH = "fresh"
@@ -138,7 +139,7 @@ def render(
         HTML.
     """
     environment = Environment(
-        loader=PackageLoader("gptwin.lab"),
+        loader=PackageLoader("gptwin.lab.report"),
         autoescape=lambda name: name is None or ".html" in name,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from pygments.lexers import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, String, _TokenType
 
-from .store import PACKAGE
-from .twin import Twin
+from ..store import PACKAGE
+from ..twins.twin import Twin
 
 # Kind of token to the class that the page's style colours. What is in none keeps the text's colour
 # and takes no markup: a page holds some fifteen thousand lines.
@@ -36,7 +36,7 @@ class Source:
     Attributes
     ----------
     path : str
-        Such as "kernels/softmax.py".
+        Such as "kernels/layers/softmax.py".
     summary : str
         The first sentence of its docstring.
     code : Markup
@@ -83,7 +83,7 @@ def files_of(twin: Twin) -> list[str]:
         Its NumPy file, its Triton file, then what else holds kernels that it launches.
     """
     own = _path(inspect.getmodule(twin.kernel))
-    reference = f"core/{own.split('/')[-1]}"
+    reference = own.replace("kernels/", "core/", 1)
     others = sorted({_path(inspect.getmodule(_function(k))) for k in twin.kernels().values()})
     return [reference, own, *(path for path in others if path != own)]
 

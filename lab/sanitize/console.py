@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .. import __version__
-from ..core.checks import refuse
-from ..kernels._triton import UNAVAILABLE, triton
+from ... import __version__
+from ...core.checks import refuse
+from ...kernels.common._triton import UNAVAILABLE, triton
+from ..twins.catalogue import TWINS
+from ..twins.twin import DTYPES
+from ..verify.verify import variants
+from .drivers import PREFIX, DriverTarget, find_drivers, load
 from .finding import KINDS, Finding, shown_path
+from .own_twins import IN_PLACE, TwinTarget, targets
 from .sanitize import Report, Target, sanitize
-from .sanitize_drivers import PREFIX, DriverTarget, find_drivers, load
-from .sanitize_twins import IN_PLACE, TwinTarget, targets
-from .twin import DTYPES
-from .twins import TWINS
-from .verify import variants
 
 
 @dataclasses.dataclass

@@ -21,7 +21,7 @@ from triton.runtime.autotuner import Autotuner
 from triton.runtime.errors import InterpreterError
 from triton.runtime.jit import KernelInterface
 
-from ..core.checks import refuse
+from ...core.checks import refuse
 from .storages import Storage, Storages
 
 PREFIX = "drive_"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..kernels import interpreter
+from ...kernels import interpreter
 from .storages import Storages
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from ..kernels import adamw, ema, launch
-from .check import Prepared, prepare, run
+from ...kernels.common import launch
+from ...kernels.optimizer import adamw, ema
+from ..twins.catalogue import TWINS
+from ..twins.twin import Case, Twin
+from ..verify.check import Prepared, prepare, run
+from ..verify.verify import variants
 from .storages import Storage, Storages
-from .twin import Case, Twin
-from .twins import TWINS
-from .verify import variants
 
 
 class TwinTarget:

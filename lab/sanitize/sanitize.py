@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from triton.runtime.errors import InterpreterError
 
-from ..kernels import interpreter
+from ...kernels import interpreter
 from .finding import KINDS, Finding, bounds_of
 from .storages import Storage, Storages, element_positions
 from .watch import Done, Watch, Written

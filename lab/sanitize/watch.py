@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import interpreter
+from ...kernels import interpreter
 from .finding import KINDS, Finding, bounds_of
 from .shadow import Argument, Clock, Shadow
 from .storages import Storage, Storages

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .trace_tiles import Panel, Program, panels_of
+from .tiles import Panel, Program, panels_of
 from .traffic import READ, WRITE, Pass, Trace
 
 # inches: a panel is a unit wide or several, with room for its labels around the axes

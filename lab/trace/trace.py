@@ -6,11 +6,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..core.checks import refuse
-from .console import read_case
-from .trace_picture import draw
+from ...core.checks import refuse
+from ..twins.catalogue import TWINS
+from ..verify.console import read_case
+from .picture import draw
 from .traffic import Entry, Pass, entries, trace
-from .twins import TWINS
 
 # A program after the other, in Python, and a byte of notes for each byte: a case must be small.
 MOST_BYTES = 2**26

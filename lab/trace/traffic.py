@@ -17,10 +17,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..kernels import launch
-from ..kernels.finite import checking_finite
-from .check import prepare, run
-from .twin import Case, Cost, Twin
+from ...kernels.common import launch
+from ...kernels.common.finite import checking_finite
+from ..twins.twin import Case, Cost, Twin
+from ..verify.check import prepare, run
 
 READ, WRITE = "read", "write"
 SAVED = "saved"  # what forward wrote beside its results and backward reads
@@ -247,7 +247,7 @@ def trace(twin: Twin, case: Case, dtype: str = "float32", text: str | None = Non
     -------
     Trace
     """
-    from ..kernels import interpreter
+    from ...kernels import interpreter
 
     prepared = prepare(twin, case, dtype, "cpu", text)
     costs = twin.cost(case, getattr(torch, dtype).itemsize)

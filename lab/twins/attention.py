@@ -1,18 +1,18 @@
-"""The twin of attention; part of the list in `twins.py`."""
+"""The twin of attention; part of the list in `twins/catalogue.py`."""
 
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from ..core import attention as core_attention
-from ..core.key_intervals import key_intervals
-from ..kernels import attention as triton_attention
-from ..kernels.attention_backward import (
+from ...core.attention import attention as core_attention
+from ...core.attention.key_intervals import key_intervals
+from ...kernels.attention import attention as triton_attention
+from ...kernels.attention.attention_backward import (
     attention_backward_delta_kernel,
     attention_backward_query_kernel,
 )
-from ..kernels.attention_backward_keys import KEY_VALUE_KERNELS
+from ...kernels.attention.attention_backward_keys import KEY_VALUE_KERNELS
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 

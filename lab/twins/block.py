@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ..core import decoder_block as core_decoder_block
-from ..core.decoder_block import ARGUMENTS
-from ..kernels import decoder_block as triton_decoder_block
-from ..kernels.column_sum import column_sum_kernel
-from ..kernels.layer_norm import layer_norm_backward_kernel, layer_norm_forward_kernel
-from ..kernels.linear import linear_backward_activation_kernel, matmul_kernel
-from ..kernels.qkv_attention import path as qkv_path
+from ...core.model import decoder_block as core_decoder_block
+from ...core.model.decoder_block import ARGUMENTS
+from ...kernels.attention.qkv_attention import path as qkv_path
+from ...kernels.common.column_sum import column_sum_kernel
+from ...kernels.layers.layer_norm import layer_norm_backward_kernel, layer_norm_forward_kernel
+from ...kernels.layers.linear import linear_backward_activation_kernel, matmul_kernel
+from ...kernels.model import decoder_block as triton_decoder_block
+from .qkv import qkv_attention
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
-from .twins_qkv import qkv_attention
 
 NAMES = ("x", *ARGUMENTS)
 MASKS = ("window", "key_start", "cu_seqlens")

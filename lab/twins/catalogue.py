@@ -9,27 +9,27 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ..core import gelu as core_gelu
-from ..core import layer_norm as core_layer_norm
-from ..core import linear as core_linear
-from ..core import softmax as core_softmax
-from ..kernels import gelu as triton_gelu
-from ..kernels import layer_norm as triton_layer_norm
-from ..kernels import linear as triton_linear
-from ..kernels import softmax as triton_softmax
-from ..kernels.column_sum import column_sum_kernel
+from ...core.layers import gelu as core_gelu
+from ...core.layers import layer_norm as core_layer_norm
+from ...core.layers import linear as core_linear
+from ...core.layers import softmax as core_softmax
+from ...kernels.common.column_sum import column_sum_kernel
+from ...kernels.layers import gelu as triton_gelu
+from ...kernels.layers import layer_norm as triton_layer_norm
+from ...kernels.layers import linear as triton_linear
+from ...kernels.layers import softmax as triton_softmax
+from .attention import TWINS as ATTENTION
+from .block import TWINS as BLOCK
+from .decoding import TWINS as DECODING
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
+from .embedding import TWINS as EMBEDDING
+from .ppo import TWINS as PPO
+from .preferences import TWINS as PREFERENCES
+from .qkv import TWINS as QKV
+from .rollout import TWINS as ROLLOUT
+from .sampling import TWINS as SAMPLING
+from .training import TWINS as TRAINING
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
-from .twins_attention import TWINS as ATTENTION
-from .twins_block import TWINS as BLOCK
-from .twins_decoding import TWINS as DECODING
-from .twins_embedding import TWINS as EMBEDDING
-from .twins_ppo import TWINS as PPO
-from .twins_preferences import TWINS as PREFERENCES
-from .twins_qkv import TWINS as QKV
-from .twins_rollout import TWINS as ROLLOUT
-from .twins_sampling import TWINS as SAMPLING
-from .twins_training import TWINS as TRAINING
 
 seeds = st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(LAYOUTS)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ..core import decode_attention as core_decode_attention
-from ..kernels import decode_attention as triton_decode_attention
+from ...core.attention import decode_attention as core_decode_attention
+from ...kernels.attention import decode_attention as triton_decode_attention
 from .draw import LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 

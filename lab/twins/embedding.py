@@ -4,8 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ..core import embedding as core_embedding
-from ..kernels import embedding as triton_embedding
+from ...core.layers import embedding as core_embedding
+from ...kernels.layers import embedding as triton_embedding
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 

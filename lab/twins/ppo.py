@@ -1,4 +1,4 @@
-"""The twins of the PPO update; part of the list in `twins.py`."""
+"""The twins of the PPO update; part of the list in `twins/catalogue.py`."""
 
 import math
 from typing import Any
@@ -7,18 +7,18 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from ..core import linear_ppo_loss as core_linear_ppo_loss
-from ..core import ppo_loss as core_ppo_loss
-from ..core.token_scores import log_softmax
-from ..kernels import linear_ppo_loss as triton_linear_ppo_loss
-from ..kernels import ppo_loss as triton_ppo_loss
-from ..kernels.ppo_statistics import ppo_loss_statistics_kernel
-from ..kernels.product import PRODUCT_KERNELS
-from ..kernels.token_scores import (
+from ...core.language.token_scores import log_softmax
+from ...core.rlhf import linear_ppo_loss as core_linear_ppo_loss
+from ...core.rlhf import ppo_loss as core_ppo_loss
+from ...kernels.language.token_scores import (
     D_LOGITS_KERNELS,
     token_scores_kernel,
     token_scores_merge_kernel,
 )
+from ...kernels.layers.product import PRODUCT_KERNELS
+from ...kernels.rlhf import linear_ppo_loss as triton_linear_ppo_loss
+from ...kernels.rlhf import ppo_loss as triton_ppo_loss
+from ...kernels.rlhf.ppo_statistics import ppo_loss_statistics_kernel
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
@@ -264,7 +264,7 @@ def _linear_ppo_loss_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 
 
 def _with_float32_tokens(operation: Any) -> Any:
-    """Hand per-token floats over as float32: lab/check.py casts all floats to the row's dtype."""
+    """Hand per-token floats over as float32: check.py casts all floats to the row's dtype."""
 
     def wrapped(*, hidden: Any, weight: Any, targets: Any, **others: Any) -> Any:
         half = (torch.float16, torch.bfloat16)

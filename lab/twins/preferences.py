@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ..core import ema as core_ema
-from ..core import reward_loss as core_reward_loss
-from ..kernels import ema as triton_ema
-from ..kernels import reward_loss as triton_reward_loss
+from ...core.optimizer import ema as core_ema
+from ...core.rlhf import reward_loss as core_reward_loss
+from ...kernels.optimizer import ema as triton_ema
+from ...kernels.rlhf import reward_loss as triton_reward_loss
 from .draw import LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 

@@ -5,25 +5,25 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ..core import qkv_attention as core_qkv_attention
-from ..core import qkv_projection as core_qkv_projection
-from ..kernels import qkv_attention as triton_qkv_attention
-from ..kernels import qkv_projection as triton_qkv_projection
-from ..kernels.attention import attention_forward_kernel
-from ..kernels.attention_backward import (
+from ...core.attention import qkv_attention as core_qkv_attention
+from ...core.attention import qkv_projection as core_qkv_projection
+from ...kernels.attention import qkv_attention as triton_qkv_attention
+from ...kernels.attention import qkv_projection as triton_qkv_projection
+from ...kernels.attention.attention import attention_forward_kernel
+from ...kernels.attention.attention_backward import (
     attention_backward_delta_kernel,
     attention_backward_query_kernel,
 )
-from ..kernels.attention_backward_keys import KEY_VALUE_KERNELS
-from ..kernels.column_sum import column_sum_kernel
-from ..kernels.layer_norm import layer_norm_backward_kernel
-from ..kernels.qkv_attention_short import qkv_attention_short_kernel
-from ..kernels.qkv_norm import qkv_statistics_kernel
-from ..kernels.qkv_projection import qkv_projection_kernel
-from ..kernels.qkv_projection_backward import (
+from ...kernels.attention.attention_backward_keys import KEY_VALUE_KERNELS
+from ...kernels.attention.qkv_attention_short import qkv_attention_short_kernel
+from ...kernels.attention.qkv_norm import qkv_statistics_kernel
+from ...kernels.attention.qkv_projection import qkv_projection_kernel
+from ...kernels.attention.qkv_projection_backward import (
     qkv_projection_d_rows_kernel,
     qkv_projection_d_weight_kernel,
 )
+from ...kernels.common.column_sum import column_sum_kernel
+from ...kernels.layers.layer_norm import layer_norm_backward_kernel
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 

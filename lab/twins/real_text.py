@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.checks import refuse
-from ..core.layer_norm import layer_norm
-from ..core.softmax import softmax
+from ...core.checks import refuse
+from ...core.layers.layer_norm import layer_norm
+from ...core.layers.softmax import softmax
 
 TIME, D_MODEL, N_HEAD, N_BYTES = 48, 96, 4, 256
 

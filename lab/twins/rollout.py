@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ..core import exact_kl as core_exact_kl
-from ..core import gae as core_gae
-from ..core import kl as core_kl
-from ..core import token_rewards as core_token_rewards
-from ..core import whiten as core_whiten
-from ..kernels import exact_kl as triton_exact_kl
-from ..kernels import gae as triton_gae
-from ..kernels import kl as triton_kl
-from ..kernels import token_rewards as triton_token_rewards
-from ..kernels import whiten as triton_whiten
-from ..kernels.column_sum import column_sum_kernel
+from ...core.rlhf import exact_kl as core_exact_kl
+from ...core.rlhf import gae as core_gae
+from ...core.rlhf import kl as core_kl
+from ...core.rlhf import token_rewards as core_token_rewards
+from ...core.rlhf import whiten as core_whiten
+from ...kernels.common.column_sum import column_sum_kernel
+from ...kernels.rlhf import exact_kl as triton_exact_kl
+from ...kernels.rlhf import gae as triton_gae
+from ...kernels.rlhf import kl as triton_kl
+from ...kernels.rlhf import token_rewards as triton_token_rewards
+from ...kernels.rlhf import whiten as triton_whiten
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 

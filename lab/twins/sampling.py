@@ -4,9 +4,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ..core import sampling as core_sampling
-from ..kernels import sampling as triton_sampling
-from ..kernels.eager_sampling import sampling_eager
+from ...core.language import sampling as core_sampling
+from ...kernels.language import sampling as triton_sampling
+from ...kernels.language.sampling_eager import sampling_eager
 from .draw import LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 

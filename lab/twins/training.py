@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ..core import adamw as core_adamw
-from ..core import cross_entropy as core_cross_entropy
-from ..kernels import adamw as triton_adamw
-from ..kernels import adamw_update
-from ..kernels import cross_entropy as triton_cross_entropy
-from ..kernels.product import PRODUCT_KERNELS
-from ..kernels.token_scores import (
+from ...core.language import cross_entropy as core_cross_entropy
+from ...core.optimizer import adamw as core_adamw
+from ...kernels.language import cross_entropy as triton_cross_entropy
+from ...kernels.language.token_scores import (
     D_LOGITS_KERNELS,
     token_scores_kernel,
     token_scores_merge_kernel,
 )
+from ...kernels.layers.product import PRODUCT_KERNELS
+from ...kernels.optimizer import adamw as triton_adamw
+from ...kernels.optimizer import adamw_update
 from .draw import COTANGENT_LAYOUTS, LAYOUTS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 

@@ -1,7 +1,8 @@
 """What a twin is: one operation, declared once, with everything that the instruments need.
 
-`lab/twins.py` holds the list. To add an operation is to write its NumPy file, its Triton file and
-one entry there; verification, the property tests and the ahead-of-time compile check follow.
+`lab/twins/catalogue.py` holds the list. To add an operation is to write its NumPy file, its Triton
+file and one entry there; verification, the property tests and the ahead-of-time compile check
+follow.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from hypothesis.strategies import SearchStrategy
 
-from ..kernels.launch import kernel_name
+from ...kernels.common.launch import kernel_name
 
 # A case is plain JSON: sizes, flags and a seed. It can be printed, stored and typed again.
 Case = dict[str, Any]
@@ -140,8 +141,8 @@ class Twin:
         `(case, itemsize) -> (forward Cost, backward Cost)`; None for a backward that is not there.
     roundings : float
         How many float32 roundings a correct computation passes through on the way to one element:
-        the floor of the budget (lab/check.py) where eager PyTorch happens to be exact. Irrelevant
-        in half precision.
+        the floor of the budget (lab/verify/check.py) where eager PyTorch happens to be exact.
+        Irrelevant in half precision.
     exponent : str or None
         The result r, if there is one, from which backward computes exp(x − r) again. float32 knows
         r to |r| · 2⁻²⁴, so every power is wrong by |r| roundings. Moving the inputs does not show

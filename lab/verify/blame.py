@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..kernels import launch
+from ...kernels.common import launch
+from ..twins.catalogue import TWINS
+from ..twins.twin import Case
 from .check import prepare, run
-from .twin import Case
-from .twins import TWINS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ def find_tile(
 def _watch(
     operation: str, case: Case, dtype: str, result: str, index: tuple[int, ...], text: str | None
 ) -> Tile | None:
-    from ..kernels import interpreter
+    from ...kernels import interpreter
 
     twin = TWINS[operation]
     stores: list[Any] = []

@@ -31,10 +31,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..kernels import launch
-from .draw import RandomArrays, to_numpy, to_torch
-from .real_text import activations
-from .twin import Case, Inputs, Twin, as_tuple
+from ...kernels.common import launch
+from ..twins.draw import RandomArrays, to_numpy, to_torch
+from ..twins.real_text import activations
+from ..twins.twin import Case, Inputs, Twin, as_tuple
 
 RESULT_MULTIPLE, GRADIENT_MULTIPLE = 2.0, 3.0
 # tf32 keeps 10 bits of mantissa and cuts the rest: a whole unit in the last place, not half.

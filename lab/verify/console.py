@@ -14,16 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .. import __version__
-from ..core.checks import refuse
-from ..kernels._triton import UNAVAILABLE, triton
-from ..kernels.launch import INTERPRETED
+from ... import __version__
+from ...core.checks import refuse
+from ...kernels.common._triton import UNAVAILABLE, triton
+from ...kernels.common.launch import INTERPRETED
+from ..store import expect_writable, write_json
+from ..twins.catalogue import TWINS
+from ..twins.real_text import read_text
+from ..twins.twin import DTYPES, Case
 from .check import Finding, case_inputs
-from .memory import FILE
-from .real_text import read_text
-from .store import expect_writable, write_json
-from .twin import DTYPES, Case
-from .twins import TWINS
+from .regressions import FILE
 from .verify import (
     DEFAULT_EXAMPLES,
     THOROUGH_EXAMPLES,

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..core.checks import refuse
+from ...core.checks import refuse
+from ..twins.catalogue import TWINS
+from ..twins.twin import Case
 from .check import case_inputs
-from .twin import Case
-from .twins import TWINS
 
-FILE = Path(__file__).resolve().parent.parent / "tests" / "regressions.json"
+FILE = Path(__file__).resolve().parents[2] / "tests" / "regressions.json"
 Entry = dict[str, Any]
 
 

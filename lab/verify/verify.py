@@ -24,11 +24,11 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from ..twins.catalogue import TWINS
+from ..twins.twin import Case, Twin
 from .blame import Tile, find_tile
 from .check import TEXT_CASE, Finding, check
-from .memory import Failure, failures, remember
-from .twin import Case, Twin
-from .twins import TWINS
+from .regressions import Failure, failures, remember
 
 DEFAULT_EXAMPLES, THOROUGH_EXAMPLES = 25, 400
 # Seconds after which a disagreement is no longer made smaller.

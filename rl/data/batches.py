@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
-from ..core.checks import expect_positive, refuse
+from ...core.checks import expect_positive, refuse
 from .dialogue import Encoded
 
 IGNORED = -100

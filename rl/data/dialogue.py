@@ -19,8 +19,8 @@ their own turn and begin the assistant's.
 import dataclasses
 from collections.abc import Sequence
 
-from ..core.checks import refuse
-from .tokenizer import END_OF_TEXT, Tokenizer
+from ...core.checks import refuse
+from ..formats.tokenizer import END_OF_TEXT, Tokenizer
 
 ROLES = ("system", "user", "assistant")
 PAD, END = "<|pad|>", "<|end|>"

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from ..core.checks import refuse
+from ...core.checks import refuse
 from .dialogue import Message
 
 GZIP_MAGIC = b"\x1f\x8b"

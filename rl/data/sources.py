@@ -14,13 +14,13 @@ from random import Random
 
 import numpy as np
 
-from .configuration import PretrainSettings, RewardSettings, SFTSettings
-from .data import DataFile, Dialogue, Preference, Record, Text
+from ..configuration import PretrainSettings, RewardSettings, SFTSettings
+from ..formats.tokenizer import Tokenizer
 from .dialogue import Encoded, Message, Template
 from .documentation import documentation
-from .reward_model import Ranking
+from .rankings import Ranking
+from .records import DataFile, Dialogue, Preference, Record, Text
 from .tasks import Exercise, demonstration, exercises
-from .tokenizer import Tokenizer
 
 HELD_OUT = 10  # one record in so many
 

@@ -26,10 +26,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..core.checks import refuse
-from ..kernels.sharded import is_sharded
+from ...core.checks import refuse
+from ...kernels.common.sharded import is_sharded
+from ..ranks.group import ALONE, Group
 from .files import flush
-from .parallel import ALONE, Group
 
 STATE, TENSORS, SHARDS = "state.json", "tensors.safetensors", "shards"
 

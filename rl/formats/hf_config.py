@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..core.checks import refuse
-from ..core.presets import GPTConfig
+from ...core.checks import refuse
+from ...core.model.presets import GPTConfig
 
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.checks import refuse
-from ..core.presets import GPTConfig, parameter_shapes
+from ...core.checks import refuse
+from ...core.model.presets import GPTConfig, parameter_shapes
 from .hf_config import read_json
 from .tensors import (
     PICKLE_REASON,

@@ -32,7 +32,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from ..core.checks import refuse
+from ...core.checks import refuse
 from .files import Writer, text_writer, write_together
 
 END_OF_TEXT = "<|endoftext|>"

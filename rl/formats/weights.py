@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from ..core.checks import refuse
-from ..core.presets import GPTConfig, parameter_shapes
+from ...core.checks import refuse
+from ...core.model.presets import GPTConfig, parameter_shapes
 from .files import text_writer, write_together
 from .hf_config import config_json, read_config, read_json
 from .openai_weights import load_openai

@@ -19,15 +19,15 @@ from pathlib import Path
 
 import torch
 
-from ..core.checks import expect_positive, refuse
-from ..kernels.gpt import GPT
-from .dialogue import Template
+from ...core.checks import expect_positive, refuse
+from ...kernels.model.gpt import GPT
+from ..data.dialogue import Template
+from ..data.sources import Prompt
+from ..formats.files import text_writer, write_together
+from ..ranks.group import ALONE, Group
+from ..stages.generation import generate
+from ..stages.reward_model import Score
 from .evaluation import grade
-from .files import text_writer, write_together
-from .generation import generate
-from .parallel import ALONE, Group
-from .reward_model import Score
-from .sources import Prompt
 
 FILE = "best_of_n.json"
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from ..kernels.gpt import GPT
-from ..kernels.kl import kl
-from .dialogue import Template
-from .generation import generate
-from .parallel import ALONE, Group
-from .rollout import response_log_probs, side_by_side
-from .sources import Prompt
-from .tasks import gold, passes
+from ...kernels.model.gpt import GPT
+from ...kernels.rlhf.kl import kl
+from ..data.dialogue import Template
+from ..data.sources import Prompt
+from ..data.tasks import gold, passes
+from ..ranks.group import ALONE, Group
+from ..stages.generation import generate
+from ..stages.rollout import response_log_probs, side_by_side
 
 ANSWERED_AT_ONCE = 256
 

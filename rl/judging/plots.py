@@ -10,8 +10,8 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from ..training.run import Statistics, read_log
 from .best_of_n import FILE
-from .run import Statistics, read_log
 
 CURVE = "plots/over_optimisation.png"
 # What the picture of each stage shows, where its log has it.

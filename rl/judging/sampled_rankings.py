@@ -10,14 +10,14 @@ import math
 from collections.abc import Sequence
 from random import Random
 
-from ..kernels.gpt import GPT
-from .configuration import RewardSettings
-from .dialogue import Template
+from ...kernels.model.gpt import GPT
+from ..configuration import RewardSettings
+from ..data.dialogue import Template
+from ..data.rankings import Ranking
+from ..data.sources import Prompt, drawn, exercise_prompts
+from ..data.tasks import rank
+from ..ranks.group import ALONE, Group
 from .evaluation import grade
-from .parallel import ALONE, Group
-from .reward_model import Ranking
-from .sources import Prompt, drawn, exercise_prompts
-from .tasks import rank
 
 HELD_OUT_PROMPTS = 800  # enough that the noise of their labels is a percent, not a threshold
 

@@ -20,8 +20,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from ..kernels.gpt import GPT
-from .parallel import Group
+from ...kernels.model.gpt import GPT
+from .group import Group
 
 
 def shard(model: GPT, group: Group) -> None:

@@ -1,15 +1,15 @@
 """Generation: prompts in, tokens and their log-probabilities out; what PPO calls a rollout.
 
 Prompts are padded on the left, go through the model together once (prefill), and then grow by one
-token a step from a KV cache (kernels/kv_cache.py). A sequence ends at a stop token, which is still
-returned, and leaves the computation: it costs nothing more.
+token a step from a KV cache (kernels/model/kv_cache.py). A sequence ends at a stop token, which is
+still returned, and leaves the computation: it costs nothing more.
 
     prompts        · · 3 1 4         key_start 2        tokens  1 5 9 2
                    6 5 3 5 8         key_start 0                9 0 · ·     0 is a stop token
 
 Each token's random bits depend on the seed, its prompt's place in the batch and the step alone, so
-who else is in the batch, or has left it, changes nothing; the NumPy twin (core/generation.py) draws
-the same tokens from the same logits.
+who else is in the batch, or has left it, changes nothing; the NumPy twin (core/model/generation.py)
+draws the same tokens from the same logits.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..core.checks import refuse
-from ..core.generation import check_generate, pad_left
-from ..core.sampling import without_filters
-from ..kernels.compiled_step import CompiledStep
-from ..kernels.decode_step import BoundStep, DecodeStep, StaticKVCache
-from ..kernels.gpt import GPT
-from ..kernels.kv_cache import KVCache
-from ..kernels.launch import runs_on_triton
-from ..kernels.sampling import sampling
+from ...core.checks import refuse
+from ...core.language.sampling import without_filters
+from ...core.model.generation import check_generate, pad_left
+from ...kernels.common.launch import runs_on_triton
+from ...kernels.cpu.compiled_step import CompiledStep
+from ...kernels.language.sampling import sampling
+from ...kernels.model.decode_step import BoundStep, DecodeStep, StaticKVCache
+from ...kernels.model.gpt import GPT
+from ...kernels.model.kv_cache import KVCache
 
 # The cache is copied when sequences leave it, so they leave together: at this share of the batch.
 LEAVING_SHARE = 0.25
@@ -78,7 +78,7 @@ def generate(
     static: bool = False,
     read: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Generation:
-    """Continue every prompt; the twin of `gptwin.core.generation.generate`.
+    """Continue every prompt; the twin of `gptwin.core.model.generation.generate`.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def generate(
         Each prompt's number, by which it draws, where these are some of a larger batch; by
         default 0, 1, 2, ...
     graphs : bool
-        Decode by steps whose shapes and addresses stay (kernels/decode_step.py): on a GPU they are
-        recorded as CUDA graphs, one for each halving of the batch.
+        Decode by steps whose shapes and addresses stay (kernels/model/decode_step.py): on a GPU
+        they are recorded as CUDA graphs, one for each halving of the batch.
     static : bool
         Decode by those steps and record none: what graphs save is seen by comparison.
     read : callable, optional

@@ -12,15 +12,15 @@ from typing import Any, Protocol
 
 import torch
 
-from ..kernels.gpt import GPT
-from .batches import IGNORED, collate, split_by_length
-from .configuration import PretrainSettings, SFTSettings
-from .dialogue import Encoded
-from .parallel import Group
-from .run import Statistics
-from .schedule import cosine
-from .sharding import shard, together
-from .update import Update
+from ...kernels.model.gpt import GPT
+from ..configuration import PretrainSettings, SFTSettings
+from ..data.batches import IGNORED, collate, split_by_length
+from ..data.dialogue import Encoded
+from ..ranks.group import Group
+from ..ranks.sharding import shard, together
+from ..training.run import Statistics
+from ..training.schedule import cosine
+from ..training.update import Update
 
 EVALUATED_AT_ONCE = 32
 

@@ -27,20 +27,25 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..core.checks import refuse
-from ..kernels.ema import ema_
-from ..kernels.gae import gae
-from ..kernels.gpt import GPT
-from ..kernels.kl import kl
-from ..kernels.linear_ppo_loss import linear_ppo_loss
-from ..kernels.sharded import own_parts
-from ..kernels.token_rewards import token_rewards
-from ..kernels.whiten import whiten
-from .batches import IGNORED, Windows, collate
-from .configuration import PPOSettings
-from .cores import Cores
+from ...core.checks import refuse
+from ...kernels.common.sharded import own_parts
+from ...kernels.cpu.halves import Cores
+from ...kernels.model.gpt import GPT
+from ...kernels.optimizer.ema import ema_
+from ...kernels.rlhf.gae import gae
+from ...kernels.rlhf.kl import kl
+from ...kernels.rlhf.linear_ppo_loss import linear_ppo_loss
+from ...kernels.rlhf.token_rewards import token_rewards
+from ...kernels.rlhf.whiten import whiten
+from ..configuration import PPOSettings
+from ..data.batches import IGNORED, Windows, collate
+from ..data.sources import Prompt
+from ..ranks.group import Group
+from ..ranks.sharding import shard, together
+from ..training.run import Statistics
+from ..training.schedule import constant_after_warmup
+from ..training.update import Update
 from .generation import Generation, generate
-from .parallel import Group
 from .rollout import (
     Acting,
     Responses,
@@ -51,12 +56,7 @@ from .rollout import (
     response_values,
     side_by_side,
 )
-from .run import Statistics
-from .schedule import constant_after_warmup
 from .scorer import Scorer
-from .sharding import shard, together
-from .sources import Prompt
-from .update import Update
 
 # How far the first minibatch's ratio may be from 1: products of other shapes round otherwise.
 RATIO_TOLERANCE = 1e-3
@@ -147,7 +147,8 @@ class PPOStage:
         self.reference = copy.deepcopy(policy).requires_grad_(False).eval()
         for model in (policy, self.reference, value.trunk):
             shard(model, group)
-        self.cores = Cores.of(group, policy, value.trunk)
+        alone = group.world == 1 and group.device.type == "cpu"
+        self.cores = Cores.of(alone, policy, value.trunk)
         for model in (policy, value.trunk):
             if model.compiled_loops:
                 self.cores.prepare(model.compile_loops)

@@ -1,11 +1,11 @@
 """The reward model: what people prefer, learnt from their rankings (InstructGPT 3.5 and C.2).
 
 Each prompt comes with K completions and their ranks; all pairs of a prompt are one element of the
-batch, and each completion is run once (kernels/reward_loss.py). After training the bias is shifted
-so that demonstrations earn 0 on average: a reward then says how much better than a labeller.
+batch, and each completion is run once (kernels/rlhf/reward_loss.py). After training the bias is
+shifted so that demonstrations earn 0 on average: a reward then says how much better than a
+labeller.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,47 +13,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.reward_loss import N_BINS, expected_calibration_error
-from ..kernels.reward_loss import reward_loss
-from .batches import Shuffled, split_by_length
-from .configuration import RewardSettings
-from .parallel import Group
-from .run import Statistics
-from .schedule import cosine
+from ...core.rlhf.reward_loss import N_BINS, expected_calibration_error
+from ...kernels.rlhf.reward_loss import reward_loss
+from ..configuration import RewardSettings
+from ..data.batches import Shuffled, split_by_length
+from ..data.rankings import Ranking
+from ..ranks.group import Group
+from ..ranks.sharding import shard, together
+from ..training.run import Statistics
+from ..training.schedule import cosine
+from ..training.update import Update
 from .scorer import Scorer
-from .sharding import shard, together
-from .update import Update
 
 NO_COMPLETION = -1
 # (prompts, responses) -> scores [response]; a prompt is a sources.Prompt
 Score = Callable[[Sequence[Any], Sequence[list[int]]], torch.Tensor]
 EVALUATED_AT_ONCE = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Ranking:
-    """A prompt, its completions, and how a labeller ranked them.
-
-    Attributes
-    ----------
-    prompt : list of int
-        Ids, ending where the assistant is to speak.
-    completions : list of list of int
-        Ids of each, the end token included.
-    ranks : list of int
-        Of each completion: 0 is the best, equal is a tie.
-    golds : list of float
-        What the completions are truly worth, where that is known: never trained on.
-    """
-
-    prompt: list[int]
-    completions: list[list[int]]
-    ranks: list[int]
-    golds: list[float] = dataclasses.field(default_factory=list)
-
-    def __len__(self) -> int:
-        """Tokens of the longest conversation."""
-        return len(self.prompt) + max(map(len, self.completions))
 
 
 class RewardStage:

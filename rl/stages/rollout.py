@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..kernels.cross_entropy import token_log_probs
-from ..kernels.gpt import GPT
-from .batches import IGNORED
-from .cores import Cores
+from ...kernels.cpu.halves import Cores
+from ...kernels.language.cross_entropy import token_log_probs
+from ...kernels.model.gpt import GPT
+from ..data.batches import IGNORED
 from .generation import Generation
 from .scorer import Scorer
 
@@ -194,7 +194,7 @@ class Acting:
     log_prob, values : torch.Tensor
         float32, 0 outside the mask.
     ahead : list of torch.Tensor, or None
-        The values with what their gradient takes, of each share of all rows (cores.py).
+        The values with what their gradient takes, of each share of all rows (cpu/halves.py).
     difference : float or None
         The most by which generation's log-probabilities differ from `log_prob`; None: it is them.
     """

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ..core.presets import GPTConfig
-from ..kernels.gpt import GPT
+from ...core.model.presets import GPTConfig
+from ...kernels.model.gpt import GPT
 
 SCORER = "scorer.safetensors"  # in the folder of the stage `reward`
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from .configuration import (
+from ..configuration import (
     Configuration,
     ModelSettings,
     PPOSettings,
@@ -29,9 +29,9 @@ from .configuration import (
     RunSettings,
     SFTSettings,
 )
-from .files import text_writer, write_together
-from .pipeline import STAGES, Pipeline
-from .plots import CURVE, graded, learning_curves, over_optimisation
+from ..formats.files import text_writer, write_together
+from ..judging.plots import CURVE, graded, learning_curves, over_optimisation
+from ..pipeline import STAGES, Pipeline
 from .verdicts import judge, markdown, table
 
 # What fits in ten minutes on two cores. Everything else is InstructGPT's; these rates are for a

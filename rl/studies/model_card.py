@@ -13,9 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..core.checks import refuse
-from ..core.memory import TrainingMemory, kv_cache_bytes, training_memory
-from ..core.presets import (
+from ...core.checks import refuse
+from ...core.model.footprint import TrainingMemory, kv_cache_bytes, training_memory
+from ...core.model.presets import (
     PRESETS,
     GPTConfig,
     count_shapes,

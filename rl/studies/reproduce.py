@@ -1,12 +1,12 @@
 """The pipeline's figures, measured anew: what README quotes comes from here.
 
-    python -m gptwin.rl.reproduce seeds      the chain of `make chatgpt` on three seeds
-    python -m gptwin.rl.reproduce ptx        PPO from their models again, for several γ of PPO-ptx
-    python -m gptwin.rl.reproduce distance   PPO from their models for longer and without the KL
-                                             penalty: how far the reward model can be trusted
+    python -m gptwin.rl.studies.reproduce seeds      the chain of `make chatgpt` on three seeds
+    python -m gptwin.rl.studies.reproduce ptx        PPO from their models, for several γ of PPO-ptx
+    python -m gptwin.rl.studies.reproduce distance   PPO from their models for longer, without the
+                                                     KL penalty: how far to trust the reward model
 
 Runs go to a directory of their own and are not done twice: a study that was cut short goes on. The
-figures and the pictures are stored in rl/results/, with the settings and the commit.
+figures and the pictures are stored in rl/studies/results/, with the settings and the commit.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..configuration import Configuration, PPOSettings
+from ..formats.files import text_writer, write_together
+from ..judging.plots import graded, over_optimisation
+from ..pipeline import Pipeline
+from ..training.run import Statistics
 from .chatgpt import REPORT, SMALL, made_with, make_chatgpt
-from .configuration import Configuration, PPOSettings
-from .files import text_writer, write_together
-from .pipeline import Pipeline
-from .plots import graded, over_optimisation
-from .run import Statistics
 
 SEEDS = (0, 1, 2)
 GAMMAS = (0.0, 0.1, 1.0)
@@ -157,7 +157,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     arguments : iterable of str, optional
         Instead of the command line's.
     """
-    parser = argparse.ArgumentParser(prog="python -m gptwin.rl.reproduce")
+    parser = argparse.ArgumentParser(prog="python -m gptwin.rl.studies.reproduce")
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--directory", default="runs/reproduce", help="of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="SEED")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from . import sources
-from .evaluation import Grades, gain, grade
-from .pipeline import Pipeline
-from .run import read_log
-from .sampled_rankings import ceiling, sample_rankings
+from ..data import sources
+from ..judging.evaluation import Grades, gain, grade
+from ..judging.sampled_rankings import ceiling, sample_rankings
+from ..pipeline import Pipeline
+from ..training.run import read_log
 
 HELD_OUT_PROMPTS = 800
 # What is asked: a nat a token below a model that knows only how frequent each token is; half of the

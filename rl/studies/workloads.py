@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 
-from ..core.presets import GPTConfig, preset
-from ..kernels import launch
-from ..kernels.gpt import GPT
-from .configuration import PPOSettings
-from .generation import Generation, generate
-from .parallel import Group
-from .ppo import PPOStage
-from .reward_model import scoring
-from .rollout import response_log_probs, side_by_side
-from .run import Statistics
-from .scorer import Scorer
-from .sources import Prompt
+from ...core.model.presets import GPTConfig, preset
+from ...kernels.common import launch
+from ...kernels.model.gpt import GPT
+from ..configuration import PPOSettings
+from ..data.sources import Prompt
+from ..ranks.group import Group
+from ..stages.generation import Generation, generate
+from ..stages.ppo import PPOStage
+from ..stages.reward_model import scoring
+from ..stages.rollout import response_log_probs, side_by_side
+from ..stages.scorer import Scorer
+from ..training.run import Statistics
 
 Mark = Callable[[str], None]
 

@@ -5,10 +5,10 @@ import sys
 
 import torch
 
-from ..core.memory import kv_cache_bytes, training_memory
-from ..core.presets import GPTConfig, parameter_count
-from .configuration import PPOSettings
-from .parallel import Group
+from ...core.model.footprint import kv_cache_bytes, training_memory
+from ...core.model.presets import GPTConfig, parameter_count
+from ..configuration import PPOSettings
+from ..ranks.group import Group
 
 FLOAT = 4  # bytes; parameters, gradients and moments are float32
 

@@ -28,10 +28,10 @@ from typing import Any, Protocol
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..core.checks import refuse
-from . import checkpoint
-from .configuration import Configuration, RunSettings, dump, load
-from .parallel import ALONE, SEED_STRIDE, Group
+from ...core.checks import refuse
+from ..configuration import Configuration, RunSettings, dump, load
+from ..formats import checkpoint
+from ..ranks.group import ALONE, SEED_STRIDE, Group
 
 SETTINGS, LOG, CHECKPOINTS = "settings.toml", "log.jsonl", "checkpoints"
 Statistics = dict[str, float]

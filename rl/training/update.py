@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 import torch
 
-from ..kernels.adamw import AdamW
-from ..kernels.sharded import own_parts
-from .parallel import Group
+from ...kernels.common.sharded import own_parts
+from ...kernels.optimizer.adamw import AdamW
+from ..ranks.group import Group
 
 
 class OptimizerSettings(Protocol):

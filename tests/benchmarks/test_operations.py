@@ -5,14 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from gptwin.benchmarks import cpu, growth, overhead, static, store
-from gptwin.benchmarks.cpu_numpy import Settings
-from gptwin.benchmarks.growth import slope, standard_error
+from gptwin.benchmarks import store
+from gptwin.benchmarks.cpu import driver, growth, overhead, static
+from gptwin.benchmarks.cpu.growth import slope, standard_error
+from gptwin.benchmarks.cpu.numpy_model import Settings
 from gptwin.benchmarks.operations import MODEL_CASES, arguments, by_numpy, by_torch, comparable
 from gptwin.benchmarks.timing import GateError, expect_same
-from gptwin.core import softmax as core_softmax
-from gptwin.kernels import launch
-from gptwin.lab.twins import TWINS
+from gptwin.core.layers import softmax as core_softmax
+from gptwin.kernels.common import launch
+from gptwin.lab.twins.catalogue import TWINS
 
 QUICK = Settings(quick=True)
 SIZES = (64, 128, 256, 512)
@@ -80,7 +81,7 @@ def test_the_interpreter_part_runs_kernels_and_is_skipped_without_it(monkeypatch
     assert [f["status"] for f in overhead.interpreter(QUICK)] == ["measured"]
     assert ran and all(ran)
     monkeypatch.setattr(launch, "INTERPRETED", False)
-    cpu.run_part("interpreter", QUICK, tmp_path / "cpu.json")
+    driver.run_part("interpreter", QUICK, tmp_path / "cpu.json")
     part = store.load(tmp_path / "cpu.json")["interpreter"]
     assert part["status"] == "skipped" and "TRITON_INTERPRET=1" in part["reason"]
 
@@ -101,12 +102,12 @@ def test_times_are_predicted_and_resources_read_where_they_are_stored(
     wider = ROW | {"configuration": 1, "resources": ROW["resources"] | {"registers": 40}}
     stored.write_text(json.dumps({"rows": [ROW, wider, ROW | {"resources": None}]}))
     path = tmp_path / "cpu.json"
-    assert cpu.bench(only=["static"], threads=1, quick=True, out=str(path)) == 0
+    assert driver.bench(only=["static"], threads=1, quick=True, out=str(path)) == 0
     findings = {f["name"]: f for f in store.load(path)["static"]["findings"]}
     assert list(findings) == list(TWINS)
     assert {f["status"] for f in findings.values()} == {"predicted"}
-    cpu.print_table({"static": cpu.begin(QUICK) | {"findings": list(static.static(QUICK))}},
-                    cpu.Console(width=120))  # fmt: skip
+    driver.print_table({"static": driver.begin(QUICK) | {"findings": list(static.static(QUICK))}},
+                    driver.Console(width=120))  # fmt: skip
     printed = capsys.readouterr().out
     assert "predicted, not measured" in printed and "32-40" in printed and "75%" in printed
 
@@ -126,9 +127,9 @@ def test_a_stored_inspection_of_something_else_is_refused(tmp_path):
 
 def test_plots_are_stored_as_png_and_as_svg_that_takes_a_pages_colours(tmp_path):
     path = tmp_path / "cpu.json"
-    cpu.run_part("growth-length", QUICK, path)
-    cpu.run_part("interpreter", QUICK, path)
-    cpu.plot(cpu.ordered(store.load(path)), path)
+    driver.run_part("growth-length", QUICK, path)
+    driver.run_part("interpreter", QUICK, path)
+    driver.plot(driver.ordered(store.load(path)), path)
     for name in ("cpu-growth", "cpu-overhead"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         drawing = (tmp_path / f"{name}.svg").read_text()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gptwin.kernels import launch
-from gptwin.kernels.compiled_step import has_cpp_compiler
+from gptwin.kernels.common import launch
+from gptwin.kernels.cpu.compiled_step import has_cpp_compiler
 
 
 @pytest.fixture(autouse=True)

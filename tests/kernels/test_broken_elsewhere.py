@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from gptwin.kernels.gelu import gelu
-from gptwin.kernels.launch import recording
-from gptwin.kernels.layer_norm import layer_norm
-from gptwin.kernels.linear import linear
-from gptwin.kernels.softmax import softmax
-from gptwin.lab.check import check, prepare, run
-from gptwin.lab.draw import COTANGENT_LAYOUTS, LAYOUTS, to_numpy
-from gptwin.lab.twins import TWINS
+from gptwin.kernels.common.launch import recording
+from gptwin.kernels.layers.gelu import gelu
+from gptwin.kernels.layers.layer_norm import layer_norm
+from gptwin.kernels.layers.linear import linear
+from gptwin.kernels.layers.softmax import softmax
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.twins.draw import COTANGENT_LAYOUTS, LAYOUTS, to_numpy
+from gptwin.lab.verify.check import check, prepare, run
 
 each_twin = pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
 

@@ -271,7 +271,7 @@ def huge_cases(twin: Any) -> Iterator[dict[str, Any]]:
     """Scale each named shape until its largest argument has more than 2³¹ elements."""
     import torch
 
-    from gptwin.lab.draw import ShapesAlone
+    from gptwin.lab.twins.draw import ShapesAlone
 
     for case in twin.shapes.values():
 
@@ -330,8 +330,8 @@ class Watched:
 
 def check_twins() -> dict[str, Any]:
     """Check every twin; return its faults, and which of its kernels were given a huge tensor."""
-    from gptwin.lab.inspect import compile_case
-    from gptwin.lab.twins import TWINS
+    from gptwin.lab.inspect.inspect import compile_case
+    from gptwin.lab.twins.catalogue import TWINS
 
     findings = {}
     for twin in TWINS.values():
@@ -401,7 +401,7 @@ def check_examples() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from gptwin.lab.targets import compile_for
+    from gptwin.lab.inspect.targets import compile_for
 
     compile_for("sm_90")
     print(json.dumps({"twins": check_twins(), "examples": check_examples()}))
@@ -410,7 +410,7 @@ if __name__ == "__main__":
 
 # --- the tests -----------------------------------------------------------------------------------
 
-from gptwin.lab.twins import TWINS  # noqa: E402  # above, the kernels must not be imported yet
+from gptwin.lab.twins.catalogue import TWINS  # noqa: E402  # above, the kernels must not be imported yet
 
 pytestmark = pytest.mark.xdist_group("offsets")
 

@@ -14,7 +14,7 @@ def test_a_document_is_stored_with_what_made_it_and_readable_by_others(tmp_path)
     found = json.loads(path.read_text())
     assert found["rows"] == [1] and found["torch"] and found["date"]
     assert found["sources"] == store.fingerprints()
-    assert {"core/gelu.py", "kernels/gelu.py"} <= set(found["sources"])
+    assert {"core/layers/gelu.py", "kernels/layers/gelu.py"} <= set(found["sources"])
     assert path.stat().st_mode & 0o777 == 0o644
 
 

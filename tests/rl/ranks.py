@@ -5,7 +5,7 @@ import socket
 
 import torch
 
-from gptwin.rl.parallel import join, leave
+from gptwin.rl.ranks.group import join, leave
 
 
 def two_ranks(do, *arguments, wait=True):

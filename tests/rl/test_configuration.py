@@ -2,8 +2,15 @@
 
 import pytest
 
-from gptwin.core.presets import GPTConfig
-from gptwin.rl.configuration import Configuration, ModelSettings, PPOSettings, dump, load, sources
+from gptwin.core.model.presets import GPTConfig
+from gptwin.rl.configuration import (
+    Configuration,
+    ModelSettings,
+    PPOSettings,
+    dump,
+    load,
+    sources,
+)
 
 
 def test_what_is_dumped_is_read_back(tmp_path):

@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from gptwin.core.parameters import init_parameters
-from gptwin.core.presets import GPTConfig
+from gptwin.core.model.parameters import init_parameters
+from gptwin.core.model.presets import GPTConfig
 from gptwin.rl.continuation import continue_text
-from gptwin.rl.tokenizer import END_OF_TEXT, Tokenizer
-from gptwin.rl.weights import save_gpt2
+from gptwin.rl.formats.tokenizer import END_OF_TEXT, Tokenizer
+from gptwin.rl.formats.weights import save_gpt2
 
 
 @pytest.fixture(scope="module")

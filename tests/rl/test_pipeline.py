@@ -12,24 +12,22 @@ import numpy as np
 import pytest
 import tiny
 
-from gptwin.kernels import compiled_step, gpt
-from gptwin.kernels.eager_mlp import mlp_eager
-from gptwin.rl import (
-    pipeline,
-    reproduce,
-    reward_model,
-    sampled_rankings,
-    sources,
-    verdicts,
-)
+from gptwin.kernels.cpu import compiled_step
+from gptwin.kernels.cpu.mlp import mlp_eager
+from gptwin.kernels.model import gpt
+from gptwin.rl import pipeline
 from gptwin.rl.chat import Chat, converse, examples, find_model, find_scorer
-from gptwin.rl.chatgpt import make_chatgpt
 from gptwin.rl.configuration import PretrainSettings, dump
-from gptwin.rl.generation import generate
+from gptwin.rl.data import sources
+from gptwin.rl.data.sources import Prompt
+from gptwin.rl.judging import sampled_rankings
 from gptwin.rl.pipeline import Pipeline, checked_scores, imported
-from gptwin.rl.ppo import PPOStage
-from gptwin.rl.run import read_log
-from gptwin.rl.sources import Prompt
+from gptwin.rl.stages import reward_model
+from gptwin.rl.stages.generation import generate
+from gptwin.rl.stages.ppo import PPOStage
+from gptwin.rl.studies import reproduce, verdicts
+from gptwin.rl.studies.chatgpt import make_chatgpt
+from gptwin.rl.training.run import read_log
 
 
 @pytest.fixture(scope="module", autouse=True)

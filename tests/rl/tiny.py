@@ -5,12 +5,12 @@ import functools
 
 import torch
 
-from gptwin.core.presets import GPTConfig
-from gptwin.kernels.gpt import GPT
-from gptwin.rl import sources
-from gptwin.rl.chatgpt import SMALL
-from gptwin.rl.dialogue import SPECIAL_TOKENS, Template
-from gptwin.rl.tokenizer import Tokenizer
+from gptwin.core.model.presets import GPTConfig
+from gptwin.kernels.model.gpt import GPT
+from gptwin.rl.data import sources
+from gptwin.rl.data.dialogue import SPECIAL_TOKENS, Template
+from gptwin.rl.formats.tokenizer import Tokenizer
+from gptwin.rl.studies.chatgpt import SMALL
 
 
 @functools.cache

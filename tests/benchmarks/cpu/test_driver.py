@@ -11,19 +11,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from gptwin.benchmarks import cpu, cpu_numpy, cpu_torch, shakespeare, store, training_step
-from gptwin.benchmarks.cpu import PARTS, Settings
+from gptwin.benchmarks import store, training_step
+from gptwin.benchmarks.cpu import driver, numpy_model, shakespeare, torch_model
+from gptwin.benchmarks.cpu.driver import PARTS, Settings
 from gptwin.benchmarks.timing import NATS
 from gptwin.cli import app
-from gptwin.core.gpt import loss_and_gradients
-from gptwin.core.presets import parameter_count
-from gptwin.kernels.gpt import GPT
+from gptwin.core.model.gpt import loss_and_gradients
+from gptwin.core.model.presets import parameter_count
+from gptwin.kernels.model.gpt import GPT
 
 QUICK = Settings(quick=True, threads=1)
 
 
 def run(name, path, settings=QUICK):
-    cpu.run_part(name, settings, path)
+    driver.run_part(name, settings, path)
     return json.loads(path.read_text())["parts"][name]
 
 
@@ -79,7 +80,7 @@ def test_the_command_runs_a_part_in_a_process_of_its_own(path):
 
 
 def test_generation_of_other_tokens_fails_the_gate(path, monkeypatch):
-    monkeypatch.setattr(cpu_numpy, "generate", lambda *_, **__: [[0, 1, 2, 3]])
+    monkeypatch.setattr(numpy_model, "generate", lambda *_, **__: [[0, 1, 2, 3]])
     for found in run("numpy-generation", path)["findings"]:
         assert found["status"] == "not measured"
         assert "gate: gptwin, NumPy: tokens: differs" in found["reason"]
@@ -91,14 +92,14 @@ def test_a_wrong_gradient_fails_the_gate(path, monkeypatch):
         gradients["h.0.attn.c_attn.bias"] *= 1.001
         return loss, gradients
 
-    monkeypatch.setattr(cpu_numpy, "loss_and_gradients", wrong)
+    monkeypatch.setattr(numpy_model, "loss_and_gradients", wrong)
     [found] = run("numpy-training", path)["findings"]
     assert "gate: gptwin, NumPy: h.0.attn.c_attn.bias: differs" in found["reason"]
 
 
 def eager_reasons_of_ours():
     """Return why gptwin was not timed."""
-    findings = list(cpu_torch.torch_training_small(QUICK))
+    findings = list(torch_model.torch_training_small(QUICK))
     assert all(found["status"] == "not measured" for found in findings)
     return [found["reason"] for found in findings]
 
@@ -124,7 +125,7 @@ def test_what_is_not_installed_is_told_in_the_table(path, monkeypatch, capsys):
     reasons = [found["reason"] for found in part["findings"] if "transf" in found["name"]]
     assert len(reasons) == 1 and all("not installed" in reason for reason in reasons)
     assert sum(found["status"] == "measured" for found in part["findings"]) == 1
-    cpu.print_table({"torch-training-small": part}, cpu.Console(width=200))
+    driver.print_table({"torch-training-small": part}, driver.Console(width=200))
     printed = capsys.readouterr().out
     assert "not installed" in printed and "quick" in printed
 
@@ -132,7 +133,7 @@ def test_what_is_not_installed_is_told_in_the_table(path, monkeypatch, capsys):
 def test_without_the_text_shakespeare_is_skipped_and_says_what_it_needs(path, capsys):
     part = run("shakespeare", path, Settings(threads=1))
     assert part["status"] == "skipped" and "tinyshakespeare.txt" in part["reason"]
-    cpu.print_table({"shakespeare": part}, cpu.Console(width=100))
+    driver.print_table({"shakespeare": part}, driver.Console(width=100))
     assert "tinyshakespeare.txt" in capsys.readouterr().out
 
 
@@ -145,16 +146,16 @@ def test_another_text_is_refused(path, tmp_path):
 
 
 def test_shakespeares_model_has_nanogpts_size_positions_included():
-    assert parameter_count(cpu_torch.SHAKESPEARE) == cpu_torch.PARAMETERS_OF_SHAKESPEARE
-    shakespeare.check_count(cpu_torch.SHAKESPEARE, quick=False)
-    wider = dataclasses.replace(cpu_torch.SHAKESPEARE, bias=True)
+    assert parameter_count(torch_model.SHAKESPEARE) == torch_model.PARAMETERS_OF_SHAKESPEARE
+    shakespeare.check_count(torch_model.SHAKESPEARE, quick=False)
+    wider = dataclasses.replace(torch_model.SHAKESPEARE, bias=True)
     with pytest.raises(shakespeare.GateError, match="804,096"):
         shakespeare.check_count(wider, quick=False)
 
 
 def test_the_validation_loss_is_over_every_letter_once():
     """29 letters after the first, in windows of 8: three full ones and one of 5."""
-    config = dataclasses.replace(cpu_torch.QUICK, n_ctx=8, vocab_size=5)
+    config = dataclasses.replace(torch_model.QUICK, n_ctx=8, vocab_size=5)
     model = GPT(config, torch.Generator().manual_seed(0))
     ids = torch.randint(5, (30,), generator=torch.Generator().manual_seed(1))
     total = 0.0
@@ -194,9 +195,9 @@ def test_findings_are_stored_at_once_and_kept_when_the_part_fails(path, monkeypa
 
 
 def in_a_process(monkeypatch, path, child, limit_s=60.0):
-    monkeypatch.setattr(cpu, "CHILD", child)
+    monkeypatch.setattr(driver, "CHILD", child)
     settings = dataclasses.replace(QUICK, limit_s=limit_s)
-    cpu.run_in_process("shakespeare", settings, path)
+    driver.run_in_process("shakespeare", settings, path)
     return store.load(path)["shakespeare"]
 
 
@@ -231,13 +232,13 @@ def test_some_parts_run_in_one_thread(path, monkeypatch):
 
     def pretend(name, settings, where):
         threads[name] = settings.threads
-        store.save(where, name, cpu.begin(settings) | {"status": "measured"})
+        store.save(where, name, driver.begin(settings) | {"status": "measured"})
 
-    monkeypatch.setattr(cpu, "run_in_process", pretend)
-    cpu.bench(quick=True, threads=2, out=str(path))
-    assert {name for name in PARTS if threads[name] == 1} == set(cpu.ONE_THREAD)
+    monkeypatch.setattr(driver, "run_in_process", pretend)
+    driver.bench(quick=True, threads=2, out=str(path))
+    assert {name for name in PARTS if threads[name] == 1} == set(driver.ONE_THREAD)
     threads.clear()
-    cpu.bench(quick=True, threads=2, out=str(path), resume=True)
+    driver.bench(quick=True, threads=2, out=str(path), resume=True)
     assert threads == {}
 
 
@@ -246,17 +247,17 @@ def test_resume_leaves_out_what_is_there(path, monkeypatch):
 
     def pretend(name, settings, where):
         ran.append(name)
-        store.save(where, name, cpu.begin(settings) | {"status": "measured"})
+        store.save(where, name, driver.begin(settings) | {"status": "measured"})
 
-    monkeypatch.setattr(cpu, "run_in_process", pretend)
+    monkeypatch.setattr(driver, "run_in_process", pretend)
     monkeypatch.setattr(store, "commit", lambda: "one")
     options = {"quick": True, "threads": 1, "out": str(path)}
-    cpu.bench(only=["shakespeare"], **options)
-    cpu.bench(resume=True, **options)
+    driver.bench(only=["shakespeare"], **options)
+    driver.bench(resume=True, **options)
     assert ran == ["shakespeare", *(name for name in PARTS if name != "shakespeare")]
     monkeypatch.setattr(store, "commit", lambda: "two")
     ran.clear()
-    cpu.bench(resume=True, **options)
+    driver.bench(resume=True, **options)
     assert ran == list(PARTS)
 
 
@@ -279,5 +280,5 @@ def test_bad_arguments_are_refused_by_name(arguments, message):
 def test_a_file_of_something_else_is_refused_and_kept(path):
     path.write_text('{"rows": []}')
     with pytest.raises(ValueError, match="out: expected a result file"):
-        cpu.bench(quick=True, threads=1, out=str(path))
+        driver.bench(quick=True, threads=1, out=str(path))
     assert path.read_text() == '{"rows": []}'

@@ -12,13 +12,13 @@ from gptwin.benchmarks.gpu import cells, peers_attention
 from gptwin.benchmarks.gpu.cells import Measurement, default_dtypes
 from gptwin.benchmarks.gpu.clock import CountingClock, DeviceClock, Timing
 from gptwin.benchmarks.gpu.gate import find_truth, run
-from gptwin.benchmarks.gpu.inputs import draw_arguments
 from gptwin.benchmarks.gpu.providers import COMMON, Provider, providers
 from gptwin.benchmarks.gpu.roofline import DATASHEET, roofline_of
 from gptwin.benchmarks.gpu.shapes import shapes, tiny_shapes
+from gptwin.benchmarks.inputs import draw_arguments
 from gptwin.benchmarks.timing import GateError, Skipped
-from gptwin.lab.twin import Cost
-from gptwin.lab.twins import TWINS
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.twins.twin import Cost
 
 PEAKS = {"copy": 1e9, "bfloat16": 1e12, "float32": 1e12, "datasheet": None}
 

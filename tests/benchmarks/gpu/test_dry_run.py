@@ -9,8 +9,8 @@ from gptwin.benchmarks.gpu.providers import COMMON, PEERS, Provider
 from gptwin.benchmarks.gpu.results import not_measured
 from gptwin.benchmarks.gpu.shapes import _MORE, _TRAINING, shapes, stand_ins, tiny_shapes
 from gptwin.cli import app
-from gptwin.lab.twins import TWINS
-from gptwin.rl.workloads import WORKLOADS
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.rl.studies.workloads import WORKLOADS
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from gptwin.benchmarks.gpu import generation, phases
 from gptwin.benchmarks.gpu.cells import failures
 from gptwin.benchmarks.gpu.results import cell_name, not_measured, parts_of_name
 from gptwin.benchmarks.timing import GateError
-from gptwin.kernels.decode_step import StaticKVCache
-from gptwin.rl import ppo, workloads
+from gptwin.kernels.model.decode_step import StaticKVCache
+from gptwin.rl.stages import ppo
+from gptwin.rl.studies import workloads
 
 WAYS = ("gptwin", "gptwin, static step", "gptwin, CUDA graphs", "eager")
 PEERS = ("transformers", "transformers, static cache")

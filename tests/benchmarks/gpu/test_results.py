@@ -16,10 +16,10 @@ from gptwin.benchmarks.gpu.results import DIRECTIONS, cell_name, newest
 from gptwin.benchmarks.gpu.roofline import DATASHEET, peaks_of, rate, roofline_of
 from gptwin.benchmarks.gpu.shapes import shapes
 from gptwin.cli import app
-from gptwin.core.presets import preset
-from gptwin.lab.twins import TWINS
+from gptwin.core.model.presets import preset
+from gptwin.lab.twins.catalogue import TWINS
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = Path(__file__).resolve().parents[3] / "README.md"
 DEVICE = "NVIDIA H100 80GB HBM3"
 PEAKS = {"copy": 3e12, "bfloat16": 8e14, "float32": 5e13, "datasheet": DATASHEET[DEVICE]}
 ENVIRONMENT = {"date": "2026-01-01", "commit": "made up", "device": DEVICE, "driver": "1",

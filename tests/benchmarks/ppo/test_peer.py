@@ -5,9 +5,9 @@ import torch
 import torch._inductor.config
 from torch.nn import functional
 
-from gptwin.benchmarks import ppo_agreement, ppo_peer
-from gptwin.benchmarks.bare_products import Recording, replay
-from gptwin.rl.workloads import ppo_like, ppo_repeated
+from gptwin.benchmarks.ppo import agreement, peer
+from gptwin.benchmarks.ppo.bare_products import Recording, replay
+from gptwin.rl.studies.workloads import ppo_like, ppo_repeated
 
 
 def test_products_are_recorded_forward_and_backward_and_can_be_played_again():
@@ -28,11 +28,11 @@ def test_products_are_recorded_forward_and_backward_and_can_be_played_again():
 
 def test_a_value_network_costs_its_own_training():
     """Every product is seen: the flops of an update that a shared trunk spares, to the last one."""
-    shape = ppo_peer.shape_of(quick=True)
+    shape = peer.shape_of(quick=True)
     flops = []
     for name in ("gptwin", "gptwin, shared trunk"):
         with Recording() as recording:
-            ppo_peer._workload(ppo_like, shape, name).run(lambda phase: None)
+            peer._workload(ppo_like, shape, name).run(lambda phase: None)
         flops.append(recording.flops)
     time, asking = shape.n_prompt + shape.n_response - 1, shape.n_response
     projections = 6 * 16**2 * time + 18 * 16**2 * asking  # queries, keys and values; all else
@@ -44,23 +44,23 @@ def test_what_fails_leaves_the_last_measurement(tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise ImportError("no trl")
 
-    monkeypatch.setattr(ppo_peer, "RESULTS", tmp_path)
-    monkeypatch.setattr(ppo_peer, "_alone", fail)
+    monkeypatch.setattr(peer, "RESULTS", tmp_path)
+    monkeypatch.setattr(peer, "_alone", fail)
     (tmp_path / "ppo-cpu.json").write_text("measured")
-    assert ppo_peer.bench(ppo_like, ppo_repeated, threads=1) == 1
+    assert peer.bench(ppo_like, ppo_repeated, threads=1) == 1
     assert (tmp_path / "ppo-cpu.json").read_text() == "measured"
     assert "no trl" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"^threads: expected a finite number above 0, got 0"):
-        ppo_peer.bench(ppo_like, ppo_repeated, threads=0)
+        peer.bench(ppo_like, ppo_repeated, threads=0)
 
 
 def test_what_needs_a_compiler_is_left_out_where_there_is_none():
     with torch._inductor.config.patch({"cpp.cxx": (None, "/no/such/compiler")}):
-        assert list(ppo_peer._ours()) == ["gptwin", "gptwin, shared trunk"]
+        assert list(peer._ours()) == ["gptwin", "gptwin, shared trunk"]
 
 
 def test_phases_are_summed_and_the_first_iteration_does_not_count():
-    turn = ppo_peer._Turn()
+    turn = peer._Turn()
     for _ in range(3):
         turn.mark("a")
         turn.mark("b")
@@ -72,19 +72,19 @@ def test_phases_are_summed_and_the_first_iteration_does_not_count():
 
 def test_trls_iteration_is_ours_and_what_makes_it_another_is_found(monkeypatch):
     pytest.importorskip("trl")
-    shape = ppo_peer.agreeing(quick=True)
-    observed = ppo_agreement.observed_whole(shape)
-    found = ppo_agreement.compared(observed, shape, ppo_repeated)
-    assert found.keys() == set(ppo_agreement.STATISTICS.values())
+    shape = peer.agreeing(quick=True)
+    observed = agreement.observed_whole(shape)
+    found = agreement.compared(observed, shape, ppo_repeated)
+    assert found.keys() == set(agreement.STATISTICS.values())
     assert found["approx_kl"]["gptwin"] > 1e-4  # so the policy has learned, and both the same
     for change in ({"gae_lambda": 0.94}, {"lr": 9e-4}, {"kl_coefficient": 0.051}):
         with pytest.raises(RuntimeError, match="they do not do the same work"):
-            ppo_agreement.compared(observed, shape, ppo_repeated, **change)
+            agreement.compared(observed, shape, ppo_repeated, **change)
 
-    monkeypatch.setattr(ppo_agreement, "observed_whole", lambda shape: observed)
+    monkeypatch.setattr(agreement, "observed_whole", lambda shape: observed)
     ways = {"plain": {}, "compiled": {"compiler": "eager"}}
-    for values in ppo_agreement.agreement(shape, ppo_repeated, ways).values():
+    for values in agreement.agreement(shape, ppo_repeated, ways).values():
         assert list(values) == ["TRL", *ways]
     ways["compiled"] |= {"lr": 9e-4}
     with pytest.raises(RuntimeError, match="they do not do the same work"):
-        ppo_agreement.agreement(shape, ppo_repeated, ways)
+        agreement.agreement(shape, ppo_repeated, ways)

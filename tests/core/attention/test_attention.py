@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwin.core.attention import (
+from gptwin.core.attention.attention import (
     attention,
     attention_backward,
     attention_forward,
     attention_online,
     dropout_factor,
 )
-from gptwin.core.attention_tiled import (
+from gptwin.core.attention.attention_tiled import (
     attention_tiled,
     attention_tiled_backward,
     attention_tiled_forward,
     tiles,
 )
-from gptwin.core.key_intervals import key_intervals, key_stretch, query_stretch
+from gptwin.core.attention.key_intervals import key_intervals, key_stretch, query_stretch
 
 
 def draw(rng, n_batch, n_head, n_kv_head, n_query, n_key, d_head):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.attention import attention
-from gptwin.core.decode_attention import combine, decode_attention, decode_attention_split
+from gptwin.core.attention.attention import attention
+from gptwin.core.attention.decode_attention import combine, decode_attention, decode_attention_split
 
 sizes = st.fixed_dictionaries(
     {

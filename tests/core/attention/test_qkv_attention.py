@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from gptwin.core.attention import attention
-from gptwin.core.decode_attention import decode_attention
-from gptwin.core.qkv_attention import qkv_attention, split_packed
-from gptwin.core.qkv_projection import qkv_projection
+from gptwin.core.attention.attention import attention
+from gptwin.core.attention.decode_attention import decode_attention
+from gptwin.core.attention.qkv_attention import qkv_attention, split_packed
+from gptwin.core.attention.qkv_projection import qkv_projection
 
 
 def draw(*shape, seed=0):

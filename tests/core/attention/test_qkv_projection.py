@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from gptwin.core.layer_norm import layer_norm
-from gptwin.core.qkv_projection import (
+from gptwin.core.attention.qkv_projection import (
     qkv_projection,
     qkv_projection_backward,
     qkv_projection_forward,
 )
+from gptwin.core.layers.layer_norm import layer_norm
 
 
 def draw(*shape, seed=0):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.cross_entropy import (
+from gptwin.core.language.cross_entropy import (
     REDUCTIONS,
     cross_entropy,
     cross_entropy_backward,

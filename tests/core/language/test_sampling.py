@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.philox import philox
-from gptwin.core.sampling import (
+from gptwin.core.language.sampling import (
     MAX_VOCAB,
     draw_target,
     keep,
@@ -17,6 +16,7 @@ from gptwin.core.sampling import (
     units,
     weights,
 )
+from gptwin.core.philox import philox
 
 VECTOR = np.array([[1, 1.01, 1.001, 0, 0, 0, 2]], np.float32)
 

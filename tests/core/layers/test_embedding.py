@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.embedding import (
+from gptwin.core.layers.embedding import (
     embedding,
     embedding_backward,
     embedding_forward,

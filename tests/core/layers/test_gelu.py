@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gptwin.core.gelu import gelu, gelu_backward, gelu_forward
+from gptwin.core.layers.gelu import gelu, gelu_backward, gelu_forward
 
 
 def test_known_values():

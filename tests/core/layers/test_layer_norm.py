@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.layer_norm import (
+from gptwin.core.layers.layer_norm import (
     layer_norm,
     layer_norm_backward,
     layer_norm_forward,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gptwin.core.gelu import gelu
-from gptwin.core.linear import linear, linear_backward, linear_forward
+from gptwin.core.layers.gelu import gelu
+from gptwin.core.layers.linear import linear, linear_backward, linear_forward
 
 
 def arrays(*shapes):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.softmax import softmax, softmax_backward, softmax_forward, softmax_online
+from gptwin.core.layers.softmax import softmax, softmax_backward, softmax_forward, softmax_online
 
 rows = st.tuples(st.integers(1, 4), st.integers(1, 50), st.integers(0, 2**32 - 1)).map(
     lambda t: np.random.default_rng(t[2]).normal(0, 5, size=t[:2])

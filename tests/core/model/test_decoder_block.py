@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gptwin.core.branches import merge_heads, split_heads
-from gptwin.core.decoder_block import (
+from gptwin.core.model.branches import merge_heads, split_heads
+from gptwin.core.model.decoder_block import (
     ARGUMENTS,
     decoder_block,
     decoder_block_backward,

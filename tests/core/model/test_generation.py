@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from gptwin.benchmarks.baselines.picogpt import generate as generate_uncached
-from gptwin.core.generation import KVCache, extend, generate, pad_left
-from gptwin.core.gpt import gpt
-from gptwin.core.parameters import init_parameters
-from gptwin.core.presets import GPTConfig
+from gptwin.core.model.generation import KVCache, extend, generate, pad_left
+from gptwin.core.model.gpt import gpt
+from gptwin.core.model.parameters import init_parameters
+from gptwin.core.model.presets import GPTConfig
 
 SMALL = GPTConfig(17, 24, 2, 2, 6)
 KINDS = {

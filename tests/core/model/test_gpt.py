@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gptwin.benchmarks.baselines.nanogpt import NanoGPT, is_projection
-from gptwin.core.gpt import (
+from gptwin.core.model.gpt import (
     gpt,
     gpt_backward,
     gpt_forward,
@@ -16,9 +16,9 @@ from gptwin.core.gpt import (
     loss_and_gradients,
     train_step,
 )
-from gptwin.core.parameters import init_parameters
-from gptwin.core.presets import GPTConfig, flops_per_sequence, parameter_shapes, preset
-from gptwin.kernels.gpt import GPT
+from gptwin.core.model.parameters import init_parameters
+from gptwin.core.model.presets import GPTConfig, flops_per_sequence, parameter_shapes, preset
+from gptwin.kernels.model.gpt import GPT
 
 SMALL = GPTConfig(17, 8, 2, 2, 6)
 KINDS = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gptwin.core.memory import kv_cache_bytes, training_memory
-from gptwin.core.presets import (
+from gptwin.core.model.footprint import kv_cache_bytes, training_memory
+from gptwin.core.model.presets import (
     PRESETS,
     GPTConfig,
     attention_pairs,

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.adamw import adamw
+from gptwin.core.optimizer.adamw import adamw
 
 SHAPES = [(3, 5), (0,), (), (7,), (2, 0, 3)]
 seeds = st.integers(0, 1000)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.ema import ema
+from gptwin.core.optimizer.ema import ema
 
 decays = st.floats(0, 1)
 

@@ -8,19 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.exact_kl import exact_kl
-from gptwin.core.gae import gae
-from gptwin.core.kl import kl
-from gptwin.core.ppo_loss import ppo_loss_forward
-from gptwin.core.token_rewards import token_rewards
-from gptwin.kernels import launch
-from gptwin.kernels.gae import gae as torch_gae
-from gptwin.kernels.ppo_loss import ppo_loss as torch_ppo_loss
-from gptwin.kernels.softmax import softmax as torch_softmax
-from gptwin.kernels.token_rewards import token_rewards as torch_token_rewards
-from gptwin.kernels.whiten import whiten as torch_whiten
-from gptwin.rl import enumerable
-from gptwin.rl.enumerable import (
+from gptwin.core.rlhf import enumerable
+from gptwin.core.rlhf.enumerable import (
     N_PREFIXES,
     Adam,
     Rollout,
@@ -41,6 +30,17 @@ from gptwin.rl.enumerable import (
     total_variation,
     train_ppo,
 )
+from gptwin.core.rlhf.exact_kl import exact_kl
+from gptwin.core.rlhf.gae import gae
+from gptwin.core.rlhf.kl import kl
+from gptwin.core.rlhf.ppo_loss import ppo_loss_forward
+from gptwin.core.rlhf.token_rewards import token_rewards
+from gptwin.kernels.common import launch
+from gptwin.kernels.layers.softmax import softmax as torch_softmax
+from gptwin.kernels.rlhf.gae import gae as torch_gae
+from gptwin.kernels.rlhf.ppo_loss import ppo_loss as torch_ppo_loss
+from gptwin.kernels.rlhf.token_rewards import token_rewards as torch_token_rewards
+from gptwin.kernels.rlhf.whiten import whiten as torch_whiten
 
 SEEDS = range(5)
 GAP, VARIATION = 1e-3, 1e-2  # what gradient ascent must reach: J* − J(π), and TV(π, π*)

@@ -5,8 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.exact_kl import exact_kl, exact_kl_backward, exact_kl_forward, exact_kl_online
-from gptwin.core.kl import kl
+from gptwin.core.rlhf.exact_kl import (
+    exact_kl,
+    exact_kl_backward,
+    exact_kl_forward,
+    exact_kl_online,
+)
+from gptwin.core.rlhf.kl import kl
 
 POLICY = np.array([0.4, 0.3, 0.2, 0.1])
 REFERENCE = np.array([0.5, 0.25, 0.125, 0.125])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.gae import gae, gae_backward, gae_blockwise, gae_forward
+from gptwin.core.rlhf.gae import gae, gae_backward, gae_blockwise, gae_forward
 
 batches = st.tuples(
     st.integers(0, 3), st.integers(0, 20), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 10**6)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.kl import ESTIMATORS, kl, kl_backward, kl_forward, sequence_kl
+from gptwin.core.rlhf.kl import ESTIMATORS, kl, kl_backward, kl_forward, sequence_kl
 
 POLICY = np.array([0.4, 0.3, 0.2, 0.1])
 REFERENCE = np.array([0.5, 0.25, 0.125, 0.125])

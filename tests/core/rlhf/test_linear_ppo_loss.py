@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.linear import linear_backward, linear_forward
-from gptwin.core.linear_ppo_loss import (
+from gptwin.core.language.token_scores import backward_tiled, log_softmax, score_tiled
+from gptwin.core.layers.linear import linear_backward, linear_forward
+from gptwin.core.layers.softmax import softmax
+from gptwin.core.rlhf.linear_ppo_loss import (
     linear_ppo_loss,
     linear_ppo_loss_backward,
     linear_ppo_loss_forward,
 )
-from gptwin.core.ppo_loss import PPOResults, ppo_loss, ppo_loss_backward, ppo_loss_forward
-from gptwin.core.softmax import softmax
-from gptwin.core.token_scores import backward_tiled, log_softmax, score_tiled
+from gptwin.core.rlhf.ppo_loss import PPOResults, ppo_loss, ppo_loss_backward, ppo_loss_forward
 
 TOKEN_NAMES = ("old_log_prob", "advantages", "values", "old_values", "returns")
 ENTROPY = {"entropy_coefficient": 0.3}

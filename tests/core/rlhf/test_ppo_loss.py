@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.ppo_loss import (
+from gptwin.core.rlhf.ppo_loss import (
     PPOResults,
     explained_variance,
     ppo_loss,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.reward_loss import (
+from gptwin.core.rlhf.reward_loss import (
     BIN_EDGES,
     expected_calibration_error,
     reward_loss,

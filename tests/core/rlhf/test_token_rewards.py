@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gptwin.core.kl import ESTIMATORS, kl
-from gptwin.core.token_rewards import (
+from gptwin.core.rlhf.kl import ESTIMATORS, kl
+from gptwin.core.rlhf.token_rewards import (
     find_ended,
     token_rewards,
     token_rewards_backward,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from gptwin.core.attention import dropout_factor
-from gptwin.kernels.attention import attention, attention_forward
-from gptwin.kernels.attention_backward import attention_backward
-from gptwin.kernels.attention_tiles import Masks
-from gptwin.kernels.launch import configuration, recording
+from gptwin.core.attention.attention import dropout_factor
+from gptwin.kernels.attention.attention import attention, attention_forward
+from gptwin.kernels.attention.attention_backward import attention_backward
+from gptwin.kernels.attention.attention_tiles import Masks
+from gptwin.kernels.common.launch import configuration, recording
 
 
 def draw(*shapes, seed=0, device="cpu"):

@@ -9,9 +9,9 @@ import math
 import pytest
 import torch
 
-from gptwin.kernels.attention import attention
-from gptwin.lab.check import check
-from gptwin.lab.twins import TWINS
+from gptwin.kernels.attention.attention import attention
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.verify.check import check
 
 SMALL = {"batch": 1, "head": 2, "kv_head": 1, "queries": 37, "keys": 37, "d_head": 24}
 

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from gptwin.kernels.decode_attention import (
+from gptwin.kernels.attention.decode_attention import (
     KEYS_PER_SPLIT,
     MAX_SPLITS,
     WAVES,
     decode_attention,
     number_of_splits,
 )
-from gptwin.kernels.launch import recording
+from gptwin.kernels.common.launch import recording
 
 
 def draw(*shape, seed=0, dtype=torch.float32, device="cpu"):

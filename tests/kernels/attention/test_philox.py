@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from gptwin.core.philox import philox, uniform
-from gptwin.kernels._triton import tl, triton
-from gptwin.kernels.launch import launch
+from gptwin.kernels.common._triton import tl, triton
+from gptwin.kernels.common.launch import launch
 
 SEEDS = [0, 1, 2**31, 2**32 + 5, 2**63 - 1, -3]
 

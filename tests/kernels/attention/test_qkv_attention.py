@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gptwin.kernels.launch import recording
-from gptwin.kernels.qkv_attention import path, qkv_attention
-from gptwin.kernels.qkv_attention_short import MAX_D_HEAD, MAX_TIME, MIN_TIME
+from gptwin.kernels.attention.qkv_attention import path, qkv_attention
+from gptwin.kernels.attention.qkv_attention_short import MAX_D_HEAD, MAX_TIME, MIN_TIME
+from gptwin.kernels.common.launch import recording
 
 SHORT, LONG = MAX_TIME, MAX_TIME + 3
 # What copies numbers without computing any.

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gptwin.kernels.launch import recording
-from gptwin.kernels.layer_norm import layer_norm
-from gptwin.kernels.qkv_projection import qkv_projection
+from gptwin.kernels.attention.qkv_projection import qkv_projection
+from gptwin.kernels.common.launch import recording
+from gptwin.kernels.layers.layer_norm import layer_norm
 
 
 def draw(*shape, seed=0, dtype=torch.float32, device="cpu"):

@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwin.kernels import launch
-from gptwin.kernels.finite import checking_finite
-from gptwin.lab.draw import RandomArrays, to_torch
-from gptwin.lab.twin import as_tuple
-from gptwin.lab.twins import TWINS
+from gptwin.kernels.common import launch
+from gptwin.kernels.common.finite import checking_finite
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.twins.draw import RandomArrays, to_torch
+from gptwin.lab.twins.twin import as_tuple
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 JUNK = [math.nan, math.inf, -math.inf]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gptwin.kernels import launch
-from gptwin.lab.check import prepare, run
-from gptwin.lab.twins import TWINS
+from gptwin.kernels.common import launch
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.verify.check import prepare, run
 
 if not launch.INTERPRETED:
     pytest.skip("a GPU's autotuner does it by itself", allow_module_level=True)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from gptwin.core.checks import expect_finite
-from gptwin.kernels import launch
-from gptwin.kernels.finite import checking_finite, checks_finite
-from gptwin.kernels.kl import kl
-from gptwin.kernels.ppo_loss import ppo_loss
+from gptwin.kernels.common import launch
+from gptwin.kernels.common.finite import checking_finite, checks_finite
+from gptwin.kernels.rlhf.kl import kl
+from gptwin.kernels.rlhf.ppo_loss import ppo_loss
 
 
 def test_the_message_counts_and_points(device):

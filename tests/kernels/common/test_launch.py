@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from gptwin.kernels import launch
-from gptwin.kernels.softmax import softmax
-from gptwin.lab.twins import TWINS
+from gptwin.kernels.common import launch
+from gptwin.kernels.layers.softmax import softmax
+from gptwin.lab.twins.catalogue import TWINS
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 
@@ -50,8 +50,8 @@ def test_cpu_tensors_run_eager_unless_asked(monkeypatch):
 def test_cpu_tensor_without_the_interpreter_is_refused():
     code = """
 import torch
-from gptwin.kernels.softmax import softmax
-from gptwin.lab.twins import TWINS
+from gptwin.kernels.layers.softmax import softmax
+from gptwin.lab.twins.catalogue import TWINS
 softmax(torch.zeros(2, 3))
 """
     status, output = python(code, GPTWIN_BACKEND="triton", TRITON_INTERPRET="0")
@@ -65,9 +65,9 @@ def test_without_triton_eager_runs_and_kernels_are_refused():
 import sys
 sys.modules["triton"] = None  # as on a platform that has no Triton
 import torch
-from gptwin.kernels import gelu, layer_norm, linear, softmax
+from gptwin.kernels.layers import gelu, layer_norm, linear, softmax
 print(softmax.softmax(torch.zeros(1, 2)).tolist())
-from gptwin.kernels import launch
+from gptwin.kernels.common import launch
 with launch.backend("triton"):
     softmax.softmax(torch.zeros(1, 2))
 """

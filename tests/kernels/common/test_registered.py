@@ -5,15 +5,15 @@ import shutil
 import pytest
 import torch
 
-from gptwin.kernels import launch
-from gptwin.kernels.attention import attention
-from gptwin.kernels.decoder_block import decoder_block
-from gptwin.kernels.embedding import embedding
-from gptwin.kernels.gelu import gelu
-from gptwin.kernels.layer_norm import layer_norm
-from gptwin.kernels.linear import linear
-from gptwin.kernels.qkv_attention import qkv_attention
-from gptwin.kernels.softmax import softmax
+from gptwin.kernels.attention.attention import attention
+from gptwin.kernels.attention.qkv_attention import qkv_attention
+from gptwin.kernels.common import launch
+from gptwin.kernels.layers.embedding import embedding
+from gptwin.kernels.layers.gelu import gelu
+from gptwin.kernels.layers.layer_norm import layer_norm
+from gptwin.kernels.layers.linear import linear
+from gptwin.kernels.layers.softmax import softmax
+from gptwin.kernels.model.decoder_block import decoder_block
 
 
 def draw(*shape, seed=0):

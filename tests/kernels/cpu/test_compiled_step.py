@@ -5,13 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from gptwin.core.presets import GPTConfig
-from gptwin.kernels import compiled_step, launch
-from gptwin.kernels.compiled_step import CompiledStep
-from gptwin.kernels.decode_step import BoundStep
-from gptwin.kernels.gpt import GPT
-from gptwin.kernels.kv_cache import KVCache
-from gptwin.kernels.sampling import sampling
+from gptwin.core.model.presets import GPTConfig
+from gptwin.kernels.common import launch
+from gptwin.kernels.cpu import compiled_step
+from gptwin.kernels.cpu.compiled_step import CompiledStep
+from gptwin.kernels.language.sampling import sampling
+from gptwin.kernels.model.decode_step import BoundStep
+from gptwin.kernels.model.gpt import GPT
+from gptwin.kernels.model.kv_cache import KVCache
 
 CONFIG = GPTConfig(vocab_size=41, n_ctx=24, n_layer=2, n_head=2, d_model=32, band=5)
 ROWS = [4, 0, 9]

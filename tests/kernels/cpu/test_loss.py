@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from gptwin.kernels import eager_loss, eager_scores
-from gptwin.kernels.eager_loss import mean_cross_entropy
+from gptwin.kernels.cpu import loss as eager_loss
+from gptwin.kernels.cpu.loss import mean_cross_entropy
+from gptwin.kernels.language import token_scores_cpu
 
 VOCAB = 11
 TARGETS = {
@@ -29,7 +30,7 @@ def both_directions(function, n):
 @pytest.mark.parametrize("ignore_index", [-100, 3])
 @pytest.mark.parametrize("which", TARGETS)
 def test_it_is_the_sum_by_how_many_count(which, ignore_index, strip, monkeypatch):
-    monkeypatch.setattr(eager_scores, "STRIP", strip)
+    monkeypatch.setattr(token_scores_cpu, "STRIP", strip)
     monkeypatch.setattr(eager_loss, "IN_CACHE", strip)
     targets = torch.tensor(TARGETS[which], dtype=torch.int64)
     if ignore_index != -100:

@@ -3,20 +3,20 @@
 import pytest
 import torch
 
-from gptwin.kernels import eager_mlp, spare_memory
-from gptwin.kernels.eager_mlp import compiled_mlp, mlp_eager
-from gptwin.kernels.linear import linear_eager
-from gptwin.kernels.spare_memory import SpareMemory
+from gptwin.kernels.cpu import mlp, spare_memory
+from gptwin.kernels.cpu.mlp import compiled_mlp, mlp_eager
+from gptwin.kernels.cpu.spare_memory import SpareMemory
+from gptwin.kernels.layers.linear import linear_eager
 
 D_MODEL, D_MLP = 6, 24
 
 
 @pytest.fixture(autouse=True)
 def several_strips_on_spare_memory(monkeypatch):
-    monkeypatch.setattr(eager_mlp, "STRIP", 64)  # the last strip is shorter
-    monkeypatch.setattr(eager_mlp, "WHOLE", 1)
+    monkeypatch.setattr(mlp, "STRIP", 64)  # the last strip is shorter
+    monkeypatch.setattr(mlp, "WHOLE", 1)
     monkeypatch.setattr(spare_memory, "SMALLEST", 1)
-    monkeypatch.setattr(eager_mlp, "_SPARE", SpareMemory())
+    monkeypatch.setattr(mlp, "_SPARE", SpareMemory())
 
 
 def plain(x, fc_weight, fc_bias, proj_weight, proj_bias, residual=None):
@@ -129,7 +129,7 @@ def test_steps_of_other_lengths_do_not_share_memory_in_use():
             y_plain = plain(*arguments)
             expected = torch.autograd.grad(y_plain, arguments, torch.ones_like(y))
             expect_same((y, *gradients), (y_plain, *expected))
-        assert eager_mlp._SPARE.storages  # the next pair begins on it
+        assert mlp._SPARE.storages  # the next pair begins on it
 
 
 def test_spare_memory_goes_to_what_it_fits_and_to_one_alone():

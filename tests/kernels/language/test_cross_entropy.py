@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwin.core.cross_entropy import REDUCTIONS
-from gptwin.kernels import token_scores
-from gptwin.kernels.cross_entropy import cross_entropy
-from gptwin.kernels.launch import backend, recording
+from gptwin.core.language.cross_entropy import REDUCTIONS
+from gptwin.kernels.common.launch import backend, recording
+from gptwin.kernels.language import token_scores
+from gptwin.kernels.language.cross_entropy import cross_entropy
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 both = pytest.mark.parametrize("how", ("triton", "eager"))

@@ -6,10 +6,11 @@ import torch
 import triton
 import triton.language as tl
 
-from gptwin.core import sampling as core
-from gptwin.kernels import eager_sampling, launch
-from gptwin.kernels.eager_sampling import draw_of, drawn_where_possible, sampling_eager
-from gptwin.kernels.sampling import _draw_target, sampling
+from gptwin.core.language import sampling as core
+from gptwin.kernels.common import launch
+from gptwin.kernels.language import sampling_eager as eager_sampling
+from gptwin.kernels.language.sampling import _draw_target, sampling
+from gptwin.kernels.language.sampling_eager import draw_of, drawn_where_possible, sampling_eager
 
 FILTERS = [{}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.6}, {"top_k": 6, "top_p": 0.9}]
 

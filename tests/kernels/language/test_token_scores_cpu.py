@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from gptwin.kernels import eager_scores
-from gptwin.kernels.cross_entropy import cross_entropy_eager, token_log_probs
-from gptwin.kernels.launch import backend
-from gptwin.kernels.linear_ppo_loss import linear_ppo_loss, linear_ppo_loss_eager
+from gptwin.kernels.common.launch import backend
+from gptwin.kernels.language import token_scores_cpu
+from gptwin.kernels.language.cross_entropy import cross_entropy_eager, token_log_probs
+from gptwin.kernels.rlhf.linear_ppo_loss import linear_ppo_loss, linear_ppo_loss_eager
 
 VOCAB, D_MODEL, IGNORED = 11, 4, -100
 TOKEN_NAMES = ("old_log_prob", "advantages", "values", "old_values", "returns")
@@ -27,7 +27,7 @@ every_dtype = pytest.mark.parametrize("dtype", (torch.float64, torch.float32), i
 @pytest.fixture(autouse=True, params=[1, 2 * VOCAB, 2**18])
 def _strip(request, monkeypatch):
     """Strips of one row, which is larger than they should be, of two, and of all there are."""
-    monkeypatch.setattr(eager_scores, "STRIP", request.param)
+    monkeypatch.setattr(token_scores_cpu, "STRIP", request.param)
 
 
 def draw(mask, dtype, tied=True):
@@ -114,7 +114,9 @@ def test_log_probabilities_alone_are_the_plain_ones(mask, dtype, monkeypatch):
     expected = cross_entropy_eager(*given, a["targets"])[1]
     with backend("eager"):
         actual = token_log_probs(*given, a["targets"])
-        monkeypatch.delattr(eager_scores, "_Scores")  # without a gradient, nothing is to be kept
+        monkeypatch.delattr(
+            token_scores_cpu, "_Scores"
+        )  # without a gradient, nothing is to be kept
         with torch.no_grad():
             alone = token_log_probs(*given, a["targets"])
     assert not alone.requires_grad
@@ -143,8 +145,8 @@ def test_a_row_far_from_uniform_keeps_its_log_probability():
     """Of a token whose probability is 0 in float32."""
     hidden, weight = torch.eye(2), torch.tensor([[0.0, -300.0, 5.0], [0.0, 0.0, 700.0]])
     given = (hidden, weight, torch.tensor([1, 2]), torch.ones(2, dtype=torch.bool))
-    log_prob, entropy = eager_scores.eager_scores(*given, with_entropy=True)
-    torch.testing.assert_close(eager_scores.eager_scores(*given)[0], log_prob)
+    log_prob, entropy = token_scores_cpu.eager_scores(*given, with_entropy=True)
+    torch.testing.assert_close(token_scores_cpu.eager_scores(*given)[0], log_prob)
     assert log_prob.tolist() == pytest.approx([-305.0067, 0.0], abs=1e-4)
     assert (entropy >= 0).all() and entropy[1] == 0
 
@@ -152,7 +154,7 @@ def test_a_row_far_from_uniform_keeps_its_log_probability():
 def test_an_entropy_promises_no_gradient():
     a = draw(MASKS["all count"], torch.float64)
     given = (a["hidden"].requires_grad_(), a["weight"], a["targets"], a["mask"])
-    log_prob, entropy = eager_scores.eager_scores(*given, with_entropy=True)
+    log_prob, entropy = token_scores_cpu.eager_scores(*given, with_entropy=True)
     assert log_prob.requires_grad and not entropy.requires_grad
 
 

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from gptwin.core.embedding import scatter_add as core_scatter_add
-from gptwin.kernels import launch
-from gptwin.kernels.embedding import CHUNK, embedding, embedding_forward, scatter_add, sort_ids
+from gptwin.core.layers.embedding import scatter_add as core_scatter_add
+from gptwin.kernels.common import launch
+from gptwin.kernels.layers.embedding import (
+    CHUNK,
+    embedding,
+    embedding_forward,
+    scatter_add,
+    sort_ids,
+)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gptwin.kernels.gelu import gelu
+from gptwin.kernels.layers.gelu import gelu
 
 
 @pytest.mark.parametrize("form", ["tanh", "erf"])

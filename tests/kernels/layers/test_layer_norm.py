@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core import layer_norm as reference
-from gptwin.kernels import layer_norm as operation
-from gptwin.kernels.launch import configuration, recording
-from gptwin.kernels.layer_norm import MAX_BLOCK, layer_norm, layer_norm_eager
+from gptwin.core.layers import layer_norm as reference
+from gptwin.kernels.common.launch import configuration, recording
+from gptwin.kernels.layers import layer_norm as operation
+from gptwin.kernels.layers.layer_norm import MAX_BLOCK, layer_norm, layer_norm_eager
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HALVES = (torch.float16, torch.bfloat16)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gptwin.kernels.launch import recording
-from gptwin.kernels.linear import linear
+from gptwin.kernels.common.launch import recording
+from gptwin.kernels.layers.linear import linear
 
 
 def draw(*shape, seed=0, dtype=torch.float32, device="cpu"):

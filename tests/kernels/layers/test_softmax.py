@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.kernels.launch import recording
-from gptwin.kernels.softmax import MAX_BLOCK, softmax
+from gptwin.kernels.common.launch import recording
+from gptwin.kernels.layers.softmax import MAX_BLOCK, softmax
 
 
 def draw(shape, seed, device):

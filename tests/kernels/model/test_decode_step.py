@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from gptwin.core.parameters import init_parameters
-from gptwin.core.presets import GPTConfig
-from gptwin.kernels import launch
-from gptwin.kernels.decode_step import BoundStep, DecodeStep, StaticKVCache
-from gptwin.kernels.gpt import GPT
-from gptwin.kernels.kv_cache import KVCache
+from gptwin.core.model.parameters import init_parameters
+from gptwin.core.model.presets import GPTConfig
+from gptwin.kernels.common import launch
+from gptwin.kernels.model.decode_step import BoundStep, DecodeStep, StaticKVCache
+from gptwin.kernels.model.gpt import GPT
+from gptwin.kernels.model.kv_cache import KVCache
 
 CONFIG = GPTConfig(vocab_size=41, n_ctx=16, n_layer=2, n_head=2, d_model=32, band=5)
 PROMPT = torch.tensor([[0, 0, 3, 1], [9, 2, 6, 5], [0, 5, 3, 5]])
@@ -102,7 +102,9 @@ def test_a_recorded_step_replays_at_every_position(model, monkeypatch):
     step = DecodeStep(model, static)
     lengths = static.lengths.clone()
     # On a CPU, as nowhere else, the embedding looks at its tokens; no graph could hold that.
-    monkeypatch.setattr(sys.modules["gptwin.kernels.embedding"], "check_ids", lambda *_: None)
+    monkeypatch.setattr(
+        sys.modules["gptwin.kernels.layers.embedding"], "check_ids", lambda *_: None
+    )
     with torch.no_grad(), launch.backend("eager"):
         replay = make_fx(lambda: step.compute(), tracing_mode="real")()
     static.lengths.copy_(lengths)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gptwin.kernels import launch
-from gptwin.kernels.decoder_block import decoder_block
-from gptwin.kernels.launch import recording
+from gptwin.kernels.common import launch
+from gptwin.kernels.common.launch import recording
+from gptwin.kernels.model.decoder_block import decoder_block
 
 C, N_HEAD, TIME = 16, 2, 9
 

@@ -6,13 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from gptwin.core import gpt as core
-from gptwin.core.parameters import init_parameters
-from gptwin.core.presets import PRESETS, GPTConfig, parameter_count, parameter_shapes, preset
-from gptwin.kernels import eager_loss, eager_scores, gpt, launch, tied_embedding
-from gptwin.kernels.decoder_block import EAGER
-from gptwin.kernels.gpt import GPT
-from gptwin.kernels.kv_cache import KVCache
+from gptwin.core.model import gpt as core
+from gptwin.core.model.parameters import init_parameters
+from gptwin.core.model.presets import (
+    PRESETS,
+    GPTConfig,
+    parameter_count,
+    parameter_shapes,
+    preset,
+)
+from gptwin.kernels.common import launch
+from gptwin.kernels.cpu import loss as eager_loss
+from gptwin.kernels.cpu import tied_embedding
+from gptwin.kernels.language import token_scores_cpu
+from gptwin.kernels.model import gpt
+from gptwin.kernels.model.decoder_block import EAGER
+from gptwin.kernels.model.gpt import GPT
+from gptwin.kernels.model.kv_cache import KVCache
 
 SMALL = GPTConfig(vocab_size=61, n_ctx=40, n_layer=2, n_head=2, d_model=16)
 CONFIGS = {
@@ -78,7 +88,7 @@ def vocabulary(request, monkeypatch):
     if request.param == "too large for the cache":
         monkeypatch.setattr(tied_embedding, "SMALL", 0)
         monkeypatch.setattr(eager_loss, "IN_CACHE", 61 * 15)
-        monkeypatch.setattr(eager_scores, "STRIP", 61 * 15)
+        monkeypatch.setattr(token_scores_cpu, "STRIP", 61 * 15)
 
 
 @pytest.mark.usefixtures("vocabulary")

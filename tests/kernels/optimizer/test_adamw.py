@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from gptwin.core import adamw as core
-from gptwin.kernels import launch
-from gptwin.kernels.adamw import AdamW, adamw, adamw_, global_norm
-from gptwin.kernels.adamw_update import BLOCK, gradient_norm_kernel
-from gptwin.kernels.finite import checking_finite
+from gptwin.core.optimizer import adamw as core
+from gptwin.kernels.common import launch
+from gptwin.kernels.common.finite import checking_finite
+from gptwin.kernels.optimizer.adamw import AdamW, adamw, adamw_, global_norm
+from gptwin.kernels.optimizer.adamw_update import BLOCK, gradient_norm_kernel
 
 both_backends = pytest.mark.parametrize("backend", ["triton", "eager"])
 SHAPES = [(3, 5), (0,), (1,), (BLOCK,), (), (2, 0, 3), (BLOCK - 1,), (2, BLOCK + 7)]

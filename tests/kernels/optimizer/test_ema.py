@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from gptwin.core import ema as core
-from gptwin.kernels import ema as module
-from gptwin.kernels import launch
-from gptwin.kernels.ema import BLOCK, ema, ema_
+from gptwin.core.optimizer import ema as core
+from gptwin.kernels.common import launch
+from gptwin.kernels.optimizer import ema as module
+from gptwin.kernels.optimizer.ema import BLOCK, ema, ema_
 
 both_backends = pytest.mark.parametrize("backend", ["triton", "eager"])
 SHAPES = [(3, 5), (0,), (1,), (BLOCK,), (BLOCK + 1,), (), (2, 0, 3), (BLOCK - 1,), (2, BLOCK + 7)]

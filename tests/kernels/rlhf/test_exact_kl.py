@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwin.kernels.exact_kl import MAX_BLOCK, exact_kl, exact_kl_eager
+from gptwin.kernels.rlhf.exact_kl import MAX_BLOCK, exact_kl, exact_kl_eager
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INF = math.inf

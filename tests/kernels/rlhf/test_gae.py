@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.kernels.gae import MAX_BLOCK, gae, gae_eager
+from gptwin.kernels.rlhf.gae import MAX_BLOCK, gae, gae_eager
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 forms = pytest.mark.parametrize("form", [gae, gae_eager])

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gptwin.core.kl import ESTIMATORS
-from gptwin.kernels import launch
-from gptwin.kernels.kl import kl, kl_eager, sequence_kl
+from gptwin.core.rlhf.kl import ESTIMATORS
+from gptwin.kernels.common import launch
+from gptwin.kernels.rlhf.kl import kl, kl_eager, sequence_kl
 
 forms = pytest.mark.parametrize("form", [kl, kl_eager])
 estimators = pytest.mark.parametrize("estimator", ESTIMATORS)

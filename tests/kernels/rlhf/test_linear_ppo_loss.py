@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwin.kernels import token_scores
-from gptwin.kernels.launch import backend, recording
-from gptwin.kernels.linear_ppo_loss import linear_ppo_loss
-from gptwin.kernels.ppo_loss import ppo_loss
-from gptwin.kernels.token_scores import score
+from gptwin.kernels.common.launch import backend, recording
+from gptwin.kernels.language import token_scores
+from gptwin.kernels.language.token_scores import score
+from gptwin.kernels.rlhf.linear_ppo_loss import linear_ppo_loss
+from gptwin.kernels.rlhf.ppo_loss import ppo_loss
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOKEN_NAMES = ("old_log_prob", "advantages", "values", "old_values", "returns")

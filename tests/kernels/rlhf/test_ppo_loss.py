@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.ppo_loss import ppo_loss as core_ppo_loss
-from gptwin.kernels.launch import backend, launch, recording
-from gptwin.kernels.ppo_loss import BLOCK, FLOAT_ARGUMENTS, ppo_loss
-from gptwin.kernels.ppo_statistics import N_ROWS, ppo_loss_statistics_kernel
+from gptwin.core.rlhf.ppo_loss import ppo_loss as core_ppo_loss
+from gptwin.kernels.common.launch import backend, launch, recording
+from gptwin.kernels.rlhf.ppo_loss import BLOCK, FLOAT_ARGUMENTS, ppo_loss
+from gptwin.kernels.rlhf.ppo_statistics import N_ROWS, ppo_loss_statistics_kernel
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DIFFERENTIABLE = ("log_prob", "values", "entropy")

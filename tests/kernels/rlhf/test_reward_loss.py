@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwin.core import reward_loss as core
-from gptwin.kernels import launch
-from gptwin.kernels.reward_loss import TILE, reward_loss
+from gptwin.core.rlhf import reward_loss as core
+from gptwin.kernels.common import launch
+from gptwin.kernels.rlhf.reward_loss import TILE, reward_loss
 
 both_backends = pytest.mark.parametrize("backend", ["triton", "eager"])
 

@@ -3,12 +3,17 @@
 import pytest
 import torch
 
-from gptwin.core.kl import ESTIMATORS
-from gptwin.kernels.kl import kl
-from gptwin.kernels.token_rewards import MAX_BLOCK, find_ended, token_rewards, token_rewards_eager
+from gptwin.core.rlhf.kl import ESTIMATORS
+from gptwin.kernels.rlhf.kl import kl
+from gptwin.kernels.rlhf.token_rewards import (
+    MAX_BLOCK,
+    find_ended,
+    token_rewards,
+    token_rewards_eager,
+)
 
 END = 9
-# As in tests/core/test_token_rewards.py: tokens, mask, ended, where the score goes.
+# As in tests/core/rlhf/test_token_rewards.py: tokens, mask, ended, where the score goes.
 TABLE = {
     "end first": ([5, 6, END, 0, 0], [0, 0, 1, 0, 0], True, 2),
     "end last": ([5, 6, 7, 8, END], [0, 0, 1, 1, 1], True, 4),

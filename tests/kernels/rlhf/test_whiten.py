@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwin.kernels.whiten import BLOCK, whiten, whiten_eager
+from gptwin.kernels.rlhf.whiten import BLOCK, whiten, whiten_eager
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 forms = pytest.mark.parametrize("form", [whiten, whiten_eager])

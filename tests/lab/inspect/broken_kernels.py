@@ -11,8 +11,8 @@ import torch
 import triton
 import triton.language as tl
 
-from gptwin.kernels.launch import kernel_name, launch
-from gptwin.lab.twin import Inputs
+from gptwin.kernels.common.launch import kernel_name, launch
+from gptwin.lab.twins.twin import Inputs
 
 
 @triton.jit

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gptwin.lab.assembly import Resources
-from gptwin.lab.inspect import Row, inspect, inspect_operations
-from gptwin.lab.targets import ARCHITECTURES, architecture, occupancy
-from gptwin.lab.twins import TWINS
+from gptwin.lab.inspect.assembly import Resources
+from gptwin.lab.inspect.inspect import Row, inspect, inspect_operations
+from gptwin.lab.inspect.targets import ARCHITECTURES, architecture, occupancy
+from gptwin.lab.twins.catalogue import TWINS
 
 # What CI has time for; `make inspect` compiles all dtypes of all twins for all four and stores it.
 # On sm_90 every twin, save two whose kernels take seconds each and are those of their parts; on the
@@ -215,7 +215,7 @@ def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gptwin.kernels import _triton
+    from gptwin.kernels.common import _triton
 
     monkeypatch.setattr(_triton, "UNAVAILABLE", "No module named 'triton'")
     with pytest.raises(RuntimeError, match="expected Triton to be installed"):

@@ -20,7 +20,7 @@ ROOT = Path(gptwin.__file__).resolve().parent
 
 # name: (operation, dtype, file, what stands there once, what takes its place)
 MUTANTS, FIRST = {}, []
-for file in sorted((Path(__file__).parent / "mutants").glob("*.py")):
+for file in sorted((Path(__file__).parent / "by_hand").glob("*.py")):
     found = runpy.run_path(str(file))["MUTANTS"]
     MUTANTS |= found
     FIRST.append(next(iter(found)))

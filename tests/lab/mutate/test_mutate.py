@@ -7,10 +7,11 @@ from collections import Counter
 
 import pytest
 
-from gptwin.kernels.launch import INTERPRETED
-from gptwin.lab import mutate, mutate_console, mutation_judge
-from gptwin.lab.mutants import derive_from_source
-from gptwin.lab.twins import TWINS
+from gptwin.kernels.common.launch import INTERPRETED
+from gptwin.lab.mutate import console, mutate
+from gptwin.lab.mutate import judge as mutation_judge
+from gptwin.lab.mutate.mutants import derive_from_source
+from gptwin.lab.twins.catalogue import TWINS
 
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="mutants are judged in the interpreter")
 
@@ -190,7 +191,7 @@ def trials(softmax):
 
 def softmax_mutant(old, new):
     """A mutant of the softmax's backward pass that may be anything."""
-    path = mutation_judge.KERNELS / "softmax.py"
+    path = mutation_judge.KERNELS / "layers/softmax.py"
     source = path.read_bytes()
     at = source.index(old.encode(), source.index(b"def softmax_backward_kernel("))
     some = next(
@@ -311,9 +312,7 @@ def test_the_command_prints_survivors_and_stores_scores(softmax, tmp_path, monke
     monkeypatch.setattr(mutate, "judge", judge)
     monkeypatch.setattr(mutate, "make_trials", lambda *args: [])
     monkeypatch.setattr(mutate, "load_equivalent", dict)
-    status = mutate_console.mutate(
-        ["softmax"], store=str(tmp_path / "verdicts.jsonl"), json_file=str(out)
-    )
+    status = console.mutate(["softmax"], store=str(tmp_path / "verdicts.jsonl"), json_file=str(out))
     printed = capsys.readouterr().out
     assert some[0].identity in printed
     assert f"+{some[0].apply(KERNEL_SOURCE).splitlines()[some[0].lines[0] - 1]}" in printed
@@ -325,14 +324,14 @@ def test_the_command_prints_survivors_and_stores_scores(softmax, tmp_path, monke
     assert (row["run"], row["killed"]) == (len(some), len(some) - 1)
     assert row["seed"] == 0 and row["date"].startswith("20")
     out.write_text(json.dumps(stored | {"rows": stored["rows"][:1]}))
-    mutate_console.mutate(
+    console.mutate(
         ["softmax"], size=1, store=str(tmp_path / "verdicts.jsonl"), json_file=str(out),
         table_file=str(table),
     )  # fmt: skip
     assert f"| softmax | {len(some)} | 1 |" in table.read_text()
 
 
-KERNEL_SOURCE = (mutation_judge.KERNELS / "softmax.py").read_text(encoding="utf-8")
+KERNEL_SOURCE = (mutation_judge.KERNELS / "layers/softmax.py").read_text(encoding="utf-8")
 
 
 @interpreted
@@ -349,7 +348,7 @@ KERNEL_SOURCE = (mutation_judge.KERNELS / "softmax.py").read_text(encoding="utf-
 )
 def test_bad_input_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        mutate_console.mutate(**{"operations": []} | arguments)
+        console.mutate(**{"operations": []} | arguments)
 
 
 @interpreted

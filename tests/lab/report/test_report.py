@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from gptwin.cli import app
-from gptwin.lab import console, store
-from gptwin.lab import report as report_module
-from gptwin.lab.report_data import read_verification
-from gptwin.lab.report_sources import files_of, highlight, read_source
-from gptwin.lab.twin_roofline import DEVICES, predicted_seconds, typical
-from gptwin.lab.twins import TWINS
+from gptwin.lab import store
+from gptwin.lab.report import report as report_module
+from gptwin.lab.report.data import read_verification
+from gptwin.lab.report.sources import files_of, highlight, read_source
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.twins.roofline import DEVICES, predicted_seconds, typical
+from gptwin.lab.verify import console
 
 sys.path.insert(0, str(Path(__file__).parent))
 import browser
@@ -195,12 +196,12 @@ def test_ids_are_unique_links_lead_somewhere_and_nothing_is_loaded(run):
     # attention's files are shown once, and the two others link to them
     page = Page(run(operations=("attention", "qkv_attention", "decoder_block"))[1])
     assert sorted(page.ids) == sorted(set(page.ids))
-    assert "#file-kernels-attention_backward" in page.links
+    assert "#file-kernels-attention-attention_backward" in page.links
     assert {link[1:] for link in page.links} <= set(page.ids)
     assert page.loaded and all(address.startswith("data:") for address in page.loaded)
 
 
-@pytest.mark.parametrize("name", ["core/softmax.py", "kernels/softmax.py"])
+@pytest.mark.parametrize("name", ["core/layers/softmax.py", "kernels/layers/softmax.py"])
 def test_a_source_is_shown_whole(run, name):
     source = read_source(name)
     text = (store.PACKAGE / name).read_text()
@@ -245,8 +246,8 @@ def test_a_kernel_that_nothing_reached_is_no_agreement(run):
 
 def test_what_has_changed_since_is_named(run):
     stored = verification()
-    stored["sources"]["kernels/gae.py"] = "other"
-    assert "These sources have changed since: kernels/gae.py." in words(run(stored=stored)[1])
+    stored["sources"]["kernels/rlhf/gae.py"] = "other"
+    assert "These sources have changed since: kernels/rlhf/gae.py." in words(run(stored=stored)[1])
 
 
 def test_without_results_nothing_was_measured(run, results):
@@ -399,8 +400,8 @@ def test_the_page_works_in_a_browser(run, tmp_path, window):
     assert window.evaluate(names) == sorted(window.evaluate(names))
 
     # A link to a closed source opens it.
-    window.evaluate("location.hash = '#file-kernels-layer_norm_wide'")
-    shown = "document.getElementById('file-kernels-layer_norm_wide').checkVisibility()"
+    window.evaluate("location.hash = '#file-kernels-layers-layer_norm_wide'")
+    shown = "document.getElementById('file-kernels-layers-layer_norm_wide').checkVisibility()"
     window.evaluate("new Promise(done => setTimeout(done, 50))")
     assert window.evaluate(shown)
     assert window.complaints() == []

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from gptwin.kernels import launch
-from gptwin.lab import sanitize_console
-from gptwin.lab.finding import KINDS
-from gptwin.lab.sanitize import sanitize
-from gptwin.lab.sanitize_drivers import DriverTarget, load
-from gptwin.lab.sanitize_twins import IN_PLACE, targets
-from gptwin.lab.twins import TWINS
+from gptwin.kernels.common import launch
+from gptwin.lab.sanitize import console
+from gptwin.lab.sanitize.drivers import DriverTarget, load
+from gptwin.lab.sanitize.finding import KINDS
+from gptwin.lab.sanitize.own_twins import IN_PLACE, targets
+from gptwin.lab.sanitize.sanitize import sanitize
+from gptwin.lab.twins.catalogue import TWINS
 
 BROKEN = sorted((Path(__file__).parent / "broken").glob("*.py"))
 
@@ -111,7 +111,7 @@ def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run(*names: str, **options: Any) -> int:
-    return sanitize_console.run(list(names), **({"dtypes": [], "allow": []} | options))
+    return console.run(list(names), **({"dtypes": [], "allow": []} | options))
 
 
 def test_every_configuration_of_a_persons_kernel_runs(

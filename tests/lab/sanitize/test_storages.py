@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gptwin.lab.storages import Storages, element_positions
+from gptwin.lab.sanitize.storages import Storages, element_positions
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from gptwin.kernels.launch import INTERPRETED
-from gptwin.lab.trace import trace_operation
-from gptwin.lab.trace_tiles import panels_of
-from gptwin.lab.traffic import trace
-from gptwin.lab.twin import Cost
-from gptwin.lab.twins import TWINS
+from gptwin.kernels.common.launch import INTERPRETED
+from gptwin.lab.trace.tiles import panels_of
+from gptwin.lab.trace.trace import trace_operation
+from gptwin.lab.trace.traffic import trace
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.twins.twin import Cost
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="a GPU shows nothing of this")
 

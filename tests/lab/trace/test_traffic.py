@@ -7,10 +7,10 @@ import torch
 import triton
 import triton.language as tl
 
-from gptwin.kernels import launch
-from gptwin.lab.traffic import entries, trace
-from gptwin.lab.twin import Cost
-from gptwin.lab.twins import TWINS
+from gptwin.kernels.common import launch
+from gptwin.lab.trace.traffic import entries, trace
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.twins.twin import Cost
 
 pytestmark = pytest.mark.skipif(
     not launch.INTERPRETED, reason="only the interpreter shows what a kernel touches"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gptwin.lab.check import FEW_NUMBERS, MORE_DRAWS, RESULT_MULTIPLE, check, compare
-from gptwin.lab.draw import COTANGENT_LAYOUTS, lay_out
-from gptwin.lab.twins import TWINS
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.twins.draw import COTANGENT_LAYOUTS, lay_out
+from gptwin.lab.verify.check import FEW_NUMBERS, MORE_DRAWS, RESULT_MULTIPLE, check, compare
 
 TRUTH = np.array([1.0, -2.0, 0.0])
 

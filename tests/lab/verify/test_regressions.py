@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from gptwin.lab import console, memory, verify
-from gptwin.lab.memory import Failure, failures, remember
-from gptwin.lab.twins import TWINS
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.verify import console, regressions, verify
+from gptwin.lab.verify.regressions import Failure, failures, remember
 
-TESTS = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
     """A file of its own: none of these failures is the project's."""
     path = tmp_path / "regressions.json"
-    monkeypatch.setattr(memory, "FILE", path)
+    monkeypatch.setattr(regressions, "FILE", path)
     monkeypatch.setattr(console, "FILE", path)
     return path
 
@@ -112,7 +112,7 @@ def test_a_malformed_file_is_refused_with_the_place(file, text, message):
 
 
 def test_without_a_checkout_nothing_is_remembered(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "FILE", tmp_path / "no" / "regressions.json")
+    monkeypatch.setattr(regressions, "FILE", tmp_path / "no" / "regressions.json")
     assert failures("gelu") == []
     with pytest.raises(ValueError, match="remember: expected a checkout of gptwin"):
         remember("gelu", Failure("float32", {"shape": [1]}))

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from gptwin.kernels import launch
-from gptwin.lab import verify
-from gptwin.lab.blame import find_tile
-from gptwin.lab.twins import TWINS
+from gptwin.kernels.common import launch
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.verify import verify
+from gptwin.lab.verify.blame import find_tile
 
 
 def gptwin(*arguments, **environment):
@@ -96,7 +96,7 @@ def test_the_tile_that_wrote_an_element_is_found(device):
     assert tile.kernel == "softmax_forward_kernel"
     assert tile.program == (299 // 32, 0, 0)  # 2048 elements: 32 rows of 64
     assert tile.block == ((288, 299), (0, 39))
-    assert "kernels/softmax.py:" in tile.where
+    assert "kernels/layers/softmax.py:" in tile.where
 
 
 def test_the_tile_is_found_from_a_process_that_does_not_interpret(monkeypatch):

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.rl.batches import IGNORED, Shuffled, Windows, collate, split_by_length
-from gptwin.rl.dialogue import Encoded
+from gptwin.rl.data.batches import IGNORED, Shuffled, Windows, collate, split_by_length
+from gptwin.rl.data.dialogue import Encoded
 
 
 @given(st.integers(1, 30), st.integers(1, 10), st.integers(0, 5))

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.rl.dialogue import END, ROLES, SPECIAL_TOKENS, Message, Template
-from gptwin.rl.tokenizer import Tokenizer
+from gptwin.rl.data.dialogue import END, ROLES, SPECIAL_TOKENS, Message, Template
+from gptwin.rl.formats.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.train(["hello there, so long"], 280, SPECIAL_TOKENS)
 TEMPLATE = Template(TOKENIZER)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.rl.data import DataFile, Dialogue, Preference, Text, parse
-from gptwin.rl.dialogue import Message
+from gptwin.rl.data.dialogue import Message
+from gptwin.rl.data.records import DataFile, Dialogue, Preference, Text, parse
 
 HI = (Message("user", "Hi"),)
 HELLO, GO_AWAY = Message("assistant", "Hello"), Message("assistant", "Go away")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.rl.documentation import documentation
-from gptwin.rl.tasks import (
+from gptwin.rl.data.documentation import documentation
+from gptwin.rl.data.tasks import (
     CATEGORIES,
     FAMILIES,
     OPPOSITES,

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from gptwin.rl import checkpoint
+from gptwin.rl.formats import checkpoint
 
 
 def state(seed=0):

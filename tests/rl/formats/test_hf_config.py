@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.presets import PRESETS, GPTConfig
-from gptwin.rl.hf_config import config_json, read_config
+from gptwin.core.model.presets import PRESETS, GPTConfig
+from gptwin.rl.formats.hf_config import config_json, read_config
 
 CONFIG = GPTConfig(vocab_size=300, n_ctx=16, n_layer=2, n_head=2, d_model=8)
 # What GPTConfig can say and Hugging Face's GPT-2 cannot.

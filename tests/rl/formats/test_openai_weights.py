@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from gptwin.core.presets import GPTConfig, parameter_shapes
-from gptwin.rl.openai_weights import load_openai
-from gptwin.rl.weights import load_gpt2
+from gptwin.core.model.presets import GPTConfig, parameter_shapes
+from gptwin.rl.formats.openai_weights import load_openai
+from gptwin.rl.formats.weights import load_gpt2
 
 CONFIG = GPTConfig(vocab_size=300, n_ctx=16, n_layer=2, n_head=2, d_model=8)
 PARAMETERS = {

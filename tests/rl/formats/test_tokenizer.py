@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.rl.tokenizer import END_OF_TEXT, Tokenizer, byte_letters
+from gptwin.rl.formats.tokenizer import END_OF_TEXT, Tokenizer, byte_letters
 
-REAL = Path(__file__).resolve().parents[3] / "shared/data"  # beside the checkout
+REAL = Path(__file__).resolve().parents[4] / "shared/data"  # beside the checkout
 NAMES = {"gpt2-encoder.json": "encoder.json", "gpt2-vocab.bpe": "vocab.bpe"}
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 TEXTS = ["the cat sat on the mat; the hat is on the cat\n", "## #### the theatre"] * 3

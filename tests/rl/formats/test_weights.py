@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gptwin.core.presets import GPTConfig, parameter_shapes
-from gptwin.rl.tensors import DTYPES
-from gptwin.rl.tokenizer import END_OF_TEXT, Tokenizer
-from gptwin.rl.weights import load_gpt2, save_gpt2
+from gptwin.core.model.presets import GPTConfig, parameter_shapes
+from gptwin.rl.formats.tensors import DTYPES
+from gptwin.rl.formats.tokenizer import END_OF_TEXT, Tokenizer
+from gptwin.rl.formats.weights import load_gpt2, save_gpt2
 
 CONFIG = GPTConfig(vocab_size=300, n_ctx=16, n_layer=2, n_head=2, d_model=8)
 # What GPTConfig can say and Hugging Face's GPT-2 cannot.
@@ -394,7 +394,7 @@ def test_a_save_that_is_cut_off_leaves_the_old_model(saved, monkeypatch):
         path.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gptwin.rl.weights.save_file", full)
+    monkeypatch.setattr("gptwin.rl.formats.weights.save_file", full)
     larger = dataclasses.replace(CONFIG, n_layer=3)
     with pytest.raises(OSError, match="No space left"):
         save_gpt2(saved, larger, random_parameters(larger))

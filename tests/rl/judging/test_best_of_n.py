@@ -9,9 +9,9 @@ import pytest
 import tiny
 import torch
 
-from gptwin.rl import plots
-from gptwin.rl.best_of_n import Choice, best_of_n, kl_bound, mean_of_best, measure, weights
-from gptwin.rl.generation import generate
+from gptwin.rl.judging import plots
+from gptwin.rl.judging.best_of_n import Choice, best_of_n, kl_bound, mean_of_best, measure, weights
+from gptwin.rl.stages.generation import generate
 
 
 def longest(prompts, responses):

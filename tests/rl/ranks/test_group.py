@@ -9,8 +9,6 @@ import tiny
 import torch
 from ranks import two_ranks
 
-from gptwin.rl import checkpoint, run
-from gptwin.rl.batches import Shuffled, Windows
 from gptwin.rl.configuration import (
     Configuration,
     PPOSettings,
@@ -19,13 +17,16 @@ from gptwin.rl.configuration import (
     RunSettings,
     SFTSettings,
 )
-from gptwin.rl.language_model import LanguageModelStage
-from gptwin.rl.parallel import Group, join
-from gptwin.rl.ppo import PPOStage
-from gptwin.rl.reward_model import Ranking, RewardStage
-from gptwin.rl.run import Interrupted, read_log, train
-from gptwin.rl.scorer import Scorer
-from gptwin.rl.sharding import whole_state
+from gptwin.rl.data.batches import Shuffled, Windows
+from gptwin.rl.formats import checkpoint
+from gptwin.rl.ranks.group import Group, join
+from gptwin.rl.ranks.sharding import whole_state
+from gptwin.rl.stages.language_model import LanguageModelStage
+from gptwin.rl.stages.ppo import PPOStage
+from gptwin.rl.stages.reward_model import Ranking, RewardStage
+from gptwin.rl.stages.scorer import Scorer
+from gptwin.rl.training import run
+from gptwin.rl.training.run import Interrupted, read_log, train
 
 STEPS = 3
 # Adam's first step shows the gradient's sign alone, and rounding would decide some: eps is large.

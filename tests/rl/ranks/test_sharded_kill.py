@@ -10,7 +10,7 @@ from ranks import two_ranks
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from gptwin.rl import checkpoint
+from gptwin.rl.formats import checkpoint
 
 SHAPE = (1500, 1000)  # 6 MB: a write is long enough to be hit
 

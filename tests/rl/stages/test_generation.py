@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from gptwin.core import generation as core
-from gptwin.core.parameters import init_parameters
-from gptwin.core.presets import GPTConfig
-from gptwin.kernels import launch
-from gptwin.kernels.compiled_step import CompiledStep
-from gptwin.kernels.decode_step import BoundStep, DecodeStep
-from gptwin.kernels.gpt import GPT
-from gptwin.rl import generation
-from gptwin.rl.generation import generate
+from gptwin.core.model import generation as core
+from gptwin.core.model.parameters import init_parameters
+from gptwin.core.model.presets import GPTConfig
+from gptwin.kernels.common import launch
+from gptwin.kernels.cpu.compiled_step import CompiledStep
+from gptwin.kernels.model.decode_step import BoundStep, DecodeStep
+from gptwin.kernels.model.gpt import GPT
+from gptwin.rl.stages import generation
+from gptwin.rl.stages.generation import generate
 
 CONFIG = GPTConfig(vocab_size=61, n_ctx=40, n_layer=2, n_head=2, d_model=32, band=6)
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3], [5], [8, 9, 7, 9]]

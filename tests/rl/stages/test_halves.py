@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_ppo import stage
+from ppo_stage import stage
 
-from gptwin.kernels import launch
-from gptwin.rl.cores import Cores
-from gptwin.rl.parallel import Group
+from gptwin.kernels.common import launch
+from gptwin.kernels.cpu.halves import Cores
 
 
 @pytest.fixture
@@ -101,8 +100,8 @@ def test_halves_run_compiled_loops_that_are_compiled_before(two_threads):
 
 
 def test_what_must_be_done_in_order_is_not_done_in_halves():
-    assert Cores.of(Group(), tiny.gpt()).in_halves
-    assert not Cores.of(Group(world=2), tiny.gpt()).in_halves
-    assert not Cores.of(Group(), tiny.gpt(), tiny.gpt(dropout=0.1)).in_halves
+    assert Cores.of(True, tiny.gpt()).in_halves
+    assert not Cores.of(False, tiny.gpt()).in_halves
+    assert not Cores.of(True, tiny.gpt(), tiny.gpt(dropout=0.1)).in_halves
     with launch.backend("triton"):
-        assert not Cores.of(Group(), tiny.gpt()).in_halves
+        assert not Cores.of(True, tiny.gpt()).in_halves

@@ -7,10 +7,10 @@ import pytest
 import tiny
 import torch
 
-from gptwin.rl.batches import IGNORED, Shuffled, collate
 from gptwin.rl.configuration import SFTSettings
-from gptwin.rl.language_model import LanguageModelStage
-from gptwin.rl.parallel import Group
+from gptwin.rl.data.batches import IGNORED, Shuffled, collate
+from gptwin.rl.ranks.group import Group
+from gptwin.rl.stages.language_model import LanguageModelStage
 
 
 def stage(model, examples, batch=8, steps=30, **settings):

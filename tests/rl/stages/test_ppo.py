@@ -4,39 +4,21 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from ppo_stage import stage
 
-from gptwin.rl.batches import Shuffled, Windows
-from gptwin.rl.configuration import PPOSettings
-from gptwin.rl.cores import Cores
-from gptwin.rl.generation import generate
-from gptwin.rl.parallel import Group
-from gptwin.rl.ppo import PPOStage, adapted, expect_first_ratio
-from gptwin.rl.rollout import judge_acting, response_log_probs, response_values, side_by_side
-from gptwin.rl.scorer import Scorer
+from gptwin.kernels.cpu.halves import Cores
+from gptwin.rl.data.batches import Windows
+from gptwin.rl.stages.generation import generate
+from gptwin.rl.stages.ppo import adapted, expect_first_ratio
+from gptwin.rl.stages.rollout import (
+    judge_acting,
+    response_log_probs,
+    response_values,
+    side_by_side,
+)
+from gptwin.rl.stages.scorer import Scorer
 
 CPU = torch.device("cpu")
-
-
-def likes_e(prompts, responses):
-    """A reward anyone can earn: the share of tokens that hold the letter e."""
-    decode = tiny.template().tokenizer.decode
-    return torch.tensor([np.mean(["e" in decode([i]) for i in r]).item() for r in responses])
-
-
-def stage(policy=None, pretraining=None, **settings):
-    settings = PPOSettings(
-        **{
-            "batch": 16, "minibatches": 2, "episodes": 160, "max_response": 8, "lr": 3e-3,
-            "value_lr": 3e-3, "lr_warmup": 0, "ptx": 0.0,
-        } | settings
-    )  # fmt: skip
-    policy = policy or tiny.gpt()
-    value = Scorer(policy if settings.shared_trunk else tiny.gpt(), seed=0)
-    t = tiny.template()
-    return PPOStage(
-        policy, value, likes_e, Shuffled(tiny.prompts(64), settings.batch, 0), settings,
-        pad=t.pad, end=t.end, seed=0, group=Group(), pretraining=pretraining,
-    )  # fmt: skip
 
 
 def text():

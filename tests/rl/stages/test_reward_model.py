@@ -5,10 +5,10 @@ import tiny
 import torch
 
 from gptwin.rl.configuration import RewardSettings
-from gptwin.rl.parallel import Group
-from gptwin.rl.reward_model import Ranking, RewardStage, score_rows
-from gptwin.rl.sampled_rankings import ceiling
-from gptwin.rl.scorer import Scorer
+from gptwin.rl.judging.sampled_rankings import ceiling
+from gptwin.rl.ranks.group import Group
+from gptwin.rl.stages.reward_model import Ranking, RewardStage, score_rows
+from gptwin.rl.stages.scorer import Scorer
 
 
 def rankings(n):

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gptwin.cli import app
-from gptwin.core.presets import PRESETS
-from gptwin.rl import model_card
-from gptwin.rl.model_card import in_words
+from gptwin.core.model.presets import PRESETS
+from gptwin.rl.studies import model_card
+from gptwin.rl.studies.model_card import in_words
 
 # The published sizes, to the last digit.
 PARAMETERS = {

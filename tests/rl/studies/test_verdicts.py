@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from gptwin.rl.evaluation import Grades, gain, mean_with_interval
-from gptwin.rl.plots import fitted, over_optimisation
+from gptwin.rl.judging.evaluation import Grades, gain, mean_with_interval
+from gptwin.rl.judging.plots import fitted, over_optimisation
 
 
 def grades(golds):

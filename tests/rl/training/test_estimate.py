@@ -5,10 +5,10 @@ import dataclasses
 import tiny
 import torch
 
-from gptwin.core.presets import parameter_count, preset
+from gptwin.core.model.presets import parameter_count, preset
 from gptwin.rl.configuration import PPOSettings
-from gptwin.rl.estimate import announce, free_bytes, ppo_bytes, training_bytes
-from gptwin.rl.parallel import Group
+from gptwin.rl.ranks.group import Group
+from gptwin.rl.training.estimate import announce, free_bytes, ppo_bytes, training_bytes
 
 GPU = torch.device("cuda")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptwin.rl import checkpoint
 from gptwin.rl.configuration import (
     Configuration,
     ModelSettings,
@@ -18,9 +17,10 @@ from gptwin.rl.configuration import (
     RunSettings,
     load,
 )
-from gptwin.rl.parallel import Group
-from gptwin.rl.run import CHECKPOINTS, LOG, SETTINGS, Interrupted, read_log, train
-from gptwin.rl.update import Update
+from gptwin.rl.formats import checkpoint
+from gptwin.rl.ranks.group import Group
+from gptwin.rl.training.run import CHECKPOINTS, LOG, SETTINGS, Interrupted, read_log, train
+from gptwin.rl.training.update import Update
 
 
 class Walk:

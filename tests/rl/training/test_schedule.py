@@ -2,7 +2,7 @@
 
 import pytest
 
-from gptwin.rl.schedule import constant_after_warmup, cosine
+from gptwin.rl.training.schedule import constant_after_warmup, cosine
 
 
 def test_cosine_rises_and_falls_to_a_tenth():

@@ -1,7 +1,7 @@
 """Attention's kernels, broken on purpose: see ../test_mutants.py."""
 
-FORWARD, BACKWARD = "kernels/attention.py", "kernels/attention_backward.py"
-KEYS, TILES = "kernels/attention_backward_keys.py", "kernels/attention_tiles.py"
+FORWARD, BACKWARD = "kernels/attention/attention.py", "kernels/attention/attention_backward.py"
+KEYS, TILES = "kernels/attention/attention_backward_keys.py", "kernels/attention/attention_tiles.py"
 
 # name: (operation, dtype, file, what stands there once, what takes its place)
 MUTANTS = {

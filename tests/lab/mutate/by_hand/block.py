@@ -1,6 +1,6 @@
 """The decoder block, put together wrongly on purpose: see ../test_mutants.py."""
 
-FILE = "kernels/decoder_block.py"
+FILE = "kernels/model/decoder_block.py"
 
 # name: (operation, dtype, file, what stands there once, what takes its place)
 MUTANTS = {

@@ -1,6 +1,6 @@
 """The kernels of generation, broken on purpose: see ../test_mutants.py."""
 
-FILE = "kernels/decode_attention.py"
+FILE = "kernels/attention/decode_attention.py"
 
 # name: (operation, dtype, file, what stands there once, what takes its place)
 MUTANTS = {

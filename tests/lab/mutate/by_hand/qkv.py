@@ -1,7 +1,10 @@
 """The kernels from the residual stream to the heads, broken on purpose: see ../test_mutants.py."""
 
-SHORT = "kernels/qkv_attention_short.py"
-FORWARD, BACKWARD = "kernels/qkv_projection.py", "kernels/qkv_projection_backward.py"
+SHORT = "kernels/attention/qkv_attention_short.py"
+FORWARD, BACKWARD = (
+    "kernels/attention/qkv_projection.py",
+    "kernels/attention/qkv_projection_backward.py",
+)
 
 # name: (operation, dtype, file, what stands there once, what takes its place)
 MUTANTS = {
@@ -37,14 +40,14 @@ MUTANTS = {
     "qkv: what lies beyond the last feature counted into the variance": (
         "qkv_projection",
         "float16",
-        "kernels/qkv_norm.py",
+        "kernels/attention/qkv_norm.py",
         "distance = tl.where(inside, x - mean[:, None], 0.0)",
         "distance = x - mean[:, None]",
     ),
     "qkv: values handed to attention as keys, and keys as values": (
         "qkv_attention",
         "float32",
-        "kernels/qkv_attention.py",
+        "kernels/attention/qkv_attention.py",
         "    query, key, value = packed_views(packed, n_head)\n",
         "    query, value, key = packed_views(packed, n_head)\n",
     ),

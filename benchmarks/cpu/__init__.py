@@ -1,0 +1,4 @@
+"""What `gptwin bench cpu` runs: ratios against peers on this CPU.
+
+Read first: driver.py.
+"""

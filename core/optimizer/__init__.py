@@ -1,0 +1,4 @@
+"""What moves the parameters: AdamW, and the moving average of them.
+
+Imported by core/model. Read first: adamw.py.
+"""

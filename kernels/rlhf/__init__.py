@@ -1,0 +1,4 @@
+"""The RLHF objective in Triton.
+
+As core/rlhf. Read first: gae.py, then ppo_loss.py.
+"""

@@ -1,0 +1,4 @@
+"""Who reads which tile, and how many bytes.
+
+Imports lab/verify. Read first: trace.py.
+"""

@@ -1,0 +1,4 @@
+"""Several processes that train one model.
+
+Imported by every other room of rl. Read first: group.py.
+"""
