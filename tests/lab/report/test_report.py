@@ -219,7 +219,8 @@ def test_code_is_escaped_and_marked():
 def test_every_twin_has_its_two_files():
     for name, twin in TWINS.items():
         files = files_of(twin)
-        assert files[:2] == [f"core/{name}.py", f"kernels/{name}.py"]
+        room = files[0].split("/")[1]
+        assert files[:2] == [f"core/{room}/{name}.py", f"kernels/{room}/{name}.py"]
         assert all((store.PACKAGE / path).is_file() for path in files)
 
 
