@@ -14,10 +14,10 @@ import gptwin
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# core <- kernels <- (rl, lab, benchmarks) <- cli: a file imports from its own folder and from
-# floors below. The root's __init__ is below everything, since importing any file runs it first.
-FLOOR = {"__init__": 0, "core": 1, "kernels": 2, "rl": 3, "lab": 3, "benchmarks": 3}
-TOP_FLOOR = 4  # cli, __main__ and any other file in the root
+# records <- core <- kernels <- (rl, lab, benchmarks) <- cli: a file imports from its own folder and
+# from floors below. The root's __init__ is below everything: importing any file runs it first.
+FLOOR = {"__init__": 0, "records": 1, "core": 2, "kernels": 3, "rl": 4, "lab": 4, "benchmarks": 4}
+TOP_FLOOR = 5  # cli, __main__ and any other file in the root
 
 # Made by tools, or no part of the package.
 NOT_OURS = {"__pycache__", "build", "shared"}
@@ -85,6 +85,11 @@ def test_no_file_imports_upward(path: Path) -> None:
     assert not faults, "core <- kernels <- (rl, lab, benchmarks) <- cli:\n" + "\n".join(faults)
 
 
+def test_records_needs_the_standard_library_alone() -> None:
+    brought = {name.split(".")[0] for _, name in imports(Path("records.py"))}
+    assert brought <= {"gptwin", *sys.stdlib_module_names}
+
+
 def test_core_needs_numpy_alone() -> None:
     allowed = {"gptwin", "numpy", *sys.stdlib_module_names}
     faults = [
@@ -115,6 +120,9 @@ def test_imports_inside_the_package_are_relative(path: Path) -> None:
         ("core/layers/softmax.py", "gptwin.kernels.layers.softmax.softmax", False),
         ("core/layers/softmax.py", "gptwin.cli.app", False),
         ("core/layers/softmax.py", "gptwin.__version__", True),
+        ("rl/formats/weights.py", "gptwin.records.write_together", True),
+        ("records.py", "gptwin.core.checks.refuse", False),
+        ("records.py", "gptwin.cli.app", False),
         ("kernels/layers/softmax.py", "gptwin.core.layers.softmax.softmax", True),
         ("kernels/layers/softmax.py", "gptwin.lab.twins.catalogue.TWINS", False),
         ("lab/verify/verify.py", "gptwin.kernels.layers.softmax.softmax", True),
@@ -131,7 +139,8 @@ def test_the_floor_rule_itself(
 ) -> None:
     for folder in ("core", "kernels", "lab", "rl", "benchmarks"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "cli.py").touch()
+    for file in ("cli.py", "records.py"):
+        (tmp_path / file).touch()
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     assert may_import(Path(importer), name) is allowed
 
