@@ -26,9 +26,10 @@ from rich.table import Table
 
 from ...core.checks import expect_positive, refuse
 from .. import store
+from ..models import Settings
 from ..timing import NATS, Finding, Skipped, describe, without_folders
 from .growth import growth_with_length, growth_with_width
-from .numpy_model import Settings, numpy_generation, numpy_training
+from .numpy_model import numpy_generation, numpy_training
 from .overhead import compiled, interpreter
 from .plots import plot_cpu
 from .plots_growth import plot_growth, plot_overhead

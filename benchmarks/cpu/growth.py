@@ -15,6 +15,7 @@ import numpy as np
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.twin import Twin
 from ..inputs import Arguments
+from ..models import Settings
 from ..operations import MODEL_CASES, arguments, by_numpy, by_torch
 from ..timing import (
     Finding,
@@ -24,7 +25,6 @@ from ..timing import (
     finding,
     side_by_side,
 )
-from .numpy_model import Settings
 
 EXPONENT = "exponent"
 TOLERANCE = 1e-3  # of the largest number of each result; float32, and sums of a thousand

@@ -1,6 +1,5 @@
 """What is measured of the NumPy model on a CPU: its generation, and its training pass."""
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -10,49 +9,12 @@ import torch
 
 from ...core.model.generation import KVCache, extend, generate
 from ...core.model.gpt import loss_and_gradients
-from ...core.model.parameters import Parameters, init_parameters
-from ...core.model.presets import GPTConfig, preset
+from ...core.model.parameters import Parameters
+from ...core.model.presets import preset
 from ..baselines import picogpt
 from ..baselines.nanogpt import NanoGPT, is_projection
+from ..models import QUICK, Settings, describe_model, draw_parameters
 from ..timing import LONGER, Claim, Finding, Provider, measure
-
-QUICK = GPTConfig(vocab_size=61, n_ctx=32, n_layer=2, n_head=2, d_model=16)
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a person may choose.
-
-    Attributes
-    ----------
-    quick : bool
-        Tiny models, to try every path in seconds; the figures mean nothing.
-    threads : int
-        Of NumPy's libraries and of PyTorch.
-    text : str or None
-        tinyshakespeare.txt.
-    limit_s : float
-        When a part is ended; new rounds stop well before.
-    """
-
-    quick: bool = False
-    threads: int = 1
-    text: str | None = None
-    limit_s: float = 540.0
-
-
-def draw_parameters(config: GPTConfig, seed: int = 0) -> Parameters:
-    """Draw a model whose biases are not 0, so that the gates see whether they are used."""
-    rng = np.random.default_rng(seed + 1)
-    return {
-        name: p + rng.normal(0, 0.02, p.shape).astype(p.dtype) if p.ndim == 1 else p
-        for name, p in init_parameters(config, seed).items()
-    }
-
-
-def describe_model(config: GPTConfig, **more: Any) -> dict[str, Any]:
-    """Return a configuration, and what else was chosen, for the result file."""
-    return {"model": dataclasses.asdict(config), **more}
 
 
 def numpy_generation(settings: Settings) -> Iterator[Finding]:

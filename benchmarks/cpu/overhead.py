@@ -13,10 +13,10 @@ from ...lab.twins.catalogue import TWINS
 from ...lab.twins.twin import Twin
 from ..compiling import under_compile
 from ..inputs import Arguments
+from ..models import Settings
 from ..operations import MODEL_CASES, arguments, by_numpy, by_torch
 from ..timing import FASTER, LONGER, Claim, Finding, Provider, Skipped, measure
 from .growth import LENGTH, TOLERANCE, WIDTH
-from .numpy_model import Settings
 
 QUICK_TWINS = ("gelu", "gae")
 

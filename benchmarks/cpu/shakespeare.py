@@ -24,9 +24,9 @@ from ...core.model.parameters import INITS, init_parameters
 from ...core.model.presets import GPTConfig, parameter_count
 from ...kernels.model.gpt import GPT
 from ...kernels.optimizer.adamw import AdamW
+from ..models import Settings, describe_model
 from ..timing import NATS, Finding, GateError, Skipped, expect_same, finding
 from ..training_step import BETAS, CLIP, as_tensors, decay_groups, gptwin, nanogpt
-from .numpy_model import Settings, describe_model
 from .torch_model import PARAMETERS_OF_SHAKESPEARE, SHAKESPEARE
 
 GOAL = 1.89

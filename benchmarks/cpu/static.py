@@ -17,8 +17,8 @@ from rich.table import Table
 
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.roofline import DEVICES, predicted_seconds, typical
+from ..models import Settings
 from ..timing import Finding
-from .numpy_model import Settings
 
 INSPECTED = Path(__file__).resolve().parents[1] / "results" / "inspect.json"
 COMMAND = (

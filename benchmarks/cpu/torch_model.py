@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ...core.model.presets import GPTConfig, preset
+from ..models import QUICK, Settings, describe_model, draw_parameters
 from ..timing import Claim, Finding, Provider, measure
 from ..training_step import as_tensors, gptwin, nanogpt, transformers
-from .numpy_model import QUICK, Settings, describe_model, draw_parameters
 
 # nanoGPT's configuration for tinyshakespeare on a CPU.
 SHAKESPEARE = GPTConfig(65, 64, 4, 4, 128, bias=False)

@@ -30,7 +30,7 @@ from rich.table import Table
 from ...lab.twins.catalogue import TWINS
 from .. import store
 from ..compare import compare
-from ..cpu.numpy_model import QUICK
+from ..models import QUICK
 from ..timing import Finding, describe
 from . import driver, goals, plots
 from .cells import default_dtypes, directions_of, timed_at

@@ -27,7 +27,7 @@ import torch
 from ...core.model.presets import GPTConfig, preset
 from ...kernels.common import launch
 from ...kernels.model.gpt import GPT
-from ..cpu.numpy_model import QUICK, describe_model, draw_parameters
+from ..models import QUICK, describe_model, draw_parameters
 from ..training_step import as_tensors, load_transformers, transformers_model
 from .phases import Checks, Makers, Mark
 from .results import cell_name

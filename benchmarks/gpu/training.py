@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ...core.model.presets import GPTConfig, parameter_count, preset
-from ..cpu.numpy_model import QUICK, describe_model, draw_parameters
+from ..models import QUICK, describe_model, draw_parameters
 from ..timing import Finding, Provider, describe, expect_same, spread
 from ..training_step import as_tensors, gptwin, nanogpt, transformers
 from .cells import Event

@@ -24,7 +24,7 @@ from ...core.model.presets import GPTConfig
 from ...kernels.cpu.compiled_step import has_cpp_compiler
 from .. import store
 from ..cpu.driver import RESULTS, print_table
-from ..cpu.numpy_model import Settings
+from ..models import Settings
 from ..timing import LONGER, Claim, Finding, describe, judge, spread
 from . import agreement, trl
 from .agreement import Repeat

@@ -8,7 +8,7 @@ import pytest
 from gptwin.benchmarks import store
 from gptwin.benchmarks.cpu import driver, growth, overhead, static
 from gptwin.benchmarks.cpu.growth import slope, standard_error
-from gptwin.benchmarks.cpu.numpy_model import Settings
+from gptwin.benchmarks.models import Settings
 from gptwin.benchmarks.operations import MODEL_CASES, arguments, by_numpy, by_torch, comparable
 from gptwin.benchmarks.timing import GateError, expect_same
 from gptwin.core.layers import softmax as core_softmax
