@@ -31,9 +31,10 @@ WRITING = ".writing-"
 CANNOT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 Writer = Callable[[Path], object]  # writes its file to the path it is given
+Content = str | bytes | Writer
 
 
-def write_whole(path: str | Path, content: str | bytes | Writer) -> None:
+def write_whole(path: str | Path, content: Content) -> None:
     """Write a file whole; one that exists is replaced in one step or not at all.
 
     Parameters
@@ -55,7 +56,7 @@ def write_whole(path: str | Path, content: str | bytes | Writer) -> None:
         _write(path.parent, {path.name: content})
 
 
-def write_together(directory: str | Path, contents: Mapping[str, str | bytes | Writer]) -> None:
+def write_together(directory: str | Path, contents: Mapping[str, Content]) -> None:
     """Write several files of a folder, all or none.
 
     The renames come last and together, so that only a crash between two of them can leave new files
@@ -80,7 +81,7 @@ def write_together(directory: str | Path, contents: Mapping[str, str | bytes | W
     _write(directory, contents)
 
 
-def _write(directory: Path, contents: Mapping[str, str | bytes | Writer]) -> None:
+def _write(directory: Path, contents: Mapping[str, Content]) -> None:
     with contextlib.ExitStack() as stack:
         with _naming(directory / next(iter(contents), "")):
             hidden = stack.enter_context(_hidden_folder(directory))
@@ -109,7 +110,7 @@ def _hidden_folder(directory: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def _write_content(path: Path, content: str | bytes | Writer) -> None:
+def _write_content(path: Path, content: Content) -> None:
     if callable(content):
         content(path)
     else:

@@ -25,12 +25,12 @@ from safetensors.torch import load_file, save_file
 from ..core.checks import refuse
 from ..kernels.cpu.compiled_step import has_cpp_compiler
 from ..kernels.model.gpt import GPT
+from ..records import write_whole
 from .configuration import Configuration
 from .data import sources
 from .data.batches import Mixed, Shuffled, Windows
 from .data.dialogue import SPACE, SPECIAL_TOKENS, Encoded, Template
 from .data.sources import Prompt
-from .formats.files import write_together
 from .formats.tokenizer import Tokenizer
 from .formats.weights import load_gpt2, save_gpt2
 from .judging import plots
@@ -156,7 +156,7 @@ class Pipeline:
         self._run(stage)
         state = whole_state(scorer)
         if self.group.is_main:
-            write_together(self.folder("reward"), {SCORER: functools.partial(save_file, state)})
+            write_whole(self.folder("reward") / SCORER, functools.partial(save_file, state))
         self.group.wait()
 
     def ppo(self) -> None:

@@ -28,8 +28,8 @@ from safetensors.torch import load_file, save_file
 
 from ...core.checks import refuse
 from ...kernels.common.sharded import is_sharded
+from ...records import flush
 from ..ranks.group import ALONE, Group
-from .files import flush
 
 STATE, TENSORS, SHARDS = "state.json", "tensors.safetensors", "shards"
 

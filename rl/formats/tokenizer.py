@@ -33,7 +33,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from ...core.checks import refuse
-from .files import Writer, text_writer, write_together
+from ...records import write_together
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
@@ -212,8 +212,8 @@ class Tokenizer:
         """
         write_together(Path(directory), self.files())
 
-    def files(self) -> dict[str, Writer]:
-        """Return what `save` writes: by file name, what writes it to the path it is given."""
+    def files(self) -> dict[str, str]:
+        """Return what `save` writes: by file name, its text."""
         everything = {**self._vocabulary, **self.special_tokens}
         ordered = dict(sorted(everything.items(), key=lambda item: item[1]))
         lines = [MERGES_HEADER, *(f"{left} {right}" for left, right in self._merges)]
@@ -221,10 +221,10 @@ class Tokenizer:
         if END_OF_TEXT in self.special_tokens:
             special |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
         return {
-            "vocab.json": text_writer(json.dumps(ordered, ensure_ascii=False)),
-            "merges.txt": text_writer("\n".join(lines) + "\n"),
-            SPECIAL_FILE: text_writer(json.dumps(special, ensure_ascii=False, indent=1)),
-            CLASS_FILE: text_writer(json.dumps({"tokenizer_class": "GPT2Tokenizer"})),
+            "vocab.json": json.dumps(ordered, ensure_ascii=False),
+            "merges.txt": "\n".join(lines) + "\n",
+            SPECIAL_FILE: json.dumps(special, ensure_ascii=False, indent=1),
+            CLASS_FILE: json.dumps({"tokenizer_class": "GPT2Tokenizer"}),
         }
 
     def encode(self, text: str, *, allow_special: bool | Collection[str] = False) -> list[int]:

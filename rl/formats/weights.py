@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 from ...core.checks import refuse
 from ...core.model.presets import GPTConfig, parameter_shapes
-from .files import text_writer, write_together
+from ...records import Content, write_together
 from .hf_config import config_json, read_config, read_json
 from .openai_weights import load_openai
 from .tensors import (
@@ -121,14 +121,14 @@ def save_gpt2(
     check_tensors(parameters, shapes, "parameters")
     tensors = own_memory({_their_name(name): parameters[name] for name in shapes})
     end_of_text = None
-    files = {}
+    files: dict[str, Content] = {}
     if tokenizer is not None:
         if tokenizer.vocab_size > config.vocab_size:
             expected = f"at most the model's {config.vocab_size} ids"
             refuse("tokenizer", expected, str(tokenizer.vocab_size), "another model's")
         end_of_text = tokenizer.special_tokens.get(END_OF_TEXT)
-        files = tokenizer.files()
-    files[CONFIG] = text_writer(config_json(config, end_of_text))
+        files |= tokenizer.files()
+    files[CONFIG] = config_json(config, end_of_text)
     # transformers asks for the entry "format".
     files[WEIGHTS] = lambda path: save_file(tensors, path, metadata={"format": "pt"})
     write_together(Path(directory), files)

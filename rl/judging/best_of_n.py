@@ -21,9 +21,9 @@ import torch
 
 from ...core.checks import expect_positive, refuse
 from ...kernels.model.gpt import GPT
+from ...records import write_together
 from ..data.dialogue import Template
 from ..data.sources import Prompt
-from ..formats.files import text_writer, write_together
 from ..ranks.group import ALONE, Group
 from ..stages.generation import generate
 from ..stages.reward_model import Score
@@ -211,5 +211,5 @@ def measure(
         means = (sum(proxy) / len(rows), sum(gold) / len(rows))
         found.append({"n": n, "kl": kl_bound(n), "proxy": means[0], "gold": means[1]})
     if group.is_main:
-        write_together(folder, {FILE: text_writer(json.dumps(found, indent=1))})
+        write_together(folder, {FILE: json.dumps(found, indent=1)})
     return found

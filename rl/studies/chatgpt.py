@@ -8,11 +8,7 @@ every stage is graded on exercises that none of them has seen, and held to a thr
 """
 
 import dataclasses
-import datetime
 import json
-import os
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ...records import provenance, write_together
 from ..configuration import (
     Configuration,
     ModelSettings,
@@ -29,7 +26,6 @@ from ..configuration import (
     RunSettings,
     SFTSettings,
 )
-from ..formats.files import text_writer, write_together
 from ..judging.plots import CURVE, graded, learning_curves, over_optimisation
 from ..pipeline import STAGES, Pipeline
 from .verdicts import judge, markdown, table
@@ -91,7 +87,7 @@ def make_chatgpt(configuration: Configuration, *, resume: bool = False, quiet: b
         "settings": dataclasses.asdict(configuration),
     }
     files = {"report.md": markdown(verdicts), REPORT: json.dumps(report, indent=1) + "\n"}
-    write_together(root, {name: text_writer(text) for name, text in files.items()})
+    write_together(root, files)
     console.print(
         f"{sum(seconds.values()) / 60:.1f} minutes. Report and plots: {root}. "
         f"Talk to it: gptwin chat {root}"
@@ -100,19 +96,5 @@ def make_chatgpt(configuration: Configuration, *, resume: bool = False, quiet: b
 
 
 def made_with() -> dict[str, Any]:
-    """Say what the figures were made with: commit, versions, machine and date.
-
-    Returns
-    -------
-    dict
-    """
-    command = ("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD")
-    git = subprocess.run(command, capture_output=True, text=True, check=False)
-    return {
-        "commit": git.stdout.strip() or "unknown",
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-    }
+    """Say what the figures were made with: commit, versions, machine, threads and date."""
+    return provenance("torch") | {"threads": torch.get_num_threads()}

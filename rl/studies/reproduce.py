@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...records import write_whole
 from ..configuration import Configuration, PPOSettings
-from ..formats.files import text_writer, write_together
 from ..judging.plots import graded, over_optimisation
 from ..pipeline import Pipeline
 from ..training.run import Statistics
@@ -165,8 +165,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     RESULTS.mkdir(exist_ok=True)
     found = STUDIES[asked.study](Path(asked.directory), which=asked.seeds)
     document = made_with() | {"settings": dataclasses.asdict(SMALL)} | found
-    text = text_writer(json.dumps(document, indent=1) + "\n")
-    write_together(RESULTS, {f"{asked.study}.json": text})
+    write_whole(RESULTS / f"{asked.study}.json", json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
