@@ -37,6 +37,7 @@ import numpy as np
 
 from ..checks import expect_positive, expect_shape
 from ..layers.softmax import pivot
+from ..operation import value_of
 from ..philox import philox
 from .key_intervals import check_attention, check_cu_seqlens, key_intervals
 
@@ -45,7 +46,7 @@ Saved = tuple[Any, ...]
 DROPOUT_BITS = 24
 
 
-def attention(
+def attention_forward(
     query: np.ndarray,
     key: np.ndarray,
     value: np.ndarray,
@@ -57,7 +58,7 @@ def attention(
     cu_seqlens: np.ndarray | None = None,
     dropout: float = 0.0,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[tuple[np.ndarray, np.ndarray], Saved]:
     """Average the values by the softmax of the scores: the definition.
 
     Parameters
@@ -88,49 +89,13 @@ def attention(
         0 where a query sees nothing.
     lse : numpy.ndarray [batch, head, query]
         Log-sum-exp of the scaled scores, before dropout; −inf where a query sees nothing.
-
-    Raises
-    ------
-    ValueError
-        If a shape, dtype or number is wrong.
-    """
-    return attention_forward(
-        query, key, value, scale=scale, causal=causal, window=window, key_start=key_start,
-        cu_seqlens=cu_seqlens, dropout=dropout, seed=seed,
-    )[0]  # fmt: skip
-
-
-def attention_forward(
-    query: np.ndarray,
-    key: np.ndarray,
-    value: np.ndarray,
-    *,
-    scale: float | None = None,
-    causal: bool = False,
-    window: int | None = None,
-    key_start: np.ndarray | None = None,
-    cu_seqlens: np.ndarray | None = None,
-    dropout: float = 0.0,
-    seed: int = 0,
-) -> tuple[tuple[np.ndarray, np.ndarray], Saved]:
-    """Compute `attention` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    query, key, value, scale, causal, window, key_start, cu_seqlens, dropout, seed
-        As in `attention`.
-
-    Returns
-    -------
-    results : (output, lse)
-        As in `attention`.
     saved : tuple
         For `attention_backward`: the arguments, the weights, and the output.
 
     Raises
     ------
     ValueError
-        As in `attention`.
+        If a shape, dtype or number is wrong.
     """
     check_attention(
         query, key, value, scale, causal, window, key_start, cu_seqlens, dropout, seed
@@ -167,6 +132,9 @@ def attention_forward(
     saved = (query, key, value, probabilities, factor, output, sees, scale)
     merged = (n_batch, n_head, n_query)
     return (output.reshape(*merged, d_head), lse.reshape(merged)), saved
+
+
+attention = value_of(attention_forward)
 
 
 def attention_backward(

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from ..operation import value_of
 from .attention import default_scale, dropout_factor
 from .key_intervals import key_intervals, key_stretch, query_stretch
 
@@ -62,36 +63,6 @@ def tiles(stretch: tuple[int, int, int, int], block: int) -> Iterator[tuple[int,
         yield first, min(first + block, end), True
 
 
-def attention_tiled(
-    query: np.ndarray,
-    key: np.ndarray,
-    value: np.ndarray,
-    *,
-    block_queries: int,
-    block_keys: int,
-    **options: Any,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Compute `attention` as the kernel does.
-
-    Parameters
-    ----------
-    query, key, value
-        As in `attention`.
-    block_queries, block_keys : int
-        Size of the tiles.
-    **options
-        Every other argument of `attention`.
-
-    Returns
-    -------
-    output, lse : numpy.ndarray
-        As `attention`.
-    """
-    return attention_tiled_forward(
-        query, key, value, block_queries=block_queries, block_keys=block_keys, **options
-    )[0]
-
-
 def attention_tiled_forward(
     query: np.ndarray,
     key: np.ndarray,
@@ -104,17 +75,21 @@ def attention_tiled_forward(
     seed: int = 0,
     **masks: Any,
 ) -> tuple[tuple[np.ndarray, np.ndarray], Saved]:
-    """Compute `attention_tiled` and keep what its backward pass needs: nothing of size query × key.
+    """Compute `attention` as the kernel does.
 
     Parameters
     ----------
-    query, key, value, block_queries, block_keys, scale, dropout, seed, masks
-        As in `attention_tiled`.
+    query, key, value, scale, dropout, seed
+        As in `attention`.
+    block_queries, block_keys : int
+        Size of the tiles.
+    **masks
+        `causal`, `window`, `key_start` and `cu_seqlens`, as in `attention`.
 
     Returns
     -------
-    results : (output, lse)
-        As in `attention`.
+    output, lse : numpy.ndarray
+        As `attention`.
     saved : tuple
         For `attention_tiled_backward`.
     """
@@ -151,6 +126,9 @@ def attention_tiled_forward(
     blocks = (block_queries, block_keys)
     saved = (query, key, value, output, lse, low, high, blocks, scale, dropout, seed)
     return (output, lse), saved
+
+
+attention_tiled = value_of(attention_tiled_forward)
 
 
 def attention_tiled_backward(

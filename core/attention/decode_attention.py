@@ -33,11 +33,12 @@ import numpy as np
 
 from ..checks import expect_positive, expect_shape, refuse
 from ..layers.softmax import pivot
+from ..operation import value_of
 
 Result = tuple[np.ndarray, np.ndarray]
 
 
-def decode_attention(
+def decode_attention_forward(
     query: np.ndarray,
     key_cache: np.ndarray,
     value_cache: np.ndarray,
@@ -46,7 +47,7 @@ def decode_attention(
     scale: float | None = None,
     window: int | None = None,
     key_start: np.ndarray | None = None,
-) -> Result:
+) -> tuple[Result, None]:
     """Attend from each sequence's last positions to its cache: the definition.
 
     Parameters
@@ -69,49 +70,20 @@ def decode_attention(
     output : numpy.ndarray [batch, head, query, d_head]
     lse : numpy.ndarray [batch, head, query]
         Log of the sum of the exponentials of the scaled scores, −inf where no key is seen.
+    saved : None
 
     Raises
     ------
     ValueError
         If shapes, dtypes or values do not fit.
     """
-    return decode_attention_forward(
-        query, key_cache, value_cache, lengths, scale=scale, window=window, key_start=key_start
-    )[0]
-
-
-def decode_attention_forward(
-    query: np.ndarray,
-    key_cache: np.ndarray,
-    value_cache: np.ndarray,
-    lengths: np.ndarray,
-    *,
-    scale: float | None = None,
-    window: int | None = None,
-    key_start: np.ndarray | None = None,
-) -> tuple[Result, None]:
-    """Compute `decode_attention`; nothing is kept, for generation has no backward pass.
-
-    Parameters
-    ----------
-    query, key_cache, value_cache, lengths, scale, window, key_start
-        As in `decode_attention`.
-
-    Returns
-    -------
-    result : tuple
-        As in `decode_attention`.
-    saved : None
-
-    Raises
-    ------
-    ValueError
-        As in `decode_attention`.
-    """
     check_decode_attention(query, key_cache, value_cache, lengths, scale, window, key_start)
     check_lengths(lengths, key_cache.shape[2])
     seen = visible_keys(query.shape[2], key_cache.shape[2], lengths, window, key_start)
     return attend(query, key_cache, value_cache, seen, scale), None
+
+
+decode_attention = value_of(decode_attention_forward)
 
 
 def decode_attention_split(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_shape
+from ..operation import value_of
 from .attention import attention_backward, attention_forward
 from .key_intervals import check_attention
 from .qkv_projection import qkv_projection_backward, qkv_projection_forward
@@ -26,7 +27,7 @@ Saved = tuple[Any, ...]
 Heads = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def qkv_attention(
+def qkv_attention_forward(
     x: np.ndarray,
     w_qkv: np.ndarray,
     b_qkv: np.ndarray | None = None,
@@ -43,7 +44,7 @@ def qkv_attention(
     cu_seqlens: np.ndarray | None = None,
     dropout: float = 0.0,
     seed: int = 0,
-) -> np.ndarray:
+) -> tuple[np.ndarray, Saved]:
     """Project to queries, keys and values, attend, and put the heads side by side.
 
     Parameters
@@ -55,64 +56,33 @@ def qkv_attention(
 
     Returns
     -------
-    numpy.ndarray [batch, time, n_head * d_head]
-        What the output projection takes.
-
-    Raises
-    ------
-    ValueError
-        If shapes, head counts or masks do not fit.
-    """
-    return qkv_attention_forward(
-        x, w_qkv, b_qkv, norm_weight, norm_bias, n_head=n_head, n_kv_head=n_kv_head, eps=eps,
-        scale=scale, causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens,
-        dropout=dropout, seed=seed,
-    )[0]  # fmt: skip
-
-
-def qkv_attention_forward(
-    x: np.ndarray,
-    w_qkv: np.ndarray,
-    b_qkv: np.ndarray | None = None,
-    norm_weight: np.ndarray | None = None,
-    norm_bias: np.ndarray | None = None,
-    *,
-    n_head: int,
-    n_kv_head: int | None = None,
-    eps: float = 1e-5,
-    causal: bool = True,
-    **options: Any,
-) -> tuple[np.ndarray, Saved]:
-    """Compute `qkv_attention` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, n_kv_head, eps, causal
-        As in `qkv_attention`.
-    **options
-        `scale`, `window`, `key_start`, `cu_seqlens`, `dropout` and `seed`, as in `attention`.
-
-    Returns
-    -------
     result : numpy.ndarray [batch, time, n_head * d_head]
-        As in `qkv_attention`.
+        What the output projection takes.
     saved : tuple
         For `qkv_attention_backward`: what both parts saved.
 
     Raises
     ------
     ValueError
-        As in `qkv_attention`.
+        If shapes, head counts or masks do not fit.
     """
-    check_qkv_attention(x, w_qkv, n_head, n_kv_head, causal=causal, **options)
+    masks: dict[str, Any] = {
+        "causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens
+    }  # fmt: skip
+    check_qkv_attention(x, w_qkv, n_head, n_kv_head, scale, **masks, dropout=dropout, seed=seed)
     packed, projection_saved = qkv_projection_forward(
         x, w_qkv, b_qkv, norm_weight, norm_bias, n_head=n_head, n_kv_head=n_kv_head, eps=eps
     )
     query, key, value = split_packed(packed, n_head)
-    (output, _), attention_saved = attention_forward(query, key, value, causal=causal, **options)
+    (output, _), attention_saved = attention_forward(
+        query, key, value, scale=scale, **masks, dropout=dropout, seed=seed
+    )
     # [batch, head, time, d_head] -> [batch, time, head * d_head]
     result = output.swapaxes(1, 2).reshape(*x.shape[:2], n_head * packed.shape[-1])
     return result, (projection_saved, attention_saved, output.shape)
+
+
+qkv_attention = value_of(qkv_attention_forward)
 
 
 def qkv_attention_backward(
@@ -177,8 +147,8 @@ def check_qkv_attention(
     w_qkv: Any,
     n_head: int,
     n_kv_head: int | None,
-    *,
     scale: float | None = None,
+    *,
     causal: bool = True,
     window: int | None = None,
     key_start: Any = None,

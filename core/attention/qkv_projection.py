@@ -20,11 +20,12 @@ import numpy as np
 from ..checks import expect_positive, expect_shape, refuse
 from ..layers.layer_norm import layer_norm_backward, layer_norm_forward
 from ..layers.linear import linear_backward, linear_forward
+from ..operation import value_of
 
 Saved = tuple[Any, ...]
 
 
-def qkv_projection(
+def qkv_projection_forward(
     x: np.ndarray,
     w_qkv: np.ndarray,
     b_qkv: np.ndarray | None = None,
@@ -34,7 +35,7 @@ def qkv_projection(
     n_head: int,
     n_kv_head: int | None = None,
     eps: float = 1e-5,
-) -> np.ndarray:
+) -> tuple[np.ndarray, Saved]:
     """Normalise, project, and split into heads.
 
     Parameters
@@ -54,48 +55,15 @@ def qkv_projection(
 
     Returns
     -------
-    numpy.ndarray [n_head + 2 * n_kv_head, batch, time, d_head]
-        Query heads first, then key heads, then value heads.
-
-    Raises
-    ------
-    ValueError
-        If shapes or head counts do not fit.
-    """
-    return qkv_projection_forward(
-        x, w_qkv, b_qkv, norm_weight, norm_bias, n_head=n_head, n_kv_head=n_kv_head, eps=eps
-    )[0]
-
-
-def qkv_projection_forward(
-    x: np.ndarray,
-    w_qkv: np.ndarray,
-    b_qkv: np.ndarray | None = None,
-    norm_weight: np.ndarray | None = None,
-    norm_bias: np.ndarray | None = None,
-    *,
-    n_head: int,
-    n_kv_head: int | None = None,
-    eps: float = 1e-5,
-) -> tuple[np.ndarray, Saved]:
-    """Compute `qkv_projection` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, n_kv_head, eps
-        As in `qkv_projection`.
-
-    Returns
-    -------
     packed : numpy.ndarray [n_head + 2 * n_kv_head, batch, time, d_head]
-        As in `qkv_projection`.
+        Query heads first, then key heads, then value heads.
     saved : tuple
         For `qkv_projection_backward`: what the norm and the product saved.
 
     Raises
     ------
     ValueError
-        As in `qkv_projection`.
+        If shapes or head counts do not fit.
     """
     n_heads = check_qkv_projection(x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, n_kv_head, eps)
     norm_saved = None
@@ -108,6 +76,9 @@ def qkv_projection_forward(
     # [batch, time, n_heads * d_head] -> [n_heads, batch, time, d_head]
     packed = y.reshape(*x.shape[:2], n_heads, w_qkv.shape[1] // n_heads).transpose(2, 0, 1, 3)
     return packed, (norm_saved, linear_saved)
+
+
+qkv_projection = value_of(qkv_projection_forward)
 
 
 def qkv_projection_backward(

@@ -27,6 +27,7 @@ import numpy as np
 from ..checks import expect_finite, expect_shape, refuse
 from ..layers.linear import weight_gradient
 from ..masking import scatter, scatter_rows
+from ..operation import value_of
 from .token_scores import (
     backward_tiled,
     check_targets,
@@ -45,14 +46,14 @@ Results = tuple[np.ndarray, np.ndarray, np.ndarray]
 Saved = tuple[Any, ...]
 
 
-def cross_entropy(
+def cross_entropy_forward(
     hidden: np.ndarray,
     weight: np.ndarray,
     targets: np.ndarray,
     *,
     ignore_index: int = -100,
     reduction: str = "mean",
-) -> Results:
+) -> tuple[Results, Saved]:
     """Compute the cross-entropy of the next tokens: the definition.
 
     Parameters
@@ -76,43 +77,13 @@ def cross_entropy(
         Of each target, at most 0; 0 where ignored.
     entropy : numpy.ndarray [token]
         Of each predicted distribution, in nats; 0 where ignored.
-
-    Raises
-    ------
-    ValueError
-        If a shape, dtype, target or option is wrong, or a number that counts is not finite.
-    """
-    return cross_entropy_forward(
-        hidden, weight, targets, ignore_index=ignore_index, reduction=reduction
-    )[0]
-
-
-def cross_entropy_forward(
-    hidden: np.ndarray,
-    weight: np.ndarray,
-    targets: np.ndarray,
-    *,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-) -> tuple[Results, Saved]:
-    """Compute `cross_entropy` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    hidden, weight, targets, ignore_index, reduction
-        As in `cross_entropy`.
-
-    Returns
-    -------
-    results : tuple
-        Loss, log-probabilities and entropies, as in `cross_entropy`.
     saved : tuple
         For `cross_entropy_backward`.
 
     Raises
     ------
     ValueError
-        As in `cross_entropy`.
+        If a shape, dtype, target or option is wrong, or a number that counts is not finite.
     """
     check_cross_entropy(hidden, weight, targets, ignore_index, reduction)
     counted = targets != ignore_index
@@ -130,6 +101,9 @@ def cross_entropy_forward(
     loss = reduce(scatter(counted, 0 - log_prob), counted, reduction)
     saved = (rows, weight, wanted, counted, log_p, entropy, reduction)
     return (loss, scatter(counted, log_prob), scatter(counted, entropy)), saved
+
+
+cross_entropy = value_of(cross_entropy_forward)
 
 
 def cross_entropy_backward(

@@ -42,6 +42,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import refuse
+from ..operation import value_of
 from ..philox import philox
 
 # Steps of 2⁻²⁴ in the exponent of 2; the likeliest token's weight is 2⁴⁰.
@@ -58,7 +59,7 @@ HALF_BITS = 31
 Results = tuple[np.ndarray, np.ndarray]
 
 
-def sampling(
+def sampling_forward(
     logits: np.ndarray,
     *,
     temperature: float = 1.0,
@@ -67,7 +68,7 @@ def sampling(
     seed: int = 0,
     step: int = 0,
     rows: np.ndarray | None = None,
-) -> Results:
+) -> tuple[Results, tuple[()]]:
     """Draw one token for each row of logits: the definition.
 
     Row r takes the random bits `philox(seed, rows[r], step, 0, 0)`: give each step of a rollout
@@ -100,45 +101,13 @@ def sampling(
         Of each drawn token under the *whole* softmax at this temperature, before `top_k` and
         `top_p`: what a policy ratio needs, since training does not filter. At temperature 0, under
         the softmax at temperature 1. Of the logits' dtype; at most 0; NaN where nothing is drawn.
-
-    Raises
-    ------
-    ValueError
-        If an argument has no meaning.
-    """
-    return sampling_forward(
-        logits, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, step=step, rows=rows
-    )[0]
-
-
-def sampling_forward(
-    logits: np.ndarray,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-    step: int = 0,
-    rows: np.ndarray | None = None,
-) -> tuple[Results, tuple[()]]:
-    """Compute `sampling`; nothing is kept, since a draw has no gradient.
-
-    Parameters
-    ----------
-    logits, temperature, top_k, top_p, seed, step, rows
-        As in `sampling`.
-
-    Returns
-    -------
-    results : tuple
-        As from `sampling`.
     saved : tuple
         Empty.
 
     Raises
     ------
     ValueError
-        As in `sampling`.
+        If an argument has no meaning.
     """
     check_sampling(logits, temperature, top_k, top_p, seed, step, rows)
     temperature, top_k, top_p = without_filters(logits.shape[1], temperature, top_k, top_p)
@@ -159,6 +128,9 @@ def sampling_forward(
     log_prob = np.take_along_axis(scaled, tokens[:, None], axis=1)[:, 0] - log_total
     log_prob = np.where(drawable, np.minimum(log_prob, 0), np.nan).astype(logits.dtype)
     return (np.where(drawable, tokens, -1), log_prob), ()
+
+
+sampling = value_of(sampling_forward)
 
 
 def weights(x: np.ndarray, temperature: float) -> np.ndarray:

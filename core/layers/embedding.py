@@ -29,17 +29,18 @@ from typing import Any
 import numpy as np
 
 from ..checks import all_below, expect_positive, expect_shape, refuse
+from ..operation import value_of
 
 Saved = tuple[Any, ...]
 
 
-def embedding(
+def embedding_forward(
     tokens: np.ndarray,
     token_table: np.ndarray,
     position_table: np.ndarray,
     *,
     positions: np.ndarray | None = None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, Saved]:
     """Look up each token and its position, and add the two: the definition.
 
     Parameters
@@ -56,42 +57,15 @@ def embedding(
 
     Returns
     -------
-    numpy.ndarray [batch, time, d_model]
-        The sums.
-
-    Raises
-    ------
-    ValueError
-        If a shape or dtype is wrong, or an id lies outside its table.
-    """
-    return embedding_forward(tokens, token_table, position_table, positions=positions)[0]
-
-
-def embedding_forward(
-    tokens: np.ndarray,
-    token_table: np.ndarray,
-    position_table: np.ndarray,
-    *,
-    positions: np.ndarray | None = None,
-) -> tuple[np.ndarray, Saved]:
-    """Compute `embedding` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    tokens, token_table, position_table, positions
-        As in `embedding`.
-
-    Returns
-    -------
     y : numpy.ndarray [batch, time, d_model]
-        As in `embedding`.
+        The sums.
     saved : tuple
         For `embedding_backward`: the ids and the tables' lengths, not the tables.
 
     Raises
     ------
     ValueError
-        As in `embedding`.
+        If a shape or dtype is wrong, or an id lies outside its table.
     """
     check_embedding(tokens, token_table, position_table, positions)
     if positions is None:
@@ -99,6 +73,9 @@ def embedding_forward(
     check_ids(tokens, positions, len(token_table), len(position_table))
     y = token_table[tokens] + position_table[positions]  # [batch, time, d_model]
     return y, (tokens, positions, len(token_table), len(position_table))
+
+
+embedding = value_of(embedding_forward)
 
 
 def embedding_backward(

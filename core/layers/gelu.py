@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_shape, refuse
+from ..operation import value_of
 
 Saved = tuple[np.ndarray, str]
 
@@ -26,7 +27,7 @@ SATURATED = 32.0
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
-def gelu(x: np.ndarray, *, approximate: str = "tanh") -> np.ndarray:
+def gelu_forward(x: np.ndarray, *, approximate: str = "tanh") -> tuple[np.ndarray, Saved]:
     """Apply GELU to each element.
 
     Parameters
@@ -38,39 +39,21 @@ def gelu(x: np.ndarray, *, approximate: str = "tanh") -> np.ndarray:
 
     Returns
     -------
-    numpy.ndarray
-        Shaped like `x`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such form.
-    """
-    return gelu_forward(x, approximate=approximate)[0]
-
-
-def gelu_forward(x: np.ndarray, *, approximate: str = "tanh") -> tuple[np.ndarray, Saved]:
-    """Compute `gelu` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    x, approximate
-        As in `gelu`.
-
-    Returns
-    -------
     result : numpy.ndarray
-        As in `gelu`.
+        Shaped like `x`.
     saved : tuple
         For `gelu_backward`: the input itself.
 
     Raises
     ------
     ValueError
-        As in `gelu`.
+        If there is no such form.
     """
     check_gelu(approximate)
     return x * gate(x, approximate), (x, approximate)
+
+
+gelu = value_of(gelu_forward)
 
 
 def gelu_backward(saved: Saved, d_result: np.ndarray) -> np.ndarray:

@@ -30,18 +30,19 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_ndim, expect_positive, expect_shape, refuse
+from ..operation import value_of
 
 Saved = tuple[np.ndarray, np.ndarray, np.ndarray, bool]
 
 
-def layer_norm(
+def layer_norm_forward(
     x: np.ndarray,
     weight: np.ndarray,
     bias: np.ndarray,
     *,
     residual: np.ndarray | None = None,
     eps: float = 1e-5,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray | tuple[np.ndarray, np.ndarray], Saved]:
     """Normalise each row of `x`, or of `x + residual`: the definition.
 
     Parameters
@@ -61,34 +62,6 @@ def layer_norm(
         The normalised rows.
     summed : numpy.ndarray [..., d_model]
         x + residual; only if `residual` is given.
-
-    Raises
-    ------
-    ValueError
-        If a shape or `eps` is wrong.
-    """
-    return layer_norm_forward(x, weight, bias, residual=residual, eps=eps)[0]
-
-
-def layer_norm_forward(
-    x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray,
-    *,
-    residual: np.ndarray | None = None,
-    eps: float = 1e-5,
-) -> tuple[np.ndarray | tuple[np.ndarray, np.ndarray], Saved]:
-    """Compute `layer_norm` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    x, weight, bias, residual, eps
-        As in `layer_norm`.
-
-    Returns
-    -------
-    result : numpy.ndarray or tuple
-        As in `layer_norm`: y, or (y, summed).
     saved : tuple
         For `layer_norm_backward`: the normalised rows, 1/√(variance + ε) of each, the weight, and
         whether there was a residual.
@@ -96,7 +69,7 @@ def layer_norm_forward(
     Raises
     ------
     ValueError
-        As in `layer_norm`.
+        If a shape or `eps` is wrong.
     """
     check_layer_norm(x, weight, bias, residual, eps)
     eps = float(eps)  # a NumPy float64 scalar would promote a float32 model
@@ -107,6 +80,9 @@ def layer_norm_forward(
     y = normalised * weight + bias
     saved = (normalised, rstd, weight, residual is not None)
     return (y if residual is None else (y, summed)), saved
+
+
+layer_norm = value_of(layer_norm_forward)
 
 
 def layer_norm_backward(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_ndim, expect_shape, refuse
+from ..operation import value_of
 from .gelu import gelu_backward, gelu_forward
 
 Saved = tuple[np.ndarray, np.ndarray, bool, bool, Any]
@@ -24,14 +25,14 @@ Saved = tuple[np.ndarray, np.ndarray, bool, bool, Any]
 ACTIVATIONS = (None, "gelu")
 
 
-def linear(
+def linear_forward(
     x: np.ndarray,
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     *,
     activation: str | None = None,
     residual: np.ndarray | None = None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, Saved]:
     """Project the last axis of `x`, then activate, then add the residual.
 
     Parameters
@@ -49,42 +50,14 @@ def linear(
 
     Returns
     -------
-    numpy.ndarray [..., d_out]
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit or there is no such activation.
-    """
-    return linear_forward(x, weight, bias, activation=activation, residual=residual)[0]
-
-
-def linear_forward(
-    x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None = None,
-    *,
-    activation: str | None = None,
-    residual: np.ndarray | None = None,
-) -> tuple[np.ndarray, Saved]:
-    """Compute `linear` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    x, weight, bias, activation, residual
-        As in `linear`.
-
-    Returns
-    -------
     y : numpy.ndarray [..., d_out]
-        As in `linear`.
     saved : tuple
         For `linear_backward`: x, weight, and what GELU saved (its input u).
 
     Raises
     ------
     ValueError
-        As in `linear`.
+        If shapes do not fit or there is no such activation.
     """
     check_linear(x, weight, bias, activation, residual)
     # One product of all rows, [row, d_in] -> [row, d_out]: BLAS is fastest on large matrices.
@@ -97,6 +70,9 @@ def linear_forward(
     if residual is not None:
         y += residual
     return y, (x, weight, bias is not None, residual is not None, gelu_saved)
+
+
+linear = value_of(linear_forward)
 
 
 def linear_backward(

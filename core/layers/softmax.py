@@ -23,17 +23,18 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_ndim, expect_positive, expect_shape, refuse
+from ..operation import value_of
 
 Saved = tuple[np.ndarray, float]
 
 
-def softmax(
+def softmax_forward(
     x: np.ndarray,
     *,
     scale: float = 1.0,
     causal: bool = False,
     key_mask: np.ndarray | None = None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, Saved]:
     """Turn each row of scores into probabilities: the definition.
 
     Parameters
@@ -49,42 +50,15 @@ def softmax(
 
     Returns
     -------
-    numpy.ndarray
-        Probabilities, shaped like `x`: each row sums to 1, or is 0 where no key is seen.
-
-    Raises
-    ------
-    ValueError
-        If a shape, `scale` or the mask's dtype is wrong.
-    """
-    return softmax_forward(x, scale=scale, causal=causal, key_mask=key_mask)[0]
-
-
-def softmax_forward(
-    x: np.ndarray,
-    *,
-    scale: float = 1.0,
-    causal: bool = False,
-    key_mask: np.ndarray | None = None,
-) -> tuple[np.ndarray, Saved]:
-    """Compute `softmax` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    x, scale, causal, key_mask
-        As in `softmax`.
-
-    Returns
-    -------
     probabilities : numpy.ndarray
-        As in `softmax`.
+        Probabilities, shaped like `x`: each row sums to 1, or is 0 where no key is seen.
     saved : tuple
         For `softmax_backward`: the probabilities and the scale. The scores are not needed.
 
     Raises
     ------
     ValueError
-        As in `softmax`.
+        If a shape, `scale` or the mask's dtype is wrong.
     """
     check_softmax(x, scale, causal, key_mask)
     scale = float(scale)  # a NumPy float64 scalar would promote a float32 model
@@ -94,6 +68,9 @@ def softmax_forward(
     total = exponents.sum(axis=-1, keepdims=True)  # [..., 1]
     probabilities = exponents / np.where(total == 0, 1, total)
     return probabilities.astype(x.dtype, copy=False), (probabilities, scale)
+
+
+softmax = value_of(softmax_forward)
 
 
 def softmax_backward(saved: Saved, d_probabilities: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ import numpy as np
 from ..attention.attention import attention_forward
 from ..checks import expect_parameter, expect_positive, refuse
 from ..layers.layer_norm import layer_norm_backward
+from ..operation import value_of
 from .branches import (
     Attend,
     attention_branch,
@@ -55,7 +56,7 @@ PARAMETERS = {
 ARGUMENTS = tuple(PARAMETERS.values())
 
 
-def decoder_block(
+def decoder_block_forward(
     x: np.ndarray,
     ln_1_weight: np.ndarray,
     ln_1_bias: np.ndarray | None,
@@ -77,7 +78,7 @@ def decoder_block(
     key_start: np.ndarray | None = None,
     cu_seqlens: np.ndarray | None = None,
     eps: float = 1e-5,
-) -> np.ndarray:
+) -> tuple[np.ndarray, Saved]:
     """Run one block.
 
     Parameters
@@ -106,67 +107,15 @@ def decoder_block(
 
     Returns
     -------
-    numpy.ndarray [batch, time, d_model]
-        The stream after the block.
-
-    Raises
-    ------
-    ValueError
-        If a shape or an option is wrong.
-    """
-    return decoder_block_forward(
-        x, ln_1_weight, ln_1_bias, c_attn_weight, c_attn_bias, attn_proj_weight, attn_proj_bias,
-        ln_2_weight, ln_2_bias, c_fc_weight, c_fc_bias, mlp_proj_weight, mlp_proj_bias,
-        n_head=n_head, norm=norm, causal=causal, window=window, key_start=key_start,
-        cu_seqlens=cu_seqlens, eps=eps,
-    )[0]  # fmt: skip
-
-
-def decoder_block_forward(
-    x: np.ndarray,
-    ln_1_weight: np.ndarray,
-    ln_1_bias: np.ndarray | None,
-    c_attn_weight: np.ndarray,
-    c_attn_bias: np.ndarray | None,
-    attn_proj_weight: np.ndarray,
-    attn_proj_bias: np.ndarray | None,
-    ln_2_weight: np.ndarray,
-    ln_2_bias: np.ndarray | None,
-    c_fc_weight: np.ndarray,
-    c_fc_bias: np.ndarray | None,
-    mlp_proj_weight: np.ndarray,
-    mlp_proj_bias: np.ndarray | None,
-    *,
-    n_head: int,
-    norm: str = "pre",
-    causal: bool = True,
-    window: int | None = None,
-    key_start: np.ndarray | None = None,
-    cu_seqlens: np.ndarray | None = None,
-    eps: float = 1e-5,
-) -> tuple[np.ndarray, Saved]:
-    """Compute `decoder_block` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    x, ln_1_weight, ln_1_bias, c_attn_weight, c_attn_bias, attn_proj_weight, attn_proj_bias
-        As in `decoder_block`.
-    ln_2_weight, ln_2_bias, c_fc_weight, c_fc_bias, mlp_proj_weight, mlp_proj_bias
-        As in `decoder_block`.
-    n_head, norm, causal, window, key_start, cu_seqlens, eps
-        As in `decoder_block`.
-
-    Returns
-    -------
     y : numpy.ndarray [batch, time, d_model]
-        As in `decoder_block`.
+        The stream after the block.
     saved : tuple
         For `decoder_block_backward`: what the parts saved.
 
     Raises
     ------
     ValueError
-        As in `decoder_block`.
+        If a shape or an option is wrong.
     """
     parameters: Parameters = (
         ln_1_weight, ln_1_bias, c_attn_weight, c_attn_bias, attn_proj_weight, attn_proj_bias,
@@ -177,6 +126,9 @@ def decoder_block_forward(
         attention_forward, causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens
     )
     return run_block(x, parameters, attend, n_head, norm, eps)
+
+
+decoder_block = value_of(decoder_block_forward)
 
 
 def run_block(

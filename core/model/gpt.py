@@ -25,6 +25,7 @@ from ..language.cross_entropy import cross_entropy_backward, cross_entropy_forwa
 from ..layers.embedding import embedding_backward, embedding_forward
 from ..layers.layer_norm import layer_norm_backward
 from ..layers.linear import linear_backward, linear_forward
+from ..operation import value_of
 from ..optimizer.adamw import adamw
 from .branches import norm_forward
 from .decoder_block import decoder_block_backward, decoder_block_forward
@@ -40,7 +41,7 @@ from .presets import GPTConfig
 Saved = tuple[Any, ...]
 
 
-def gpt(
+def gpt_forward(
     parameters: Parameters,
     tokens: np.ndarray,
     config: GPTConfig,
@@ -48,7 +49,7 @@ def gpt(
     key_start: np.ndarray | None = None,
     positions: np.ndarray | None = None,
     cu_seqlens: np.ndarray | None = None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, Saved]:
     """Compute the logits of every position.
 
     Parameters
@@ -67,46 +68,25 @@ def gpt(
 
     Returns
     -------
-    numpy.ndarray [batch, time, vocab_size]
-        Row t scores the token that follows tokens[:, t].
-
-    Raises
-    ------
-    ValueError
-        If a parameter, a token or an option is wrong.
-    """
-    return gpt_forward(
-        parameters, tokens, config,
-        key_start=key_start, positions=positions, cu_seqlens=cu_seqlens,
-    )[0]  # fmt: skip
-
-
-def gpt_forward(
-    parameters: Parameters, tokens: np.ndarray, config: GPTConfig, **options: Any
-) -> tuple[np.ndarray, Saved]:
-    """Compute `gpt` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    parameters, tokens, config
-        As in `gpt`.
-    **options
-        `key_start`, `positions` and `cu_seqlens`, as in `gpt`.
-
-    Returns
-    -------
     logits : numpy.ndarray [batch, time, vocab_size]
+        Row t scores the token that follows tokens[:, t].
     saved : tuple
         For `gpt_backward`.
 
     Raises
     ------
     ValueError
-        As in `gpt`.
+        If a parameter, a token or an option is wrong.
     """
-    hidden, hidden_saved = hidden_forward(parameters, tokens, config, **options)
+    hidden, hidden_saved = hidden_forward(
+        parameters, tokens, config,
+        key_start=key_start, positions=positions, cu_seqlens=cu_seqlens,
+    )  # fmt: skip
     logits, head_saved = linear_forward(hidden, output_matrix(parameters))
     return logits, (hidden_saved, head_saved)
+
+
+gpt = value_of(gpt_forward)
 
 
 def gpt_backward(saved: Saved, d_logits: np.ndarray) -> Parameters:

@@ -26,11 +26,14 @@ import numpy as np
 
 from ..checks import expect_ndim, expect_positive, expect_shape, refuse
 from ..masking import expect_mask
+from ..operation import value_of
 
 Saved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def exact_kl(logits: np.ndarray, reference_logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def exact_kl_forward(
+    logits: np.ndarray, reference_logits: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, Saved]:
     """Compute KL(π‖π_ref) of each row: the definition.
 
     Parameters
@@ -42,38 +45,15 @@ def exact_kl(logits: np.ndarray, reference_logits: np.ndarray, mask: np.ndarray)
 
     Returns
     -------
-    numpy.ndarray [...]
-        In nats, not below 0; 0 outside the mask.
-
-    Raises
-    ------
-    ValueError
-        If a shape or the mask's dtype is wrong.
-    """
-    return exact_kl_forward(logits, reference_logits, mask)[0]
-
-
-def exact_kl_forward(
-    logits: np.ndarray, reference_logits: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, Saved]:
-    """Compute `exact_kl` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    logits, reference_logits, mask
-        As in `exact_kl`.
-
-    Returns
-    -------
     kl : numpy.ndarray [...]
-        As in `exact_kl`.
+        In nats, not below 0; 0 outside the mask.
     saved : tuple
         For `exact_kl_backward`.
 
     Raises
     ------
     ValueError
-        As in `exact_kl`.
+        If a shape or the mask's dtype is wrong.
     """
     check_exact_kl(logits, reference_logits, mask)
     x = np.where(mask[..., None], logits, 0)
@@ -96,6 +76,9 @@ def exact_kl_forward(
     undefined = np.isposinf(kl)[..., None]
     d_logits, d_reference = (np.where(undefined, math.nan, d) for d in (d_logits, d_reference))
     return kl, (d_logits, d_reference, mask, kl)
+
+
+exact_kl = value_of(exact_kl_forward)
 
 
 def exact_kl_backward(saved: Saved, d_kl: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

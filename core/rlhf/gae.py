@@ -30,18 +30,19 @@ import numpy as np
 
 from ..checks import expect_finite, expect_positive, expect_shape, refuse
 from ..masking import expect_batch_time, expect_mask
+from ..operation import value_of
 
 Saved = tuple[np.ndarray, float, float]
 
 
-def gae(
+def gae_forward(
     rewards: np.ndarray,
     values: np.ndarray,
     mask: np.ndarray,
     *,
     gamma: float = 1.0,
     lam: float = 0.95,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[tuple[np.ndarray, np.ndarray], Saved]:
     """Compute advantages and returns: the definition.
 
     Parameters
@@ -57,42 +58,14 @@ def gae(
     -------
     advantages, returns : numpy.ndarray [batch, time]
         0 outside the mask.
-
-    Raises
-    ------
-    ValueError
-        If a shape, the mask's dtype, `gamma` or `lam` is wrong, or a reward or value inside the
-        mask is not finite.
-    """
-    return gae_forward(rewards, values, mask, gamma=gamma, lam=lam)[0]
-
-
-def gae_forward(
-    rewards: np.ndarray,
-    values: np.ndarray,
-    mask: np.ndarray,
-    *,
-    gamma: float = 1.0,
-    lam: float = 0.95,
-) -> tuple[tuple[np.ndarray, np.ndarray], Saved]:
-    """Compute `gae` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    rewards, values, mask, gamma, lam
-        As in `gae`.
-
-    Returns
-    -------
-    results : (numpy.ndarray, numpy.ndarray)
-        Advantages and returns, as in `gae`.
     saved : tuple
         For `gae_backward`: the mask, γ and λ. The operation is linear: no values are needed.
 
     Raises
     ------
     ValueError
-        As in `gae`.
+        If a shape, the mask's dtype, `gamma` or `lam` is wrong, or a reward or value inside the
+        mask is not finite.
     """
     check_gae(rewards, values, mask, gamma, lam)
     expect_finite("rewards", rewards, mask)
@@ -110,6 +83,9 @@ def gae_forward(
         next_value = np.where(live, values[:, t], next_value)
         next_advantage = np.where(live, advantage, next_advantage)
     return (advantages, advantages + values), (mask, gamma, lam)
+
+
+gae = value_of(gae_forward)
 
 
 def gae_backward(

@@ -22,19 +22,20 @@ import numpy as np
 
 from ..checks import expect_finite, expect_shape, refuse
 from ..masking import expect_batch_time, expect_mask
+from ..operation import value_of
 
 ESTIMATORS = ("k1", "k2", "k3")
 
 Saved = tuple[np.ndarray, np.ndarray, str]
 
 
-def kl(
+def kl_forward(
     log_prob: np.ndarray,
     reference_log_prob: np.ndarray,
     mask: np.ndarray,
     *,
     estimator: str = "k1",
-) -> np.ndarray:
+) -> tuple[np.ndarray, Saved]:
     """Estimate KL(π‖π_ref) at each response token.
 
     Parameters
@@ -48,43 +49,16 @@ def kl(
 
     Returns
     -------
-    numpy.ndarray [...]
-        In nats; 0 outside the mask.
-
-    Raises
-    ------
-    ValueError
-        If a shape, the mask's dtype or the estimator is wrong, or a log-probability inside the
-        mask is not finite.
-    """
-    return kl_forward(log_prob, reference_log_prob, mask, estimator=estimator)[0]
-
-
-def kl_forward(
-    log_prob: np.ndarray,
-    reference_log_prob: np.ndarray,
-    mask: np.ndarray,
-    *,
-    estimator: str = "k1",
-) -> tuple[np.ndarray, Saved]:
-    """Compute `kl` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    log_prob, reference_log_prob, mask, estimator
-        As in `kl`.
-
-    Returns
-    -------
     kl : numpy.ndarray [...]
-        As in `kl`.
+        In nats; 0 outside the mask.
     saved : tuple
         For `kl_backward`: δ, the mask and the estimator.
 
     Raises
     ------
     ValueError
-        As in `kl`.
+        If a shape, the mask's dtype or the estimator is wrong, or a log-probability inside the
+        mask is not finite.
     """
     check_kl(log_prob, reference_log_prob, mask, estimator)
     expect_finite("log_prob", log_prob, mask)
@@ -98,6 +72,9 @@ def kl_forward(
     else:
         estimate = np.expm1(-delta) + delta
     return estimate, (delta, mask, estimator)
+
+
+kl = value_of(kl_forward)
 
 
 def kl_backward(saved: Saved, d_kl: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

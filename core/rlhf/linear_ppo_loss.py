@@ -23,6 +23,7 @@ from ..language.token_scores import (
     logits_gradient,
 )
 from ..masking import expect_bool_mask, scatter, scatter_rows
+from ..operation import value_of
 from .ppo_loss import (
     PPOResults,
     ppo_loss_backward,
@@ -32,7 +33,7 @@ from .ppo_loss import (
 Saved = tuple[Any, ...]
 
 
-def linear_ppo_loss(
+def linear_ppo_loss_forward(
     hidden: np.ndarray,
     weight: np.ndarray,
     targets: np.ndarray,
@@ -45,7 +46,7 @@ def linear_ppo_loss(
     *,
     temperature: float = 1.0,
     **coefficients: float,
-) -> PPOResults:
+) -> tuple[PPOResults, Saved]:
     """Compute the PPO loss of a minibatch from its hidden states: the definition.
 
     Parameters
@@ -67,63 +68,15 @@ def linear_ppo_loss(
 
     Returns
     -------
-    PPOResults
-
-    Raises
-    ------
-    ValueError
-        If a shape, dtype, target, coefficient or the temperature is wrong, or an unmasked number
-        not finite.
-    """
-    return linear_ppo_loss_forward(
-        hidden,
-        weight,
-        targets,
-        old_log_prob,
-        advantages,
-        values,
-        old_values,
-        returns,
-        mask,
-        temperature=temperature,
-        **coefficients,
-    )[0]
-
-
-def linear_ppo_loss_forward(
-    hidden: np.ndarray,
-    weight: np.ndarray,
-    targets: np.ndarray,
-    old_log_prob: np.ndarray,
-    advantages: np.ndarray,
-    values: np.ndarray,
-    old_values: np.ndarray,
-    returns: np.ndarray,
-    mask: np.ndarray,
-    *,
-    temperature: float = 1.0,
-    **coefficients: float,
-) -> tuple[PPOResults, Saved]:
-    """Compute `linear_ppo_loss` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    hidden, weight, targets, old_log_prob, advantages, values, old_values, returns, mask
-        As in `linear_ppo_loss`.
-    temperature, **coefficients
-        As in `linear_ppo_loss`.
-
-    Returns
-    -------
     results : PPOResults
-        As in `linear_ppo_loss`.
     saved : tuple
         For `linear_ppo_loss_backward`.
 
     Raises
     ------
     ValueError
-        As in `linear_ppo_loss`.
+        If a shape, dtype, target, coefficient or the temperature is wrong, or an unmasked number
+        not finite.
     """
     check_linear_ppo_loss(hidden, weight, targets, mask, temperature)
     check_targets(targets, mask, weight.shape[1])
@@ -145,6 +98,9 @@ def linear_ppo_loss_forward(
         **coefficients,
     )
     return results, (rows, weight, wanted, mask, log_p, entropy, float(temperature), loss_saved)
+
+
+linear_ppo_loss = value_of(linear_ppo_loss_forward)
 
 
 def linear_ppo_loss_backward(

@@ -33,6 +33,7 @@ import numpy as np
 
 from ..checks import expect_finite, expect_positive, expect_shape, refuse
 from ..masking import expect_bool_mask, scatter
+from ..operation import value_of
 
 MAX_LOG_RATIO = 20.0  # exp(20) = 4.9e8
 
@@ -80,7 +81,7 @@ class PPOResults(NamedTuple):
     n_tokens: Any
 
 
-def ppo_loss(
+def ppo_loss_forward(
     log_prob: np.ndarray,
     old_log_prob: np.ndarray,
     advantages: np.ndarray,
@@ -94,7 +95,7 @@ def ppo_loss(
     value_clip: float = 0.2,
     value_coefficient: float = 0.1,
     entropy_coefficient: float = 0.0,
-) -> PPOResults:
+) -> tuple[PPOResults, Saved]:
     """Compute the loss of one PPO minibatch and its statistics.
 
     Parameters
@@ -122,64 +123,14 @@ def ppo_loss(
 
     Returns
     -------
-    PPOResults
-
-    Raises
-    ------
-    ValueError
-        If a shape, the mask's dtype or a coefficient is wrong, or an unmasked number not finite.
-    """
-    return ppo_loss_forward(
-        log_prob,
-        old_log_prob,
-        advantages,
-        values,
-        old_values,
-        returns,
-        entropy,
-        mask,
-        clip=clip,
-        value_clip=value_clip,
-        value_coefficient=value_coefficient,
-        entropy_coefficient=entropy_coefficient,
-    )[0]
-
-
-def ppo_loss_forward(
-    log_prob: np.ndarray,
-    old_log_prob: np.ndarray,
-    advantages: np.ndarray,
-    values: np.ndarray,
-    old_values: np.ndarray,
-    returns: np.ndarray,
-    entropy: np.ndarray,
-    mask: np.ndarray,
-    *,
-    clip: float = 0.2,
-    value_clip: float = 0.2,
-    value_coefficient: float = 0.1,
-    entropy_coefficient: float = 0.0,
-) -> tuple[PPOResults, Saved]:
-    """Compute `ppo_loss` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    log_prob, old_log_prob, advantages, values, old_values, returns, entropy, mask
-        As in `ppo_loss`.
-    clip, value_clip, value_coefficient, entropy_coefficient
-        As in `ppo_loss`.
-
-    Returns
-    -------
     results : PPOResults
-        As in `ppo_loss`.
     saved : tuple
         For `ppo_loss_backward`: the gradients of the loss itself.
 
     Raises
     ------
     ValueError
-        As in `ppo_loss`.
+        If a shape, the mask's dtype or a coefficient is wrong, or an unmasked number not finite.
     """
     coefficients = (clip, value_clip, value_coefficient, entropy_coefficient)
     arrays = (log_prob, old_log_prob, advantages, values, old_values, returns, entropy)
@@ -236,6 +187,9 @@ def ppo_loss_forward(
         scatter(mask, d_value * value_coefficient / count),
         scatter(mask, np.full_like(new, -entropy_coefficient / count)),
     )
+
+
+ppo_loss = value_of(ppo_loss_forward)
 
 
 def ppo_loss_backward(

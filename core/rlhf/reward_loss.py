@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..checks import expect_finite, expect_shape, refuse
+from ..operation import value_of
 
 # One prompt's pairs are a tile in one program's registers.
 MAX_COMPLETIONS = 64
@@ -102,9 +103,9 @@ def reward_loss_by_pairs(
     return float(sum(of_prompts) / len(of_prompts)) if of_prompts else 0.0
 
 
-def reward_loss(
+def reward_loss_forward(
     scores: np.ndarray, ranks: np.ndarray, *, margin: float = 0.0, centring: float = 0.0
-) -> RewardLoss:
+) -> tuple[RewardLoss, Saved]:
     """Compute the ranking loss of a batch of prompts, and its statistics.
 
     Parameters
@@ -121,31 +122,8 @@ def reward_loss(
 
     Returns
     -------
-    RewardLoss
-        The loss, and accuracy, n_pairs, mean_margin, bin_pairs, bin_right.
-
-    Raises
-    ------
-    ValueError
-        If a shape, a dtype, `margin` or `centring` is wrong, or a score that is there not finite.
-    """
-    return reward_loss_forward(scores, ranks, margin=margin, centring=centring)[0]
-
-
-def reward_loss_forward(
-    scores: np.ndarray, ranks: np.ndarray, *, margin: float = 0.0, centring: float = 0.0
-) -> tuple[RewardLoss, Saved]:
-    """Compute `reward_loss` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    scores, ranks, margin, centring
-        As in `reward_loss`.
-
-    Returns
-    -------
     results : RewardLoss
-        As in `reward_loss`.
+        The loss, and accuracy, n_pairs, mean_margin, bin_pairs, bin_right.
     saved : tuple
         For `reward_loss_backward`: the scores (0 where there is no completion), which pairs count,
         each prompt's weight 1 / (n · number of prompts that count), margin and centring.
@@ -153,7 +131,7 @@ def reward_loss_forward(
     Raises
     ------
     ValueError
-        As in `reward_loss`.
+        If a shape, a dtype, `margin` or `centring` is wrong, or a score that is there not finite.
     """
     check_reward_loss(scores, ranks, margin, centring)
     expect_finite("scores", scores, ranks >= 0)
@@ -185,6 +163,9 @@ def reward_loss_forward(
         np.bincount(bins[right], minlength=N_BINS).astype(dtype),
     )
     return results, (scores, wins, weight, margin, centring)
+
+
+reward_loss = value_of(reward_loss_forward)
 
 
 def reward_loss_backward(saved: Saved, d_loss: Any) -> np.ndarray:

@@ -27,6 +27,7 @@ import numpy as np
 
 from ..checks import expect_finite, expect_shape, refuse
 from ..masking import expect_batch_time, expect_mask
+from ..operation import value_of
 from .kl import (
     check_kl,
     kl_backward,
@@ -38,7 +39,7 @@ MISSING_END_RULES = (None, "replace", "penalise")
 Saved = tuple[Any, np.ndarray, np.ndarray, float]
 
 
-def token_rewards(
+def token_rewards_forward(
     log_prob: np.ndarray,
     reference_log_prob: np.ndarray,
     scores: np.ndarray,
@@ -49,7 +50,7 @@ def token_rewards(
     ended: np.ndarray | None = None,
     missing_end: str | None = None,
     missing_end_value: float = -1.0,
-) -> np.ndarray:
+) -> tuple[np.ndarray, Saved]:
     """Turn log-probabilities and scores into per-token rewards.
 
     Parameters
@@ -74,59 +75,15 @@ def token_rewards(
 
     Returns
     -------
-    numpy.ndarray [batch, time]
-        0 outside the mask.
-
-    Raises
-    ------
-    ValueError
-        If a shape, a dtype or an option is wrong, or a number that counts is not finite.
-    """
-    return token_rewards_forward(
-        log_prob,
-        reference_log_prob,
-        scores,
-        mask,
-        beta=beta,
-        estimator=estimator,
-        ended=ended,
-        missing_end=missing_end,
-        missing_end_value=missing_end_value,
-    )[0]
-
-
-def token_rewards_forward(
-    log_prob: np.ndarray,
-    reference_log_prob: np.ndarray,
-    scores: np.ndarray,
-    mask: np.ndarray,
-    *,
-    beta: float,
-    estimator: str = "k1",
-    ended: np.ndarray | None = None,
-    missing_end: str | None = None,
-    missing_end_value: float = -1.0,
-) -> tuple[np.ndarray, Saved]:
-    """Compute `token_rewards` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    log_prob, reference_log_prob, scores, mask, beta, estimator, ended, missing_end
-        As in `token_rewards`.
-    missing_end_value : float
-        As in `token_rewards`.
-
-    Returns
-    -------
     rewards : numpy.ndarray [batch, time]
-        As in `token_rewards`.
+        0 outside the mask.
     saved : tuple
         For `token_rewards_backward`.
 
     Raises
     ------
     ValueError
-        As in `token_rewards`.
+        If a shape, a dtype or an option is wrong, or a number that counts is not finite.
     """
     check_token_rewards(
         log_prob, reference_log_prob, scores, mask, beta, estimator,
@@ -147,6 +104,9 @@ def token_rewards_forward(
     is_last = last_of_each_row(mask)  # [batch, time]
     rewards = -beta * estimate + np.where(is_last, given[:, None], 0)
     return rewards, (saved_kl, is_last, counts, beta)
+
+
+token_rewards = value_of(token_rewards_forward)
 
 
 def token_rewards_backward(

@@ -18,15 +18,16 @@ import numpy as np
 
 from ..checks import expect_finite, expect_shape
 from ..masking import expect_mask
+from ..operation import value_of
 
 EPSILON = 1e-8
 
 Saved = tuple[np.ndarray, np.ndarray, Any, int, int, bool]
 
 
-def whiten(
+def whiten_forward(
     x: np.ndarray, mask: np.ndarray, *, shift_mean: bool = True, unbiased: bool = True
-) -> np.ndarray:
+) -> tuple[np.ndarray, Saved]:
     """Whiten the elements inside the mask.
 
     Parameters
@@ -42,38 +43,15 @@ def whiten(
 
     Returns
     -------
-    numpy.ndarray [...]
-        0 outside the mask.
-
-    Raises
-    ------
-    ValueError
-        If the mask's dtype or shape is wrong, or an element inside it is not finite.
-    """
-    return whiten_forward(x, mask, shift_mean=shift_mean, unbiased=unbiased)[0]
-
-
-def whiten_forward(
-    x: np.ndarray, mask: np.ndarray, *, shift_mean: bool = True, unbiased: bool = True
-) -> tuple[np.ndarray, Saved]:
-    """Compute `whiten` and keep what its backward pass needs.
-
-    Parameters
-    ----------
-    x, mask, shift_mean, unbiased
-        As in `whiten`.
-
-    Returns
-    -------
     whitened : numpy.ndarray [...]
-        As in `whiten`.
+        0 outside the mask.
     saved : tuple
         For `whiten_backward`.
 
     Raises
     ------
     ValueError
-        As in `whiten`.
+        If the mask's dtype or shape is wrong, or an element inside it is not finite.
     """
     check_whiten(x, mask)
     expect_finite("x", x, mask)
@@ -88,6 +66,9 @@ def whiten_forward(
     normalised = centred * inverse_std
     whitened = normalised if shift_mean else np.where(mask, normalised + mean, 0)
     return whitened, (normalised, mask, inverse_std, n, degrees, shift_mean)
+
+
+whiten = value_of(whiten_forward)
 
 
 def whiten_backward(saved: Saved, d_whitened: np.ndarray) -> np.ndarray:
