@@ -45,7 +45,10 @@ def linear_ppo_loss_forward(
     mask: np.ndarray,
     *,
     temperature: float = 1.0,
-    **coefficients: float,
+    clip: float = 0.2,
+    value_clip: float = 0.2,
+    value_coefficient: float = 0.1,
+    entropy_coefficient: float = 0.0,
 ) -> tuple[PPOResults, Saved]:
     """Compute the PPO loss of a minibatch from its hidden states: the definition.
 
@@ -63,8 +66,8 @@ def linear_ppo_loss_forward(
         True for a response token that counts.
     temperature : float
         T of the rollout: divides the logits; above 0.
-    **coefficients : float
-        clip, value_clip, value_coefficient, entropy_coefficient as in `ppo_loss`.
+    clip, value_clip, value_coefficient, entropy_coefficient : float
+        As in `ppo_loss`.
 
     Returns
     -------
@@ -95,7 +98,10 @@ def linear_ppo_loss_forward(
         returns,
         scatter(mask, entropy),
         mask,
-        **coefficients,
+        clip=clip,
+        value_clip=value_clip,
+        value_coefficient=value_coefficient,
+        entropy_coefficient=entropy_coefficient,
     )
     return results, (rows, weight, wanted, mask, log_p, entropy, float(temperature), loss_saved)
 
