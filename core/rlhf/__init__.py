@@ -1,5 +1,6 @@
-"""The RLHF objective, piece by piece; enumerable.py puts the pieces together and proves the end.
+"""The RLHF objective, piece by piece, and PPO, which puts the pieces together on one page.
 
-Imported by nothing else in core. Read first: reward_loss.py, then kl.py, token_rewards.py, gae.py
-and ppo_loss.py in the order in which an iteration of PPO uses them.
+Imported by nothing else in core. Read first: ppo.py, one whole iteration; then the pieces in the
+order in which it uses them (token_rewards.py with kl.py, gae.py, whiten.py, ppo_loss.py), and
+reward_loss.py. enumerable.py proves where it ends.
 """

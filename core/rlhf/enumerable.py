@@ -41,16 +41,16 @@ import dataclasses
 import functools
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..checks import expect_positive, refuse
 from ..layers.softmax import softmax, softmax_backward, softmax_forward
 from .gae import gae
+from .ppo import PPO, Answers
 from .ppo_loss import PPOResults, ppo_loss_backward, ppo_loss_forward
 from .token_rewards import token_rewards
-from .whiten import whiten
 
 N_TOKENS = 5
 LENGTH = 3
@@ -341,68 +341,62 @@ class Adam:
         self.parameter -= rate * mean / (np.sqrt(square) + self.eps)
 
 
-class Rollout(NamedTuple):
-    """A batch of sequences and all that its updates need, constant from here on: [batch, time]."""
+class TablePolicy(Adam):
+    """The table of logits, [prefix, token], as `ppo.Policy`."""
 
-    tokens: np.ndarray
-    log_probs: np.ndarray
-    rewards: np.ndarray
-    values: np.ndarray
-    advantages: np.ndarray
-    returns: np.ndarray
+    def forward(self, tokens: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return log π of each token."""
+        return log_probs_forward(self.parameter, tokens)
 
+    def backward(self, saved: Any, d_output: np.ndarray) -> np.ndarray:
+        """Return the gradient of the logits."""
+        return log_probs_backward(saved, d_output)
 
-def roll_out(
-    world: World, logits: np.ndarray, values: np.ndarray, batch: int, rng: np.random.Generator
-) -> Rollout:
-    """Sample a batch from the policy, score it, and compute its whitened advantages."""
-    tokens, log_probs = sample(logits, batch, rng)
-    mask = np.ones(tokens.shape, dtype=bool)
-    reference, _ = log_probs_forward(world.reference_logits, tokens)
-    rewards = token_rewards(log_probs, reference, world.score(tokens), mask, beta=world.beta)
-    predicted = values[prefix_rows(tokens)]
-    advantages, returns = gae(rewards, predicted, mask)
-    return Rollout(tokens, log_probs, rewards, predicted, whiten(advantages, mask), returns)
+    def sample(self, batch: int, rng: np.random.Generator) -> Answers:
+        """Draw sequences, all of whose tokens count."""
+        tokens, log_probs = sample(self.parameter, batch, rng)
+        return Answers(tokens, np.ones(tokens.shape, dtype=bool), log_probs)
 
 
-def loss_and_gradients(
-    logits: np.ndarray, values: np.ndarray, part: Rollout
-) -> tuple[PPOResults, np.ndarray, np.ndarray]:
-    """Compute a minibatch's loss and its gradients for the tables of logits and of values."""
-    log_probs, saved = log_probs_forward(logits, part.tokens)
-    rows, mask = prefix_rows(part.tokens), np.ones(part.tokens.shape, dtype=bool)
-    no_bonus = np.zeros(mask.shape)  # for entropy: the KL divergence keeps the policy open
-    results, loss_saved = ppo_loss_forward(
-        log_probs, part.log_probs, part.advantages,
-        values[rows], part.values, part.returns, no_bonus, mask,
-    )  # fmt: skip
-    d_log_probs, d_predicted, _ = ppo_loss_backward(loss_saved, np.ones(()))
-    d_values = np.bincount(rows.ravel(), d_predicted.ravel(), minlength=N_PREFIXES)
-    return results, log_probs_backward(saved, d_log_probs), d_values
+class TableCritic(Adam):
+    """A table of values, [prefix], as `ppo.Network`."""
+
+    def forward(self, tokens: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return the value of the prefix before each token."""
+        rows = prefix_rows(tokens)
+        return self.parameter[rows], rows
+
+    def backward(self, saved: Any, d_output: np.ndarray) -> np.ndarray:
+        """Return the gradient of the values."""
+        return np.bincount(saved.ravel(), d_output.ravel(), minlength=N_PREFIXES)
+
+
+def ppo_of(world: World, **settings: Any) -> PPO:
+    """Return PPO in a world: the policy begins as the reference, the critic knows nothing.
+
+    `settings` are those of `PPO`.
+    """
+    start = world.reference_logits
+    policy, critic = TablePolicy(start.copy()), TableCritic(np.zeros(N_PREFIXES))
+    return PPO(policy, critic, TablePolicy(start), world.score, world.beta, **settings)
 
 
 def train_ppo(
-    world: World,
-    seed: int,
-    *,
-    batches: int = 60,
-    batch: int = 512,
-    epochs: int = 4,
-    minibatches: int = 4,
-    rate: float = 0.05,
+    world: World, seed: int, *, iterations: int = 60, rate: float = 0.05, **settings: Any
 ) -> tuple[np.ndarray, list[PPOResults]]:
     """Train a policy by PPO on samples, with a critic that is learned along.
 
-    Both learning rates fall linearly to 0; the critic's is twice the policy's.
+    Both learning rates fall linearly, towards 0; the critic's is twice the policy's.
 
     Parameters
     ----------
     world : World
     seed : int
-    batches, batch, epochs, minibatches : int
-        Rollouts; sequences in each; passes over each; updates in each pass.
+    iterations : int
     rate : float
         The policy's learning rate at the start.
+    **settings
+        Of `PPO`.
 
     Returns
     -------
@@ -416,34 +410,9 @@ def train_ppo(
         If on a rollout's first minibatch the ratio is not 1: the policy that is trained is then
         not the one that sampled.
     """
-    rng = np.random.default_rng(seed)
-    policy, critic = Adam(world.reference_logits.copy()), Adam(np.zeros(N_PREFIXES))
+    rng, ppo = np.random.default_rng(seed), ppo_of(world, **settings)
     first = []
-    n_updates = batches * epochs * minibatches
-    for _ in range(batches):
-        rollout = roll_out(world, policy.parameter, critic.parameter, batch, rng)
-        for update in range(epochs * minibatches):
-            if update % minibatches == 0:
-                parts = np.array_split(rng.permutation(batch), minibatches)
-            part = Rollout(*(array[parts[update % minibatches]] for array in rollout))
-            tables = policy.parameter, critic.parameter
-            results, d_logits, d_values = loss_and_gradients(*tables, part)
-            if update == 0:
-                check_first_minibatch(results)
-                first.append(results)
-            left = 1 - policy.steps / n_updates
-            policy.step(d_logits, rate * left)
-            critic.step(d_values, 2 * rate * left)
-    return policy.parameter, first
-
-
-def check_first_minibatch(results: PPOResults) -> None:
-    """Raise ValueError if the policy differs from the sampler before anything was learned."""
-    far = (results.ratio_min - 1, results.ratio_max - 1, results.approx_kl)
-    if not np.allclose(far, 0, rtol=0, atol=1e-9):  # NaN is not close either
-        refuse(
-            "log_probs",
-            "ratios of 1 on a rollout's first minibatch",
-            f"{results.ratio_min:.6g} to {results.ratio_max:.6g}",
-            "sampled at another temperature, or by another policy",
-        )
+    for index in range(iterations):
+        now = rate * (1 - index / iterations)
+        first.append(ppo.step((now, 2 * now), rng)[0])
+    return ppo.policy.parameter, first

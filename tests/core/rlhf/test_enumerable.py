@@ -8,11 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.core.rlhf import enumerable
+from gptwin.core.rlhf import enumerable, ppo
 from gptwin.core.rlhf.enumerable import (
     N_PREFIXES,
-    Adam,
-    Rollout,
     all_sequences,
     ascend,
     exact_advantages,
@@ -20,12 +18,11 @@ from gptwin.core.rlhf.enumerable import (
     kl_divergence,
     log_probs_backward,
     log_probs_forward,
-    loss_and_gradients,
     make_world,
     objective,
     optimum,
+    ppo_of,
     prefix_rows,
-    roll_out,
     sample,
     total_variation,
     train_ppo,
@@ -33,6 +30,7 @@ from gptwin.core.rlhf.enumerable import (
 from gptwin.core.rlhf.exact_kl import exact_kl
 from gptwin.core.rlhf.gae import gae
 from gptwin.core.rlhf.kl import kl
+from gptwin.core.rlhf.ppo import Experience
 from gptwin.core.rlhf.ppo_loss import ppo_loss_forward
 from gptwin.core.rlhf.token_rewards import token_rewards
 from gptwin.kernels.common import launch
@@ -242,6 +240,15 @@ def test_the_kl_of_the_tokens_adds_up_to_that_of_the_sequences():
 # --- the practice: PPO on samples --------------------------------------------------------------
 
 
+def test_the_average_follows_the_policy_and_begins_where_it_begins():
+    ours, rng = ppo_of(make_world(0), batch=64, decay=0.9), np.random.default_rng(0)
+    expected = ours.policy.parameter.copy()
+    for _ in range(3):
+        ours.step((0.05, 0.1), rng)
+        expected = 0.9 * expected + 0.1 * ours.policy.parameter
+    np.testing.assert_allclose(ours.average[0], expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_sampled_ppo_reaches_the_optimum(seed):
     world = make_world(seed)
@@ -257,7 +264,7 @@ def test_sampled_ppo_reaches_the_optimum(seed):
 
 def test_the_same_seed_gives_the_same_policy():
     world = make_world(0)
-    one, again, other = (train_ppo(world, seed, batches=3)[0] for seed in (4, 4, 5))
+    one, again, other = (train_ppo(world, seed, iterations=3)[0] for seed in (4, 4, 5))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
 
@@ -271,9 +278,9 @@ def test_sampling_at_another_temperature_is_noticed(monkeypatch):
 def test_clipping_keeps_the_policy_near_the_sampler(monkeypatch):
     """Two hundred passes over one small batch: without the clip the policy learns it by heart."""
     world = make_world(0)
-    once = {"batches": 1, "batch": 64, "epochs": 200, "minibatches": 1}
+    once = {"iterations": 1, "batch": 64, "epochs": 200, "minibatches": 1}
     clipped = world.objective(train_ppo(world, 0, **once)[0])
-    monkeypatch.setattr(enumerable, "ppo_loss_forward", lambda *a: ppo_loss_forward(*a, clip=1e6))
+    monkeypatch.setattr(ppo, "ppo_loss_forward", lambda *a: ppo_loss_forward(*a, clip=1e6))
     unclipped = world.objective(train_ppo(world, 0, **once)[0])
     assert clipped > 0 > unclipped  # 0 is where both began
 
@@ -312,7 +319,7 @@ class Tables:
         predicted = self.values[self.rows(tokens)]
         advantages, returns = torch_gae(rewards, predicted, mask)
         whitened = torch_whiten(advantages, mask)
-        return Rollout(tokens, log_probs, rewards, predicted, whitened, returns)
+        return Experience(tokens, mask, log_probs, rewards, predicted, whitened, returns)
 
     def loss(self, part):
         return torch_ppo_loss(
@@ -332,30 +339,29 @@ def expect_equal(theirs, ours, atol, names):
 def test_pytorch_takes_the_same_updates_from_the_same_samples(backend, device):
     """Three rollouts of four updates each: both tables stay within 1e-6 of the reference's."""
     world, rng, rate = make_world(0), np.random.default_rng(0), 0.02
-    policy, critic = Adam(world.reference_logits.copy()), Adam(np.zeros(N_PREFIXES))
+    ours = ppo_of(world, batch=64)
     tables = Tables(world, device if backend == "triton" else "cpu")
     optimizer = torch.optim.Adam([tables.logits, tables.values], lr=rate, eps=1e-5)
     with launch.backend(backend):
         for _ in range(3):
-            rollout = roll_out(world, policy.parameter, critic.parameter, 64, rng)
-            same = tables.roll_out(rollout.tokens)
-            expect_equal(same, rollout, 5e-6, Rollout._fields)
-            for index in np.array_split(rng.permutation(64), 4):
-                part = Rollout(*(array[index] for array in rollout))
-                results, d_logits, d_values = loss_and_gradients(
-                    policy.parameter, critic.parameter, part
-                )
-                policy.step(d_logits, rate)
-                critic.step(d_values, rate)
+            answers = ours.roll_out(rng)
+            experience = ours.credit(answers, ours.judge(answers))
+            same = tables.roll_out(experience.tokens)
+            expect_equal(same, experience, 5e-6, Experience._fields)
+            for rows in np.array_split(rng.permutation(64), 4):
+                minibatch = Experience(*(array[rows] for array in experience))
+                results, d_logits, d_values = ours.gradients(minibatch)
+                ours.policy.step(d_logits, rate)
+                ours.critic.step(d_values, rate)
 
-                its_results = tables.loss(Rollout(*(tensor[index] for tensor in same)))
+                its_results = tables.loss(Experience(*(tensor[rows] for tensor in same)))
                 optimizer.zero_grad()
                 its_results.loss.backward()
                 optimizer.step()
                 expect_equal(its_results, results, 5e-6, results._fields)
-                trained = policy.parameter, critic.parameter
+                trained = ours.policy.parameter, ours.critic.parameter
                 expect_equal((tables.logits, tables.values), trained, 1e-6, ("logits", "values"))
-    assert np.abs(policy.parameter - world.reference_logits).max() > 0.1  # it did learn
+    assert np.abs(ours.policy.parameter - world.reference_logits).max() > 0.1  # it did learn
 
 
 # --- teeth: whatever part is broken, the end is missed -----------------------------------------
@@ -423,7 +429,8 @@ def test_nothing_broken_passes_in_as_many_steps():
 def test_a_broken_part_is_noticed(part, monkeypatch):
     world = make_world(0)
     best, highest = world.optimum()
-    monkeypatch.setattr(enumerable, *BREAKS[part])
+    for page in (enumerable, ppo):  # the proof and the practice both use it
+        monkeypatch.setattr(page, *BREAKS[part])
     try:
         # Compared so that NaN fails too.
         logits = ascend(world, steps=1000)
