@@ -19,6 +19,7 @@ import torch
 
 from ...core.checks import refuse
 from ._triton import UNAVAILABLE
+from .strided import tensors_in
 
 INTERPRETED = UNAVAILABLE is None and os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -45,7 +46,8 @@ class Launch:
     options : dict
         That configuration's own values: block sizes, num_warps, num_stages.
     tensors : dict
-        Argument name to tensor, for each tensor the kernel was given.
+        Name to tensor, for each tensor the kernel was given: "lse_ptr" for an argument,
+        "query.ptr" for one within a tuple (strided.py).
     compiled : object or None
         Triton's compiled kernel, in compile-only mode.
     error : str
@@ -300,7 +302,7 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
     grid : tuple of int, or a function from the constants to one
         Number of programs along each axis; a grid of none launches nothing.
     *args
-        The kernel's run-time arguments, in its order.
+        The kernel's run-time arguments, in its order: tensors, numbers, tuples of them, None.
     **constants
         Its compile-time constants, except those that its autotune configurations set.
     """
@@ -332,13 +334,10 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
             with _on_device_of(args):
                 function[grid](*args, **constants, **options)
         if _door.log is not None:
-            tensors = {
-                name: value
-                for name, value in zip(kernel.arg_names, args, strict=False)
-                if isinstance(value, torch.Tensor)
-            }
-            name = kernel_name(kernel)
-            _door.log.append(Launch(name, index, options, tensors, compiled, error))
+            named = zip(kernel.arg_names, args, strict=False)
+            tensors = dict(pair for name, value in named for pair in tensors_in(name, value))
+            entry = Launch(kernel_name(kernel), index, options, tensors, compiled, error)
+            _door.log.append(entry)
 
 
 def kernel_name(kernel: Any) -> str:
@@ -360,9 +359,7 @@ def kernel_name(kernel: Any) -> str:
 
 def _on_device_of(args: tuple[Any, ...]) -> contextlib.AbstractContextManager[Any]:
     """Make the device of the arguments the current one: Triton launches on that."""
-    for value in args:
-        if isinstance(value, torch.Tensor):
-            if value.is_cuda and value.device.index != torch.cuda.current_device():
-                return torch.cuda.device(value.device)
-            break
-    return contextlib.nullcontext()
+    first = next((tensor for value in args for _, tensor in tensors_in("", value)), None)
+    if first is None or not first.is_cuda or first.device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(first.device)

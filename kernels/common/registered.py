@@ -16,7 +16,8 @@ host function itself gives them: it allocates its results, and `launch` launches
 
 What an operator asks of the function, and what is done here so that it need not care:
 - Each parameter has a type: a tensor, a number, a string, a bool, a dtype, or a list of them. A
-  dataclass of these and a tuple of tensors are taken apart for the operator and put together again.
+  dataclass or named tuple of these, and a tuple of tensors, are taken apart for the operator and
+  put together again.
 - It writes into no argument, and returns none. (Inductor stumbles over optional arguments that
   are written into.) Parameters for views to write into are named, `@registered(without=("out",))`:
   who gives them is itself called by a registered function.
@@ -113,20 +114,24 @@ def registered(
 
 
 def _parts(annotation: Any) -> tuple[str, ...]:
-    """Name the parts of a dataclass or of a tuple of tensors, perhaps None; nothing of the rest."""
-    if dataclasses.is_dataclass(annotation):
-        return tuple(field.name for field in dataclasses.fields(annotation))
+    """Name the parts of a class with fields or of a tuple of tensors, perhaps None; else none."""
+    if _has_fields(annotation):
+        return tuple(typing.get_type_hints(annotation))
     for choice in (annotation, *typing.get_args(annotation)):
         if typing.get_origin(choice) is tuple:
             return tuple(str(i) for i in range(len(typing.get_args(choice))))
     return ()
 
 
+def _has_fields(annotation: Any) -> bool:
+    """Say whether an annotation is a dataclass or a named tuple."""
+    return dataclasses.is_dataclass(annotation) or hasattr(annotation, "_fields")
+
+
 def _put_together(annotation: Any, values: list[Any]) -> Any:
     """Undo `_parts`."""
-    if dataclasses.is_dataclass(annotation):
-        make: Any = annotation
-        return make(*values)
+    if _has_fields(annotation):
+        return annotation(*values)
     return None if values[0] is None else tuple(values)
 
 
@@ -143,7 +148,7 @@ def _operator_signature(
             parameters.append(p.replace(kind=kind))
             continue
         types_of_parts = dict.fromkeys(taken_apart[p.name], torch.Tensor | None)
-        if dataclasses.is_dataclass(p.annotation):
+        if _has_fields(p.annotation):
             types_of_parts = typing.get_type_hints(p.annotation)
         parameters += [
             inspect.Parameter(f"{p.name}_{part}", kind, annotation=types_of_parts[part])

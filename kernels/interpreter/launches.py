@@ -35,7 +35,8 @@ class Launch:
         Where it is defined, "file:line".
     tensors : tuple of (str, torch.Tensor)
         Argument and tensor, as numbered in pointers, from 1 on. A tensor in a tuple is
-        "name[0]"; a tensor descriptor's is the one that it describes.
+        "name[0]", or "name.field" in a named one; a tensor descriptor's is the one that it
+        describes.
     """
 
     kernel: str
@@ -129,8 +130,9 @@ def _tell(original, self, *args, **options):
 def _tensors(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the tensors of an argument, in the order in which upstream makes pointers of them."""
     if isinstance(value, tuple):
+        fields = getattr(value, "_fields", ())
         for i, part in enumerate(value):
-            yield from _tensors(f"{name}[{i}]", part)
+            yield from _tensors(f"{name}.{fields[i]}" if fields else f"{name}[{i}]", part)
     elif isinstance(value, upstream.TensorDescriptor):
         yield from _tensors(name, value.base)
     elif hasattr(value, "data_ptr"):

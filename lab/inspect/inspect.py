@@ -191,14 +191,24 @@ def _read(template: Row, shape: str, launch: Any, form: str | None) -> Row:
 
 
 def _options(launch: Any) -> dict[str, Any]:
-    """Name every compile-time choice: the constants, then warps and stages."""
+    """Name every compile-time choice: the constants, absent tensors, then warps and stages."""
     source, metadata = launch.compiled.src, launch.compiled.metadata
     constants = {
-        parameter.name: source.constants[(parameter.num,)]
-        for parameter in source.fn.params
-        if parameter.is_constexpr and (parameter.num,) in source.constants
+        _name_of(source, path): getattr(value, "value", value)  # a flag in a tuple is a constexpr
+        for path, value in source.constants.items()
+        if source.fn.params[path[0]].is_constexpr or not isinstance(value, int)
     }
     return {**constants, "num_warps": metadata.num_warps, "num_stages": metadata.num_stages}
+
+
+def _name_of(source: Any, path: tuple[int, ...]) -> str:
+    """Name a part of an argument: (4, 2) is "masks.key_start", or "pair[2]" of an unnamed tuple."""
+    parameter = source.fn.params[path[0]]
+    name, type_of_part = parameter.name, source.signature[parameter.name]
+    for i in path[1:]:
+        fields = getattr(type_of_part, "_fields", ())
+        name, type_of_part = f"{name}.{fields[i]}" if fields else f"{name}[{i}]", type_of_part[i]
+    return name
 
 
 def _excesses(resources: Resources, share: float, on: Architecture) -> Iterator[str]:

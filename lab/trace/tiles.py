@@ -197,7 +197,7 @@ def _fields(trace: Trace, one: Pass, index: int, kind: str) -> Iterator[Field]:
             if where in known:
                 continue
             known.add(where)
-            name = argument.removesuffix("_ptr")
+            name = argument.removesuffix(".ptr").removesuffix("_ptr")
             names[name] += 1
             again = f" {names[name]}" if names[name] > 1 else ""
             yield Field(f"[{name}{again}]", tensor, _axes(trace, "", tensor))

@@ -75,8 +75,8 @@ class Value:
     faults: frozenset[str] = frozenset()
 
 
-ASSIGNMENT = re.compile(r"^\s*(?:(%\w+)(?::\d+)?(?:, %\w+)* = )?\"?([\w.]+)\"?(.*)$")
-ARGUMENT = re.compile(r"%(\w+): (!?[\w.<>]+)(?: \{[^}]*\})?(?: loc\(\"(\w+)\")?")
+ASSIGNMENT = re.compile(r"^\s*(?:(%[\w.]+)(?::\d+)?(?:, %[\w.]+)* = )?\"?([\w.]+)\"?(.*)$")
+ARGUMENT = re.compile(r"%([\w.]+): (!?[\w.<>]+)(?: \{[^}]*\})?(?: loc\(\"([\w.]+)\")?")
 SAME_VALUE = (
     "arith.extsi", "arith.extui", "arith.index_cast", "tt.splat", "tt.broadcast",
     "tt.expand_dims", "tt.reshape", "tt.trans", "tt.unsplat", "ttg.convert_layout",
@@ -91,7 +91,8 @@ class Reader:
     ttir : str
         The kernel's IR.
     arguments : dict
-        Argument name to value; only the integers are looked at.
+        Argument name to value; only the integers are looked at. Within a tuple the name is the
+        compiler's: "x.strides.0".
     grid : tuple of int
         Of the launch.
     """
@@ -150,24 +151,24 @@ class Reader:
 
     def open_region(self, number: int, result: str | None, operation: str, rest: str) -> None:
         """Enter a loop or a branch, with what comes in and what its end yields."""
-        inputs = [self.look_up(name) for name in re.findall(r"%\w+", rest)]
+        inputs = [self.look_up(name) for name in re.findall(r"%[\w.]+", rest)]
         carried = self.yielded.get(number, frozenset()).union(*(v.faults for v in inputs))
         if result:
             self.scopes[-1][result] = Value(LIMIT - 1, faults=carried)
         self.headers.append(number)
         self.scopes.append({})
-        loop = re.match(r" (?:unsigned )?(%\w+) = (%\w+) to (%\w+) step (%\w+)", rest)
+        loop = re.match(r" (?:unsigned )?(%[\w.]+) = (%[\w.]+) to (%[\w.]+) step (%[\w.]+)", rest)
         if operation == "scf.for" and loop:
             index, start, stop, _ = loop.groups()
             ends = [self.look_up(start), self.look_up(stop)]
             faults = ends[0].faults | ends[1].faults
             self.scopes[-1][index] = Value(max(v.bound for v in ends), faults=faults)
-            for name, initial in re.findall(r"(%\w+) = (%\w+)[,)]", rest):
+            for name, initial in re.findall(r"(%[\w.]+) = (%[\w.]+)[,)]", rest):
                 faults = carried | self.look_up(initial).faults
                 self.scopes[-1][name] = Value(LIMIT - 1, faults=faults)
 
     def evaluate(self, number: int, line: str, operation: str, rest: str) -> Value:
-        inputs = [self.look_up(name) for name in re.findall(r"%\w+", rest)]
+        inputs = [self.look_up(name) for name in re.findall(r"%[\w.]+", rest)]
         faults = frozenset[str]().union(*(value.faults for value in inputs))
         if operation in ("tt.addptr", "tt.make_tensor_descriptor") or "descriptor_" in operation:
             self.offsets += 1
@@ -286,6 +287,15 @@ def huge_cases(twin: Any) -> Iterator[dict[str, Any]]:
         yield case
 
 
+def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Name what a kernel is given as the compiler does, within tuples as well."""
+    if not isinstance(value, tuple):
+        yield name, value
+        return
+    for part, inner in zip(getattr(value, "_fields", range(len(value))), value, strict=True):
+        yield from leaves(f"{name}.{part}", inner)
+
+
 class Watched:
     """Stand where kernels are compiled, and read the TTIR of each with its arguments and grid."""
 
@@ -315,7 +325,8 @@ class Watched:
         JITFunction.warmup = self.warmup
 
     def read(self, function: Any, args: tuple[Any, ...], grid: Any, compiled: Any) -> None:
-        arguments = dict(zip(function.arg_names, args, strict=False))
+        named = zip(function.arg_names, args, strict=False)
+        arguments = dict(leaf for name, value in named for leaf in leaves(name, value))
         key = (function.__name__, compiled.metadata.hash, tuple(grid))
         if key in self.read_before:  # a loop over chunks launches the same again and again
             return
@@ -323,7 +334,7 @@ class Watched:
         reader = Reader(compiled.asm["ttir"], arguments, tuple(grid))
         assert reader.offsets > 0, f"no pointer offset was found in {function.__name__}"
         self.faults |= {f"{function.__name__}: {fault}" for fault in reader.faults}
-        sizes = [value.numel() for value in args if hasattr(value, "numel")]
+        sizes = [value.numel() for value in arguments.values() if hasattr(value, "numel")]
         if max(sizes) > LIMIT:
             self.huge.add(function.__name__)
 
@@ -352,10 +363,17 @@ def check_examples() -> dict[str, Any]:
     import triton
     import triton.language as tl
 
+    from gptwin.kernels.common.strided import block_at, strided
+
     @triton.jit
     def row_times_stride(x_ptr, stride, n, BLOCK: tl.constexpr):
         at = tl.program_id(0) * stride + tl.arange(0, BLOCK)
         tl.store(x_ptr + at, 0.0, mask=tl.arange(0, BLOCK) < n)
+
+    @triton.jit
+    def row_times_stride_in_a_tuple(x, stride, n, BLOCK: tl.constexpr):
+        at = tl.program_id(0) * x.strides[0] + tl.arange(0, BLOCK)
+        tl.store(x.ptr + at, 0.0, mask=tl.arange(0, BLOCK) < n)
 
     @triton.jit
     def extended_too_late(x_ptr, stride, n, BLOCK: tl.constexpr):
@@ -387,15 +405,21 @@ def check_examples() -> dict[str, Any]:
         at = rows.to(tl.int64)[:, None] * stride + tl.arange(0, BLOCK)[None, :]
         tl.store(x_ptr + at, 0.0)
 
+    @triton.jit
+    def block_of_a_tuple(x, stride, n, BLOCK: tl.constexpr):
+        rows = tl.program_id(0) // 64 * 16 + tl.arange(0, 16)
+        tl.store(block_at(x, rows, tl.arange(0, BLOCK)), 0.0)
+
     # 4.3e9 elements: 4 million rows of 1,024.
     x = torch.empty(2**22, 1024, dtype=torch.bfloat16, device="meta")
     findings = {}
     for kernel in (
-        row_times_stride, extended_too_late, carried_around_a_loop, cut_down,
-        elements_in_64_bits, rows_in_32_bits,
+        row_times_stride, row_times_stride_in_a_tuple, extended_too_late, carried_around_a_loop,
+        cut_down, elements_in_64_bits, rows_in_32_bits, block_of_a_tuple,
     ):  # fmt: skip
         with Watched() as watched:
-            kernel.warmup(x, 1040, x.numel(), BLOCK=1024, grid=(2**22,))
+            given = strided(x) if "tuple" in kernel.__name__ else x
+            kernel.warmup(given, 1040, x.numel(), BLOCK=1024, grid=(2**22,))
         findings[kernel.__name__] = sorted(watched.faults)
     return findings
 
@@ -442,6 +466,7 @@ def test_no_offset_is_computed_in_32_bits(name: str) -> None:
     ("kernel", "fault"),
     [
         ("row_times_stride", "muli of an argument"),
+        ("row_times_stride_in_a_tuple", "muli of an argument"),
         ("extended_too_late", "muli up to 4,294,966,272"),
         ("carried_around_a_loop", "muli of an argument"),
         ("cut_down", "trunci up to 4,294,966,272"),
@@ -452,6 +477,6 @@ def test_a_wrong_kernel_is_caught(kernel: str, fault: str) -> None:
     assert "test_offsets.py:" in found and fault in found
 
 
-@pytest.mark.parametrize("kernel", ["elements_in_64_bits", "rows_in_32_bits"])
+@pytest.mark.parametrize("kernel", ["elements_in_64_bits", "rows_in_32_bits", "block_of_a_tuple"])
 def test_a_right_kernel_passes(kernel: str) -> None:
     assert findings()["examples"][kernel] == []

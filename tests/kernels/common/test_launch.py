@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from gptwin.kernels.common import launch
+from gptwin.kernels.common._triton import tl, triton
+from gptwin.kernels.common.strided import block_at, part_of, strided
 from gptwin.kernels.layers.softmax import softmax
 from gptwin.lab.twins.catalogue import TWINS
 
@@ -106,6 +108,33 @@ def test_a_forced_configuration_is_the_one_launched(device):
             with launch.configuration(index), launch.recording() as log:
                 softmax(torch.zeros(2, 3, device=device))
             assert log[0].configuration == index % 3
+
+
+@triton.jit
+def sum_of_two_kernel(x, bias, pair, y, N: tl.constexpr):
+    """y = x + bias + pair[0] of a matrix for each program."""
+    at = tl.arange(0, N)
+    total = tl.load(block_at(part_of(x, tl.program_id(0)), at, at))
+    if bias is not None:
+        total += tl.load(bias.ptr + at * bias.strides[0])[None, :]
+    if pair[0] is not None:
+        total += tl.load(pair[0])
+    tl.store(block_at(part_of(y, tl.program_id(0)), at, at), total)
+
+
+@pytest.mark.parametrize("absent", ["bias", "pair", ""])
+def test_tensors_within_tuples_are_recorded_and_none_is_skipped(absent, device):
+    x = torch.arange(32.0, device=device).view(4, 2, 4).permute(1, 2, 0)
+    bias = None if absent == "bias" else torch.arange(8.0, device=device)[::2]
+    one = None if absent == "pair" else torch.ones((), device=device)
+    y = torch.empty(2, 4, 4, device=device)
+    with launch.recording() as log:
+        launch.launch(sum_of_two_kernel, (2,), strided(x), strided(bias), (one, 2), strided(y), N=4)
+    given = {"x.ptr": x, "bias.ptr": bias, "pair[0]": one, "y.ptr": y}
+    present = {name: tensor for name, tensor in given.items() if tensor is not None}
+    assert log[0].tensors.keys() == present.keys()
+    assert all(log[0].tensors[name] is tensor for name, tensor in present.items())
+    assert torch.equal(y, x + (0 if bias is None else bias) + (0 if one is None else one))
 
 
 def test_wishes_end_with_their_context(device):

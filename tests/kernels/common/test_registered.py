@@ -1,6 +1,7 @@
 """torch.compile sees each operation as one operator, forward and backward, on either backend."""
 
 import shutil
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from gptwin.kernels.attention.attention import attention
 from gptwin.kernels.attention.qkv_attention import qkv_attention
 from gptwin.kernels.common import launch
+from gptwin.kernels.common.registered import registered
 from gptwin.kernels.layers.embedding import embedding
 from gptwin.kernels.layers.gelu import gelu
 from gptwin.kernels.layers.layer_norm import layer_norm
@@ -158,6 +160,27 @@ def test_attention_with_its_masks(name, masks, device):
         strict=True,
     ):
         assert torch.equal(compiled, plain)
+
+
+class Bounds(NamedTuple):
+    low: torch.Tensor | None
+    high: float
+    closed: bool
+
+
+@registered
+def clipped(x: torch.Tensor, bounds: Bounds) -> torch.Tensor:
+    assert bounds.closed
+    low = x if bounds.low is None else torch.maximum(x, bounds.low)
+    return low.clamp(max=bounds.high)
+
+
+def test_a_named_tuple_reaches_the_host_function_whole():
+    torch.compiler.reset()
+    compiled = torch.compile(clipped, fullgraph=True, backend="aot_eager")
+    for low in (torch.zeros(8), None):
+        bounds = Bounds(low, 0.5, closed=True)
+        assert torch.equal(compiled(X, bounds), clipped(X, bounds))
 
 
 @pytest.mark.parametrize("positions", [None, torch.tensor([[0, 1, 1, 3], [2, 2, 0, 1]])])

@@ -1,6 +1,7 @@
 """What a follower of launches is told, and what it decides."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -63,6 +64,35 @@ def test_a_pointer_knows_its_tensor_wherever_it_has_been() -> None:
     assert (load.tensors == 2).all() and (store.tensors == 4).all() and (last.tensors == 5).all()
     assert (last.addresses == z.data_ptr() + 4).all(), "the second program comes first"
     assert [access.program for access in follower.accesses[3::4]] == [(0, 1, 0), (0, 0, 0)]
+
+
+class Masks(NamedTuple):
+    start: Any
+    end: Any
+    causal: Any
+
+
+@triton.jit
+def masked_kernel(x, masks, SIZE: tl.constexpr):
+    at = tl.arange(0, SIZE)
+    if masks.causal:
+        if masks.start is not None:
+            at += 100
+        if masks.end is not None:
+            tl.store(x[0] + at * x[1][0], tl.load(masks.end + at))
+
+
+def test_a_tensor_in_a_named_tuple_has_its_field_for_a_name() -> None:
+    x, end = torch.zeros(4), torch.arange(4.0)
+    follower = Follower()
+    masks = Masks(None, end, tl.constexpr(True))
+    with follow(follower), observe(lambda access: follower.accesses.append(access)):
+        masked_kernel[(1,)]((x, x.stride()), masks, SIZE=4)
+    (launch,) = follower.launches
+    assert [name for name, _ in launch.tensors] == ["x[0]", "masks.end"]
+    load, store = follower.accesses
+    assert load.tensors is not None and (load.tensors == 2).all() and (store.tensors == 1).all()
+    assert x.tolist() == end.tolist()
 
 
 def test_a_refused_lane_touches_nothing_and_loads_zero() -> None:

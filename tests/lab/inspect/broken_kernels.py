@@ -5,13 +5,14 @@ Not tests. `inspect`'s worker processes import this file by name, as they import
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
 from gptwin.kernels.common.launch import kernel_name, launch
+from gptwin.kernels.common.strided import strided
 from gptwin.lab.twins.twin import Inputs
 
 
@@ -57,6 +58,31 @@ def forgotten_kernel(x_ptr, y_ptr):
     tl.store(y_ptr, tl.load(x_ptr))
 
 
+class Masks(NamedTuple):
+    """A flag, and a tensor that may be absent."""
+
+    causal: Any
+    start: torch.Tensor | None
+
+
+@triton.jit
+def masked_kernel(x, masks, y, BLOCK: tl.constexpr):
+    """Copy a row, without what a mask hides; nothing is wrong with it."""
+    at = tl.arange(0, BLOCK)
+    row = tl.load(x.ptr + at * x.strides[1])
+    if masks.start is not None:
+        row = tl.where(at >= tl.load(masks.start), row, 0.0)
+    if masks.causal:
+        row = tl.where(at < 1, row, 0.0)
+    tl.store(y.ptr + at * y.strides[1], row)
+
+
+def _mask(x: torch.Tensor, y: torch.Tensor) -> None:
+    start = torch.empty(1, dtype=torch.int32, device=x.device)
+    for masks in (Masks(tl.constexpr(True), None), Masks(tl.constexpr(False), start)):
+        launch(masked_kernel, (1,), strided(x), masks, strided(y), BLOCK=32)
+
+
 @dataclasses.dataclass(frozen=True)
 class BrokenTwin:
     """As much of a `Twin` as `inspect` looks at."""
@@ -95,6 +121,7 @@ TWINS = {
             (greedy_kernel,),
             lambda x, y: launch(greedy_kernel, (1,), x, y, x.shape[0]),
         ),
+        BrokenTwin("masked", (masked_kernel,), _mask),
         BrokenTwin("wrong", (wrong_kernel,), lambda x, y: launch(wrong_kernel, (1,), x, y)),
         BrokenTwin(
             "forgetful",

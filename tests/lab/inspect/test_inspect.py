@@ -41,7 +41,7 @@ def gated_dtypes(arch: str, name: str) -> tuple[str, ...]:
     return ("bfloat16", "float32") if arch == "sm_80" else ("bfloat16",)
 
 
-BROKEN = ("spilling", "greedy", "wrong", "forgetful")
+BROKEN = ("spilling", "greedy", "masked", "wrong", "forgetful")
 
 # One process of pytest-xdist, under --dist loadgroup: the rows below are shared.
 pytestmark = pytest.mark.xdist_group("inspect")
@@ -117,6 +117,14 @@ def test_a_kernel_that_no_shape_launches_fails(arch: str) -> None:
     assert compiled.kernel == "spilling_kernel" and not compiled.failures
     assert never.kernel == "forgotten_kernel" and never.resources is None
     assert "no shape of ['square'] launches it" in never.failures[0]
+
+
+def test_what_is_chosen_within_a_tuple_is_named() -> None:
+    causal, padded = (row.options for row in broken_rows("sm_90")["masked"])
+    assert causal["masks.causal"] is True and causal["masks.start"] is None
+    assert padded["masks.causal"] is False and "masks.start" not in padded
+    assert causal.keys() - padded.keys() == {"masks.start"}
+    assert padded.keys() == {"masks.causal", "BLOCK", "num_warps", "num_stages"}
 
 
 @pytest.mark.parametrize(("arch", "instruction"), [("sm_90", "HGMMA"), ("gfx942", "mfma")])

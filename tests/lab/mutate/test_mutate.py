@@ -117,6 +117,7 @@ def test_host_functions_are_broken_where_they_hand_over():
         "def start(a, b, n):\n"
         "    if n < 3: raise ValueError(n + 1)\n"
         "    launch(kernel, (triton.cdiv(n, 4),), a, b, n)\n"
+        "    launch(kernel, (n,), strided(a), strided(b))\n"
         "def other(a): return a + 1\n"
         "def start_eager(a): return launch(a, 1, a, a + 2)\n"
     )
@@ -126,6 +127,7 @@ def test_host_functions_are_broken_where_they_hand_over():
         ("start", "constant changed", "5"),
         ("start", "arguments swapped", "b, a"),
         ("start", "arguments swapped", "n, b"),
+        ("start", "arguments swapped", "strided(b), strided(a)"),
     }
 
 

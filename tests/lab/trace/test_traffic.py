@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 
 from gptwin.kernels.common import launch
+from gptwin.kernels.common.strided import strided
+from gptwin.lab.trace.tiles import panels_of
 from gptwin.lab.trace.traffic import entries, trace
 from gptwin.lab.twins.catalogue import TWINS
 from gptwin.lab.twins.twin import Cost
@@ -53,6 +55,26 @@ def look_kernel(x_ptr, first, TILE: tl.constexpr):
 @triton.jit
 def write_kernel(x_ptr, first, TILE: tl.constexpr):
     tl.store(x_ptr + first + tl.arange(0, TILE), tl.zeros([TILE], tl.float32))
+
+
+@triton.jit
+def copy_kernel(x, y, TILE: tl.constexpr):
+    at = tl.arange(0, TILE)
+    tl.store(y.ptr + at * y.strides[0], tl.load(x.ptr + at * x.strides[0]))
+
+
+def test_a_tensor_with_its_strides_is_a_field_with_its_name():
+    """The copy is a workspace, known by the argument of the kernel that wrote it."""
+    twin = TWINS["gelu"]
+
+    def kernel(x, **options):
+        copy = torch.empty_like(x.detach())
+        launch.launch(copy_kernel, (1,), strided(x.detach()), strided(copy), TILE=8)
+        return twin.kernel(x, **options)
+
+    traced = trace(dataclasses.replace(twin, kernel=kernel), {"shape": [8]})
+    panels = panels_of(traced, traced.passes[0], 0)
+    assert [(panel.kind, panel.field.name) for panel in panels] == [("read", "x"), ("write", "[y]")]
 
 
 def looking_too(twin, name, first):
