@@ -14,43 +14,15 @@ import numpy as np
 def refuse(name: str, expected: str, got: str, cause: str = "") -> NoReturn:
     """Raise the ValueError that every bad argument gets.
 
-    Parameters
-    ----------
-    name : str
-        The argument, as the caller wrote it.
-    expected, got : str
-        What it should have been, and what it was.
-    cause : str
-        The likely cause, a short clause; left out if empty.
-
-    Raises
-    ------
-    ValueError
-        Always.
+    It names the argument as the caller wrote it, what it should have been, what it was, and the
+    likely cause, a short clause, which is left out if empty.
     """
     why = f" (likely cause: {cause})" if cause else ""
     raise ValueError(f"{name}: expected {expected}, got {got}{why}")
 
 
 def expect_shape(name: str, array: Any, expected: tuple[int, ...], cause: str = "") -> None:
-    """Refuse `array` unless its shape is exactly `expected`.
-
-    Parameters
-    ----------
-    name : str
-        The argument's name.
-    array : numpy.ndarray or torch.Tensor
-        The argument.
-    expected : tuple of int
-        The shape it must have.
-    cause : str
-        The likely cause of another shape.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
-    """
+    """Refuse `array` unless its shape is exactly `expected`."""
     if tuple(array.shape) != tuple(expected):
         refuse(name, f"shape {tuple(expected)}", f"shape {tuple(array.shape)}", cause)
 
@@ -58,19 +30,7 @@ def expect_shape(name: str, array: Any, expected: tuple[int, ...], cause: str = 
 def expect_parameter(name: str, array: Any, expected: tuple[int, ...]) -> None:
     """Refuse a model's parameter unless it is there, with exactly the shape `expected`.
 
-    Parameters
-    ----------
-    name : str
-        The parameter's name.
-    array : numpy.ndarray or torch.Tensor or None
-        The parameter.
-    expected : tuple of int
-        The shape it must have; a projection is [in, out].
-
-    Raises
-    ------
-    ValueError
-        If it is None or has another shape; a transposed projection is recognised.
+    A projection is [in, out]; a transposed one is recognised.
     """
     if array is None:
         refuse(name, f"shape {tuple(expected)}", "None", "a checkpoint that lacks it")
@@ -80,43 +40,13 @@ def expect_parameter(name: str, array: Any, expected: tuple[int, ...]) -> None:
 
 
 def expect_ndim(name: str, array: Any, at_least: int, meaning: str) -> None:
-    """Refuse `array` if it has fewer than `at_least` dimensions.
-
-    Parameters
-    ----------
-    name : str
-        The argument's name.
-    array : numpy.ndarray or torch.Tensor
-        The argument.
-    at_least : int
-        The fewest dimensions that make sense.
-    meaning : str
-        What the dimensions are, such as ``"[..., query, key]"``.
-
-    Raises
-    ------
-    ValueError
-        If there are too few.
-    """
+    """Refuse `array` if it has fewer than `at_least` dimensions, `meaning` such as "[..., key]"."""
     if len(array.shape) < at_least:
         refuse(name, f"at least {at_least} dimensions {meaning}", f"shape {tuple(array.shape)}")
 
 
 def expect_positive(name: str, value: float) -> None:
-    """Refuse `value` unless it is a finite number above 0.
-
-    Parameters
-    ----------
-    name : str
-        The argument's name.
-    value : float
-        The argument.
-
-    Raises
-    ------
-    ValueError
-        If it is zero, negative, infinite or NaN.
-    """
+    """Refuse `value` unless it is a finite number above 0."""
     if not (math.isfinite(value) and value > 0):
         refuse(name, "a finite number above 0", repr(value))
 
@@ -125,19 +55,7 @@ def all_below(ids: Any, n: int) -> bool:
     """Say whether every id is one of 0 to `n` − 1, from the least and the greatest alone.
 
     It is the quick question, for a training step, whose ids are good; who asked and got a no looks
-    for the one at fault.
-
-    Parameters
-    ----------
-    ids : numpy.ndarray or torch.Tensor of integers
-        On a GPU, reading them waits.
-    n : int
-        How many there are.
-
-    Returns
-    -------
-    bool
-        True also if there are no ids.
+    for the one at fault. It reads the values: on a GPU, that waits.
     """
     if 0 in ids.shape:
         return True
@@ -147,22 +65,10 @@ def all_below(ids: Any, n: int) -> bool:
 
 
 def expect_finite(name: str, array: Any, mask: Any = None) -> None:
-    """Refuse `array` if an element that counts is infinite or NaN.
+    """Refuse `array` if an element that counts is infinite or NaN, and show the first one.
 
-    Parameters
-    ----------
-    name : str
-        The argument's name.
-    array : numpy.ndarray or torch.Tensor
-        The argument.
-    mask : numpy.ndarray or torch.Tensor of bool, optional
-        True at the elements that count; the others may hold anything. Of `array`'s shape or of its
-        first axes alone; without it every element counts.
-
-    Raises
-    ------
-    ValueError
-        Saying how many there are, and what and where the first one is.
+    The mask is True at the elements that count; the others may hold anything. It has the shape of
+    `array`, or that of its first axes alone. Without it every element counts.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         if math.isfinite(array.sum().item()):
@@ -185,17 +91,9 @@ def expect_finite(name: str, array: Any, mask: Any = None) -> None:
 
 
 def expect_matching_lists(**lists: Any) -> None:
-    """Refuse lists of tensors unless they are as long as the first, and shaped like it.
+    """Refuse lists of tensors unless each has the first one's length and shapes, and holds floats.
 
-    Parameters
-    ----------
-    **lists : list or tuple of numpy.ndarray or torch.Tensor
-        The arguments by name.
-
-    Raises
-    ------
-    ValueError
-        Naming the list, or the tensor as ``name[i]``: also one that holds no floats.
+    The error names the list, or the tensor as ``name[i]``.
     """
     for name, tensors in lists.items():
         if not isinstance(tensors, list | tuple):

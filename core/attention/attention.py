@@ -199,26 +199,7 @@ def attention_online(
 
     `running_max` and `running_sum` are those of `softmax_online`; the accumulator is a third thing
     that is relative to the maximum, and the same factor brings it up to date. It is divided by the
-    sum once, at the end.
-
-    Parameters
-    ----------
-    query, key, value, scale, dropout, seed
-        As in `attention`.
-    block_keys : int
-        Keys per block, at least 1.
-    **masks
-        `causal`, `window`, `key_start` and `cu_seqlens`, as in `attention`.
-
-    Returns
-    -------
-    output, lse : numpy.ndarray
-        As `attention`.
-
-    Raises
-    ------
-    ValueError
-        If `block_keys` is not above 0.
+    sum once, at the end. `masks` are `causal`, `window`, `key_start` and `cu_seqlens`.
     """
     expect_positive("block_keys", block_keys)
     (n_batch, n_head, n_query, d_head), n_key = query.shape, key.shape[2]
@@ -259,26 +240,11 @@ def dropout_factor(
     keys: np.ndarray,
     dtype: Any = np.float64,
 ) -> np.ndarray:
-    """Draw what each weight is multiplied with: 0, or 1/(1 − dropout).
+    """Draw what each weight is multiplied with, 0 or 1/(1 − dropout): [head, query, key].
 
     The weight of (batch, head, query, key) is kept if the upper 24 bits of Philox's first word, at
-    the counter (key, query, batch · n_head + head, 0), are at least dropout · 2²⁴.
-
-    Parameters
-    ----------
-    seed, dropout
-        As in `attention`.
-    heads : numpy.ndarray of int [head]
-        batch · n_head + head.
-    queries, keys : numpy.ndarray of int
-        Positions.
-    dtype : NumPy dtype
-        Of the result.
-
-    Returns
-    -------
-    numpy.ndarray [head, query, key]
-        Of size 1 along every axis without dropout.
+    the counter (key, query, batch · n_head + head, 0), are at least dropout · 2²⁴. `heads` are
+    numbers batch · n_head + head. Without dropout the result has size 1 along queries and keys.
     """
     if dropout == 0:
         return np.ones((len(heads), 1, 1), dtype)
@@ -288,52 +254,16 @@ def dropout_factor(
 
 
 def dropout_threshold(dropout: float) -> int:
-    """Turn a probability into the number that Philox's bits are compared with.
-
-    Parameters
-    ----------
-    dropout : float
-        As in `attention`.
-
-    Returns
-    -------
-    int
-        From 0 to 2²⁴.
-    """
+    """Return the number, from 0 to 2²⁴, that Philox's bits are compared with."""
     return round(dropout * 2**DROPOUT_BITS)
 
 
 def default_scale(scale: float | None, d_head: int) -> float:
-    """Return the scale that was asked for, or 1/√d_head.
-
-    Parameters
-    ----------
-    scale : float or None
-        As in `attention`.
-    d_head : int
-        Width of a head.
-
-    Returns
-    -------
-    float
-        A Python float: a NumPy float64 scalar would promote a float32 model.
-    """
+    """Return the scale that was asked for, or 1/√d_head."""
     return 1 / math.sqrt(d_head) if scale is None else float(scale)
 
 
 def split_groups(x: np.ndarray, n_kv_head: int) -> np.ndarray:
-    """Put the query heads that share a key head side by side.
-
-    Parameters
-    ----------
-    x : numpy.ndarray [batch, head, ...]
-        Any array with query heads.
-    n_kv_head : int
-        Key heads.
-
-    Returns
-    -------
-    numpy.ndarray [batch, kv_head, group, ...]
-    """
+    """Put query heads that share a key head side by side: [batch, kv_head, group, ...]."""
     n_batch, n_head = x.shape[:2]
     return x.reshape(n_batch, n_kv_head, n_head // n_kv_head, *x.shape[2:])

@@ -37,19 +37,8 @@ Saved = tuple[Any, ...]
 def tiles(stretch: tuple[int, int, int, int], block: int) -> Iterator[tuple[int, int, bool]]:
     """Cut a stretch of keys (or queries) into blocks: boundary, seen by all, boundary.
 
-    Parameters
-    ----------
-    stretch : tuple of int
-        start, full_start, full_end, end, from `key_stretch` or `query_stretch`.
-    block : int
-        The most positions in a block.
-
-    Yields
-    ------
-    first, end : int
-        The block's positions are first to end − 1.
-    masked : bool
-        Whether the mask must be looked at.
+    Yields first and end of each block, and whether its mask must be looked at. The stretch is what
+    `key_stretch` or `query_stretch` returns.
     """
     start, full_start, full_end, end = stretch
     # Whole blocks from the start: the first one after full_start, and the last before full_end.

@@ -97,25 +97,7 @@ def decode_attention_split(
     window: int | None = None,
     key_start: np.ndarray | None = None,
 ) -> Result:
-    """Attend to pieces of the cache one by one, then combine them.
-
-    Parameters
-    ----------
-    query, key_cache, value_cache, lengths, scale, window, key_start
-        As in `decode_attention`.
-    n_splits : int
-        Pieces, at least 1; they may be empty.
-
-    Returns
-    -------
-    output, lse : numpy.ndarray
-        The same as from `decode_attention`.
-
-    Raises
-    ------
-    ValueError
-        As in `decode_attention`, or if `n_splits` is not above 0.
-    """
+    """Attend to `n_splits` pieces of the cache one by one, then combine them."""
     expect_positive("n_splits", n_splits)
     check_decode_attention(query, key_cache, value_cache, lengths, scale, window, key_start)
     check_lengths(lengths, key_cache.shape[2])
@@ -132,17 +114,8 @@ def decode_attention_split(
 def combine(outputs: np.ndarray, lses: np.ndarray) -> Result:
     """Merge attention over disjoint sets of keys into attention over their union.
 
-    Parameters
-    ----------
-    outputs : numpy.ndarray [split, ..., d_head]
-        Each set's own output.
-    lses : numpy.ndarray [split, ...]
-        Each set's own lse, −inf for a set of which nothing is seen.
-
-    Returns
-    -------
-    output : numpy.ndarray [..., d_head]
-    lse : numpy.ndarray [...]
+    `outputs` [split, ..., d_head] and `lses` [split, ...] are each set's own; the lse of a set of
+    which nothing is seen is −inf.
     """
     origin = pivot(np.moveaxis(lses, 0, -1))[..., 0]  # [...]
     weights = np.exp(lses - origin)  # [split, ...]
@@ -160,24 +133,7 @@ def attend(
     seen: np.ndarray,
     scale: float | None,
 ) -> Result:
-    """Attend to the keys that are seen.
-
-    Parameters
-    ----------
-    query : numpy.ndarray [batch, head, query, d_head]
-        As in `decode_attention`.
-    key, value : numpy.ndarray [batch, kv_head, key, d_head]
-        The caches, or the same piece of both.
-    seen : numpy.ndarray of bool [batch, query, key]
-        From `visible_keys`.
-    scale : float, optional
-        As in `decode_attention`.
-
-    Returns
-    -------
-    output, lse : numpy.ndarray
-        As in `decode_attention`.
-    """
+    """Attend to those keys of a cache, or of a piece of it, that are seen: [batch, query, key]."""
     batch, n_head, n_query, d_head = query.shape
     n_kv_head = key.shape[1]
     scale = 1 / math.sqrt(d_head) if scale is None else float(scale)
@@ -203,19 +159,7 @@ def visible_keys(
     window: int | None,
     key_start: np.ndarray | None,
 ) -> np.ndarray:
-    """Say which keys of its cache each query sees.
-
-    Parameters
-    ----------
-    n_query, capacity : int
-        Queries of a sequence, keys of a cache.
-    lengths, window, key_start
-        As in `decode_attention`.
-
-    Returns
-    -------
-    numpy.ndarray of bool [batch, query, capacity]
-    """
+    """Say which keys of its cache each query sees: bool [batch, query, capacity]."""
     keys = np.arange(capacity)
     position = (lengths[:, None] - n_query + np.arange(n_query))[..., None]  # [batch, query, 1]
     seen = keys <= position
@@ -241,18 +185,7 @@ def check_decode_attention(
     window: int | None,
     key_start: Any,
 ) -> None:
-    """Refuse arguments that do not fit together; looks at shapes and dtypes alone.
-
-    Parameters
-    ----------
-    query, key_cache, value_cache, lengths, scale, window, key_start
-        As in `decode_attention`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that do not fit together; looks at shapes and dtypes alone."""
     if len(query.shape) != 4 or query.shape[-1] < 1:
         refuse("query", "shape [batch, head, query, d_head]", f"shape {tuple(query.shape)}")
     if len(key_cache.shape) != 4:
@@ -281,20 +214,7 @@ def check_decode_attention(
 
 
 def check_lengths(lengths: Any, capacity: int) -> None:
-    """Refuse lengths that no cache of this capacity can have.
-
-    Parameters
-    ----------
-    lengths : numpy.ndarray or torch.Tensor of int [batch]
-        As in `decode_attention`, where the host can read them.
-    capacity : int
-        Of the cache.
-
-    Raises
-    ------
-    ValueError
-        If one is below 0 or above the capacity.
-    """
+    """Refuse lengths that no cache of this capacity can have; reads the values."""
     if len(lengths) and (int(lengths.min()) < 0 or int(lengths.max()) > capacity):
         refuse(
             "lengths",

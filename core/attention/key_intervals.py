@@ -73,19 +73,9 @@ def key_intervals(
 
 
 def document_bounds(cu_seqlens: np.ndarray, n_query: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find where the document of each position starts and ends.
+    """Find where the document of each position starts and ends, both [query].
 
-    Parameters
-    ----------
-    cu_seqlens : numpy.ndarray of int [n_documents + 1]
-        Where each document starts; the last entry is where the last one ends.
-    n_query : int
-        Positions.
-
-    Returns
-    -------
-    start, end : numpy.ndarray [query]
-        Equal, and so an empty interval, for positions after the last document.
+    The two are equal, and so an empty interval, for positions after the last document.
     """
     # The last boundary at or before a position: documents of length 0 are stepped over.
     document = np.searchsorted(cu_seqlens, np.arange(n_query), side="right") - 1
@@ -96,20 +86,11 @@ def document_bounds(cu_seqlens: np.ndarray, n_query: int) -> tuple[np.ndarray, n
 def key_stretch(
     low: np.ndarray, high: np.ndarray, first: int, end: int
 ) -> tuple[int, int, int, int]:
-    """Say which keys a tile of queries reads, and which of them without a mask.
+    """Say which keys the queries `first` to `end` − 1 read, and which of them without a mask.
 
-    Parameters
-    ----------
-    low, high : numpy.ndarray [query]
-        Of one sequence.
-    first, end : int
-        The tile's queries are first to end − 1.
-
-    Returns
-    -------
-    start, full_start, full_end, end : int
-        Keys from `start` to `end` are read; those from `full_start` to `full_end` are seen by every
-        query of the tile. Empty stretches have their start at or after their end.
+    Returns start, full_start, full_end, end: keys from start to end are read, and those from
+    full_start to full_end are seen by every query of the tile. Empty stretches have their start at
+    or after their end. `low` and `high` [query] are those of one sequence.
     """
     return low[first], low[end - 1], high[first], high[end - 1]
 
@@ -117,19 +98,9 @@ def key_stretch(
 def query_stretch(
     low: np.ndarray, high: np.ndarray, first: int, end: int
 ) -> tuple[int, int, int, int]:
-    """Say which queries a tile of keys is seen by, and which of them see the whole tile.
+    """Say which queries see the keys `first` to `end` − 1, and which of them see all of these.
 
-    Parameters
-    ----------
-    low, high : numpy.ndarray [query]
-        Of one sequence.
-    first, end : int
-        The tile's keys are first to end − 1.
-
-    Returns
-    -------
-    start, full_start, full_end, end : int
-        As in `key_stretch`, of queries.
+    Returns start, full_start, full_end, end as `key_stretch` does, but of queries.
     """
     # Keys before the first low or after the last high are seen by nobody.
     first, end = max(first, low[0]), min(end, high[-1])
@@ -155,18 +126,7 @@ def check_attention(
     dropout: float,
     seed: int,
 ) -> None:
-    """Refuse arguments that `attention` has no meaning for; looks at shapes and dtypes alone.
-
-    Parameters
-    ----------
-    query, key, value, scale, causal, window, key_start, cu_seqlens, dropout, seed
-        As in `attention`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse what `attention` has no meaning for; looks at shapes and dtypes alone."""
     for name, array in (("query", query), ("key", key)):
         if len(array.shape) != 4:
             refuse(
@@ -207,19 +167,9 @@ def check_attention(
 
 
 def check_cu_seqlens(cu_seqlens: np.ndarray, n_query: int) -> None:
-    """Refuse boundaries that are no partition; the kernels cannot look at values without waiting.
+    """Refuse boundaries that do not begin at 0, that decrease, or that end after the last query.
 
-    Parameters
-    ----------
-    cu_seqlens : numpy.ndarray of int [n_documents + 1]
-        As in `attention`.
-    n_query : int
-        Positions.
-
-    Raises
-    ------
-    ValueError
-        If the first is not 0, one is below the one before it, or the last is beyond the end.
+    It reads the values. The kernels cannot do so without waiting.
     """
     if cu_seqlens[0] != 0 or (np.diff(cu_seqlens) < 0).any() or cu_seqlens[-1] > n_query:
         refuse(

@@ -118,20 +118,9 @@ def qkv_attention_backward(
 
 
 def split_packed(packed: np.ndarray, n_head: int) -> Heads:
-    """View a packed projection as the queries, keys and values that attention takes.
+    """View a packed projection as the query, key and value that attention takes, without copies.
 
-    Parameters
-    ----------
-    packed : numpy.ndarray [n_head + 2 * n_kv_head, batch, time, d_head]
-        From `qkv_projection`.
-    n_head : int
-        Query heads.
-
-    Returns
-    -------
-    query : numpy.ndarray [batch, n_head, time, d_head]
-    key, value : numpy.ndarray [batch, n_kv_head, time, d_head]
-        Views: no copies.
+    [n_head + 2 * n_kv_head, batch, time, d_head] -> [batch, n_head or n_kv_head, time, d_head] each
     """
     n_kv_head = (packed.shape[0] - n_head) // 2
     by_batch = packed.swapaxes(0, 1)  # [batch, n_heads, time, d_head]
@@ -158,15 +147,7 @@ def check_qkv_attention(
 ) -> None:
     """Refuse masks and numbers that attention has no meaning for, before anything is computed.
 
-    Parameters
-    ----------
-    x, w_qkv, n_head, n_kv_head, scale, causal, window, key_start, cu_seqlens, dropout, seed
-        As in `qkv_attention`; arrays or tensors. What `check_qkv_projection` refuses passes here.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
+    What `check_qkv_projection` refuses passes here.
     """
     n_kv_head = n_head if n_kv_head is None else n_kv_head
     if len(x.shape) != 3 or len(w_qkv.shape) != 2 or n_head + 2 * n_kv_head < 1:

@@ -121,23 +121,7 @@ def check_qkv_projection(
     n_kv_head: int | None,
     eps: float,
 ) -> int:
-    """Refuse arguments that do not fit together.
-
-    Parameters
-    ----------
-    x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, n_kv_head, eps
-        As in `qkv_projection`; arrays or tensors.
-
-    Returns
-    -------
-    int
-        Heads in the packed result: n_head + 2 * n_kv_head.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that do not fit together; return n_head + 2 * n_kv_head."""
     if len(x.shape) != 3:
         refuse("x", "shape [batch, time, d_model]", f"shape {tuple(x.shape)}")
     n_kv_head = n_head if n_kv_head is None else n_kv_head

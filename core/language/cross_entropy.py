@@ -150,26 +150,9 @@ def cross_entropy_tiled(
 ) -> tuple[Results, tuple[np.ndarray, np.ndarray]]:
     """Compute results and gradients from tiles of the logits: the kernels' passes.
 
-    Parameters
-    ----------
-    hidden, weight, targets, ignore_index, reduction
-        As in `cross_entropy`.
-    d_results : tuple of numpy.ndarray
-        As in `cross_entropy_backward`.
-    block, span : int
-        As in `score_tiled`; backward holds the logits of `span` columns at a time.
-
-    Returns
-    -------
-    results : tuple
-        As `cross_entropy` returns.
-    gradients : tuple
-        As `cross_entropy_backward` returns.
-
-    Raises
-    ------
-    ValueError
-        As in `cross_entropy`, or if `block` or `span` is not above 0.
+    `d_results` are the gradients that `cross_entropy_backward` takes, `block` and `span` those of
+    `score_tiled`; backward holds the logits of `span` columns at a time. Returns what
+    `cross_entropy` and `cross_entropy_backward` return.
     """
     check_cross_entropy(hidden, weight, targets, ignore_index, reduction)
     counted = targets != ignore_index
@@ -187,20 +170,7 @@ def cross_entropy_tiled(
 
 
 def reduce(losses: np.ndarray, counted: np.ndarray, reduction: str) -> np.ndarray:
-    """Reduce the tokens' losses.
-
-    Parameters
-    ----------
-    losses : numpy.ndarray [token]
-        0 where not counted.
-    counted : numpy.ndarray of bool [token]
-    reduction : str
-        As in `cross_entropy`.
-
-    Returns
-    -------
-    numpy.ndarray [] or [token]
-    """
+    """Reduce the tokens' losses [token], which are 0 where not counted."""
     if reduction == "none":
         return losses
     total = losses.sum()
@@ -210,24 +180,7 @@ def reduce(losses: np.ndarray, counted: np.ndarray, reduction: str) -> np.ndarra
 def log_prob_gradient(
     counted: np.ndarray, reduction: str, d_loss: np.ndarray, d_log_prob: np.ndarray
 ) -> np.ndarray:
-    """Add the loss's gradient to that of the log-probabilities it was reduced from.
-
-    Parameters
-    ----------
-    counted, reduction
-        As in `reduce`.
-    d_loss : numpy.ndarray [] or [token]
-    d_log_prob : numpy.ndarray [token]
-
-    Returns
-    -------
-    numpy.ndarray [token]
-
-    Raises
-    ------
-    ValueError
-        If a gradient is not shaped like its result.
-    """
+    """Add the loss's gradient to that of the log-probabilities it was reduced from."""
     expect_shape("d_loss", d_loss, counted.shape if reduction == "none" else ())
     expect_shape("d_log_prob", d_log_prob, counted.shape)
     n = max(int(counted.sum()), 1) if reduction == "mean" else 1
@@ -237,18 +190,7 @@ def log_prob_gradient(
 def check_cross_entropy(
     hidden: Any, weight: Any, targets: Any, ignore_index: int, reduction: str
 ) -> None:
-    """Refuse arguments that `cross_entropy` has no meaning for.
-
-    Parameters
-    ----------
-    hidden, weight, targets, ignore_index, reduction
-        As in `cross_entropy`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `cross_entropy` has no meaning for."""
     check_token_scores(hidden, weight, targets)
     try:
         operator.index(ignore_index)

@@ -134,19 +134,9 @@ sampling = value_of(sampling_forward)
 
 
 def weights(x: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the integers that the tokens' probabilities are proportional to.
+    """Return the integers, int64 [row, vocab], that the tokens' probabilities are proportional to.
 
-    Parameters
-    ----------
-    x : numpy.ndarray of float32 [row, vocab]
-        Logits; each row's maximum is finite.
-    temperature : float
-        Above 0.
-
-    Returns
-    -------
-    numpy.ndarray of int64 [row, vocab]
-        2⁴⁰ for each row's maximum; 0 for −inf.
+    They are 2⁴⁰ for each row's maximum, which must be finite, and 0 for −inf.
     """
     with np.errstate(over="ignore"):  # infinitely far below: weight 0
         below = x.max(axis=1, keepdims=True) - x
@@ -161,32 +151,13 @@ def weights(x: np.ndarray, temperature: float) -> np.ndarray:
 def steps_per_unit(temperature: float) -> float:
     """Return how many steps of 2⁻²⁴ in the exponent of 2 one unit of logit is.
 
-    Parameters
-    ----------
-    temperature : float
-        Above 0.
-
-    Returns
-    -------
-    float
-        log₂e · 2²⁴ / temperature, as a float32 holds it: neither 0 nor infinite.
+    It is log₂e · 2²⁴ / temperature, as a float32 holds it: neither 0 nor infinite.
     """
     return float(np.float32(_bounded(math.log2(math.e) * 2**STEP_BITS / temperature)))
 
 
 def inverse_temperature(temperature: float) -> float:
-    """Return what the log-probability's logits are multiplied with.
-
-    Parameters
-    ----------
-    temperature : float
-        Above 0.
-
-    Returns
-    -------
-    float
-        1 / temperature, within float32's range: neither 0 nor infinite.
-    """
+    """Return 1 / temperature within float32's range: neither 0 nor infinite."""
     return _bounded(1 / temperature)
 
 
@@ -196,20 +167,9 @@ def _bounded(number: float) -> float:
 
 
 def keep(x: np.ndarray, w: np.ndarray, top_k: int | None, top_p: float | None) -> np.ndarray:
-    """Say which tokens may be drawn, by sorting: the definition.
+    """Say which tokens may be drawn, bool [row, vocab], by sorting: the definition.
 
-    Parameters
-    ----------
-    x : numpy.ndarray of float32 [row, vocab]
-        Logits without NaN.
-    w : numpy.ndarray of int64 [row, vocab]
-        Their weights.
-    top_k, top_p
-        As in `sampling`.
-
-    Returns
-    -------
-    numpy.ndarray of bool [row, vocab]
+    `x` are the logits, float32 without NaN; `w` their weights.
     """
     if top_k is None and top_p is None:
         return np.ones(x.shape, dtype=bool)
@@ -232,18 +192,10 @@ def keep(x: np.ndarray, w: np.ndarray, top_k: int | None, top_p: float | None) -
 def keep_by_threshold(
     x: np.ndarray, w: np.ndarray, top_k: int | None, top_p: float | None
 ) -> np.ndarray:
-    """Say the same without sorting: a threshold, and how many of the tokens equal to it are in.
+    """Say the same as `keep` without sorting: a threshold, and how many of the tokens equal to it.
 
-    The kernel's way. Each search reads the row once for every bit (for every two, in the kernel).
-
-    Parameters
-    ----------
-    x, w, top_k, top_p
-        As in `keep`.
-
-    Returns
-    -------
-    numpy.ndarray of bool [row, vocab]
+    This is the kernel's way. Each search reads the row once for every bit (for every two, in the
+    kernel).
     """
     keys = sortable(x)
     kept = np.ones(x.shape, dtype=bool)
@@ -265,21 +217,10 @@ def _fewest(keys: np.ndarray, size: np.ndarray, target: np.ndarray) -> np.ndarra
 
 
 def largest_threshold(keys: np.ndarray, size: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Find the largest t such that what lies at or above t adds up to the target.
+    """Find in each row the largest t such that what lies at or above t adds up to the target [row].
 
-    Parameters
-    ----------
-    keys : numpy.ndarray of uint32 [row, vocab]
-        From `sortable`.
-    size : numpy.ndarray of int64 [row, vocab]
-        What each token counts: 1, or its weight.
-    target : numpy.ndarray of int64 [row]
-        At most the row's sum of `size`.
-
-    Returns
-    -------
-    numpy.ndarray of uint32 [row]
-        One of the row's keys.
+    Returns one of the row's keys, uint32. `size`, int64 [row, vocab], is what each token adds: 1 to
+    count tokens, its weight to sum their mass.
     """
     threshold = np.zeros(len(keys), dtype=np.uint32)
     for bit in reversed(range(32)):
@@ -290,75 +231,34 @@ def largest_threshold(keys: np.ndarray, size: np.ndarray, target: np.ndarray) ->
 
 
 def sortable(x: np.ndarray) -> np.ndarray:
-    """Map float32 to integers of the same order.
+    """Map floats to integers, uint32, that compare as the floats do.
 
-    The bits of positive floats are in order already and only have to come after the negative ones;
-    those run backwards, so that all their bits are flipped.
-
-    Parameters
-    ----------
-    x : numpy.ndarray of float32
-        Without NaN; −0 counts as 0.
-
-    Returns
-    -------
-    numpy.ndarray of uint32
+    Positive floats are in order already and only have to come after the negative ones; those run
+    backwards, so that all their bits are flipped. No float may be NaN; −0 counts as 0.
     """
     bits = np.where(x == 0, np.float32(0), x).view(np.uint32)
     return np.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
 
 
 def share_of(total: np.ndarray, top_p: float) -> np.ndarray:
-    """Return ⌈p · total⌉, with p to the nearest 2⁻³¹; exact, and in 64 bits.
-
-    Parameters
-    ----------
-    total : numpy.ndarray of int64
-        Below 2⁶¹.
-    top_p : float
-        Above 0, at most 1.
-
-    Returns
-    -------
-    numpy.ndarray of int64
-        At least 1 if `total` is.
-    """
+    """Return ⌈p · total⌉, with p to the nearest 2⁻³¹; exact in 64 bits for totals below 2⁶¹."""
     p = units(top_p)
     low = total & ((1 << HALF_BITS) - 1)
     return p * (total >> HALF_BITS) + (-(-p * low >> HALF_BITS))
 
 
 def units(top_p: float) -> int:
-    """Return `top_p` in units of 2⁻³¹, at least one.
-
-    Parameters
-    ----------
-    top_p : float
-        Above 0, at most 1.
-
-    Returns
-    -------
-    int
-    """
+    """Return `top_p` in units of 2⁻³¹, at least one."""
     return max(1, round(top_p * 2**HALF_BITS))
 
 
 def draw_target(
     total: np.ndarray, seed: int, step: int, rows: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return ⌊u · total⌋ for each row, u being 62 random bits over 2⁶²; exact, and in 64 bits.
+    """Return ⌊u · total⌋ for each row, u being 62 random bits over 2⁶².
 
-    Parameters
-    ----------
-    total : numpy.ndarray of int64 [row]
-        Below 2⁶¹.
-    seed, step, rows
-        As in `sampling`.
-
-    Returns
-    -------
-    numpy.ndarray of int64 [row]
-        From 0 to total − 1, each as likely as the next to one part in 2⁶² / total.
+    It is exact in 64 bits for totals below 2⁶¹. Each number from 0 to total − 1 is as likely as the
+    next to one part in 2⁶² / total.
     """
     words = philox(seed, np.arange(len(total)) if rows is None else rows, step, 0, 0)
     u_high, u_low = (word.astype(np.int64) >> 1 for word in words[:2])  # 31 bits each
@@ -370,20 +270,7 @@ def draw_target(
 def without_filters(
     vocab: int, temperature: float, top_k: int | None, top_p: float | None
 ) -> tuple[float, int | None, float | None]:
-    """Drop the filters that keep everything, and write temperature 0 as top_k = 1.
-
-    Parameters
-    ----------
-    vocab : int
-        Tokens per row.
-    temperature, top_k, top_p
-        As in `sampling`.
-
-    Returns
-    -------
-    temperature, top_k, top_p
-        The temperature is above 0; None where nothing is to be filtered.
-    """
+    """Drop the filters that keep everything, and write temperature 0 as top_k = 1."""
     if temperature == 0:
         temperature, top_k = 1.0, 1
     if top_k is not None and top_k >= vocab and vocab > 1:
@@ -402,18 +289,7 @@ def check_sampling(
     step: int,
     rows: Any = None,
 ) -> None:
-    """Refuse arguments that `sampling` has no meaning for; the logits' values are not looked at.
-
-    Parameters
-    ----------
-    logits, temperature, top_k, top_p, seed, step, rows
-        As in `sampling`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse what `sampling` has no meaning for; the logits' values are not looked at."""
     if len(logits.shape) != 2:
         cause = "logits of all times: take the last, logits[:, -1]"
         refuse("logits", "2 dimensions [row, vocab]", f"shape {tuple(logits.shape)}", cause)

@@ -62,16 +62,7 @@ class Partial(NamedTuple):
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:
-    """Return the logarithm of the softmax over the last axis, never above 0.
-
-    Parameters
-    ----------
-    x : numpy.ndarray [..., vocab]
-
-    Returns
-    -------
-    numpy.ndarray [..., vocab]
-    """
+    """Return the logarithm of the softmax over the last axis, never above 0."""
     away = x - x.max(axis=-1, keepdims=True)
     away -= np.log(np.exp(away).sum(axis=-1, keepdims=True))
     return away
@@ -84,19 +75,10 @@ def logits_gradient(
     d_log_prob: np.ndarray,
     d_entropy: np.ndarray,
 ) -> np.ndarray:
-    """Return the gradient of the logits in a tile of columns, or all of them.
+    """Return the gradient of the logits in a tile of columns, or in all of them: [token, column].
 
-    Parameters
-    ----------
-    log_p : numpy.ndarray [token, column]
-        Log-probabilities of the tile.
-    entropy, d_log_prob, d_entropy : numpy.ndarray [token]
-    columns : numpy.ndarray of int [token]
-        Where in the tile each token's target is; outside it if it is in another tile.
-
-    Returns
-    -------
-    numpy.ndarray [token, column]
+    `log_p` [token, column] are the tile's log-probabilities. `columns` [token] says where in the
+    tile each token's target is; it lies outside if the target is in another tile.
     """
     d_x = np.exp(log_p)  # p, and from here on in place: the logits are large
     rows = np.flatnonzero((columns >= 0) & (columns < log_p.shape[1]))
@@ -113,18 +95,9 @@ def logits_gradient(
 
 
 def score_tile(x: np.ndarray, columns: np.ndarray) -> Partial:
-    """Score one tile of logits.
+    """Score one tile of logits, [token, column], of at least one column.
 
-    Parameters
-    ----------
-    x : numpy.ndarray [token, column]
-        At least one column.
-    columns : numpy.ndarray of int [token]
-        Where in the tile each token's target is; outside it if it is in another tile.
-
-    Returns
-    -------
-    Partial
+    `columns` [token] says where in the tile each target is; outside if it is in another tile.
     """
     maximum = x.max(axis=-1)
     away = x - maximum[:, None]
@@ -139,15 +112,6 @@ def merge(a: Partial, b: Partial) -> Partial:
     Every term of S and E was taken relative to its part's maximum: one factor for each part,
     e^(m_part − m), makes them relative to the larger, and Σ e^(x − m)·(x − m) gains
     (m_part − m)·S besides.
-
-    Parameters
-    ----------
-    a, b : Partial
-
-    Returns
-    -------
-    Partial
-        Of both parts together.
     """
     maximum = np.maximum(a.maximum, b.maximum)
     total, weighted = np.zeros_like(maximum), np.zeros_like(maximum)
@@ -168,25 +132,8 @@ def score_tiled(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Score the targets in spans of the vocabulary, each with one pass in blocks, as the kernels.
 
-    Parameters
-    ----------
-    hidden : numpy.ndarray [token, d_model]
-    weight : numpy.ndarray [d_model, vocab]
-    targets : numpy.ndarray of int [token]
-    temperature : float
-        Divides the logits.
-    block, span : int
-        Columns per tile, and per pass; at least 1.
-
-    Returns
-    -------
-    log_prob, entropy, lse : numpy.ndarray [token]
-        Of each target; of each distribution; and the logits' log-sum-exp.
-
-    Raises
-    ------
-    ValueError
-        If `block`, `span` or `temperature` is not above 0.
+    `block` and `span` are columns per tile and per pass. Returns, each [token], the targets'
+    log-probabilities, the distributions' entropies, and the logits' log-sum-exp.
     """
     expect_positive("block", block)
     expect_positive("span", span)
@@ -225,25 +172,8 @@ def backward_tiled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Carry gradients back in chunks of the vocabulary, whose logits are computed a second time.
 
-    Parameters
-    ----------
-    hidden, weight, targets, temperature
-        As in `score_tiled`.
-    chunk : int
-        Columns whose [token, chunk] logits are held at a time, at least 1.
-    scores : tuple
-        What `score_tiled` returned.
-    d_log_prob, d_entropy : numpy.ndarray [token]
-
-    Returns
-    -------
-    d_hidden : numpy.ndarray [token, d_model]
-    d_weight : numpy.ndarray [d_model, vocab]
-
-    Raises
-    ------
-    ValueError
-        If `chunk` is not above 0.
+    `chunk` is how many columns' logits are held at a time, `scores` what `score_tiled` returned.
+    Returns d_hidden [token, d_model] and d_weight [d_model, vocab].
     """
     expect_positive("chunk", chunk)
     _, entropy, lse = scores
@@ -259,18 +189,7 @@ def backward_tiled(
 
 
 def check_token_scores(hidden: Any, weight: Any, targets: Any) -> None:
-    """Refuse hidden states, an output matrix and targets that do not fit together.
-
-    Parameters
-    ----------
-    hidden, weight, targets
-        As in `score_tiled`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse hidden states, an output matrix and targets that do not fit together."""
     for name, matrix, meaning in (
         ("hidden", hidden, "[token, d_model]"),
         ("weight", weight, "[d_model, vocab]"),
@@ -293,20 +212,7 @@ def check_token_scores(hidden: Any, weight: Any, targets: Any) -> None:
 
 
 def check_targets(targets: Any, mask: Any, vocab: int) -> None:
-    """Refuse unmasked targets outside the vocabulary. Reads the values: on a GPU, that waits.
-
-    Parameters
-    ----------
-    targets, mask
-        As in `linear_ppo_loss`; arrays, or tensors on the CPU.
-    vocab : int
-        Columns of the output matrix.
-
-    Raises
-    ------
-    ValueError
-        Naming the first one that is out of range.
-    """
+    """Refuse unmasked targets outside the vocabulary. Reads the values: on a GPU, that waits."""
     if all_below(targets, vocab):
         return
     wrong = mask & ((targets < 0) | (targets >= vocab))

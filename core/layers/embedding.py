@@ -117,24 +117,7 @@ def embedding_backward(
 def scatter_add(
     ids: np.ndarray, rows: np.ndarray, n_rows: int, sums: np.ndarray | None = None
 ) -> np.ndarray:
-    """Add each row to the sum of its id: the definition.
-
-    Parameters
-    ----------
-    ids : numpy.ndarray of integers [source]
-        Which sum each row belongs to, below `n_rows`.
-    rows : numpy.ndarray [source, d_model]
-        What is added.
-    n_rows : int
-        How many sums there are.
-    sums : numpy.ndarray [n_rows, d_model], optional
-        What they begin with, changed in place; 0 if left out.
-
-    Returns
-    -------
-    numpy.ndarray [n_rows, d_model]
-        Sums; 0 for an id that does not occur.
-    """
+    """Add each row [source, d_model] to the sum of its id [source]: the definition."""
     if sums is None:
         sums = np.zeros((n_rows, rows.shape[-1]), dtype=rows.dtype)
     np.add.at(sums, ids, rows)
@@ -142,25 +125,7 @@ def scatter_add(
 
 
 def scatter_add_sorted(ids: np.ndarray, rows: np.ndarray, n_rows: int, chunk: int) -> np.ndarray:
-    """Compute the same by sorting the ids and summing intervals of the sorted order.
-
-    Parameters
-    ----------
-    ids, rows, n_rows
-        As in `scatter_add`.
-    chunk : int
-        Sources per chunk, at least 1.
-
-    Returns
-    -------
-    numpy.ndarray [n_rows, d_model]
-        As from `scatter_add`, up to the order of the sums.
-
-    Raises
-    ------
-    ValueError
-        If `chunk` is not above 0.
-    """
+    """Compute the same by sorting the ids and summing intervals of the sorted order."""
     expect_positive("chunk", chunk)
     order = np.argsort(ids, kind="stable")  # source numbers, equal ids together
     bounds = np.searchsorted(ids[order], np.arange(n_rows + 1))  # row r: bounds[r] to bounds[r + 1]
@@ -182,18 +147,7 @@ def scatter_add_sorted(ids: np.ndarray, rows: np.ndarray, n_rows: int, chunk: in
 
 
 def check_embedding(tokens: Any, token_table: Any, position_table: Any, positions: Any) -> None:
-    """Refuse arguments that `embedding` has no meaning for; the ids' values are not looked at.
-
-    Parameters
-    ----------
-    tokens, token_table, position_table, positions
-        As in `embedding`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse what `embedding` has no meaning for; the ids' values are not looked at."""
     for name, table, meaning in (
         ("token_table", token_table, "[vocab, d_model]"),
         ("position_table", position_table, "[n_ctx, d_model]"),
@@ -217,20 +171,7 @@ def check_embedding(tokens: Any, token_table: Any, position_table: Any, position
 
 
 def check_ids(tokens: Any, positions: Any, vocab: int, n_ctx: int) -> None:
-    """Refuse ids outside their table. Reads the values: on a GPU, that waits for the device.
-
-    Parameters
-    ----------
-    tokens, positions
-        As in `embedding`; arrays, or tensors on the CPU.
-    vocab, n_ctx : int
-        The tables' lengths.
-
-    Raises
-    ------
-    ValueError
-        Naming the first id that is out of range and where it is.
-    """
+    """Refuse ids outside their table. Reads the values: on a GPU, that waits for the device."""
     for name, ids, n_rows, cause in (
         ("tokens", tokens, vocab, "another tokenizer's ids, or a label of -100"),
         ("positions", positions, n_ctx, "a sequence longer than n_ctx, or padding's -1"),

@@ -87,20 +87,7 @@ def gelu_backward(saved: Saved, d_result: np.ndarray) -> np.ndarray:
 
 
 def gate(x: np.ndarray, approximate: str) -> np.ndarray:
-    """Return the share of x that passes, g(x).
-
-    Parameters
-    ----------
-    x : numpy.ndarray [...]
-        The input.
-    approximate : str
-        As in `gelu`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Φ(x) or its tanh form, of `x`'s dtype.
-    """
+    """Return the share of x that passes, g(x): Φ(x) or its tanh form."""
     x = np.clip(x, -SATURATED, SATURATED)  # NaN stays NaN
     if approximate == "erf":
         return 0.5 * (1 + _erf(x * math.sqrt(0.5)).astype(x.dtype))
@@ -115,22 +102,7 @@ def gate(x: np.ndarray, approximate: str) -> np.ndarray:
 
 
 def gate_slope(x: np.ndarray, share: np.ndarray, approximate: str) -> np.ndarray:
-    """Return the derivative g′(x).
-
-    Parameters
-    ----------
-    x : numpy.ndarray [...]
-        The input, within ±`SATURATED`.
-    share : numpy.ndarray [...]
-        g(x), from `gate`.
-    approximate : str
-        As in `gelu`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of `x`'s dtype.
-    """
+    """Return the derivative g′(x), given g(x)."""
     if approximate == "erf":
         return np.exp(-0.5 * (x * x)) * (1 / math.sqrt(2 * math.pi))
     slope = x * x  # first u′ = √(2/π)·(1 + 3·0.044715·x²)
@@ -143,17 +115,6 @@ def gate_slope(x: np.ndarray, share: np.ndarray, approximate: str) -> np.ndarray
 
 
 def check_gelu(approximate: Any) -> None:
-    """Refuse a form that does not exist.
-
-    Parameters
-    ----------
-    approximate : str
-        As in `gelu`.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse a form that does not exist."""
     if approximate not in APPROXIMATIONS:
         refuse("approximate", "'tanh' or 'erf'", repr(approximate), "PyTorch's 'none' is 'erf'")

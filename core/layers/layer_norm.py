@@ -132,17 +132,7 @@ def layer_norm_backward(
 
 
 def row_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the biased variance of each row: the definition, in two passes.
-
-    Parameters
-    ----------
-    x : numpy.ndarray [..., d_model]
-        The rows.
-
-    Returns
-    -------
-    mean, variance : numpy.ndarray [..., 1]
-    """
+    """Return mean and biased variance of each row, [..., 1]: the definition, in two passes."""
     mean = x.mean(axis=-1, keepdims=True)
     variance = np.square(x - mean).mean(axis=-1, keepdims=True)
     return mean, variance
@@ -155,23 +145,6 @@ def row_statistics_tiled(x: np.ndarray, block: int) -> tuple[np.ndarray, np.ndar
     variance = E[c²] − E[c]² cancels little. The first block's mean is near enough: if that block
     is a share f of the row, then E[c]² ≤ variance · (1 − f)/f whatever the row holds, since blocks
     that lie far from the first one make the variance large too.
-
-    Parameters
-    ----------
-    x : numpy.ndarray [..., d_model]
-        The rows.
-    block : int
-        Features per block, at least 1.
-
-    Returns
-    -------
-    mean, variance : numpy.ndarray [..., 1]
-        Those of `row_statistics`.
-
-    Raises
-    ------
-    ValueError
-        If `block` is not above 0.
     """
     expect_positive("block", block)
     d_model = x.shape[-1]
@@ -187,18 +160,7 @@ def row_statistics_tiled(x: np.ndarray, block: int) -> tuple[np.ndarray, np.ndar
 
 
 def check_layer_norm(x: Any, weight: Any, bias: Any, residual: Any, eps: float) -> None:
-    """Refuse arguments that `layer_norm` has no meaning for.
-
-    Parameters
-    ----------
-    x, weight, bias, residual, eps
-        As in `layer_norm`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `layer_norm` has no meaning for."""
     expect_ndim("x", x, 1, "[..., d_model]")
     d_model = x.shape[-1]
     if d_model == 0:

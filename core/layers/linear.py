@@ -131,34 +131,12 @@ def weight_gradient(x: np.ndarray, d_u: np.ndarray, weight: np.ndarray) -> np.nd
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:
-    """Lay all leading axes out as one.
-
-    Parameters
-    ----------
-    x : numpy.ndarray [..., d]
-        Any array.
-
-    Returns
-    -------
-    numpy.ndarray [row, d]
-        A view where the layout allows it.
-    """
+    """Lay all leading axes out as one: [..., d] -> [row, d]."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def check_linear(x: Any, weight: Any, bias: Any, activation: Any, residual: Any) -> None:
-    """Refuse arguments that do not fit together.
-
-    Parameters
-    ----------
-    x, weight, bias, activation, residual
-        As in `linear`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that do not fit together."""
     expect_ndim("x", x, 1, "[..., d_in]")
     if len(weight.shape) != 2:
         refuse("weight", "2 dimensions [d_in, d_out]", f"shape {tuple(weight.shape)}")

@@ -109,25 +109,6 @@ def softmax_online(x: np.ndarray, block: int, *, scale: float = 1.0) -> np.ndarr
     After each block, `running_max` and `running_sum` are those of the row so far. When a block
     raises the maximum, every term summed before was taken relative to the old one; a single factor
     exp(old − new) brings them all up to date. This is the kernel's loop for wide rows.
-
-    Parameters
-    ----------
-    x : numpy.ndarray [..., key]
-        The scores.
-    block : int
-        Keys per block, at least 1.
-    scale : float
-        As in `softmax`.
-
-    Returns
-    -------
-    numpy.ndarray
-        The same probabilities as `softmax`.
-
-    Raises
-    ------
-    ValueError
-        If `block` or `scale` is not above 0.
     """
     expect_positive("block", block)
     check_softmax(x, scale, False, None)
@@ -148,22 +129,7 @@ def softmax_online(x: np.ndarray, block: int, *, scale: float = 1.0) -> np.ndarr
 
 
 def visible(shape: tuple[int, ...], causal: bool, key_mask: np.ndarray | None) -> np.ndarray:
-    """Say which keys each row may see.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of the scores, [batch, ..., query, key] or any if nothing is masked.
-    causal : bool
-        As in `softmax`.
-    key_mask : numpy.ndarray of bool [batch, key], optional
-        As in `softmax`.
-
-    Returns
-    -------
-    numpy.ndarray of bool
-        True where a key is seen; broadcasts against the scores.
-    """
+    """Say which keys each row may see: bools that broadcast against scores of this shape."""
     seen = np.ones((1,) * len(shape), dtype=bool)
     if causal:
         n_query, n_key = shape[-2:]
@@ -176,35 +142,16 @@ def visible(shape: tuple[int, ...], causal: bool, key_mask: np.ndarray | None) -
 
 
 def pivot(scores: np.ndarray) -> np.ndarray:
-    """Return each row's maximum, or 0 where nothing is seen, so that it is safe to subtract.
+    """Return each row's maximum, [..., 1], or 0 where nothing is seen: what is safe to subtract.
 
-    Parameters
-    ----------
-    scores : numpy.ndarray [..., key]
-        Scores, −inf where a key is not seen.
-
-    Returns
-    -------
-    numpy.ndarray [..., 1]
-        Never −inf: −inf − (−inf) would be NaN.
+    It is never −inf: −inf − (−inf) would be NaN.
     """
     row_max = scores.max(axis=-1, keepdims=True, initial=-math.inf)
     return np.where(np.isneginf(row_max), 0, row_max).astype(scores.dtype, copy=False)
 
 
 def check_softmax(x: Any, scale: float, causal: bool, key_mask: Any) -> None:
-    """Refuse arguments that `softmax` has no meaning for.
-
-    Parameters
-    ----------
-    x, scale, causal, key_mask
-        As in `softmax`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `softmax` has no meaning for."""
     expect_positive("scale", scale)
     if causal or key_mask is not None:
         expect_ndim("x", x, 2, "[batch, ..., query, key]")

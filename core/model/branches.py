@@ -38,22 +38,7 @@ def attention_branch(
 ) -> tuple[np.ndarray, Saved]:
     """Project to queries, keys and values, attend, and project back to the stream.
 
-    Parameters
-    ----------
-    z : numpy.ndarray [batch, time, d_model]
-        What the branch reads.
-    c_attn_weight, c_attn_bias, attn_proj_weight, attn_proj_bias
-        As in `decoder_block`.
-    attend : callable
-        As in `run_block`.
-    n_head : int
-        As in `decoder_block`.
-
-    Returns
-    -------
-    branch : numpy.ndarray [batch, time, d_model]
-    saved : tuple
-        For `attention_branch_backward`.
+    `z` and the result are [batch, time, d_model]. The parameters are those of `decoder_block`.
     """
     qkv, c_attn_saved = linear_forward(z, c_attn_weight, c_attn_bias)
     (output, _), attend_saved = attend(*split_heads(qkv, n_head))
@@ -62,22 +47,7 @@ def attention_branch(
 
 
 def attention_branch_backward(saved: Saved, d_branch: np.ndarray, n_head: int) -> tuple[Any, ...]:
-    """Carry the gradient back through `attention_branch`.
-
-    Parameters
-    ----------
-    saved : tuple
-        From `attention_branch`.
-    d_branch : numpy.ndarray [batch, time, d_model]
-        Gradient with respect to the branch.
-    n_head : int
-        As in `decoder_block`.
-
-    Returns
-    -------
-    d_z : numpy.ndarray [batch, time, d_model]
-    d_c_attn_weight, d_c_attn_bias, d_attn_proj_weight, d_attn_proj_bias : numpy.ndarray or None
-    """
+    """Carry the gradient back to z and the branch's four parameters."""
     c_attn_saved, attend_saved, proj_saved = saved
     d_merged, *d_proj = linear_backward(proj_saved, d_branch)[:3]
     batch, time, width = d_merged.shape
@@ -98,43 +68,14 @@ def mlp_branch(
     *,
     residual: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Saved]:
-    """Widen, apply GELU, narrow again, and add the residual if there is one.
-
-    Parameters
-    ----------
-    z : numpy.ndarray [batch, time, d_model]
-        What the branch reads.
-    c_fc_weight, c_fc_bias, mlp_proj_weight, mlp_proj_bias
-        As in `decoder_block`.
-    residual : numpy.ndarray [batch, time, d_model], optional
-        Added last.
-
-    Returns
-    -------
-    y : numpy.ndarray [batch, time, d_model]
-    saved : tuple
-        For `mlp_branch_backward`.
-    """
+    """Widen, apply GELU, narrow again, and add the residual if there is one."""
     hidden, c_fc_saved = linear_forward(z, c_fc_weight, c_fc_bias, activation="gelu")
     y, proj_saved = linear_forward(hidden, mlp_proj_weight, mlp_proj_bias, residual=residual)
     return y, (c_fc_saved, proj_saved)
 
 
 def mlp_branch_backward(saved: Saved, d_y: np.ndarray) -> tuple[Any, ...]:
-    """Carry the gradient back through `mlp_branch`; the residual's is `d_y` itself.
-
-    Parameters
-    ----------
-    saved : tuple
-        From `mlp_branch`.
-    d_y : numpy.ndarray [batch, time, d_model]
-        Gradient with respect to y.
-
-    Returns
-    -------
-    d_z : numpy.ndarray [batch, time, d_model]
-    d_c_fc_weight, d_c_fc_bias, d_mlp_proj_weight, d_mlp_proj_bias : numpy.ndarray or None
-    """
+    """Carry the gradient back to z and the branch's four parameters; the residual's is `d_y`."""
     c_fc_saved, proj_saved = saved
     d_hidden, *d_proj = linear_backward(proj_saved, d_y)[:3]
     d_z, *d_c_fc = linear_backward(c_fc_saved, d_hidden)[:3]
@@ -144,37 +85,14 @@ def mlp_branch_backward(saved: Saved, d_y: np.ndarray) -> tuple[Any, ...]:
 def norm_forward(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, **options: Any
 ) -> tuple[Any, Any]:
-    """Normalise, with a bias of 0 if there is none.
-
-    Parameters
-    ----------
-    x, weight, bias
-        As in `layer_norm`; `bias` may be None.
-    **options
-        `residual` and `eps`, as in `layer_norm`.
-
-    Returns
-    -------
-    result, saved
-        As from `layer_norm_forward`.
-    """
+    """Normalise as `layer_norm_forward` does, with a bias of 0 if there is none."""
     return layer_norm_forward(x, weight, np.zeros_like(weight) if bias is None else bias, **options)
 
 
 def split_heads(qkv: np.ndarray, n_head: int) -> np.ndarray:
     """Show the columns of c_attn as queries, keys and values of each head, without a copy.
 
-    Parameters
-    ----------
-    qkv : numpy.ndarray [batch, time, 3 * n_head * d_head]
-        What c_attn gives.
-    n_head : int
-        Heads.
-
-    Returns
-    -------
-    numpy.ndarray [3, batch, head, time, d_head]
-        A view.
+    [batch, time, 3 * n_head * d_head] -> [3, batch, head, time, d_head]
     """
     batch, time, width = qkv.shape
     heads = qkv.reshape(batch, time, 3, n_head, width // (3 * n_head))
@@ -182,16 +100,6 @@ def split_heads(qkv: np.ndarray, n_head: int) -> np.ndarray:
 
 
 def merge_heads(x: np.ndarray) -> np.ndarray:
-    """Lay the heads side by side.
-
-    Parameters
-    ----------
-    x : numpy.ndarray [batch, head, time, d_head]
-        Any array of heads.
-
-    Returns
-    -------
-    numpy.ndarray [batch, time, head * d_head]
-    """
+    """Lay the heads side by side: [batch, head, time, d_head] -> [batch, time, head * d_head]."""
     batch, n_head, time, d_head = x.shape
     return x.swapaxes(1, 2).reshape(batch, time, n_head * d_head)

@@ -141,23 +141,8 @@ def run_block(
 ) -> tuple[np.ndarray, Saved]:
     """Compute a block whose attention is `attend`; checks no options.
 
-    Parameters
-    ----------
-    x : numpy.ndarray [batch, time, d_model]
-        As in `decoder_block`.
-    parameters : sequence of (numpy.ndarray or None)
-        The twelve parameters, in the order of `decoder_block`.
-    attend : callable
-        From query, key and value, each [batch, head, time, d_head], to ((output, lse), saved), as
-        `attention_forward`.
-    n_head, norm, eps
-        As in `decoder_block`.
-
-    Returns
-    -------
-    y : numpy.ndarray [batch, time, d_model]
-    saved : tuple
-        For `decoder_block_backward`.
+    `parameters` are the twelve in the order of `decoder_block`. `attend` takes query, key and
+    value, each [batch, head, time, d_head], to ((output, lse), saved), as `attention_forward` does.
     """
     ln_1, attention_parameters = parameters[:2], parameters[2:6]
     ln_2, mlp_parameters = parameters[6:8], parameters[8:]
@@ -222,20 +207,7 @@ def decoder_block_backward(saved: Saved, d_y: np.ndarray) -> tuple[Any, ...]:
 
 
 def check_decoder_block(x: Any, *parameters: Any, n_head: int, norm: str, eps: float) -> None:
-    """Refuse arguments that do not fit together.
-
-    Parameters
-    ----------
-    x, n_head, norm, eps
-        As in `decoder_block`.
-    *parameters : numpy.ndarray or torch.Tensor or None
-        The twelve parameters, in the order of `decoder_block`.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that do not fit together."""
     if len(x.shape) != 3:
         refuse("x", "3 dimensions [batch, time, d_model]", f"shape {tuple(x.shape)}")
     expect_positive("n_head", n_head)
@@ -266,20 +238,7 @@ def check_decoder_block(x: Any, *parameters: Any, n_head: int, norm: str, eps: f
 
 
 def width(weight: Any, d_in: int) -> int:
-    """Return the columns of a weight that should be [d_in, d_out], or is its transpose.
-
-    Parameters
-    ----------
-    weight : numpy.ndarray or torch.Tensor
-        Any.
-    d_in : int
-        Rows that it should have.
-
-    Returns
-    -------
-    int
-        0 if it is no matrix.
-    """
+    """Return the columns of a weight that should be [d_in, d_out], or is its transpose."""
     if len(weight.shape) != 2:
         return 0
     rows, columns = weight.shape

@@ -67,19 +67,6 @@ class KVCache:
         """Add new keys and values behind those of a layer, and let their queries see all.
 
         `length` stays: it is the same for all layers, and whoever runs them moves it on.
-
-        Parameters
-        ----------
-        layer : int
-        window : int, optional
-            As in `attention`.
-        query, key, value : numpy.ndarray [batch, head, new, d_head]
-            Of the new positions.
-
-        Returns
-        -------
-        output, lse : numpy.ndarray
-            As from `attention`.
         """
         end = self.length + key.shape[2]
         self.keys[layer][:, :, self.length : end] = key
@@ -192,18 +179,7 @@ def generate(
 
 
 def until_stop(tokens: list[int], stop_tokens: Sequence[int]) -> list[int]:
-    """Cut a sequence behind its first stop token: batchmates may have gone on longer.
-
-    Parameters
-    ----------
-    tokens : list of int
-    stop_tokens : sequence of int
-        As in `generate`.
-
-    Returns
-    -------
-    list of int
-    """
+    """Cut a sequence behind its first stop token: batchmates may have gone on longer."""
     for i, token in enumerate(tokens):
         if token in stop_tokens:
             return tokens[: i + 1]
@@ -241,21 +217,7 @@ def pad_left(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_generate(tokens: Any, config: GPTConfig, max_new_tokens: int) -> None:
-    """Refuse what does not fit into the context, and models that cannot generate.
-
-    Parameters
-    ----------
-    tokens : numpy.ndarray or torch.Tensor [batch, time]
-        From `pad_left`.
-    config : GPTConfig
-    max_new_tokens : int
-        As in `generate`.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse what does not fit into the context, and models that cannot generate."""
     if not config.causal:
         refuse("config", "a decoder", "causal=False", "an encoder: what it reads is not past")
     expect_positive("max_new_tokens", max_new_tokens)

@@ -126,17 +126,7 @@ class TrainState(NamedTuple):
 
 
 def init_state(parameters: Parameters) -> TrainState:
-    """Return the state before the first step: moments of 0.
-
-    Parameters
-    ----------
-    parameters : dict of str to numpy.ndarray
-        The model.
-
-    Returns
-    -------
-    TrainState
-    """
+    """Return the state before the first step: moments of 0."""
     zeros = [{name: np.zeros_like(p) for name, p in parameters.items()} for _ in range(2)]
     return TrainState(0, *zeros)
 
@@ -253,24 +243,7 @@ def hidden_forward(
     positions: np.ndarray | None = None,
     cu_seqlens: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Saved]:
-    """Compute the hidden states that the logits, or another head, are read from.
-
-    Parameters
-    ----------
-    parameters, tokens, config, key_start, positions, cu_seqlens
-        As in `gpt`.
-
-    Returns
-    -------
-    hidden : numpy.ndarray [batch, time, d_model]
-    saved : tuple
-        For `hidden_backward`.
-
-    Raises
-    ------
-    ValueError
-        As in `gpt`.
-    """
+    """Compute the hidden states [batch, time, d_model] that the logits are read from."""
     check_parameters(parameters, config)
     check_tokens(tokens, config)
     if positions is None:
@@ -295,20 +268,8 @@ def hidden_backward(
 ) -> Parameters:
     """Carry the gradient from the hidden states back to every parameter.
 
-    Parameters
-    ----------
-    saved : tuple
-        From `hidden_forward`.
-    d_hidden : numpy.ndarray [batch, time, d_model]
-        Gradient with respect to the hidden states.
-    d_output_matrix : numpy.ndarray [d_model, vocab_size], optional
-        Gradient of `output_matrix`, if the hidden states went through it. It becomes part of the
-        result: that of a tied head is added to.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Shaped like the parameters; without ``lm_head.weight`` if nothing went through it.
+    `d_output_matrix` [d_model, vocab_size] is the gradient of `output_matrix`, if the hidden states
+    went through it. The result has no ``lm_head.weight`` if nothing went through it.
     """
     names, embedding_saved, blocks_saved, final_saved = saved
     gradients: dict[str, Any] = {}
@@ -333,22 +294,7 @@ def hidden_backward(
 def final_norm(
     parameters: Parameters, x: np.ndarray, config: GPTConfig
 ) -> tuple[np.ndarray, Saved | None]:
-    """Apply the norm after the last block, if the model has one.
-
-    Parameters
-    ----------
-    parameters : dict of str to numpy.ndarray
-        The model.
-    x : numpy.ndarray [..., d_model]
-        The stream after the last block.
-    config : GPTConfig
-
-    Returns
-    -------
-    hidden : numpy.ndarray [..., d_model]
-    saved : tuple or None
-        For `layer_norm_backward`.
-    """
+    """Apply the norm after the last block, if the model has one."""
     if not config.final_norm:
         return x, None
     weight, bias = parameters["ln_f.weight"], parameters.get("ln_f.bias")
@@ -362,20 +308,7 @@ def count_positions(
     key_start: np.ndarray | None = None,
     cu_seqlens: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Count each token's position from the first of its sequence, or of its document.
-
-    Parameters
-    ----------
-    batch, time : int
-        Shape of the tokens.
-    key_start, cu_seqlens
-        As in `gpt`.
-
-    Returns
-    -------
-    numpy.ndarray of int [batch, time]
-        0 for padding.
-    """
+    """Count each token's position from the start of its sequence or document; 0 for padding."""
     index = np.arange(time)
     first = np.zeros((batch, 1), dtype=np.int64)
     if cu_seqlens is not None:
@@ -389,16 +322,7 @@ def count_positions(
 def check_tokens(tokens: Any, config: GPTConfig) -> None:
     """Refuse tokens that are no batch of sequences, or sequences longer than the context.
 
-    Parameters
-    ----------
-    tokens : numpy.ndarray or torch.Tensor
-        As in `gpt`; that every id is in the vocabulary is `embedding`'s to check.
-    config : GPTConfig
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
+    That every id is in the vocabulary is `embedding`'s to check.
     """
     if len(tokens.shape) != 2:
         refuse("tokens", "2 dimensions [batch, time]", f"shape {tuple(tokens.shape)}")

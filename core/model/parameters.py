@@ -53,30 +53,11 @@ def initial_std(config: GPTConfig, name: str, fan_in: int, init: str = "gpt2") -
     projections into the stream by √(2·n_layer): 2·n_layer branches add up there (Radford et al.
     2019, section 2.3).
 
-    "fan_in": 1/√fan_in for a projection, so that what it returns is as large as what it is given
-    (LeCun et al. 1998, "Efficient BackProp", section 4.6), with the same division; embeddings and
-    the head 0.02. The two agree at a width of 2,500. At 128, GPT-2's 0.02 makes each projection
-    begin more than four times too small, and a short training spends itself on making up for it:
-    `gptwin bench cpu --only shakespeare` trains both.
-
-    Parameters
-    ----------
-    config : GPTConfig
-    name : str
-        The matrix's.
-    fan_in : int
-        Numbers that each of a projection's results is a sum of.
-    init : str
-        One of `INITS`.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If `init` is another.
+    "fan_in": 1/√fan_in for a projection, a sum of `fan_in` numbers, so that what it returns is as
+    large as what it is given (LeCun et al. 1998, "Efficient BackProp", section 4.6), with the same
+    division; embeddings and the head 0.02. The two agree at a width of 2,500. At 128, GPT-2's 0.02
+    makes each projection begin more than four times too small, and a short training spends itself
+    on making up for it: `gptwin bench cpu --only shakespeare` trains both.
     """
     if init not in INITS:
         refuse("init", " or ".join(INITS), repr(init))
@@ -92,66 +73,25 @@ def initial_std(config: GPTConfig, name: str, fan_in: int, init: str = "gpt2") -
 
 
 def block_names(layer: int) -> list[str]:
-    """List a block's twelve parameters in the order of `decoder_block`'s arguments.
-
-    Parameters
-    ----------
-    layer : int
-
-    Returns
-    -------
-    list of str
-    """
+    """List a block's twelve parameters in the order of `decoder_block`'s arguments."""
     return [f"h.{layer}.{name}" for name in PARAMETERS]
 
 
 def block_parameters(parameters: Parameters, layer: int) -> list[Any]:
-    """Return a block's twelve arrays; None for a bias that the model has not.
-
-    Parameters
-    ----------
-    parameters : dict of str to numpy.ndarray
-        The model.
-    layer : int
-
-    Returns
-    -------
-    list of (numpy.ndarray or None)
-    """
+    """Return a block's twelve arrays; None for a bias that the model has not."""
     return [parameters.get(name) for name in block_names(layer)]
 
 
 def output_matrix(parameters: Parameters) -> np.ndarray:
-    """Return what turns hidden states into logits: the tied token table, or a matrix of its own.
+    """Return what turns hidden states into logits, [d_model, vocab_size], as a transposed view.
 
-    Parameters
-    ----------
-    parameters : dict of str to numpy.ndarray
-        The model.
-
-    Returns
-    -------
-    numpy.ndarray [d_model, vocab_size]
-        A transposed view.
+    It is the tied token table, or a matrix of its own.
     """
     return parameters.get("lm_head.weight", parameters["wte.weight"]).T
 
 
 def check_parameters(parameters: Parameters, config: GPTConfig) -> None:
-    """Refuse a model that is not of this configuration.
-
-    Parameters
-    ----------
-    parameters : dict of str to numpy.ndarray or torch.Tensor
-        The model.
-    config : GPTConfig
-
-    Raises
-    ------
-    ValueError
-        If a parameter is missing, left over or of another shape, or the model is none that this
-        code runs.
-    """
+    """Refuse a model that is not of this configuration, or that is none that this code runs."""
     if config.activation != "gelu_tanh" or config.n_types or config.pooler:
         refuse("config", "a model of GPT's parts", "BERT's parts", "a preset that is counted only")
     shapes = parameter_shapes(config)

@@ -243,16 +243,7 @@ def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
 
 
 def parameter_count(config: GPTConfig) -> int:
-    """Count the parameters by the closed form: it equals the sum over `parameter_shapes`.
-
-    Parameters
-    ----------
-    config : GPTConfig
-
-    Returns
-    -------
-    int
-    """
+    """Count the parameters by the closed form: it equals the sum over `parameter_shapes`."""
     vocab, c, a = config.vocab_size, config.d_model, config.d_attention
     norm = 2 * c if config.bias else c
     block = 4 * c * a + 8 * c * c + 2 * norm
@@ -269,17 +260,7 @@ def parameter_count(config: GPTConfig) -> int:
 
 
 def count_shapes(shapes: dict[str, tuple[int, ...]]) -> int:
-    """Count the numbers in arrays of these shapes, without making them.
-
-    Parameters
-    ----------
-    shapes : dict of str to tuple of int
-        As `parameter_shapes` returns.
-
-    Returns
-    -------
-    int
-    """
+    """Count the numbers in arrays of these shapes, without making them."""
     return sum(math.prod(shape) for shape in shapes.values())
 
 
@@ -310,17 +291,7 @@ def attention_pairs(time: int, *, causal: bool = True, window: int | None = None
 
 
 def attention_flops(config: GPTConfig, time: int, *, exact: bool = False) -> int:
-    """Count the FLOPs of QKᵀ and PV in all layers, forward.
-
-    Parameters
-    ----------
-    config, time, exact
-        As in `flops_per_sequence`.
-
-    Returns
-    -------
-    int
-    """
+    """Count the FLOPs of QKᵀ and PV in all layers, forward."""
     if exact:
         pairs = sum(
             attention_pairs(time, causal=config.causal, window=config.window(layer))

@@ -149,23 +149,9 @@ def update_one(
     decay: float,
     known: Coefficients,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Update one tensor and its moments.
+    """Update one tensor and its moments; the new arrays are typed like the old ones.
 
-    Parameters
-    ----------
-    parameter, gradient, first, second : numpy.ndarray
-        Of one shape.
-    scale : float
-        Of the gradient, from `clip_scale`.
-    betas : (float, float)
-    decay : float
-        lr · λ.
-    known : Coefficients
-
-    Returns
-    -------
-    parameter, first, second : numpy.ndarray
-        New arrays, typed like the old ones.
+    `scale` is the gradient's, from `clip_scale`; `decay` is lr · λ.
     """
     beta_1, beta_2 = map(float, betas)  # NumPy float64 scalars would promote a float32 model
     gradient = gradient.astype(first.dtype, copy=False) * scale
@@ -180,14 +166,7 @@ def update_one(
 def gradient_norm(gradients: Tensors) -> np.ndarray:
     """Return the 2-norm of all gradients together: the root of the tensors' sums of squares.
 
-    Parameters
-    ----------
-    gradients : sequence of numpy.ndarray
-
-    Returns
-    -------
-    numpy.ndarray []
-        float64, unless every gradient is float32 or narrower: float32. 0 if there are none.
+    It is float64, unless every gradient is float32 or narrower: float32. It is 0 if there are none.
     """
     wide = [np.asarray(g, dtype=np.promote_types(g.dtype, np.float32)) for g in gradients]
     dtype = np.result_type(np.float32, *wide) if wide else np.dtype(np.float64)
@@ -197,37 +176,14 @@ def gradient_norm(gradients: Tensors) -> np.ndarray:
 
 
 def clip_scale(norm: float, max_norm: float | None) -> float:
-    """Return what the gradients are multiplied with.
-
-    Parameters
-    ----------
-    norm : float
-        Theirs.
-    max_norm : float or None
-        As in `adamw`.
-
-    Returns
-    -------
-    float
-        At most 1.
-    """
+    """Return what gradients of this norm are multiplied with, at most 1."""
     return 1.0 if max_norm is None else min(1.0, float(max_norm) / (norm + CLIP_EPS))
 
 
 def coefficients(
     step: int, lr: float, betas: tuple[float, float], eps: float, epsilon: str
 ) -> Coefficients:
-    """Compute the bias corrections, in float64: 1 − 0.999ᵗ in float32 would lose 10 bits at t = 1.
-
-    Parameters
-    ----------
-    step, lr, betas, eps, epsilon
-        As in `adamw`.
-
-    Returns
-    -------
-    Coefficients
-    """
+    """Compute the bias corrections, in float64: float32's 1 − 0.999ᵗ loses 10 bits at t = 1."""
     beta_1, beta_2 = map(float, betas)
     root_correction = 1 / math.sqrt(1 - beta_2**step)
     wider = root_correction if epsilon == "tensorflow" else 1.0
@@ -235,37 +191,17 @@ def coefficients(
 
 
 def decay_of_each(weight_decay: float | Sequence[float], n_tensors: int) -> list[float]:
-    """Give each tensor its weight decay.
-
-    Parameters
-    ----------
-    weight_decay
-        As in `adamw`.
-    n_tensors : int
-
-    Returns
-    -------
-    list of float
-    """
+    """Give each tensor its weight decay."""
     if isinstance(weight_decay, Sequence):
         return [float(decay) for decay in weight_decay]
     return [float(weight_decay)] * n_tensors
 
 
 def expect_finite_norm(norm: Any, gradients: Any) -> None:
-    """Refuse gradients whose norm is not finite, and name the first at fault.
+    """Refuse gradients whose norm is not finite, and name the first with an infinity or a NaN.
 
-    Parameters
-    ----------
-    norm : numpy.ndarray or torch.Tensor []
-        From `gradient_norm`. Reads it: on a GPU, that waits.
-    gradients : sequence of numpy.ndarray or torch.Tensor
-
-    Raises
-    ------
-    ValueError
-        Naming the first gradient with an infinity or a NaN, or all of them if only their sum of
-        squares overflows.
+    They are all named if only their sum of squares overflows. It reads the norm: on a GPU, that
+    waits.
     """
     norm = float(norm)
     if math.isfinite(norm):
@@ -288,20 +224,7 @@ def check_adamw(
     max_norm: float | None,
     epsilon: str,
 ) -> None:
-    """Refuse arguments that `adamw` has no meaning for.
-
-    Parameters
-    ----------
-    parameters, gradients, first_moments, second_moments
-        As in `adamw`; arrays or tensors.
-    step, lr, betas, eps, weight_decay, max_norm, epsilon
-        As in `adamw`.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `adamw` has no meaning for."""
     expect_matching_lists(
         parameters=parameters,
         gradients=gradients,

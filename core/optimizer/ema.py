@@ -55,18 +55,7 @@ def ema(
 
 
 def check_ema(averages: Any, parameters: Any, decay: float) -> None:
-    """Refuse arguments that `ema` has no meaning for.
-
-    Parameters
-    ----------
-    averages, parameters, decay
-        As in `ema`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `ema` has no meaning for."""
     expect_matching_lists(averages=averages, parameters=parameters)
     if not (math.isfinite(decay) and 0 <= decay <= 1):
         refuse("decay", "a number from 0 to 1", repr(decay))

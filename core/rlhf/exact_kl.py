@@ -112,25 +112,7 @@ def exact_kl_backward(saved: Saved, d_kl: np.ndarray) -> tuple[np.ndarray, np.nd
 def exact_kl_online(
     logits: np.ndarray, reference_logits: np.ndarray, mask: np.ndarray, block: int
 ) -> np.ndarray:
-    """Compute the same in one pass over blocks of the vocabulary.
-
-    Parameters
-    ----------
-    logits, reference_logits, mask
-        As in `exact_kl`.
-    block : int
-        Tokens per block, at least 1.
-
-    Returns
-    -------
-    numpy.ndarray [...]
-        As in `exact_kl`.
-
-    Raises
-    ------
-    ValueError
-        As in `exact_kl`, or if `block` is not above 0.
-    """
+    """Compute `exact_kl` in one pass over blocks of the vocabulary."""
     expect_positive("block", block)
     check_exact_kl(logits, reference_logits, mask)
     all_x = np.where(mask[..., None], logits, 0)
@@ -176,18 +158,7 @@ def _log_softmax(x: np.ndarray) -> np.ndarray:
 
 
 def check_exact_kl(logits: Any, reference_logits: Any, mask: Any) -> None:
-    """Refuse arguments that `exact_kl` has no meaning for.
-
-    Parameters
-    ----------
-    logits, reference_logits, mask
-        As in `exact_kl`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `exact_kl` has no meaning for."""
     expect_ndim("logits", logits, 1, "[..., vocab]")
     expect_shape(
         "reference_logits", reference_logits, logits.shape, "a reference of another vocabulary"

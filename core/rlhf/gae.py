@@ -138,26 +138,9 @@ def gae_blockwise(
     gamma: float = 1.0,
     lam: float = 0.95,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the same by scanning blocks from the end, carrying one number a row.
+    """Compute `gae` by scanning blocks from the end, carrying one number a row.
 
     Lane t needs C_{t+1}, so the block that writes tokens [start, stop) scans [start + 1, stop + 1).
-
-    Parameters
-    ----------
-    rewards, values, mask, gamma, lam
-        As in `gae`.
-    block : int
-        Tokens per block, at least 1.
-
-    Returns
-    -------
-    advantages, returns : numpy.ndarray [batch, time]
-        As in `gae`.
-
-    Raises
-    ------
-    ValueError
-        As in `gae`, or if `block` is not above 0.
     """
     expect_positive("block", block)
     check_gae(rewards, values, mask, gamma, lam)
@@ -187,15 +170,7 @@ def gae_blockwise(
 def scan_from_the_end(decay: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compose the maps c → decay·c + gain of each position and all after it, in log₂(n) steps.
 
-    Parameters
-    ----------
-    decay, gain : numpy.ndarray [batch, n]
-        The map of each position.
-
-    Returns
-    -------
-    decay, gain : numpy.ndarray [batch, n]
-        The map from what lies behind the last position to each position's C.
+    Both are [batch, n]. The result maps what lies behind the last position to each position's C.
     """
     reach = 1  # positions that each map already covers
     while reach < decay.shape[1]:
@@ -209,18 +184,7 @@ def scan_from_the_end(decay: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, 
 
 
 def check_gae(rewards: Any, values: Any, mask: Any, gamma: float, lam: float) -> None:
-    """Refuse arguments that `gae` has no meaning for.
-
-    Parameters
-    ----------
-    rewards, values, mask, gamma, lam
-        As in `gae`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `gae` has no meaning for."""
     expect_batch_time("rewards", rewards)
     expect_shape(
         "values", values, rewards.shape, "one value too many: V after the last token is taken as 0"

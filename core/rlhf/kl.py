@@ -118,26 +118,10 @@ def sequence_kl(
     *,
     estimator: str = "k1",
 ) -> float:
-    """Return the KL that is logged: the mean over sequences of the sum over tokens.
+    """Return the KL that is logged, in nats: the mean over sequences of the sum over tokens.
 
-    Parameters
-    ----------
-    log_prob, reference_log_prob : numpy.ndarray [batch, time]
-        As in `kl`.
-    mask : numpy.ndarray of bool [batch, time]
-        As in `kl`; a sequence without response tokens counts as one of KL 0.
-    estimator : str
-        As in `kl`.
-
-    Returns
-    -------
-    float
-        In nats a sequence; 0 for an empty batch.
-
-    Raises
-    ------
-    ValueError
-        As in `kl`, or if the arguments are not [batch, time].
+    The arguments are those of `kl`, [batch, time]. A sequence without response tokens counts as one
+    of KL 0; an empty batch has KL 0.
     """
     expect_batch_time("log_prob", log_prob)
     per_token = kl(log_prob, reference_log_prob, mask, estimator=estimator)
@@ -145,18 +129,7 @@ def sequence_kl(
 
 
 def check_kl(log_prob: Any, reference_log_prob: Any, mask: Any, estimator: str) -> None:
-    """Refuse arguments that `kl` has no meaning for.
-
-    Parameters
-    ----------
-    log_prob, reference_log_prob, mask, estimator
-        As in `kl`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `kl` has no meaning for."""
     if estimator not in ESTIMATORS:
         refuse("estimator", "'k1', 'k2' or 'k3'", repr(estimator))
     expect_shape(

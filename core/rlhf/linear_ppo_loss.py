@@ -143,18 +143,7 @@ def linear_ppo_loss_backward(
 def check_linear_ppo_loss(
     hidden: Any, weight: Any, targets: Any, mask: Any, temperature: float
 ) -> None:
-    """Refuse arguments that the scoring half of `linear_ppo_loss` has no meaning for.
-
-    Parameters
-    ----------
-    hidden, weight, targets, mask, temperature
-        As in `linear_ppo_loss`; arrays or tensors. `check_ppo_loss` sees to the others.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse bad arguments of the scoring half; `check_ppo_loss` sees to the others."""
     check_token_scores(hidden, weight, targets)
     expect_shape("mask", mask, hidden.shape[:1], "one for each row of hidden")
     expect_bool_mask(mask)

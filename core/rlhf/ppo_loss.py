@@ -223,18 +223,10 @@ def ppo_loss_backward(
 
 
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> Any:
-    """Say how much of the returns' variance the values predict.
+    """Say how much of the returns' variance the values predict: 1 − Var(R − V)/Var(R).
 
-    Parameters
-    ----------
-    values, returns : numpy.ndarray [token]
-        At least one.
-
-    Returns
-    -------
-    scalar
-        1 − Var(R − V)/Var(R): 1 if perfect, 0 if no better than a constant, below 0 if worse.
-        0 where all returns are equal: there is nothing to explain.
+    It is 1 if perfect, 0 if no better than a constant, below 0 if worse. It is 0 where all returns
+    are equal: there is nothing to explain.
     """
     if returns.min() == returns.max():
         return returns.dtype.type(0)
@@ -255,20 +247,7 @@ def check_ppo_loss(
     value_coefficient: float,
     entropy_coefficient: float,
 ) -> None:
-    """Refuse arguments that `ppo_loss` has no meaning for.
-
-    Parameters
-    ----------
-    log_prob, old_log_prob, advantages, values, old_values, returns, entropy, mask
-        As in `ppo_loss`; arrays or tensors.
-    clip, value_clip, value_coefficient, entropy_coefficient
-        As in `ppo_loss`.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `ppo_loss` has no meaning for."""
     others = {
         "old_log_prob": old_log_prob,
         "advantages": advantages,
@@ -288,19 +267,6 @@ def check_ppo_loss(
 
 
 def expect_not_negative(name: str, value: float) -> None:
-    """Refuse `value` unless it is a finite number, 0 or above.
-
-    Parameters
-    ----------
-    name : str
-        The argument's name.
-    value : float
-        The argument.
-
-    Raises
-    ------
-    ValueError
-        If it is negative, infinite or NaN.
-    """
+    """Refuse `value` unless it is a finite number, 0 or above."""
     if not (math.isfinite(value) and value >= 0):
         refuse(name, "a finite number, 0 or above", repr(value))

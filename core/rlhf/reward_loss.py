@@ -71,23 +71,7 @@ class RewardLoss(NamedTuple):
 def reward_loss_by_pairs(
     scores: np.ndarray, ranks: np.ndarray, *, margin: float = 0.0, centring: float = 0.0
 ) -> float:
-    """Compute the loss from its definition, pair by pair.
-
-    Parameters
-    ----------
-    scores, ranks, margin, centring
-        As in `reward_loss`.
-
-    Returns
-    -------
-    float
-        The loss alone.
-
-    Raises
-    ------
-    ValueError
-        As in `reward_loss`.
-    """
+    """Compute the loss alone from its definition, pair by pair."""
     check_reward_loss(scores, ranks, margin, centring)
     expect_finite("scores", scores, ranks >= 0)
     of_prompts = []
@@ -239,47 +223,18 @@ def expected_calibration_error(bin_pairs: np.ndarray, bin_right: np.ndarray) -> 
 
 
 def softplus(x: np.ndarray) -> np.ndarray:
-    """Compute log(1 + exp(x)) without overflow.
-
-    Parameters
-    ----------
-    x : numpy.ndarray [...]
-
-    Returns
-    -------
-    numpy.ndarray
-    """
+    """Compute log(1 + exp(x)) without overflow."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """Compute 1 / (1 + exp(−x)) without overflow.
-
-    Parameters
-    ----------
-    x : numpy.ndarray [...]
-
-    Returns
-    -------
-    numpy.ndarray
-    """
+    """Compute 1 / (1 + exp(−x)) without overflow."""
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
 def check_reward_loss(scores: Any, ranks: Any, margin: float, centring: float) -> None:
-    """Refuse arguments that `reward_loss` has no meaning for.
-
-    Parameters
-    ----------
-    scores, ranks, margin, centring
-        As in `reward_loss`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `reward_loss` has no meaning for."""
     if len(scores.shape) != 2:
         refuse("scores", "2 dimensions [prompt, completion]", f"shape {tuple(scores.shape)}")
     if "float" not in str(scores.dtype):

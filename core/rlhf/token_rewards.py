@@ -142,59 +142,24 @@ def token_rewards_backward(
 
 
 def scores_that_count(mask: Any, ended: Any, missing_end: str | None) -> Any:
-    """Say which scores reach a reward.
+    """Say which scores reach a reward, bool [batch].
 
-    Parameters
-    ----------
-    mask, ended, missing_end
-        As in `token_rewards`; arrays or tensors.
-
-    Returns
-    -------
-    numpy.ndarray or torch.Tensor of bool [batch]
-        Those of the rows with response tokens, unless the score is replaced.
+    Those of the rows with response tokens do, unless the score is replaced.
     """
     given = mask.any(-1)
     return given & ended if missing_end == "replace" else given
 
 
 def last_of_each_row(mask: np.ndarray) -> np.ndarray:
-    """Mark the last True of each row.
-
-    Parameters
-    ----------
-    mask : numpy.ndarray of bool [batch, time]
-        Response tokens.
-
-    Returns
-    -------
-    numpy.ndarray of bool [batch, time]
-        One True in each row that has any.
-    """
+    """Mark the last True of each row that has any."""
     counted_from_the_end = np.cumsum(mask[:, ::-1], axis=1)[:, ::-1]
     return mask & (counted_from_the_end == 1)
 
 
 def find_ended(tokens: np.ndarray, mask: np.ndarray, end_token: int) -> np.ndarray:
-    """Say which responses hold their end token; one in the prompt does not count.
+    """Say which responses hold their end token, bool [batch]; one in the prompt does not count.
 
-    Parameters
-    ----------
-    tokens : numpy.ndarray of int [batch, time]
-        Prompt and response.
-    mask : numpy.ndarray of bool [batch, time]
-        True at the response tokens.
-    end_token : int
-        The end token's id.
-
-    Returns
-    -------
-    numpy.ndarray of bool [batch]
-
-    Raises
-    ------
-    ValueError
-        If the mask's dtype or shape is wrong.
+    `mask` is True at the response tokens among `tokens` [batch, time].
     """
     expect_batch_time("tokens", tokens)
     expect_mask("mask", mask, tokens.shape, "tokens")
@@ -212,20 +177,7 @@ def check_token_rewards(
     missing_end: str | None,
     missing_end_value: float,
 ) -> None:
-    """Refuse arguments that `token_rewards` has no meaning for.
-
-    Parameters
-    ----------
-    log_prob, reference_log_prob, scores, mask, beta, estimator, ended, missing_end
-        As in `token_rewards`; arrays or tensors.
-    missing_end_value : float
-        As in `token_rewards`.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `token_rewards` has no meaning for."""
     expect_batch_time("log_prob", log_prob)
     check_kl(log_prob, reference_log_prob, mask, estimator)
     batch = (log_prob.shape[0],)

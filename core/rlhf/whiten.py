@@ -104,16 +104,5 @@ def whiten_backward(saved: Saved, d_whitened: np.ndarray) -> np.ndarray:
 
 
 def check_whiten(x: Any, mask: Any) -> None:
-    """Refuse arguments that `whiten` has no meaning for.
-
-    Parameters
-    ----------
-    x, mask
-        As in `whiten`; arrays or tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Refuse arguments that `whiten` has no meaning for."""
     expect_mask("mask", mask, x.shape, "x")
