@@ -6,31 +6,38 @@
         model/             the stage's model in Hugging Face's layout
       reward/scorer.safetensors           the reward model: trunk and head
 
-`gptwin train all --resume` goes on where the chain was cut: a stage that has ended stays as it is.
+`gptwin train all --resume` goes on where the chain was cut. A stage has ended when its `ended.json`
+says so, which is written last; it then stays as it is, unless what it left is damaged: then its end
+is done again from its last checkpoint.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
+import json
+import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ..core.checks import refuse
 from ..kernels.cpu.compiled_step import has_cpp_compiler
 from ..kernels.model.gpt import GPT
-from ..records import write_whole
+from ..records import WRITING, write_whole
 from .configuration import Configuration
 from .data import sources
 from .data.batches import Mixed, Shuffled, Windows
 from .data.dialogue import SPACE, SPECIAL_TOKENS, Encoded, Template
 from .data.sources import Prompt
+from .formats.checksums import checksums, first_damaged
+from .formats.tensors import save_tensors
 from .formats.tokenizer import Tokenizer
 from .formats.weights import load_gpt2, save_gpt2
 from .judging import plots
@@ -44,13 +51,50 @@ from .stages.ppo import PPOStage
 from .stages.reward_model import RewardStage, Score, scoring
 from .stages.scorer import SCORER, Scorer
 from .training.estimate import announce, ppo_bytes, training_bytes
-from .training.run import Statistics, train
+from .training.inputs import (
+    Inputs,
+    expect_same_inputs,
+    read_by,
+    read_ended,
+    settings_of,
+    write_ended,
+)
+from .training.lock import only_writer
+from .training.run import CHECKPOINTS, Statistics, expect_resumable, train
 
 STAGES = ("pretrain", "sft", "reward", "ppo")
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # None: as the parameters are
 VALIDATION_WINDOWS, VALIDATION_PROMPTS = 64, 200
+PLOTS = "plots"
+# What each stage leaves in its folder, beside its log and its checkpoints.
+LEFT = {
+    "pretrain": ["model", PLOTS],
+    "sft": ["model", PLOTS],
+    "reward": [SCORER, PLOTS],
+    "ppo": ["model", "ema", PLOTS],
+}
+TOKENIZER, MADE = "tokenizer", "made.json"  # the tokenizer's folder, and its ended.json
 # As much text as the documentation, so that the exercises' words become tokens, too.
 TOKENIZER_EXERCISES = 32_000
+
+
+def _whole_stage(method: Callable[["Pipeline"], None]) -> Callable[["Pipeline"], None]:
+    """Let a stage begin from what it may, and say at its end that it has ended."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def stage(self: "Pipeline") -> None:
+        with self.writing():
+            inputs = self.inputs(name)
+            if self.resume and self.rests(name, inputs):
+                return
+            expect_resumable(self.folder(name), inputs, self.resume, self.group)
+            method(self)
+            if self.group.is_main:
+                write_ended(self.folder(name), inputs, self._steps, LEFT[name])
+            self.group.wait()
+
+    return stage
 
 
 @dataclasses.dataclass
@@ -75,12 +119,15 @@ class Pipeline:
     quiet: bool = False
     skip_bad_lines: bool = False
     seconds: dict[str, float] = dataclasses.field(default_factory=dict, init=False)
+    _is_writing: bool = dataclasses.field(default=False, init=False)
+    _steps: int = dataclasses.field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._compiler()  # refused before anything is written
 
     # --- the stages ------------------------------------------------------------------------------
 
+    @_whole_stage
     def pretrain(self) -> None:
         """Learn to say the next token of running text."""
         c = self.configuration
@@ -100,6 +147,7 @@ class Pipeline:
         self._run(stage)
         self._export("pretrain", model)
 
+    @_whole_stage
     def sft(self) -> None:
         """Learn to answer as the demonstrations do."""
         c = self.configuration
@@ -122,6 +170,7 @@ class Pipeline:
         self._run(stage)
         self._export("sft", model)
 
+    @_whole_stage
     def reward(self) -> None:
         """Learn what people prefer from rankings."""
         c = self.configuration
@@ -156,9 +205,10 @@ class Pipeline:
         self._run(stage)
         state = whole_state(scorer)
         if self.group.is_main:
-            write_whole(self.folder("reward") / SCORER, functools.partial(save_file, state))
+            write_whole(self.folder("reward") / SCORER, functools.partial(save_tensors, state))
         self.group.wait()
 
+    @_whole_stage
     def ppo(self) -> None:
         """Learn to answer so that people prefer the answer."""
         c = self.configuration
@@ -191,13 +241,134 @@ class Pipeline:
 
     def all(self) -> None:
         """Run the chain; with `resume`, what is left of it."""
-        for name in STAGES:
-            if name == "pretrain" and self.configuration.model.weights:
-                continue
-            if not (self.resume and self.ended(name)):
+        with self.writing():
+            for name in STAGES:
+                if name == "pretrain" and self.configuration.model.weights:
+                    continue
                 started = time.monotonic()
                 getattr(self, name)()
                 self.seconds[name] = time.monotonic() - started
+
+    # --- what a stage may begin from -------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only one that writes to the run's folder while the context lasts."""
+        if self._is_writing or not self.group.is_main:
+            yield
+            return
+        root = Path(self.configuration.run.directory)
+        with only_writer(root):
+            self._is_writing = True
+            for left_over in (*root.glob(f"{WRITING}*"), *root.glob(f"*/**/{WRITING}*")):
+                shutil.rmtree(left_over, ignore_errors=True)  # of a process that was killed
+            try:
+                yield
+            finally:
+                self._is_writing = False
+
+    def ended(self, stage: str) -> bool:
+        """Say whether a stage has ended and left what the next one needs."""
+        ended = read_ended(self.folder(stage))
+        return ended is not None and ended.damage(self.folder(stage)) is None
+
+    def rests(self, stage: str, inputs: Inputs) -> bool:
+        """Say whether nothing of a stage is left to do.
+
+        Parameters
+        ----------
+        stage : str
+        inputs : dict
+            From `inputs`.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        ValueError
+            If it has ended, from other inputs.
+        """
+        folder = self.folder(stage)
+        ended = read_ended(folder)
+        if ended is None:
+            return False
+        expect_same_inputs(ended.inputs, inputs, folder)
+        c = self.configuration.ppo
+        if stage == "ppo" and ended.steps != c.episodes // c.batch:
+            return False
+        damaged = ended.damage(folder)
+        if damaged is None:
+            return True
+        self.say(f"Warning: {folder / damaged} is damaged: writing it again")
+        if not (folder / CHECKPOINTS).exists():
+            cause = "a damaged disk; there is no checkpoint to write it again from"
+            refuse(str(folder / damaged), f"the file that {stage} left", "another", cause)
+        return False
+
+    def inputs(self, stage: str) -> Inputs:
+        """Return what a stage computes from (training/inputs.py).
+
+        Parameters
+        ----------
+        stage : str
+
+        Returns
+        -------
+        dict
+        """
+        c = self.configuration
+        found = settings_of(c, stage)
+        also: list[str] = []
+        text = ["pretrain.data", "pretrain.time"]
+        if stage == "pretrain" or (stage == "sft" and c.model.weights):
+            found |= self._files_of(c.model.weights or TOKENIZER)
+        elif stage == "sft":
+            found |= self._files_of("pretrain/model")
+        else:
+            found |= self._files_of("sft/model")
+        if stage == "sft" and c.sft.pretraining_share:
+            also += text
+        if stage == "reward":
+            also += ["sft.data", "sft.examples", "sft.carelessness"]
+            also += [] if c.reward.data else ["ppo.max_response"]
+        if stage == "ppo":
+            also += text if c.ppo.ptx or not c.ppo.data else []
+            if self.ended("reward"):
+                found |= self._files_of("reward")
+        return found | read_by(c, also)
+
+    def _files_of(self, folder: str) -> dict[str, str]:
+        """Return the checksums of a model, a tokenizer or a scorer that a stage begins from."""
+        if folder == TOKENIZER:
+            self.tokenizer  # noqa: B018 (made, if it is not there)
+        stage, _, part = folder.partition("/")
+        if part:
+            self._expect_ended(stage)
+        root = Path(self.configuration.run.directory)
+        there = Path(folder) if folder == self.configuration.model.weights else root / folder
+        if not there.is_dir():
+            refuse("model.weights", "a folder with a model", folder, "a wrong path")
+        files = [there / SCORER] if folder == "reward" else list(there.iterdir())
+        names = checksums(there, (file for file in files if file.is_file()))
+        return {f"{folder}/{name}": f"sha256 {found}" for name, found in names.items()}
+
+    def _expect_ended(self, stage: str) -> None:
+        folder = self.folder(stage)
+        ended = read_ended(folder)
+        if ended is None:
+            cause = f"{stage} has not been trained: gptwin train {stage} (--resume if it was cut)"
+            refuse("run.directory", f"a run in which {stage} has ended", str(folder), cause)
+        damaged = ended.damage(folder)
+        if damaged and not damaged.startswith(PLOTS):
+            cause = f"a damaged disk, or an edit: gptwin train {stage} --resume writes it again"
+            refuse(str(folder / damaged), f"the file that {stage} left", "another", cause)
+
+    def say(self, line: str) -> None:
+        """Tell the user something, once whatever the number of ranks."""
+        if self.group.is_main:
+            print(line, file=sys.stderr)
 
     # --- what they share -------------------------------------------------------------------------
 
@@ -205,27 +376,30 @@ class Pipeline:
         """Return a stage's folder."""
         return Path(self.configuration.run.directory) / stage
 
-    def ended(self, stage: str) -> bool:
-        """Say whether a stage has left what the next one needs."""
-        return (self.folder(stage) / (SCORER if stage == "reward" else "model")).exists()
-
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer: that of the weights, the one trained before, or a new one."""
         if self.configuration.model.weights:
             return Tokenizer.load(self.configuration.model.weights)
-        folder = Path(self.configuration.run.directory) / "tokenizer"
-        if not folder.exists() and self.group.is_main:
-            training, _ = self._texts
-            spoken = [
-                SPACE + message.content
-                for e in sources.drawn(0, TOKENIZER_EXERCISES, held_out=False)
-                for message in sources.answered(e, e.answer)
-            ]
-            size = self.configuration.model.vocab_size
-            Tokenizer.train([*training, *spoken], size, SPECIAL_TOKENS).save(folder)
+        folder = Path(self.configuration.run.directory) / TOKENIZER
+        if self.group.is_main:
+            made = read_by(self.configuration, ["pretrain.data", "model.vocab_size"])
+            if not _is_whole(folder, made):
+                self._train_tokenizer(folder, made)
         self.group.wait()
         return Tokenizer.load(folder)
+
+    def _train_tokenizer(self, folder: Path, made: Inputs) -> None:
+        training, _ = self._texts
+        spoken = [
+            SPACE + message.content
+            for e in sources.drawn(0, TOKENIZER_EXERCISES, held_out=False)
+            for message in sources.answered(e, e.answer)
+        ]
+        size = self.configuration.model.vocab_size
+        Tokenizer.train([*training, *spoken], size, SPECIAL_TOKENS).save(folder)
+        sums = checksums(folder, (f for f in folder.iterdir() if f.is_file() and f.name != MADE))
+        write_whole(folder / MADE, json.dumps({"inputs": made, "files": sums}, indent=1) + "\n")
 
     @functools.cached_property
     def template(self) -> Template:
@@ -254,13 +428,11 @@ class Pipeline:
         return Windows(tokens, c.pretrain.time, batch, c.run.seed)
 
     def _run(self, stage: Any) -> None:
+        self._steps = stage.steps
         train(
-            stage,
-            self.configuration,
-            resume=self.resume,
-            group=self.group,
-            quiet=self.quiet,
-        )
+            stage, self.configuration, inputs=self.inputs(stage.name), resume=self.resume,
+            group=self.group, quiet=self.quiet,
+        )  # fmt: skip
         if self.group.is_main:
             plots.learning_curves(self.folder(stage.name))
 
@@ -299,9 +471,8 @@ class Pipeline:
 
     def _model(self, stage: str, weights: str = "", dropout: float = 0.0) -> GPT:
         folder = Path(weights) if weights else self.folder(stage) / "model"
-        if not folder.exists():
-            cause = f"{stage} has not been trained: gptwin train {stage}, or gptwin train all"
-            refuse("run.directory", f"a run in which {stage} has ended", str(folder), cause)
+        if not weights:
+            self._expect_ended(stage)
         config, parameters = load_gpt2(folder, framework="torch")
         model = GPT(dataclasses.replace(config, dropout=dropout))
         model.load_state_dict(parameters)
@@ -315,12 +486,10 @@ class Pipeline:
 
     def _scorer(self) -> Scorer:
         """Return the reward model, or an untrained value network where there is none."""
-        file = self.folder("reward") / SCORER
         scorer = Scorer(self._model("sft"), self.configuration.run.seed)
-        if file.exists():
-            scorer.load_state_dict(load_file(file))
-        elif not self.configuration.ppo.reward_fn:
-            refuse("run.directory", "a run with a reward model", str(file), "gptwin train reward")
+        if read_ended(self.folder("reward")) or not self.configuration.ppo.reward_fn:
+            self._expect_ended("reward")
+            scorer.load_state_dict(load_file(self.folder("reward") / SCORER))
         return scorer
 
     def _score(self) -> Score:
@@ -392,6 +561,19 @@ class Pipeline:
             }
 
         return judge
+
+
+def _is_whole(folder: Path, made: Inputs) -> bool:
+    """Say whether a tokenizer is there as it was made, from what it would be made from now."""
+    try:
+        said = json.loads((folder / MADE).read_text(encoding="utf-8"))
+        before, files = said["inputs"], said["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if first_damaged(folder, files) is not None:
+        return False
+    expect_same_inputs(before, made, folder)
+    return True
 
 
 def imported(path: str) -> Callable[..., Any]:

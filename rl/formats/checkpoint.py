@@ -3,10 +3,12 @@
     checkpoints/
       step-00000200/          a complete checkpoint: the name says so
         state.json            everything that is no tensor, and where each tensor belongs
+        checksums.json        of all other files
         tensors.safetensors   every tensor that one rank holds whole, never pickled
         shards/               the others, written by every rank through torch.distributed.checkpoint
                               (also safetensors); any number of ranks can read them back
       step-00000400.writing/  one that a killed process left: never read, removed by the next
+      step-00000600.damaged/  one that its checksums did not fit: set aside, never read or removed
 
 A checkpoint is written under another name, put on the disk, and then renamed, which is a single
 step: a reader finds it whole or not at all. One that is too old is renamed before it is removed. A
@@ -19,22 +21,33 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ...core.checks import refuse
 from ...kernels.common.sharded import is_sharded
 from ...records import flush
 from ..ranks.group import ALONE, Group
+from .checksums import checksums, first_damaged
+from .tensors import save_tensors
 
 STATE, TENSORS, SHARDS = "state.json", "tensors.safetensors", "shards"
+SUMS = "checksums.json"
 
 
-def save(directory: Path, step: int, state: Any, keep_last: int, group: Group = ALONE) -> Path:
+def save(
+    directory: Path,
+    step: int,
+    state: Any,
+    keep_last: int,
+    group: Group = ALONE,
+    notes: dict[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint, and remove those that are too old. Every rank calls it.
 
     Parameters
@@ -49,6 +62,8 @@ def save(directory: Path, step: int, state: Any, keep_last: int, group: Group = 
         Checkpoints that stay, this one among them; at least 1.
     group : Group
         The ranks: the first one writes, and each its part of what is sharded.
+    notes : dict, optional
+        What `read_notes` shall return, ready for JSON: what the run is made from, say.
 
     Returns
     -------
@@ -59,6 +74,8 @@ def save(directory: Path, step: int, state: Any, keep_last: int, group: Group = 
     ------
     TypeError
         If `state` holds something that cannot be kept; nothing is written.
+    OSError
+        If the disk is full, say; nothing is left of it.
     """
     if keep_last < 1:
         refuse("keep_last", "at least 1", str(keep_last))
@@ -78,19 +95,41 @@ def save(directory: Path, step: int, state: Any, keep_last: int, group: Group = 
         group.wait()  # until every rank's part is
     if not group.is_main:
         return target
-    save_file(tensors, writing / TENSORS)
-    (writing / STATE).write_text(json.dumps({"step": step, "state": skeleton}))
+    try:
+        _write_files(writing, tensors, {"step": step, "notes": notes or {}, "state": skeleton})
+        _rename(writing, target)
+    except OSError:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
+    for old in complete(directory)[:-keep_last]:
+        _remove(old)
+    return target
+
+
+def _write_files(writing: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    """Write what one rank writes, the checksums last, and put all of it on the disk."""
+    save_tensors(tensors, writing / TENSORS)
+    (writing / STATE).write_text(json.dumps(state), encoding="utf-8")
+    sums = checksums(writing, (path for path in writing.rglob("*") if path.is_file()))
+    (writing / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
     for path in (*writing.rglob("*"), writing):
         flush(path)
-    if target.exists():  # the same step again, after a resume: the old one is as good
-        shutil.rmtree(writing)
-    else:
-        os.replace(writing, target)
-        flush(directory)
-    for old in complete(directory)[:-keep_last]:
-        # Renamed first: a kill in the middle of its removal must not leave half a checkpoint.
-        shutil.rmtree(old.rename(old.with_suffix(".removing")))
-    return target
+
+
+def _rename(writing: Path, target: Path) -> None:
+    """Let a checkpoint that was written be found."""
+    if target.exists():
+        if damage(target) is None:  # the same step again, after a resume: the old one is as good
+            shutil.rmtree(writing)
+            return
+        _remove(target)
+    os.replace(writing, target)
+    flush(target.parent)
+
+
+def _remove(old: Path) -> None:
+    # Renamed first: a kill in the middle of its removal must not leave half a checkpoint.
+    shutil.rmtree(old.rename(old.with_suffix(".removing")))
 
 
 def complete(directory: Path) -> list[Path]:
@@ -106,6 +145,96 @@ def complete(directory: Path) -> list[Path]:
     list of pathlib.Path
     """
     return sorted(p for p in directory.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name))
+
+
+def damage(checkpoint: Path) -> str | None:
+    """Say which file of a checkpoint is damaged, None if every one is as it was written.
+
+    Parameters
+    ----------
+    checkpoint : pathlib.Path
+
+    Returns
+    -------
+    str or None
+    """
+    try:
+        sums = json.loads((checkpoint / SUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return SUMS
+    if not isinstance(sums, dict) or not {STATE, TENSORS} <= sums.keys():
+        return SUMS
+    return first_damaged(checkpoint, sums)
+
+
+def newest_whole(directory: Path, group: Group = ALONE) -> Path | None:
+    """Find the checkpoint to go on from, and set aside those after it that are damaged.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        Of the run's checkpoints; need not exist.
+    group : Group
+        The ranks, of which the first one looks.
+
+    Returns
+    -------
+    pathlib.Path or None
+        None if there is no checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If all are damaged; all stay where they are.
+    """
+    found = _newest_whole(directory) if group.is_main else None
+    return group.gathered(found)[0]
+
+
+def _newest_whole(directory: Path) -> Path | None:
+    damaged: dict[Path, str] = {}
+    for checkpoint in reversed(complete(directory)):
+        file = damage(checkpoint)
+        if file is None:
+            for other, name in damaged.items():
+                aside = _aside(other)
+                other.rename(aside)
+                print(
+                    f"Warning: {other / name} is damaged: going on from {checkpoint.name}, the "
+                    f"one before; the damaged one is now {aside.name}",
+                    file=sys.stderr,
+                )
+            return checkpoint
+        damaged[checkpoint] = file
+    if damaged:
+        named = ", ".join(f"{path.name}/{name}" for path, name in damaged.items())
+        cause = "a damaged disk, or one written by another version; all stay as they are"
+        refuse(str(directory), "a whole checkpoint", f"damaged ones: {named}", cause)
+    return None
+
+
+def _aside(checkpoint: Path) -> Path:
+    """Return a name for a damaged checkpoint that is not taken."""
+    aside, n = checkpoint.with_suffix(".damaged"), 1
+    while aside.exists():
+        n += 1
+        aside = checkpoint.with_suffix(f".damaged-{n}")
+    return aside
+
+
+def read_notes(checkpoint: Path) -> dict[str, Any]:
+    """Return the notes of a checkpoint that is whole.
+
+    Parameters
+    ----------
+    checkpoint : pathlib.Path
+        From `newest_whole`.
+
+    Returns
+    -------
+    dict
+    """
+    return json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["notes"]
 
 
 def load(checkpoint: Path, into: Any = None) -> tuple[int, Any]:
@@ -129,7 +258,7 @@ def load(checkpoint: Path, into: Any = None) -> tuple[int, Any]:
     Raises
     ------
     ValueError
-        If it is no checkpoint, or was damaged.
+        If it is no checkpoint, or is damaged.
     """
     found: dict[str, torch.Tensor] = {}
     _pack(into, "state", found)
@@ -137,8 +266,11 @@ def load(checkpoint: Path, into: Any = None) -> tuple[int, Any]:
     if (checkpoint / SHARDS).exists() and not shards:
         got = f"false; {checkpoint} was written with it"
         refuse("run.fsdp", "true, to go on from a sharded checkpoint", got)
+    file = damage(checkpoint)
+    if file is not None:
+        refuse("checkpoint", "a whole one", f"{checkpoint}: {file} is damaged", "a damaged disk")
     try:
-        kept = json.loads((checkpoint / STATE).read_text())
+        kept = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         tensors = load_file(checkpoint / TENSORS)
         if shards:
             tensors |= _read_shards(checkpoint / SHARDS, shards)

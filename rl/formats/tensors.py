@@ -9,8 +9,10 @@ difference is an error that names the tensor, what was expected and found, and t
 before any number is read.
 """
 
+import errno
 import functools
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from ...core.checks import refuse
 
@@ -222,6 +225,32 @@ def check_target(framework: str, dtype: str) -> None:
         refuse("dtype", f"one of {', '.join(DTYPES)}", repr(dtype))
     if framework == "numpy" and dtype == "bfloat16":
         refuse("dtype", "one that NumPy has", "'bfloat16'", 'framework="torch" was meant')
+
+
+def save_tensors(
+    tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file.
+
+    Parameters
+    ----------
+    tensors : dict of str to torch.Tensor
+        Contiguous, no two of one memory.
+    path : pathlib.Path
+    metadata : dict of str to str, optional
+        Entries of its header.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, say: the library's own error of it is no OSError.
+    """
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        full = re.search(r"os error (\d+)", str(error))
+        number = int(full[1]) if full else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def own_memory(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:

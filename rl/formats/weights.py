@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 
 from ...core.checks import refuse
 from ...core.model.presets import GPTConfig, parameter_shapes
@@ -36,6 +35,7 @@ from .tensors import (
     convert,
     own_memory,
     read_safetensors,
+    save_tensors,
 )
 from .tokenizer import END_OF_TEXT, Tokenizer
 
@@ -130,7 +130,7 @@ def save_gpt2(
         files |= tokenizer.files()
     files[CONFIG] = config_json(config, end_of_text)
     # transformers asks for the entry "format".
-    files[WEIGHTS] = lambda path: save_file(tensors, path, metadata={"format": "pt"})
+    files[WEIGHTS] = lambda path: save_tensors(tensors, path, {"format": "pt"})
     write_together(Path(directory), files)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from ...records import write_whole
 from ..training.run import Statistics, read_log
 from .best_of_n import FILE
 
@@ -202,6 +203,8 @@ def fitted_best_of_n(distance: np.ndarray, gain: np.ndarray) -> tuple[float, flo
 def _saved(figure: plt.Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    try:
+        write_whole(path, lambda place: figure.savefig(place, dpi=130))
+    finally:
+        plt.close(figure)
     return path

@@ -2,8 +2,9 @@
 
     runs/chat/ppo/
       settings.toml     the resolved settings: `gptwin train ppo --config` takes it
-      log.jsonl         every statistic of every step, a JSON object a line
+      log.jsonl         every statistic of every step: see log.py
       checkpoints/      see checkpoint.py
+      ended.json        once the stage has ended: from what, and what it left (inputs.py)
       plots/            learning curves
       tensorboard/      the same numbers, if `run.tensorboard`
 
@@ -14,8 +15,6 @@ that is not finite, before it reaches a checkpoint.
 """
 
 import contextlib
-import dataclasses
-import json
 import math
 import os
 import signal
@@ -29,11 +28,17 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ...core.checks import refuse
-from ..configuration import Configuration, RunSettings, dump, load
+from ...records import write_whole
+from ..configuration import Configuration, dump
 from ..formats import checkpoint
 from ..ranks.group import ALONE, SEED_STRIDE, Group
+from .inputs import ENDED, Inputs, expect_same_inputs, settings_of
+from .log import LOG, Log, read_log
 
-SETTINGS, LOG, CHECKPOINTS = "settings.toml", "log.jsonl", "checkpoints"
+__all__ = [
+    "CHECKPOINTS", "LOG", "SETTINGS", "Interrupted", "Stage", "Statistics", "read_log", "train",
+]  # fmt: skip
+SETTINGS, CHECKPOINTS = "settings.toml", "checkpoints"
 Statistics = dict[str, float]
 EVALUATIONS = 10  # of a stage, if nothing else is asked for
 
@@ -73,6 +78,7 @@ def train(
     stage: Stage,
     configuration: Configuration,
     *,
+    inputs: Inputs | None = None,
     resume: bool = False,
     group: Group = ALONE,
     quiet: bool = False,
@@ -85,8 +91,10 @@ def train(
         What to train.
     configuration : Configuration
         The resolved settings; `configuration.run` says where and how often.
+    inputs : dict, optional
+        What the stage computes from (inputs.py); default: its settings.
     resume : bool
-        Go on from the last checkpoint of the folder, if there is one.
+        Go on from the last whole checkpoint of the folder, if there is one.
     group : Group
         The ranks, of which the first one writes.
     quiet : bool
@@ -95,7 +103,8 @@ def train(
     Raises
     ------
     ValueError
-        If the folder holds another run and `resume` is not asked for.
+        If the folder holds another run and `resume` is not asked for, or if what the run began
+        with is damaged or another than now.
     FloatingPointError
         If a statistic is not finite; the last checkpoint stays as it was.
     Interrupted
@@ -103,12 +112,13 @@ def train(
     """
     run, main = configuration.run, group.is_main
     folder = Path(run.directory) / stage.name
-    done = _begin(stage, folder, configuration, resume, group)
+    inputs = settings_of(configuration, stage.name) if inputs is None else inputs
+    done, log = _begin(stage, folder, configuration, inputs, resume, group)
     every = run.evaluate_every or max(1, stage.steps // EVALUATIONS)
     if run.evaluate_first and done == 0:
-        before = {f"validation_{k}": v for k, v in stage.evaluate().items()}
-        if main:
-            _write_log(folder / LOG, {"step": 0, "seconds": 0.0, **before})
+        before = _validation(stage)
+        if log:
+            log.add({"step": 0, "seconds": 0.0, **before})
     with (
         _stop_asked() as asked,
         _progress(stage, done, quiet or not main) as show,
@@ -125,116 +135,110 @@ def train(
             step = index + 1
             last = step == stage.steps
             if last or step % every == 0:
-                statistics |= {f"validation_{k}": v for k, v in stage.evaluate().items()}
-            if main:
-                _write_log(folder / LOG, {"step": step, "seconds": seconds, **statistics})
+                with _saying_what_is_kept(stage.name, index, folder):
+                    statistics |= _validation(stage)
+            if log:
+                log.add({"step": step, "seconds": seconds, **statistics})
                 board(step, statistics)
             stop = group.total(len(asked)) > 0  # a signal need not reach all ranks in one step
             if last or stop or step % run.checkpoint_every == 0:
-                _keep(stage, folder, step, run.keep_last, group)
+                _keep(stage, folder, step, run.keep_last, group, inputs, log)
             show(step, statistics)
             if stop and not last:
                 raise Interrupted(f"{stage.name}: stopped after step {step}, which is kept")
 
 
-def read_log(folder: Path) -> list[Statistics]:
-    """Read a run's log.
+def _begin(
+    stage: Stage,
+    folder: Path,
+    configuration: Configuration,
+    inputs: Inputs,
+    resume: bool,
+    group: Group,
+) -> tuple[int, Log | None]:
+    """Prepare the folder and the stage; return how many steps are done, and the main rank's log."""
+    kept = expect_resumable(folder, inputs, resume, group)
+    done, notes = 0, {}
+    torch.manual_seed(configuration.run.seed + SEED_STRIDE * group.rank)
+    if kept:
+        notes = checkpoint.read_notes(kept)
+        done, state = checkpoint.load(kept, {"stage": stage.state_dict()})
+        if done > stage.steps:
+            cause = "fewer ppo.episodes, or steps, than the run has done"
+            refuse(stage.name, f"at least the {done} steps that are done", f"{stage.steps}", cause)
+        stage.load_state_dict(state["stage"])
+        if group.rank < len(state["random"]):  # a rank that was not there before draws anew
+            checkpoint.set_random_state(state["random"][group.rank])
+    if not group.is_main:
+        return done, None
+    folder.mkdir(parents=True, exist_ok=True)
+    log = Log(folder, notes.get("log"))
+    if done < stage.steps:
+        (folder / ENDED).unlink(missing_ok=True)
+    write_whole(folder / SETTINGS, dump(configuration))
+    return done, log
+
+
+def expect_resumable(folder: Path, inputs: Inputs, resume: bool, group: Group) -> Path | None:
+    """Return the checkpoint that a stage is to go on from, or refuse to touch the folder.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Of the stage's run.
+        The stage's.
+    inputs : dict
+        What the stage would compute from now.
+    resume : bool
+        Whether to go on with what is there.
+    group : Group
+        The ranks.
 
     Returns
     -------
-    list of dict
-        One a step; step 0, if it is there, is the evaluation before the first. A last line that a
-        kill cut short is left out.
-    """
-    lines = (folder / LOG).read_text().splitlines() if (folder / LOG).exists() else []
-    records = []
-    for line in lines:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
-
-
-def _begin(
-    stage: Stage, folder: Path, configuration: Configuration, resume: bool, group: Group
-) -> int:
-    """Prepare the folder and the stage; return how many steps are done."""
-    kept = checkpoint.complete(folder / CHECKPOINTS)
-    if kept and not resume:
-        refuse(
-            "run.directory",
-            "a folder without a run in it",
-            f"{folder}, which holds {kept[-1].name}",
-            "an earlier run: go on with --resume, or name another folder",
-        )
-    done = 0
-    torch.manual_seed(configuration.run.seed + SEED_STRIDE * group.rank)
-    if kept:
-        expect_same_settings(folder / SETTINGS, configuration, stage.name)
-        done, state = checkpoint.load(kept[-1], {"stage": stage.state_dict()})
-        stage.load_state_dict(state["stage"])
-        if group.rank < len(state["random"]):  # a rank that was not there before draws anew
-            checkpoint.set_random_state(state["random"][group.rank])
-    if group.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / SETTINGS).write_text(dump(configuration))
-        # Steps after the checkpoint will be done again, the same way: forget them.
-        records = [record for record in read_log(folder) if record["step"] <= done > 0]
-        (folder / LOG).write_text("".join(json.dumps(record) + "\n" for record in records))
-    return done
-
-
-# What a run may be resumed with otherwise than it began: where, how often, how long, how fast.
-FREE = {
-    "run": {f.name for f in dataclasses.fields(RunSettings)} - {"seed", "fsdp", "dtype"},
-    "ppo": {"episodes"},
-}
-
-
-def expect_same_settings(file: Path, configuration: Configuration, stage: str) -> None:
-    """Refuse to go on with a stage under settings that would change what it computes.
-
-    Parameters
-    ----------
-    file : pathlib.Path
-        What the run began with, as `dump` wrote it.
-    configuration : Configuration
-        What it is to go on with.
-    stage : str
-        Whose table is compared, beside the model's and the seed.
+    pathlib.Path or None
+        None if the stage is to begin.
 
     Raises
     ------
     ValueError
-        Naming the first setting that differs.
+        If there is a run and `resume` is false; if the run began from other inputs, naming the
+        first; or if all its checkpoints are damaged.
     """
-    before = load(str(file))
-    for table in ("model", "run", stage):
-        if not hasattr(before, table):
-            continue
-        old, new = (dataclasses.asdict(getattr(c, table)) for c in (before, configuration))
-        for name, value in new.items():
-            if old[name] != value and name not in FREE.get(table, ()):
-                cause = f"another setting than the run in {file.parent} began with"
-                refuse(f"{table}.{name}", repr(old[name]), repr(value), cause)
+    kept = checkpoint.complete(folder / CHECKPOINTS)
+    there = kept[-1].name if kept else ENDED if (folder / ENDED).exists() else ""
+    if there and not resume:
+        refuse(
+            "run.directory",
+            "a folder without a run in it",
+            f"{folder}, which holds {there}",
+            "an earlier run: go on with --resume, or name another folder",
+        )
+    whole = checkpoint.newest_whole(folder / CHECKPOINTS, group) if kept else None
+    if whole:
+        expect_same_inputs(checkpoint.read_notes(whole)["inputs"], inputs, folder)
+    return whole
 
 
-def _keep(stage: Stage, folder: Path, step: int, keep_last: int, group: Group) -> None:
+def _validation(stage: Stage) -> Statistics:
+    found = {f"validation_{k}": v for k, v in stage.evaluate().items()}
+    _expect_finite(found)
+    return found
+
+
+def _keep(
+    stage: Stage,
+    folder: Path,
+    step: int,
+    keep_last: int,
+    group: Group,
+    inputs: Inputs,
+    log: Log | None,
+) -> None:
     random = group.gathered(checkpoint.random_state())
     state = {"stage": stage.state_dict(), "random": random}
-    checkpoint.save(folder / CHECKPOINTS, step, state, keep_last, group)
+    notes = {"inputs": inputs, "log": log.mark()} if log else None
+    checkpoint.save(folder / CHECKPOINTS, step, state, keep_last, group, notes)
     group.wait()  # no rank goes on to what the checkpoint is to be found by
-
-
-def _write_log(log: Path, record: dict[str, Any]) -> None:
-    with log.open("a") as file:
-        file.write(json.dumps(record) + "\n")
 
 
 def _expect_finite(statistics: Statistics) -> None:

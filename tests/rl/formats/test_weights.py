@@ -394,7 +394,7 @@ def test_a_save_that_is_cut_off_leaves_the_old_model(saved, monkeypatch):
         path.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gptwin.rl.formats.weights.save_file", full)
+    monkeypatch.setattr("gptwin.rl.formats.weights.save_tensors", full)
     larger = dataclasses.replace(CONFIG, n_layer=3)
     with pytest.raises(OSError, match="No space left"):
         save_gpt2(saved, larger, random_parameters(larger))
