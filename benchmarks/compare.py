@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..core.checks import refuse
-from . import store
+from . import result_file
 from .timing import FASTER, Finding
 
 LEAST_NOISE = 0.02
@@ -73,7 +73,9 @@ def compare_findings(part: str, before: Finding, after: Finding) -> Change:
     return Change(part, before["name"], ratio, low, high, ours)
 
 
-def changes(before: Mapping[str, store.Part], after: Mapping[str, store.Part]) -> Iterator[Change]:
+def changes(
+    before: Mapping[str, result_file.Part], after: Mapping[str, result_file.Part]
+) -> Iterator[Change]:
     """Yield a change for each figure that both files have, the roofline's included."""
     for name, part in before.items():
         later = {found["name"]: found for found in after.get(name, {"findings": []})["findings"]}
@@ -83,7 +85,9 @@ def changes(before: Mapping[str, store.Part], after: Mapping[str, store.Part]) -
                 yield compare_findings(name, found, other)
 
 
-def lost(before: Mapping[str, store.Part], after: Mapping[str, store.Part]) -> list[str]:
+def lost(
+    before: Mapping[str, result_file.Part], after: Mapping[str, result_file.Part]
+) -> list[str]:
     """Name gptwin's figures that only the first file has, though the second ran their part."""
     gone = []
     for name, part in before.items():
@@ -140,17 +144,19 @@ def compare(a: str, b: str) -> int:
     return int(bool(worse or gone))
 
 
-def _load(path: str) -> dict[str, store.Part]:
+def _load(path: str) -> dict[str, result_file.Part]:
     if not Path(path).is_file():
         refuse("compare", "a result file", path)
-    parts = store.load(Path(path))
+    parts = result_file.load(Path(path))
     if any(part["settings"].get("dry_run") for part in parts.values()):
         refuse("compare", "a file of measurements", path, "a dry run's figures mean nothing")
     return parts
 
 
 def _table(
-    found: list[Change], before: Mapping[str, store.Part], after: Mapping[str, store.Part]
+    found: list[Change],
+    before: Mapping[str, result_file.Part],
+    after: Mapping[str, result_file.Part],
 ) -> Table:
     """Show every change beyond noise, the worst first, and the roofline as a control."""
     shown = [c for c in found if c.verdict != SAME or c.part == "roofline"]

@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ...core.checks import expect_positive, refuse
-from .. import store
+from .. import result_file
 from ..models import Settings
 from ..timing import NATS, Finding, Skipped, describe, without_folders
 from .growth import growth_with_length, growth_with_width
@@ -113,26 +113,26 @@ def bench(
     for name in only or []:
         if name not in PARTS:
             refuse("only", f"one of {', '.join(PARTS)}", repr(name))
-    threads = store.available_cores() if threads is None else threads
+    threads = result_file.available_cores() if threads is None else threads
     expect_positive("threads", threads)
     expect_positive("limit", limit_s)
     if text is not None and not Path(text).is_file():
         refuse("text", "a file", text)
-    path = result_file(out, quick)
+    path = results_path(out, quick)
     settings = Settings(quick, threads, text and str(Path(text).resolve()), limit_s)
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH_WHEN_PIPED
-    parts = store.load(path)
+    parts = result_file.load(path)
     wanted = [name for name in PARTS if not only or name in only]
     if resume:
         wanted = [n for n in wanted if not is_complete(parts.get(n), settings_of(n, settings))]
     for name in wanted:
         start = time.monotonic()
         run_in_process(name, settings_of(name, settings), path)
-        status = store.load(path)[name]["status"]
+        status = result_file.load(path)[name]["status"]
         console.print(f"{name}: {status}, {time.monotonic() - start:.0f} s", highlight=False)
-    parts = store.load(path)
+    parts = result_file.load(path)
     if parts:
         plot(ordered(parts), path)
         print_table(ordered(parts), console)
@@ -145,7 +145,7 @@ def settings_of(name: str, settings: Settings) -> Settings:
     return dataclasses.replace(settings, threads=1) if name in ONE_THREAD else settings
 
 
-def plot(parts: dict[str, store.Part], path: Path) -> None:
+def plot(parts: dict[str, result_file.Part], path: Path) -> None:
     """Draw what is stored, beside the result file: of its name, and of its name and a word."""
     plot_cpu(parts, path.with_suffix(".png"))
     growth = {name: part for name, part in parts.items() if name.startswith("growth")}
@@ -154,7 +154,7 @@ def plot(parts: dict[str, store.Part], path: Path) -> None:
     plot_overhead(overhead, path.with_name(f"{path.stem}-overhead.png"))
 
 
-def result_file(out: str | None, quick: bool) -> Path:
+def results_path(out: str | None, quick: bool) -> Path:
     """Say where results are stored: a quick run's apart from real ones."""
     if out is None:
         RESULTS.mkdir(exist_ok=True)
@@ -165,16 +165,19 @@ def result_file(out: str | None, quick: bool) -> Path:
     return path
 
 
-def ordered(parts: dict[str, store.Part]) -> dict[str, store.Part]:
+def ordered(parts: dict[str, result_file.Part]) -> dict[str, result_file.Part]:
     """Return the parts in the order of PARTS."""
     return {name: parts[name] for name in PARTS if name in parts}
 
 
-def is_complete(part: store.Part | None, settings: Settings) -> bool:
+def is_complete(part: result_file.Part | None, settings: Settings) -> bool:
     """Say whether a stored part is what a run with these settings would measure again."""
     if part is None or part["status"] != "measured":
         return False
-    return part["settings"] == public(settings) and part["environment"]["commit"] == store.commit()
+    return (
+        part["settings"] == public(settings)
+        and part["environment"]["commit"] == result_file.commit()
+    )
 
 
 def public(settings: Settings) -> dict[str, Any]:
@@ -186,13 +189,13 @@ def public(settings: Settings) -> dict[str, Any]:
 def run_in_process(name: str, settings: Settings, path: Path) -> None:
     """Run a part in a process of its own; whatever becomes of it, the result file says so."""
     count = str(settings.threads)
-    environment = os.environ | dict.fromkeys(store.THREAD_VARIABLES, count)
+    environment = os.environ | dict.fromkeys(result_file.THREAD_VARIABLES, count)
     environment |= {"GPTWIN_BACKEND": "eager"}
     environment.pop("TRITON_INTERPRET", None)
     if name in INTERPRETED:
         environment["TRITON_INTERPRET"] = "1"
     arguments = {"name": name, "settings": dataclasses.asdict(settings), "path": str(path)}
-    store.save(path, name, begin(settings))
+    result_file.save(path, name, begin(settings))
     with tempfile.TemporaryFile("w+") as messages:
         # A session of its own, and no pipe: torch.compile has processes of its own, which would
         # outlive the part when it is ended, and hold the pipe open.
@@ -208,24 +211,26 @@ def run_in_process(name: str, settings: Settings, path: Path) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-        if store.load(path)[name]["status"] == "running":
+        if result_file.load(path)[name]["status"] == "running":
             messages.seek(0)
             last = ([line for line in messages if line.strip()] or ["no message"])[-1]
             reason = f"ended with code {child.returncode}: {without_folders(last.strip())}"
             end(path, name, "failed", reason)
 
 
-def begin(settings: Settings) -> store.Part:
+def begin(settings: Settings) -> result_file.Part:
     """Return a part before its first finding."""
     return {
         "status": "running", "reason": None, "settings": public(settings),
-        "environment": store.environment(settings.threads), "findings": [],
+        "environment": result_file.environment(settings.threads), "findings": [],
     }  # fmt: skip
 
 
 def end(path: Path, name: str, status: str, reason: str) -> None:
     """Close a part that could not do it itself; the findings that it has are kept."""
-    store.save(path, name, store.load(path)[name] | {"status": status, "reason": reason})
+    result_file.save(
+        path, name, result_file.load(path)[name] | {"status": status, "reason": reason}
+    )
 
 
 def run_part_of_json(arguments: str) -> None:
@@ -247,19 +252,19 @@ def run_part(name: str, settings: Settings, path: Path) -> None:
     """
     with torch_threads(settings.threads):
         part = begin(settings)
-        store.save(path, name, part)
+        result_file.save(path, name, part)
         findings: dict[str, Finding] = {}
         try:
             for found in PARTS[name](settings):
                 findings[found["name"]] = found  # a later one of the same name knows more
                 part["findings"] = list(findings.values())
-                store.save(path, name, part)
+                result_file.save(path, name, part)
             part["status"] = "measured"
         except Skipped as reason:
             part |= {"status": "skipped", "reason": str(reason)}
         except Exception as error:
             part |= {"status": "failed", "reason": describe(error)}
-        store.save(path, name, part)
+        result_file.save(path, name, part)
 
 
 @contextlib.contextmanager
@@ -275,7 +280,7 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def print_table(parts: dict[str, store.Part], console: Console) -> None:
+def print_table(parts: dict[str, result_file.Part], console: Console) -> None:
     """Print what is stored."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, caption_justify="left", caption=caption(parts))
     table.add_column("comparison", overflow="fold")
@@ -320,7 +325,7 @@ def verdict(found: Finding) -> str:
     return word if found["clear"] else f"{word}, within noise"
 
 
-def caption(parts: dict[str, store.Part]) -> str:
+def caption(parts: dict[str, result_file.Part]) -> str:
     """Say on what was measured, once for all parts that share it."""
     lines = []
     for part in parts.values():
@@ -329,7 +334,7 @@ def caption(parts: dict[str, store.Part]) -> str:
         line = (
             f"{here['cpu']}, {part['settings']['threads']} of {here['cores']} cores{busy}; "
             f"Python {here['python']}, "
-            + ", ".join(f"{name} {here[name]}" for name in store.PACKAGES if here[name])
+            + ", ".join(f"{name} {here[name]}" for name in result_file.PACKAGES if here[name])
             + f"; commit {here['commit'][:9]}"
         )
         if part["settings"]["quick"]:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from ...core.checks import expect_positive, refuse
 from ...lab.twins.catalogue import TWINS
-from .. import store
+from .. import result_file
 from ..timing import Finding
 from . import results
 from .cells import default_dtypes, failures
@@ -146,7 +146,7 @@ def bench(
     parts = parts_of(what, dtypes)
     expect_known(providers, parts)
     device = device_name(dry_run)
-    path = result_file(out, device, dry_run)
+    path = results_path(out, device, dry_run)
     run = a_run(
         path, device, dry_run=dry_run, limit_s=limit_s, budget_s=budget_s, workers=workers,
         only=tuple(providers),
@@ -156,7 +156,7 @@ def bench(
     for part in todo:
         begin(run, part, again)
     unfinished = measure(run, todo, console)
-    stored = store.load(path)
+    stored = result_file.load(path)
     if summary:
         print_summary({part: stored[part] for part in parts if part in stored}, console)
     console.print(f"stored in {path}", soft_wrap=True)
@@ -178,7 +178,7 @@ def a_run(
 ) -> Run:
     """Begin a run; see `bench` for what is asked for."""
     if workers is None:
-        workers = 0 if dry_run else max(1, min(6, store.available_cores() // 2))
+        workers = 0 if dry_run else max(1, min(6, result_file.available_cores() // 2))
     return Run(path, dry_run, only, limit_s, time.monotonic() + budget_s, workers, device)
 
 
@@ -235,7 +235,7 @@ def device_name(dry_run: bool) -> str:
     return torch.cuda.get_device_name()
 
 
-def result_file(out: str | None, device: str, dry_run: bool) -> Path:
+def results_path(out: str | None, device: str, dry_run: bool) -> Path:
     """Say where results are stored; a dry run's never among real ones."""
     if out is None and dry_run:
         DRY_RUN.parent.mkdir(exist_ok=True)
@@ -255,18 +255,18 @@ def result_file(out: str | None, device: str, dry_run: bool) -> Path:
 # --- what is stored ------------------------------------------------------------------------------
 
 
-def is_current(run: Run, part: store.Part | None) -> bool:
+def is_current(run: Run, part: result_file.Part | None) -> bool:
     """Say whether a stored part is of this commit, device and kind of run."""
     if part is None:
         return False
     here, settings = part["environment"], part["settings"]
     kind = (here.get("commit"), here.get("device"), settings.get("dry_run"))
-    return kind == (store.commit(), run.device, run.dry_run)
+    return kind == (result_file.commit(), run.device, run.dry_run)
 
 
 def is_complete(run: Run, name: str) -> bool:
     """Say whether nothing is left to measure."""
-    part = store.load(run.path).get(name)
+    part = result_file.load(run.path).get(name)
     if part is None or part["status"] not in ("measured", "skipped") or not is_current(run, part):
         return False
     return name.startswith(VERIFY) or part["settings"]["only"] in ([], list(run.only))
@@ -274,16 +274,16 @@ def is_complete(run: Run, name: str) -> bool:
 
 def begin(run: Run, name: str, again: bool) -> None:
     """Mark a part as not complete; what it has is kept if it is current."""
-    part = store.load(run.path).get(name)
+    part = result_file.load(run.path).get(name)
     kept = part["findings"] if part and is_current(run, part) and not again else []
     settings = {"dry_run": run.dry_run, "only": list(run.only), "limit_s": run.limit_s}
-    store.save(run.path, name, {
+    result_file.save(run.path, name, {
         "status": "running", "reason": "the time was up", "settings": settings,
-        "environment": store.gpu_environment(run.device), "findings": kept,
+        "environment": result_file.gpu_environment(run.device), "findings": kept,
     })  # fmt: skip
 
 
-def bad(part: store.Part) -> bool:
+def bad(part: result_file.Part) -> bool:
     """Say whether a part lacks what it should have."""
     return part["status"] in ("failed", "cut off") or bool(failures(part["findings"]))
 
@@ -295,7 +295,7 @@ def measure(run: Run, todo: list[str], console: Console) -> list[str]:
     """Measure parts; return those that are not complete."""
     verifications = [part for part in todo if part.startswith(VERIFY)]
     timed = [part for part in todo if part not in verifications]
-    side_by_side = min(2, store.available_cores()) if run.dry_run else max(1, run.workers)
+    side_by_side = min(2, result_file.available_cores()) if run.dry_run else max(1, run.workers)
     with ThreadPoolExecutor(side_by_side) as pool:
         list(pool.map(lambda part: one_part(run, part, None, console), verifications))
         if timed and run.workers:
@@ -307,11 +307,11 @@ def measure(run: Run, todo: list[str], console: Console) -> list[str]:
     if timed:
         begin(run, ROOFLINE, again=True)
         one_part(run, ROOFLINE, None, console)
-        found = store.load(run.path)[ROOFLINE]["findings"]
+        found = result_file.load(run.path)[ROOFLINE]["findings"]
         peaks = peaks_of(found, run.device) if found else None
         for part in timed:
             one_part(run, part, peaks, console)
-    stored = store.load(run.path)
+    stored = result_file.load(run.path)
     return [part for part in todo if stored[part]["status"] == "running"]
 
 
@@ -320,7 +320,7 @@ def one_part(run: Run, name: str, peaks: Mapping[str, Any] | None, console: Cons
     if run.left_s < LEAST_S and not run.dry_run:
         return
     start = time.monotonic()
-    part = store.load(run.path)[name]
+    part = result_file.load(run.path)[name]
     part["settings"]["peaks"] = peaks
     found = {finding["name"]: finding for finding in part["findings"]}
     saved = [start]
@@ -330,7 +330,7 @@ def one_part(run: Run, name: str, peaks: Mapping[str, Any] | None, console: Cons
         if now or time.monotonic() - saved[0] > 1:
             saved[0] = time.monotonic()
             with STORING:
-                store.save(run.path, name, part)
+                result_file.save(run.path, name, part)
 
     def on_event(event: dict[str, Any]) -> None:
         if "finding" in event:
@@ -420,7 +420,7 @@ def compile_ahead(run: Run, name: str, only: tuple[str, ...]) -> None:
     """Fill the compilers' caches; what fails will fail again where it is told, but what hangs."""
     if run.left_s < LEAST_S:
         return
-    part = store.load(run.path)[name]
+    part = result_file.load(run.path)[name]
     found = {finding["name"]: finding for finding in part["findings"]}
 
     def on_event(event: dict[str, Any]) -> None:
@@ -431,10 +431,10 @@ def compile_ahead(run: Run, name: str, only: tuple[str, ...]) -> None:
     hung = [f for f in found.values() if f["reason"] and CUT_OFF in f["reason"]]
     if hung:  # it is not waited for again
         with STORING:  # side by side with others
-            part = store.load(run.path)[name]
+            part = result_file.load(run.path)[name]
             known = {finding["name"] for finding in part["findings"]}
             part["findings"] += [finding for finding in hung if finding["name"] not in known]
-            store.save(run.path, name, part)
+            result_file.save(run.path, name, part)
 
 
 def failed_cell(name: str, reason: str) -> Finding:

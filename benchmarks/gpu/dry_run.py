@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...lab.twins.catalogue import TWINS
-from .. import store
+from .. import result_file
 from ..compare import compare
 from ..models import QUICK
 from ..timing import Finding, describe
@@ -89,14 +89,14 @@ def dry_run(
     int
         0; 1 if a path failed; 3 if the time is up: the same command goes on.
     """
-    path = driver.result_file(out, driver.device_name(True), dry_run=True)
+    path = driver.results_path(out, driver.device_name(True), dry_run=True)
     code = driver.bench(
         EVERYTHING, dtypes=[], providers=[], dry_run=True, out=str(path), again=again,
         limit_s=limit_s, budget_s=budget_s, summary=False,
     )  # fmt: skip
     if code == driver.OUT_OF_TIME:
         return code
-    parts = store.load(path)
+    parts = result_file.load(path)
     outcomes = [*outcomes_of(expected_cells(workloads()), parts), *closing(path, limit_s)]
     return print_list(outcomes)
 
@@ -150,7 +150,7 @@ def sizes_note(part: str) -> str:
 # --- what became of it ---------------------------------------------------------------------------
 
 
-def outcomes_of(cells: Cells, parts: Mapping[str, store.Part]) -> Iterator[Outcome]:
+def outcomes_of(cells: Cells, parts: Mapping[str, result_file.Part]) -> Iterator[Outcome]:
     """Yield how each path ended by what is stored."""
     for (part, provider), names in cells.items():
         path = f"{part} | {provider}" if provider else part
@@ -217,7 +217,7 @@ def compile_ahead(path: Path, part: str, limit_s: float) -> str:
 
 def draw(path: Path) -> str:
     """Draw every picture."""
-    written = plots.plot(store.load(path), path.with_suffix(""), dry_runs=True)
+    written = plots.plot(result_file.load(path), path.with_suffix(""), dry_runs=True)
     expected = {f"{name}-{dtype}.png" for name in TWINS for dtype in default_dtypes(TWINS[name])}
     missing = (expected | {"roofline.png", "memory.png"}) - {file.name for file in written}
     if missing:
@@ -227,7 +227,7 @@ def draw(path: Path) -> str:
 
 def fill_in(path: Path) -> str:
     """Judge every goal by the cells, and write a table of the dry run, which judges none."""
-    rows = goals.rows(at_every_size(as_if_real(store.load(path))))
+    rows = goals.rows(at_every_size(as_if_real(result_file.load(path))))
     silent = [row for row in rows if row.reached is None and row.figure == goals.NOT_MEASURED]
     if silent:
         raise RuntimeError(f"no cell for: {silent[0].operation}: {silent[0].goal}")
@@ -243,7 +243,7 @@ def fill_in(path: Path) -> str:
 
 def compare_with_slower(path: Path) -> str:
     """Compare the figures with themselves, and with gptwin made slower."""
-    parts = as_if_real(store.load(path))
+    parts = as_if_real(result_file.load(path))
     slower = copy.deepcopy(parts)
     for part in slower.values():
         for found in part["findings"]:
@@ -253,7 +253,7 @@ def compare_with_slower(path: Path) -> str:
         files = [str(Path(folder, name)) for name in ("a.json", "b.json")]
         for file, content in zip(files, (parts, slower), strict=True):
             for name, part in content.items():
-                store.save(Path(file), name, part)
+                result_file.save(Path(file), name, part)
         with contextlib.redirect_stdout(io.StringIO()):
             codes = compare(files[0], files[0]), compare(*files)
     if codes != (0, 1):
@@ -261,7 +261,7 @@ def compare_with_slower(path: Path) -> str:
     return f"0 against itself, 1 against {SLOWER} times the time"
 
 
-def at_every_size(parts: Mapping[str, store.Part]) -> dict[str, store.Part]:
+def at_every_size(parts: Mapping[str, result_file.Part]) -> dict[str, result_file.Part]:
     """Return a copy in which each size has the cells of the one that ran in its place."""
     whole = copy.deepcopy(dict(parts))
     for name, part in whole.items():
@@ -275,7 +275,7 @@ def at_every_size(parts: Mapping[str, store.Part]) -> dict[str, store.Part]:
     return whole
 
 
-def as_if_real(parts: Mapping[str, store.Part]) -> dict[str, store.Part]:
+def as_if_real(parts: Mapping[str, result_file.Part]) -> dict[str, result_file.Part]:
     """Return a copy whose figures are taken for measured ones; never stored."""
     real = copy.deepcopy(dict(parts))
     for part in real.values():

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...core.checks import refuse
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.twin import Case
-from ..store import Part, load
+from ..result_file import Part, load
 from ..timing import Finding
 from .cells import cost_of
 from .results import OURS, RESULTS, is_real, newest

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ...core.checks import refuse
-from ..store import Part, load
+from ..result_file import Part, load
 from ..timing import Finding
 from .results import OURS, RESULTS, is_real, measured, newest
 

@@ -1,6 +1,6 @@
 """What a result file of a GPU holds.
 
-A file is JSON (benchmarks/store.py), one for each device:
+A file is JSON (benchmarks/result_file.py), one for each device:
 
     {"gptwin": "0.1.0", "format": 1, "parts": {"attention/bfloat16": PART, ...}}
 
@@ -55,7 +55,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..store import Part, load
+from ..result_file import Part, load
 from ..timing import Finding
 
 DIRECTIONS = ("forward", "backward", "both")

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..store import Part
+from ..result_file import Part
 from ..timing import Finding
 from .results import OURS, is_real, measured
 

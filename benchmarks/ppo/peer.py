@@ -22,7 +22,7 @@ from rich.console import Console
 from ...core.checks import expect_positive
 from ...core.model.presets import GPTConfig
 from ...kernels.cpu.compiled_step import has_cpp_compiler
-from .. import store
+from .. import result_file
 from ..cpu.driver import RESULTS, print_table
 from ..models import Settings
 from ..timing import LONGER, Claim, Finding, describe, judge, spread
@@ -99,11 +99,11 @@ def bench(
     ValueError
         If `threads` is not above 0.
     """
-    threads = store.available_cores() if threads is None else threads
+    threads = result_file.available_cores() if threads is None else threads
     expect_positive("threads", threads)
     settings = Settings(quick, threads)
-    part: store.Part = {
-        "status": "measured", "reason": None, "environment": store.environment(threads),
+    part: result_file.Part = {
+        "status": "measured", "reason": None, "environment": result_file.environment(threads),
         "settings": dataclasses.asdict(settings), "findings": [],
     }  # fmt: skip
     try:
@@ -124,7 +124,7 @@ def bench(
         return 1
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / ("ppo-cpu-quick.json" if quick else "ppo-cpu.json")
-    store.save(path, "ppo", part)
+    result_file.save(path, "ppo", part)
     console.print(f"stored in {path}", soft_wrap=True)
     return 0
 
@@ -241,7 +241,7 @@ def _resident() -> int:
     return pages * resource.getpagesize()
 
 
-def _print_phases(part: store.Part, console: Console) -> None:
+def _print_phases(part: result_file.Part, console: Console) -> None:
     """Print each one's phases and memory."""
     for found in part["findings"][:1]:
         about = found["settings"]

@@ -15,7 +15,7 @@ from ..twins.roofline import DEVICES, Device, Typical, predicted_seconds, ridge,
 from ..twins.twin import Twin
 from ..verify.console import brief
 
-BENCHMARK_FORMAT = 1  # benchmarks/store.py
+BENCHMARK_FORMAT = 1  # benchmarks/result_file.py
 OURS = "gptwin"  # benchmarks/gpu/results.py
 Document = Mapping[str, Any]
 
@@ -304,7 +304,7 @@ class Benchmark:
     name : str
         The file's, without its ending.
     parts : dict
-        As benchmarks/store.py describes them.
+        As benchmarks/result_file.py describes them.
     """
 
     name: str

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gptwin.benchmarks import store
+from gptwin.benchmarks import result_file
 from gptwin.benchmarks.cpu import driver, growth, overhead, static
 from gptwin.benchmarks.cpu.growth import slope, standard_error
 from gptwin.benchmarks.models import Settings
@@ -82,7 +82,7 @@ def test_the_interpreter_part_runs_kernels_and_is_skipped_without_it(monkeypatch
     assert ran and all(ran)
     monkeypatch.setattr(launch, "INTERPRETED", False)
     driver.run_part("interpreter", QUICK, tmp_path / "cpu.json")
-    part = store.load(tmp_path / "cpu.json")["interpreter"]
+    part = result_file.load(tmp_path / "cpu.json")["interpreter"]
     assert part["status"] == "skipped" and "TRITON_INTERPRET=1" in part["reason"]
 
 
@@ -103,7 +103,7 @@ def test_times_are_predicted_and_resources_read_where_they_are_stored(
     stored.write_text(json.dumps({"rows": [ROW, wider, ROW | {"resources": None}]}))
     path = tmp_path / "cpu.json"
     assert driver.bench(only=["static"], threads=1, quick=True, out=str(path)) == 0
-    findings = {f["name"]: f for f in store.load(path)["static"]["findings"]}
+    findings = {f["name"]: f for f in result_file.load(path)["static"]["findings"]}
     assert list(findings) == list(TWINS)
     assert {f["status"] for f in findings.values()} == {"predicted"}
     driver.print_table({"static": driver.begin(QUICK) | {"findings": list(static.static(QUICK))}},
@@ -129,7 +129,7 @@ def test_plots_are_stored_as_png_and_as_svg_that_takes_a_pages_colours(tmp_path)
     path = tmp_path / "cpu.json"
     driver.run_part("growth-length", QUICK, path)
     driver.run_part("interpreter", QUICK, path)
-    driver.plot(driver.ordered(store.load(path)), path)
+    driver.plot(driver.ordered(result_file.load(path)), path)
     for name in ("cpu-growth", "cpu-overhead"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         drawing = (tmp_path / f"{name}.svg").read_text()

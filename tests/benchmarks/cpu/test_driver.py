@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from gptwin.benchmarks import store, training_step
+from gptwin.benchmarks import result_file, training_step
 from gptwin.benchmarks.cpu import driver, numpy_model, shakespeare, torch_model
 from gptwin.benchmarks.cpu.driver import PARTS, Settings
 from gptwin.benchmarks.timing import NATS
@@ -51,7 +51,7 @@ def test_each_part_passes_its_gates_and_stores_what_it_found(name, path):
     )
     assert len(part["findings"]) == EXPECTED[name]
     for found in part["findings"]:
-        if "transformers" in found["name"] and store.version("transformers") is None:
+        if "transformers" in found["name"] and result_file.version("transformers") is None:
             assert "not installed" in found["reason"]
             continue
         assert found["status"] == "measured", found["reason"]
@@ -74,7 +74,7 @@ def test_the_command_runs_a_part_in_a_process_of_its_own(path):
     part = json.loads(path.read_text())["parts"]["numpy-training"]
     threads = part["environment"]["threads"]
     assert part["status"] == "measured"
-    assert threads == {"asked": 1, "torch": 1} | dict.fromkeys(store.THREAD_VARIABLES, "1")
+    assert threads == {"asked": 1, "torch": 1} | dict.fromkeys(result_file.THREAD_VARIABLES, "1")
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "gptwin, NumPy against" in result.output and "≤ 1.5" in result.output
 
@@ -198,7 +198,7 @@ def in_a_process(monkeypatch, path, child, limit_s=60.0):
     monkeypatch.setattr(driver, "CHILD", child)
     settings = dataclasses.replace(QUICK, limit_s=limit_s)
     driver.run_in_process("shakespeare", settings, path)
-    return store.load(path)["shakespeare"]
+    return result_file.load(path)["shakespeare"]
 
 
 def test_a_process_that_hangs_is_cut_off(path, monkeypatch):
@@ -213,18 +213,18 @@ def test_a_process_that_dies_is_a_failure_with_its_last_line(path, monkeypatch):
 
 
 def test_one_part_replaces_itself_alone(path):
-    store.save(path, "a", {"status": "measured"})
-    store.save(path, "b", {"status": "failed"})
-    store.save(path, "b", {"status": "measured"})
-    assert store.load(path) == {"a": {"status": "measured"}, "b": {"status": "measured"}}
+    result_file.save(path, "a", {"status": "measured"})
+    result_file.save(path, "b", {"status": "failed"})
+    result_file.save(path, "b", {"status": "measured"})
+    assert result_file.load(path) == {"a": {"status": "measured"}, "b": {"status": "measured"}}
     assert os.listdir(path.parent) == [path.name]
 
 
 def test_a_file_that_cannot_be_written_stays_as_it_was(path):
-    store.save(path, "a", {})
+    result_file.save(path, "a", {})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        store.save(path, "b", {"figure": math.nan})
-    assert store.load(path) == {"a": {}} and os.listdir(path.parent) == [path.name]
+        result_file.save(path, "b", {"figure": math.nan})
+    assert result_file.load(path) == {"a": {}} and os.listdir(path.parent) == [path.name]
 
 
 def test_some_parts_run_in_one_thread(path, monkeypatch):
@@ -232,7 +232,7 @@ def test_some_parts_run_in_one_thread(path, monkeypatch):
 
     def pretend(name, settings, where):
         threads[name] = settings.threads
-        store.save(where, name, driver.begin(settings) | {"status": "measured"})
+        result_file.save(where, name, driver.begin(settings) | {"status": "measured"})
 
     monkeypatch.setattr(driver, "run_in_process", pretend)
     driver.bench(quick=True, threads=2, out=str(path))
@@ -247,15 +247,15 @@ def test_resume_leaves_out_what_is_there(path, monkeypatch):
 
     def pretend(name, settings, where):
         ran.append(name)
-        store.save(where, name, driver.begin(settings) | {"status": "measured"})
+        result_file.save(where, name, driver.begin(settings) | {"status": "measured"})
 
     monkeypatch.setattr(driver, "run_in_process", pretend)
-    monkeypatch.setattr(store, "commit", lambda: "one")
+    monkeypatch.setattr(result_file, "commit", lambda: "one")
     options = {"quick": True, "threads": 1, "out": str(path)}
     driver.bench(only=["shakespeare"], **options)
     driver.bench(resume=True, **options)
     assert ran == ["shakespeare", *(name for name in PARTS if name != "shakespeare")]
-    monkeypatch.setattr(store, "commit", lambda: "two")
+    monkeypatch.setattr(result_file, "commit", lambda: "two")
     ran.clear()
     driver.bench(resume=True, **options)
     assert ran == list(PARTS)

@@ -7,7 +7,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from gptwin.benchmarks import store
+from gptwin.benchmarks import result_file
 from gptwin.benchmarks.gpu import driver
 from gptwin.benchmarks.gpu.watch import watch
 from gptwin.cli import app
@@ -40,7 +40,7 @@ def test_the_command_measures_in_processes_and_goes_on_where_it_ended(path, monk
 
     monkeypatch.setattr(driver, "process", no_process)
     assert invoke(*command).exit_code == 0  # nothing is left
-    monkeypatch.setattr(store, "commit", lambda: "another")
+    monkeypatch.setattr(result_file, "commit", lambda: "another")
     assert isinstance(invoke(*command).exception, AssertionError)
 
 
@@ -67,7 +67,7 @@ def follow(path, monkeypatch, code, limit_s=30.0, left_s=60.0):
     run = driver.Run(path, True, (), limit_s, time.monotonic() + left_s, 0, "none: a dry run")
     driver.begin(run, "gelu/bfloat16", again=False)
     driver.one_part(run, "gelu/bfloat16", None, driver.Console(quiet=True))
-    part = store.load(path)["gelu/bfloat16"]
+    part = result_file.load(path)["gelu/bfloat16"]
     return part, {found["name"]: found for found in part["findings"]}
 
 

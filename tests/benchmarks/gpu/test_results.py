@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gptwin.benchmarks import compare, store
+from gptwin.benchmarks import compare, result_file
 from gptwin.benchmarks.gpu import goals, plots, training
 from gptwin.benchmarks.gpu.cells import cost_of
 from gptwin.benchmarks.gpu.clock import CountingClock
@@ -67,7 +67,7 @@ def path(parts, tmp_path):
 
 def write(parts, path):
     for name, part in parts.items():
-        store.save(path, name, part)
+        result_file.save(path, name, part)
     return path
 
 
