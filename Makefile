@@ -20,7 +20,7 @@ help:  ## list the targets
 	@echo "                     PyTorch and Triton, they are used as they are"
 	@echo "  TORCH_INDEX=URL    a further package index when .venv is made; without a GPU,"
 	@echo "                     https://download.pytorch.org/whl/cpu saves gigabytes of CUDA"
-	@echo "  RESULTS=FILE.json  where the gpu steps store, and what gpu-plots draws; by default a"
+	@echo "  RESULTS=FILE.jsonl where the gpu steps store, and what gpu-plots draws; by default a"
 	@echo "                     file for the device in benchmarks/results"
 	@echo "  DRY_RUN=1          of the gpu target: every path of it, tiny and without a GPU"
 	@echo "  TRITON=3.7.1       the Triton that test-triton installs beside the usual one"
@@ -41,7 +41,7 @@ chatgpt-studies: environment  ## the chain on three seeds, PPO-ptx, over-optimis
 	@for study in seeds ptx distance; do $(python) -m gptwin.rl.studies.reproduce $$study || exit 1; done
 
 # Each step ends within 9 minutes. What it stored for this commit is not done again, so a step that
-# ran out of time (exit code 3) goes on when it is run again. RESULTS=FILE.json: where it is stored.
+# ran out of time (exit code 3) goes on when it is run again. RESULTS=FILE.jsonl: where it is stored.
 bench = $(python) -m gptwin bench $(if $(RESULTS),--out "$(RESULTS)")
 
 gpu:  ## on a GPU: verify, bench, end to end, plots, each of which can be run (again) alone
@@ -74,7 +74,7 @@ test: environment  ## run the tests
 	@$(python) -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
 
 inspect: environment  ## compile every kernel for four GPUs that need not be there, and store it
-	@$(python) -m gptwin inspect --json benchmarks/results/inspect-all.json $(ARGS)
+	@$(python) -m gptwin inspect --json benchmarks/results/inspect-all.jsonl $(ARGS)
 
 mutants: environment  ## break the kernels on purpose, in every way that is listed, and see it caught
 	@GPTWIN_MUTANTS=all $(python) -m pytest tests/lab/mutate/test_by_hand.py --numprocesses auto $(ARGS)

@@ -1,4 +1,4 @@
-"""`gptwin bench --compare A.json B.json`: what became faster or slower, beyond the noise.
+"""`gptwin bench compare A.jsonl B.jsonl`: what became faster or slower, beyond the noise.
 
 Of each figure that both files have, the ratio B to A with an interval: from the least that the
 noise of both allows (p20 over p80) to the most (p80 over p20), and never narrower than

@@ -136,16 +136,13 @@ def judge(claim: Claim, seconds: Seconds, settings: Mapping[str, Any]) -> Findin
     Returns
     -------
     dict
-        Ready for JSON.
+        Ready for JSON, with the spread of both providers' `seconds`.
     """
     ours, other = np.array(seconds[claim.ours]), np.array(seconds[claim.other])
     ratios = other / ours if claim.unit == FASTER else ours / other
     return finding(
         claim.name, ratios.tolist(), claim.bound, claim.unit, settings,
-        median_seconds={
-            name: float(np.median(seconds[name])) for name in (claim.ours, claim.other)
-        },
-        seconds={name: seconds[name] for name in (claim.ours, claim.other)},
+        seconds={name: spread(seconds[name]) for name in (claim.ours, claim.other)},
     )  # fmt: skip
 
 
@@ -174,11 +171,12 @@ def finding(
     Returns
     -------
     dict
-        `reached` by the median; `clear` if the noise does not touch the goal.
+        The samples' spread as `value`, and how many they were; `reached` by the median; `clear` if
+        the noise does not touch the goal.
     """
     value = spread(samples)
     measured = {
-        "name": name, "status": "measured", "unit": unit, "value": value, "samples": list(samples),
+        "name": name, "status": "measured", "unit": unit, "value": value, "samples": len(samples),
         "settings": dict(settings), **more,
     }  # fmt: skip
     if bound is None:

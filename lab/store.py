@@ -1,21 +1,16 @@
-"""What the instruments store: JSON and pages, each replaced in one step, with what made them."""
+"""What the instruments store: documents with rows, and what made them."""
 
-import contextlib
-import datetime
 import hashlib
 import json
 import os
-import platform
-import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .. import __version__
 from ..core.checks import refuse
+from ..records import PACKAGE, json_lines, provenance, read_json_lines, write_whole
 
-PACKAGE = Path(__file__).resolve().parent.parent
+LINES = ".jsonl"
 
 
 def expect_writable(argument: str, path: str) -> Path:
@@ -48,74 +43,47 @@ def expect_writable(argument: str, path: str) -> Path:
     return wanted
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole; one that exists is replaced in one step or not at all.
+def write_rows(path: Path, head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store what an instrument found, whole or not at all.
 
     Parameters
     ----------
     path : Path
-    text : str
-        In UTF-8.
+        A name that ends in .jsonl gets a line for the head and one for each row; any other
+        gets one JSON object, with the rows under "rows".
+    head, rows : dict, sequence of dict
+        What holds for all rows, such as `made_with()`, and the rows; ready for JSON, but for
+        objects that `str` describes well enough.
 
     Raises
     ------
-    RuntimeError
+    OSError
         If the system does not let it be written.
     """
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, suffix=path.suffix)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp's is for its owner alone
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise RuntimeError(f"{path}: cannot be written: {error.strerror}") from error
-        raise
+    if path.suffix == LINES:
+        text = json_lines([head, *rows])
+    else:
+        text = json.dumps({**head, "rows": rows}, indent=1, default=str) + "\n"
+    write_whole(path, text)
 
 
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Store a document as `write_text` does, behind what it was made with.
-
-    Parameters
-    ----------
-    path : Path
-    document : dict
-        Ready for JSON, but for objects that `str` describes well enough.
+def read_rows(path: Path) -> Any:
+    """Read what `write_rows` wrote, with the rows under "rows" in either case.
 
     Raises
     ------
-    RuntimeError
-        As in `write_text`.
+    OSError, ValueError
+        If it cannot be read, or is no JSON.
     """
-    write_text(path, json.dumps(provenance() | document, indent=1, default=str) + "\n")
+    if path.suffix != LINES:
+        return json.loads(path.read_text(encoding="utf-8"))
+    lines = read_json_lines(path)
+    return {**lines[0], "rows": lines[1:]} if lines else {}
 
 
-def provenance() -> dict[str, Any]:
-    """Say what this process is made of.
-
-    Returns
-    -------
-    dict
-        Versions, the date, and under "sources" the fingerprints of core/ and kernels/.
-    """
-    import torch
-
-    from ..kernels.common._triton import UNAVAILABLE, triton
-
-    return {
-        "gptwin": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-        "triton": triton.__version__ if UNAVAILABLE is None else None,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "sources": fingerprints(),
-    }
+def made_with() -> dict[str, Any]:
+    """Say what this process is made of: versions, and under "sources" the twins' fingerprints."""
+    return provenance("numpy", "torch", "triton") | {"sources": fingerprints()}
 
 
 def fingerprints() -> dict[str, str]:

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ... import records
 from ...core.checks import expect_positive, refuse
 from .. import result_file
 from ..models import Settings
@@ -113,7 +114,7 @@ def bench(
     for name in only or []:
         if name not in PARTS:
             refuse("only", f"one of {', '.join(PARTS)}", repr(name))
-    threads = result_file.available_cores() if threads is None else threads
+    threads = records.available_cores() if threads is None else threads
     expect_positive("threads", threads)
     expect_positive("limit", limit_s)
     if text is not None and not Path(text).is_file():
@@ -158,11 +159,8 @@ def results_path(out: str | None, quick: bool) -> Path:
     """Say where results are stored: a quick run's apart from real ones."""
     if out is None:
         RESULTS.mkdir(exist_ok=True)
-        return RESULTS / ("cpu-quick.json" if quick else "cpu.json")
-    path = Path(out)
-    if path.suffix != ".json" or not path.resolve().parent.is_dir():
-        refuse("out", "a .json file in a directory that exists", out)
-    return path
+        return RESULTS / ("cpu-quick.jsonl" if quick else "cpu.jsonl")
+    return result_file.expect_results_path(out)
 
 
 def ordered(parts: dict[str, result_file.Part]) -> dict[str, result_file.Part]:
@@ -175,8 +173,7 @@ def is_complete(part: result_file.Part | None, settings: Settings) -> bool:
     if part is None or part["status"] != "measured":
         return False
     return (
-        part["settings"] == public(settings)
-        and part["environment"]["commit"] == result_file.commit()
+        part["settings"] == public(settings) and part["environment"]["commit"] == records.commit()
     )
 
 

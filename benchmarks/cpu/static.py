@@ -6,7 +6,6 @@ for a call at its first named shape. The time is the roofline's for the datashee
 bound, predicted and not measured.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from rich.table import Table
 
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.roofline import DEVICES, predicted_seconds, typical
+from ...records import read_json_lines
 from ..models import Settings
 from ..timing import Finding
 
-INSPECTED = Path(__file__).resolve().parents[1] / "results" / "inspect.json"
+INSPECTED = Path(__file__).resolve().parents[1] / "results" / "inspect.jsonl"
 COMMAND = (
-    "gptwin inspect --typical --arch sm_80 --arch sm_90 --json benchmarks/results/inspect.json"
+    "gptwin inspect --typical --arch sm_80 --arch sm_90 --json benchmarks/results/inspect.jsonl"
 )
 PREDICTED = "predicted"
 RESOURCES = ("registers", "spill_bytes", "shared_bytes")
@@ -73,7 +73,7 @@ def read_kernels(path: Path) -> dict[str, list[dict[str, Any]]]:
         return {}
     found: dict[str, list[dict[str, Any]]] = {}
     try:
-        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        for row in read_json_lines(path)[1:]:  # behind what made them
             if row["resources"]:
                 taken = {name: row[name] for name in ("kernel", "arch", "dtype", "configuration")}
                 taken |= {name: row["resources"][name] for name in RESOURCES}

@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ... import records
 from ...core.checks import expect_positive, refuse
 from ...lab.twins.catalogue import TWINS
 from .. import result_file
@@ -41,7 +42,7 @@ RESTARTS = 40
 WHOLE = 3  # times as long may a whole model take, or all of an operation's verification
 AHEAD = 0.45  # of the time that is left, at the most, for compiling ahead
 STORING = threading.Lock()
-DRY_RUN = Path("build", "dry-run.json")  # here
+DRY_RUN = Path("build", "dry-run.jsonl")  # here
 DONE, FAILED, OUT_OF_TIME = 0, 1, 3
 
 
@@ -178,7 +179,7 @@ def a_run(
 ) -> Run:
     """Begin a run; see `bench` for what is asked for."""
     if workers is None:
-        workers = 0 if dry_run else max(1, min(6, result_file.available_cores() // 2))
+        workers = 0 if dry_run else max(1, min(6, records.available_cores() // 2))
     return Run(path, dry_run, only, limit_s, time.monotonic() + budget_s, workers, device)
 
 
@@ -243,10 +244,8 @@ def results_path(out: str | None, device: str, dry_run: bool) -> Path:
     if out is None:
         RESULTS.mkdir(exist_ok=True)
         name = "-".join("".join(c if c.isalnum() else " " for c in device.lower()).split())
-        return RESULTS / f"{name}.json"
-    path = Path(out)
-    if path.suffix != ".json" or not path.resolve().parent.is_dir():
-        refuse("out", "a .json file in a directory that exists", out)
+        return RESULTS / f"{name}.jsonl"
+    path = result_file.expect_results_path(out)
     if dry_run and RESULTS in path.resolve().parents:
         refuse("out", "another directory for a dry run", out, "its figures mean nothing")
     return path
@@ -261,7 +260,7 @@ def is_current(run: Run, part: result_file.Part | None) -> bool:
         return False
     here, settings = part["environment"], part["settings"]
     kind = (here.get("commit"), here.get("device"), settings.get("dry_run"))
-    return kind == (result_file.commit(), run.device, run.dry_run)
+    return kind == (records.commit(), run.device, run.dry_run)
 
 
 def is_complete(run: Run, name: str) -> bool:
@@ -295,7 +294,7 @@ def measure(run: Run, todo: list[str], console: Console) -> list[str]:
     """Measure parts; return those that are not complete."""
     verifications = [part for part in todo if part.startswith(VERIFY)]
     timed = [part for part in todo if part not in verifications]
-    side_by_side = min(2, result_file.available_cores()) if run.dry_run else max(1, run.workers)
+    side_by_side = min(2, records.available_cores()) if run.dry_run else max(1, run.workers)
     with ThreadPoolExecutor(side_by_side) as pool:
         list(pool.map(lambda part: one_part(run, part, None, console), verifications))
         if timed and run.workers:

@@ -78,7 +78,7 @@ def dry_run(
     workloads : callable
         Returns what the pipeline hands over; see job.py.
     out : str, optional
-        Result file; by default build/dry-run.json.
+        Result file; by default build/dry-run.jsonl.
     again : bool
         Run also what is stored.
     limit_s, budget_s : float
@@ -250,7 +250,7 @@ def compare_with_slower(path: Path) -> str:
             if found.get("provider") == "gptwin" and found["unit"] == "seconds" and found["value"]:
                 found["value"] = {name: SLOWER * x for name, x in found["value"].items()}
     with tempfile.TemporaryDirectory() as folder:
-        files = [str(Path(folder, name)) for name in ("a.json", "b.json")]
+        files = [str(Path(folder, name)) for name in ("a.jsonl", "b.jsonl")]
         for file, content in zip(files, (parts, slower), strict=True):
             for name, part in content.items():
                 result_file.save(Path(file), name, part)

@@ -14,6 +14,7 @@ from pathlib import Path
 from ...core.checks import refuse
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.twin import Case
+from ...records import write_whole
 from ..result_file import Part, load
 from ..timing import Finding
 from .cells import cost_of
@@ -432,4 +433,4 @@ def write_table(file: Path, text: str) -> None:
         refuse("table", f"a file with the lines {BEGIN} and {END}", str(file))
     head, _, rest = before.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    file.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+    write_whole(file, f"{head}{BEGIN}\n{text}\n{END}{tail}")

@@ -1,8 +1,6 @@
 """What a result file of a GPU holds.
 
-A file is JSON (benchmarks/result_file.py), one for each device:
-
-    {"gptwin": "0.1.0", "format": 1, "parts": {"attention/bfloat16": PART, ...}}
+A file, one for each device, is JSON lines as benchmarks/result_file.py describes them.
 
 A *part* is what one process measures: "roofline"; "<twin>/<dtype>"; "verify/<twin>"; "training",
 "generation" and "ppo", which are end to end.
@@ -124,7 +122,7 @@ def newest(folder: Path, device: str = "") -> Path | None:
         What its name must hold.
     """
     candidates = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.jsonl")):
         try:
             parts = load(path).values()
         except ValueError:

@@ -22,6 +22,7 @@ from rich.console import Console
 from ...core.checks import expect_positive
 from ...core.model.presets import GPTConfig
 from ...kernels.cpu.compiled_step import has_cpp_compiler
+from ...records import available_cores
 from .. import result_file
 from ..cpu.driver import RESULTS, print_table
 from ..models import Settings
@@ -99,7 +100,7 @@ def bench(
     ValueError
         If `threads` is not above 0.
     """
-    threads = result_file.available_cores() if threads is None else threads
+    threads = available_cores() if threads is None else threads
     expect_positive("threads", threads)
     settings = Settings(quick, threads)
     part: result_file.Part = {
@@ -123,7 +124,7 @@ def bench(
         console.print("nothing is stored", soft_wrap=True)
         return 1
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / ("ppo-cpu-quick.json" if quick else "ppo-cpu.json")
+    path = RESULTS / ("ppo-cpu-quick.jsonl" if quick else "ppo-cpu.jsonl")
     result_file.save(path, "ppo", part)
     console.print(f"stored in {path}", soft_wrap=True)
     return 0

@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...core.checks import refuse
-from ..store import expect_writable, write_json
+from ..store import expect_writable, made_with, write_rows
 from . import assembly
 from .assembly import Resources
 from .targets import (
@@ -431,7 +431,8 @@ def inspect_operations(
             _print_texts(of_arch, show, console)
         _print_table(of_arch, architecture(arch), console)
     if stored is not None:
-        write_json(stored, {"typical": typical, "rows": [dataclasses.asdict(row) for row in rows]})
+        head = made_with() | {"typical": typical}
+        write_rows(stored, head, [dataclasses.asdict(row) for row in rows])
     return 1 if any(row.failures for row in rows) else 0
 
 

@@ -1,7 +1,6 @@
 """`gptwin mutate` as a person sees it: progress, the score, every survivor's diff, the results."""
 
 import datetime
-import json
 import os
 import platform
 import time
@@ -17,7 +16,8 @@ from ... import __version__
 from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE
 from ...kernels.common.launch import INTERPRETED
-from ..store import expect_writable, write_text
+from ...records import write_whole
+from ..store import expect_writable, read_rows, write_rows
 from ..twins.catalogue import TWINS
 from .judge import KERNELS
 from .mutants import source_of
@@ -114,10 +114,10 @@ def mutate(
         highlight=False,
     )
     if json_file is not None:
-        document = _merge(Path(json_file), scores, size, seed, examples)
-        write_text(Path(json_file), json.dumps(document, indent=1) + "\n")
+        merged = _merge(Path(json_file), scores, size, seed, examples)
+        write_rows(Path(json_file), {"required": REQUIRED_SCORE}, merged)
         if table_file is not None:
-            write_text(Path(table_file), _markdown(document))
+            write_whole(Path(table_file), _markdown(merged))
     return 1 if n_bad else 0
 
 
@@ -204,11 +204,11 @@ def _table(scores: list[Score]) -> Table:
 
 def _merge(
     file: Path, scores: list[Score], size: int | None, seed: int, examples: int
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Put these scores in the place of the same twins' in a result file, which may be absent."""
     before: dict[str, Any] = {}
     if file.exists():
-        before = {row["twin"]: row for row in json.loads(file.read_text())["rows"]}
+        before = {row["twin"]: row for row in read_rows(file)["rows"]}
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     for score in scores:
         before[score.twin] = {
@@ -228,7 +228,7 @@ def _merge(
             "by_operator": _by_operator(score),
             "how": _how(score),
         }
-    return {"required": REQUIRED_SCORE, "rows": [before[n] for n in TWINS if n in before]}
+    return [before[n] for n in TWINS if n in before]
 
 
 def _by_operator(score: Score) -> dict[str, list[int]]:
@@ -257,17 +257,17 @@ def _kind(why: str) -> str:
     return "wrong result" if why.endswith("beyond the budget") else "exception"
 
 
-def _markdown(document: dict[str, Any]) -> str:
+def _markdown(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Mutation scores",
         "",
         "Written by `gptwin mutate --json … --table …`; what the columns mean: [lab.md](lab.md).",
-        f"Required: {document['required']:.0%}.",
+        f"Required: {REQUIRED_SCORE:.0%}.",
         "",
         "| twin | mutants | run | killed | survived | equivalent | score | date | seed |",
         "|---|---:|---:|---:|---:|---:|---:|---|---:|",
     ]
-    for row in document["rows"]:
+    for row in rows:
         lines.append(
             f"| {row['twin']} | {row['mutants']} | {row['run']} | {row['killed']} "
             f"| {len(row['survived'])} | {len(row['equivalent'])} | {row['score']:.1%} "
@@ -275,13 +275,13 @@ def _markdown(document: dict[str, Any]) -> str:
         )
     lines += ["", "| fault | killed | survived | equivalent |", "|---|---:|---:|---:|"]
     totals: dict[str, list[int]] = {}
-    for row in document["rows"]:
+    for row in rows:
         for operator, counts in row["by_operator"].items():
             total = totals.setdefault(operator, [0, 0, 0])
             totals[operator] = [a + b for a, b in zip(total, counts, strict=True)]
     lines += [f"| {o} | {k} | {s} | {e} |" for o, (k, s, e) in sorted(totals.items())]
     how: dict[str, int] = {}
-    for row in document["rows"]:
+    for row in rows:
         for kind, count in row["how"].items():
             how[kind] = how.get(kind, 0) + count
     noticed = ", ".join(f"{kind} {count}" for kind, count in how.items())

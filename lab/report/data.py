@@ -4,7 +4,6 @@ The benchmarks' files are read as files: lab/ and benchmarks/ do not import one 
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ..twins.roofline import DEVICES, Device, Typical, predicted_seconds, ridge,
 from ..twins.twin import Twin
 from ..verify.console import brief
 
-BENCHMARK_FORMAT = 1  # benchmarks/result_file.py
+BENCHMARK_FORMAT = 2  # benchmarks/result_file.py
 OURS = "gptwin"  # benchmarks/gpu/results.py
 Document = Mapping[str, Any]
 
@@ -366,17 +365,27 @@ def read_benchmarks(folder: Path) -> list[Benchmark]:
         If a file is no JSON, or its parts are not what benchmarks store.
     """
     found = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.jsonl")):
         document = _read("results", path, "gptwin bench")
-        if document.get("format") != BENCHMARK_FORMAT or "parts" not in document:
+        if document.get("format") != BENCHMARK_FORMAT:
             continue
         try:
-            parts = {name: part for name, part in document["parts"].items() if _is_real(part)}
+            stored = _parts_of(document["rows"])
+            parts = {name: part for name, part in stored.items() if _is_real(part)}
         except (KeyError, TypeError, AttributeError):
             refuse("results", "files that gptwin bench wrote", f"another: {path}")
         if parts:
             found.append(Benchmark(path.stem, parts))
     return found
+
+
+def _parts_of(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Put each finding into its part."""
+    parts = {row["part"]: {**row, "findings": []} for row in rows if "environment" in row}
+    for row in rows:
+        if "environment" not in row:
+            parts[row["part"]]["findings"].append(row)
+    return parts
 
 
 def _is_real(part: Document) -> bool:
@@ -448,12 +457,12 @@ def _read(argument: str, path: Path, written_by: str) -> dict[str, Any]:
     """Read a JSON object, or refuse in one line."""
     expected = f"a file that {written_by} wrote"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = store.read_rows(path)
     except OSError as error:
         refuse(argument, expected, f"{path}: {error.strerror}")
     except ValueError as error:
         refuse(argument, expected, f"{path}, which is no JSON ({error})")
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or "rows" not in document:
         refuse(argument, expected, f"another: {path}")
     return document
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ... import __version__
 from ...core.checks import refuse
+from ...records import PACKAGE, write_whole
 from .. import store
 from ..twins.catalogue import TWINS
 from ..twins.roofline import DEVICES
@@ -34,7 +35,7 @@ from .data import (
 from .plots import budget_strip, roofline, stored_plots
 from .sources import anchor, files_of, read_source
 
-RESULTS = store.PACKAGE / "benchmarks" / "results"
+RESULTS = PACKAGE / "benchmarks" / "results"
 FRESH = "fresh"
 
 
@@ -83,14 +84,14 @@ def report(
     if examples is not None and verification != FRESH:
         refuse("examples", "none beside a stored verification", str(examples))
     # What is stored is read first: a bad file is told before minutes of verification.
-    inspection, benchmarks = read_inspection(folder / "inspect.json"), read_benchmarks(folder)
+    inspection, benchmarks = read_inspection(folder / "inspect.jsonl"), read_benchmarks(folder)
     names = list(dict.fromkeys(operations)) or list(TWINS)
     if verification == FRESH:
         verified = verify_afresh(names, examples)
     else:
         verified = read_verification(Path(verification)).only(names)
     page = render(names, verified, inspection, benchmarks, folder)
-    store.write_text(path, page)
+    write_whole(path, page)
     size = len(page.encode()) / 1e6
     print(f"{path}: {len(names)} twins, {verdict(verified, names)}; {size:.1f} MB")
     return 0 if verified.passed else 1

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pygments.lexers import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, String, _TokenType
 
-from ..store import PACKAGE
+from ...records import PACKAGE
 from ..twins.twin import Twin
 
 # Kind of token to the class that the page's style colours. What is in none keeps the text's colour

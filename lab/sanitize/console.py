@@ -1,7 +1,6 @@
 """`gptwin sanitize` as a person sees it: progress bar, table, findings, JSON."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.table import Table
 from ... import __version__
 from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE, triton
+from ..store import expect_writable, made_with, write_rows
 from ..twins.catalogue import TWINS
 from ..twins.twin import DTYPES
 from ..verify.verify import variants
@@ -112,8 +112,7 @@ def run(
     for dtype in dtypes:
         if dtype not in DTYPES:
             refuse("dtype", f"one of {', '.join(DTYPES)}", repr(dtype))
-    if json_file is not None and not Path(json_file).resolve().parent.is_dir():
-        refuse("json", "a file in a directory that exists", json_file)
+    stored = None if json_file is None else expect_writable("json", json_file)
     jobs = _jobs(names or [*TWINS, *IN_PLACE], driver, dtypes)
 
     console = Console()
@@ -138,8 +137,8 @@ def run(
         f"{time.monotonic() - started:.0f} s: [bold]{verdict}[/bold]",
         highlight=False,
     )
-    if json_file is not None:
-        _write_json(Path(json_file), rows, seed)
+    if stored is not None:
+        _write_json(stored, rows, seed)
     return 1 if findings else 0
 
 
@@ -219,21 +218,16 @@ def _tell_unreached(rows: list[Row], console: Console) -> None:
 
 
 def _write_json(path: Path, rows: list[Row], seed: int) -> None:
-    document = {
-        "gptwin": __version__,
-        "triton": triton.__version__,
-        "seed": seed,
-        "passed": not any(row.findings for row in rows),
-        "targets": [
-            {
-                "name": row.name,
-                "cases": row.n_cases,
-                "kernels": sorted(row.kernels),
-                "launches": row.n_launches,
-                "accesses": row.n_accesses,
-                "findings": [dataclasses.asdict(finding) for finding in row.findings],
-            }
-            for row in rows
-        ],
-    }
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    found = [
+        {
+            "name": row.name,
+            "cases": row.n_cases,
+            "kernels": sorted(row.kernels),
+            "launches": row.n_launches,
+            "accesses": row.n_accesses,
+            "findings": [dataclasses.asdict(finding) for finding in row.findings],
+        }
+        for row in rows
+    ]
+    head = {"seed": seed, "passed": not any(row.findings for row in rows)}
+    write_rows(path, made_with() | head, found)

@@ -18,7 +18,7 @@ from ... import __version__
 from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE, triton
 from ...kernels.common.launch import INTERPRETED
-from ..store import expect_writable, write_json
+from ..store import expect_writable, made_with, write_rows
 from ..twins.catalogue import TWINS
 from ..twins.real_text import read_text
 from ..twins.twin import DTYPES, Case
@@ -291,13 +291,12 @@ def _explain(row: Row, console: Console) -> None:
 
 def _write_json(path: Path, rows: list[Row], device: str, seed: int, passed: bool) -> None:
     """Store the findings."""
-    document = {
+    head = {
         "device": _device_name(device),
         "seed": seed,
         "passed": passed,
-        "rows": [_row_as_json(row) for row in rows],
     }
-    write_json(path, document)
+    write_rows(path, made_with() | head, [_row_as_json(row) for row in rows])
 
 
 def _row_as_json(row: Row) -> dict[str, Any]:

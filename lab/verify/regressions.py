@@ -11,12 +11,12 @@ import dataclasses
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...core.checks import refuse
+from ...records import write_whole
 from ..twins.catalogue import TWINS
 from ..twins.twin import Case
 from .check import case_inputs
@@ -161,8 +161,4 @@ def _write(file: Path, known: dict[str, list[Failure]]) -> None:
     for operation in sorted(known):
         lines = (f"  {json.dumps(dataclasses.asdict(failure))}" for failure in known[operation])
         blocks.append(f" {json.dumps(operation)}: [\n" + ",\n".join(lines) + "\n ]")
-    handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".json")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write("{\n" + ",\n".join(blocks) + "\n}\n")
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, file)
+    write_whole(file, "{\n" + ",\n".join(blocks) + "\n}\n")

@@ -1,7 +1,5 @@
 """What a CPU tells of single operations: growth, overhead, and what is predicted. No test times."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -14,6 +12,7 @@ from gptwin.benchmarks.timing import GateError, expect_same
 from gptwin.core.layers import softmax as core_softmax
 from gptwin.kernels.common import launch
 from gptwin.lab.twins.catalogue import TWINS
+from gptwin.records import json_lines
 
 QUICK = Settings(quick=True)
 SIZES = (64, 128, 256, 512)
@@ -81,8 +80,8 @@ def test_the_interpreter_part_runs_kernels_and_is_skipped_without_it(monkeypatch
     assert [f["status"] for f in overhead.interpreter(QUICK)] == ["measured"]
     assert ran and all(ran)
     monkeypatch.setattr(launch, "INTERPRETED", False)
-    driver.run_part("interpreter", QUICK, tmp_path / "cpu.json")
-    part = result_file.load(tmp_path / "cpu.json")["interpreter"]
+    driver.run_part("interpreter", QUICK, tmp_path / "cpu.jsonl")
+    part = result_file.load(tmp_path / "cpu.jsonl")["interpreter"]
     assert part["status"] == "skipped" and "TRITON_INTERPRET=1" in part["reason"]
 
 
@@ -96,12 +95,13 @@ ROW = {
 def test_times_are_predicted_and_resources_read_where_they_are_stored(
     tmp_path, monkeypatch, capsys
 ):
-    stored = tmp_path / "inspect.json"
+    stored = tmp_path / "inspect.jsonl"
     monkeypatch.setattr(static, "INSPECTED", stored)
     assert all("gptwin inspect" in f["reason"] for f in static.static(QUICK))
     wider = ROW | {"configuration": 1, "resources": ROW["resources"] | {"registers": 40}}
-    stored.write_text(json.dumps({"rows": [ROW, wider, ROW | {"resources": None}]}))
-    path = tmp_path / "cpu.json"
+    rows = [ROW, wider, ROW | {"resources": None}]
+    stored.write_text(json_lines([{"typical": True}, *rows]))
+    path = tmp_path / "cpu.jsonl"
     assert driver.bench(only=["static"], threads=1, quick=True, out=str(path)) == 0
     findings = {f["name"]: f for f in result_file.load(path)["static"]["findings"]}
     assert list(findings) == list(TWINS)
@@ -120,13 +120,13 @@ def test_the_prediction_is_the_roofline_of_the_datasheet():
 
 
 def test_a_stored_inspection_of_something_else_is_refused(tmp_path):
-    (tmp_path / "inspect.json").write_text('{"rows": [{}]}')
-    with pytest.raises(ValueError, match=r"inspect.json: expected what gptwin inspect"):
-        static.read_kernels(tmp_path / "inspect.json")
+    (tmp_path / "inspect.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(ValueError, match=r"inspect.jsonl: expected what gptwin inspect"):
+        static.read_kernels(tmp_path / "inspect.jsonl")
 
 
 def test_plots_are_stored_as_png_and_as_svg_that_takes_a_pages_colours(tmp_path):
-    path = tmp_path / "cpu.json"
+    path = tmp_path / "cpu.jsonl"
     driver.run_part("growth-length", QUICK, path)
     driver.run_part("interpreter", QUICK, path)
     driver.plot(driver.ordered(result_file.load(path)), path)

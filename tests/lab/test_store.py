@@ -1,7 +1,6 @@
 """What the instruments store is there whole, says what made it, and fails in one line."""
 
 import json
-import os
 
 import pytest
 
@@ -10,25 +9,20 @@ from gptwin.lab import store
 
 def test_a_document_is_stored_with_what_made_it_and_readable_by_others(tmp_path):
     path = tmp_path / "found.json"
-    store.write_json(path, {"rows": [1]})
+    store.write_rows(path, store.made_with() | {"seed": 3}, [{"a": 1}])
     found = json.loads(path.read_text())
-    assert found["rows"] == [1] and found["torch"] and found["date"]
+    assert found == store.read_rows(path) and found["seed"] == 3
+    assert found["rows"] == [{"a": 1}] and found["torch"] and found["date"] and found["commit"]
     assert found["sources"] == store.fingerprints()
     assert {"core/layers/gelu.py", "kernels/layers/gelu.py"} <= set(found["sources"])
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "page.html"
-    store.write_text(path, "old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(RuntimeError, match=r"page.html: cannot be written: No space left"):
-        store.write_text(path, "new")
-    assert path.read_text() == "old" and os.listdir(tmp_path) == [path.name]
+def test_a_name_in_jsonl_gets_a_row_a_line(tmp_path):
+    path, rows = tmp_path / "found.jsonl", [{"a": 1}, {"a": [2]}]
+    store.write_rows(path, {"seed": 3}, rows)
+    assert path.read_text() == '{"seed": 3}\n{"a": 1}\n{"a": [2]}\n'
+    assert store.read_rows(path) == {"seed": 3, "rows": rows}
 
 
 def test_where_nothing_can_be_written_is_refused_before_the_work(tmp_path):

@@ -19,7 +19,7 @@ def invoke(*arguments):
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "dry.json"
+    return tmp_path / "dry.jsonl"
 
 
 def test_the_command_measures_in_processes_and_goes_on_where_it_ended(path, monkeypatch):
@@ -130,20 +130,20 @@ def test_the_parts_that_goals_are_about_come_first():
             "provider: expected one of gptwin, eager, tor",
         ),
         (["cpu", "kl"], "it goes alone"),
-        (["kl", "--dry-run", "--out", driver.RESULTS / "x.json"], "another directory"),
-        (["--dry-run", "--out", "no/such/file.json"], "out: expected a .json file"),
-        (["kl", "--dry-run", "--out", "no/such/file.json"], "out: expected a .json file"),
+        (["kl", "--dry-run", "--out", driver.RESULTS / "x.jsonl"], "another directory"),
+        (["--dry-run", "--out", "no/such/file.jsonl"], "out: expected a .jsonl file"),
+        (["kl", "--dry-run", "--out", "no/such/file.jsonl"], "out: expected a .jsonl file"),
         (["kl", "--budget", "0"], "budget"),
-        (["--plot", "--out", "no.json"], "out: expected a result file to draw"),
+        (["--plot", "--out", "no.jsonl"], "out: expected a result file to draw"),
         (["--table", "no.md"], "table: expected a file"),
-        (["--compare", "a.json", "b.json"], "compare: expected a result file"),
+        (["--compare", "a.jsonl", "b.jsonl"], "compare: expected a result file"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if any("x.json" in str(argument) for argument in arguments):
+    if any("x.jsonl" in str(argument) for argument in arguments):
         monkeypatch.setattr(driver, "RESULTS", tmp_path)
-        arguments = [*arguments[:-1], tmp_path / "x.json"]
+        arguments = [*arguments[:-1], tmp_path / "x.jsonl"]
     result = invoke(*arguments)
     assert isinstance(result.exception, ValueError) and message in str(result.exception)
 

@@ -89,7 +89,7 @@ def test_without_names_the_command_lists_every_path(tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "bench", lambda what, **o: asked.update(what=what, **o) or 0)
     monkeypatch.setattr(dry_run, "closing", lambda path, limit_s: ())
     result = CliRunner().invoke(app, ["bench", "--dry-run"])
-    assert asked["dry_run"] and asked["out"] == "build/dry-run.json"
+    assert asked["dry_run"] and asked["out"] == "build/dry-run.jsonl"
     assert {"operations", "training", "generation", "ppo", "verify"} == set(asked["what"])
     assert result.exit_code == 1 and "not reached" in result.output  # nothing was stored
     monkeypatch.setattr(driver, "bench", lambda what, **_: driver.OUT_OF_TIME)

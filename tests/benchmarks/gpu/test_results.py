@@ -62,7 +62,7 @@ def parts():
 
 @pytest.fixture
 def path(parts, tmp_path):
-    return write(parts, tmp_path / "a.json")
+    return write(parts, tmp_path / "a.jsonl")
 
 
 def write(parts, path):
@@ -183,7 +183,7 @@ def slower(parts, factor, provider="gptwin"):
 def test_a_regression_beyond_the_noise_ends_with_1(
     parts, path, tmp_path, factor, provider, exit_code, words
 ):
-    other = write(slower(parts, factor, provider), tmp_path / "b.json")
+    other = write(slower(parts, factor, provider), tmp_path / "b.jsonl")
     result = bench("--compare", path, other)
     assert result.exit_code == exit_code, result.output
     assert words in result.output
@@ -193,7 +193,7 @@ def test_a_figure_that_is_gone_is_a_regression(parts, path, tmp_path):
     changed = copy.deepcopy(parts)
     found = changed["softmax/bfloat16"]["findings"][0]
     found |= {"status": "failed", "reason": "gate: wrong", "value": None}
-    result = bench("--compare", path, write(changed, tmp_path / "b.json"))
+    result = bench("--compare", path, write(changed, tmp_path / "b.jsonl"))
     assert result.exit_code == 1 and "no figure any more" in result.output
 
 
@@ -207,7 +207,7 @@ def test_of_rates_more_is_better():
 
 
 def test_dry_runs_and_strangers_are_not_compared(parts, path, tmp_path):
-    other = tmp_path / "b.json"
+    other = tmp_path / "b.jsonl"
     other.write_text('{"rows": []}')
     assert "a result file of format" in str(bench("--compare", path, other).exception)
     other.unlink()

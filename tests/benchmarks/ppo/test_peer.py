@@ -46,9 +46,9 @@ def test_what_fails_leaves_the_last_measurement(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(peer, "RESULTS", tmp_path)
     monkeypatch.setattr(peer, "_alone", fail)
-    (tmp_path / "ppo-cpu.json").write_text("measured")
+    (tmp_path / "ppo-cpu.jsonl").write_text("measured")
     assert peer.bench(ppo_like, ppo_repeated, threads=1) == 1
-    assert (tmp_path / "ppo-cpu.json").read_text() == "measured"
+    assert (tmp_path / "ppo-cpu.jsonl").read_text() == "measured"
     assert "no trl" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"^threads: expected a finite number above 0, got 0"):
         peer.bench(ppo_like, ppo_repeated, threads=0)

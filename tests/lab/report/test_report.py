@@ -19,6 +19,7 @@ from gptwin.lab.report.sources import files_of, highlight, read_source
 from gptwin.lab.twins.catalogue import TWINS
 from gptwin.lab.twins.roofline import DEVICES, predicted_seconds, typical
 from gptwin.lab.verify import console
+from gptwin.records import json_lines
 
 sys.path.insert(0, str(Path(__file__).parent))
 import browser
@@ -49,7 +50,7 @@ ROWS = [
 
 def verification(rows=ROWS, **more):
     return {
-        **store.provenance(), "device": "the CPU, through an interpreter", "seed": 0,
+        **store.made_with(), "device": "the CPU, through an interpreter", "seed": 0,
         "passed": all(r["passed"] for r in rows), "rows": rows, **more,
     }  # fmt: skip
 
@@ -92,25 +93,32 @@ def results(tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()
 
-    def put(name, document):
-        (folder / name).write_text(json.dumps(document))
+    def put(name, head, *rows):
+        (folder / name).write_text(json_lines([head, *rows]))
+
+    def put_parts(name, parts):
+        lines = []
+        for each, stored in parts.items():
+            lines.append({"part": each, **{k: v for k, v in stored.items() if k != "findings"}})
+            lines += [{"part": each, **found} for found in stored["findings"]]
+        put(name, {"format": 2}, *lines)
 
     rows = [
         compiled("softmax", "softmax_forward_kernel", "sm_90", 32),
         compiled("softmax", "softmax_forward_kernel", "sm_90", 64, configuration=1),
         compiled("gae", "gae_forward_kernel", "sm_80", 56, failures=["spills 8 bytes"]),
     ]
-    put("inspect.json", {**store.provenance(), "typical": True, "rows": rows})
-    put("cpu.json", {"format": 1, "parts": {"numpy": part([RATIO, MISSING], cpu="A CPU")}})
+    put("inspect.jsonl", store.made_with() | {"typical": True}, *rows)
+    put_parts("cpu.jsonl", {"numpy": part([RATIO, MISSING], cpu="A CPU")})
     gpu = part([on_gpu("eager", 2e-4, None), on_gpu("gptwin", 1e-4, 0.91)], device="NVIDIA X1")
     gpu["findings"].append(on_gpu("Liger", None, None) | {"status": "skipped", "reason": "no lib"})
     whole = part([on_gpu("gptwin", 0.25, 0.5) | {"name": "a step"}], device="NVIDIA X1")
     wrong = part([], device="NVIDIA X1") | {"status": "failed", "reason": "gae disagrees"}
     parts = {"softmax/bfloat16": gpu, "training": whole, "verify/gae": wrong}
     parts["verify/gelu"] = part([], device="NVIDIA X1")
-    put("x1.json", {"format": 1, "parts": parts})
+    put_parts("x1.jsonl", parts)
     dry = part([on_gpu("gptwin", 1.0, 1.0)], device="NVIDIA DRY") | {"settings": {"dry_run": True}}
-    put("dry.json", {"format": 1, "parts": {"softmax/bfloat16": dry}})
+    put_parts("dry.jsonl", {"softmax/bfloat16": dry})
     picture = Figure(figsize=(3, 2))
     picture.add_subplot().plot([1, 2])
     (folder / "x1").mkdir()
@@ -283,7 +291,7 @@ def test_nan_is_beyond_any_budget(tmp_path):
     ("arguments", "message"),
     [
         (["--verification", "no/such.json"], "verification: expected a file that gptwin verify"),
-        (["--verification", "{results}/cpu.json"], "wrote, got another: "),
+        (["--verification", "{results}/cpu.jsonl"], "wrote, got another: "),
         (["--verification", "{results}/cpu.png"], "cpu.png, which is no JSON"),
         (["--verification", "{results}"], "verification: expected a file that"),
         (["--examples", "3"], "examples: expected none beside a stored verification"),
@@ -301,10 +309,11 @@ def test_bad_input_is_refused_by_name(run, results, arguments, message):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("inspect.json", '{"rows": [{"failures": []}]}'),
-        ("inspect.json", "[]"),
-        ("x.json", "{"),
-        ("x.json", '{"format": 1, "parts": {"a": {}}}'),
+        ("inspect.jsonl", '{}\n{"failures": []}'),
+        ("inspect.jsonl", "[]"),
+        ("x.jsonl", "{"),
+        ("x.jsonl", '{"format": 2}\n{"part": "a", "environment": {}}'),
+        ("x.jsonl", '{"format": 2}\n{"part": "a", "name": "of a part that is not there"}'),
         ("cpu.svg", "<html>"),
         ("cpu-more.png", "GIF"),
     ],

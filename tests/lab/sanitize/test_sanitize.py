@@ -119,7 +119,7 @@ def test_every_configuration_of_a_persons_kernel_runs(
 ) -> None:
     assert run(f"{own_file}::double_kernel", json_file="found.json") == 1
     document = json.loads(Path("found.json").read_text())
-    (target,) = document["targets"]
+    (target,) = document["rows"]
     assert not document["passed"] and target["cases"] == 2
     kinds = [(f["kind"], f["access"], f["tensor"], f["index"]) for f in target["findings"]]
     assert kinds == [
