@@ -23,7 +23,7 @@ from ..twins.catalogue import TWINS
 from ..twins.real_text import read_text
 from ..twins.twin import DTYPES, Case
 from .check import Finding, case_inputs
-from .regressions import FILE
+from .regressions import FILE, expect_place
 from .verify import (
     DEFAULT_EXAMPLES,
     THOROUGH_EXAMPLES,
@@ -97,6 +97,8 @@ def verify(
     if examples < 1:
         refuse("examples", "at least 1", str(examples))
     read_text(text)  # refuse a bad file now, not in a worker
+    if remember:
+        expect_place()
     stored = None if json_file is None else expect_writable("json", json_file)
     jobs = _jobs(operations, dtypes, examples, seed, text, only_case)
 

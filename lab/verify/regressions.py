@@ -88,9 +88,8 @@ def remember(operation: str, failure: Failure, file: Path | None = None) -> bool
     ValueError
         If the file is malformed, or there is no folder for it.
     """
+    expect_place(file)
     file = file or FILE
-    if not file.parent.is_dir():
-        refuse("remember", "a checkout of gptwin, with its tests/", f"no folder {file.parent}")
     with _alone(file.parent):
         known = _read(file)
         own = known.setdefault(operation, [])
@@ -99,6 +98,27 @@ def remember(operation: str, failure: Failure, file: Path | None = None) -> bool
         own.append(failure)
         _write(file, known)
     return True
+
+
+def expect_place(file: Path | None = None) -> None:
+    """Refuse to remember where there is no folder for the file.
+
+    Parameters
+    ----------
+    file : Path, optional
+        As in `failures`.
+
+    Raises
+    ------
+    ValueError
+        If gptwin is installed, say.
+    """
+    folder = (file or FILE).parent
+    if not folder.is_dir():
+        refuse(
+            "remember", "a checkout of gptwin, with its tests/", f"no folder {folder}",
+            "gptwin is installed, not a checkout",
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
