@@ -98,7 +98,7 @@ def test_commands_parse(page: Path) -> None:
 def test_targets_of_make_exist(page: Path) -> None:
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     for line in shell(page):
-        words = line.split() if line.startswith("make ") else []
+        words = shlex.split(line) if line.startswith("make ") else []
         assert not [word for word in words[1:] if "=" not in word and word not in targets], line
 
 
