@@ -42,7 +42,7 @@ chatgpt-studies: environment  ## the chain on three seeds, PPO-ptx, over-optimis
 
 # Each step ends within 9 minutes. What it stored for this commit is not done again, so a step that
 # ran out of time (exit code 3) goes on when it is run again. RESULTS=FILE.jsonl: where it is stored.
-bench = $(python) -m gptwin bench $(if $(RESULTS),--out "$(RESULTS)")
+bench = $(python) -m gptwin bench gpu $(if $(RESULTS),--out "$(RESULTS)")
 
 gpu:  ## on a GPU: verify, bench, end to end, plots, each of which can be run (again) alone
 ifdef DRY_RUN
@@ -66,8 +66,8 @@ gpu-end-to-end: environment  ## on a GPU: training, generation and PPO
 	@$(bench) training generation ppo --budget 520 $(ARGS)
 
 gpu-plots: environment  ## draw what is stored of a GPU, and fill in README's table
-	@$(bench) --plot
-	@$(bench) --table README.md
+	@$(python) -m gptwin bench plot $(if $(RESULTS),--results "$(RESULTS)")
+	@$(python) -m gptwin bench table README.md $(if $(RESULTS),--results "$(RESULTS)")
 
 # At most 8 processes: on a GPU, each holds a CUDA context of its own.
 test: environment  ## run the tests

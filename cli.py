@@ -5,9 +5,11 @@ Thin: it reads arguments and calls.
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from .cli_bench import bench
 
 app = typer.Typer(
     help="The ChatGPT training stack twice: NumPy to be read, Triton to be fast.",
@@ -15,6 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(bench, name="bench")
 
 
 @app.callback()
@@ -303,120 +306,6 @@ def chat(
 
 
 @app.command()
-def bench(
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[OP]...",
-            help="Operations (or all of them: operations), training, generation, ppo, verify; or, "
-            "alone: cpu, what can be measured without a GPU; trl, PPO beside TRL's. Default: all "
-            "but verify, cpu, trl.",
-        ),
-    ] = None,
-    dtype: Annotated[
-        list[str] | None, typer.Option(help="float32, float16 or bfloat16; may be repeated.")
-    ] = None,
-    provider: Annotated[
-        list[str] | None, typer.Option(help="Only these, such as gptwin; may be repeated.")
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Every path, tiny, no GPU, as a list; or OP's alone."),
-    ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Measure also what is stored.")] = False,
-    budget: Annotated[float, typer.Option(help="Seconds for the whole run; a GPU's.")] = 520,
-    workers: Annotated[int | None, typer.Option(help="Processes that compile ahead.")] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="cpu: tiny models, every path in seconds.")
-    ] = False,
-    only: Annotated[
-        list[str] | None, typer.Option(help="cpu: measure this part alone; may be repeated.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="cpu: threads; default: all cores.")] = None,
-    text: Annotated[
-        str | None, typer.Option(help="cpu: tinyshakespeare.txt, for the part shakespeare.")
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(help="Result file; default: in benchmarks/results; of a dry run, in build."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="cpu: leave out what is stored as measured.")
-    ] = False,
-    limit: Annotated[
-        float | None,
-        typer.Option(help="Seconds after which a part (cpu), or a provider at a size, is ended."),
-    ] = None,
-    compare: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="A.json B.json", help="Compare two files.")
-    ] = None,
-    table: Annotated[
-        str | None,
-        typer.Option(metavar="README.md", help="Write the goals' table of --out, or the newest."),
-    ] = None,
-    plot: Annotated[
-        bool, typer.Option("--plot", help="Draw what is stored of a GPU; of --out, or the newest.")
-    ] = False,
-    job: Annotated[str | None, typer.Option(hidden=True)] = None,
-) -> None:
-    """Time gptwin side by side with others, each behind a check that both compute the same.
-
-    Every part runs in a process of its own, and is stored at once: what is stored for this commit
-    is not measured again. Exit code 1 if a figure of gptwin's is missing, 3 if the time is up.
-    With --compare, 1 if a figure of gptwin's became worse, beyond the noise.
-    """
-    if job is not None:
-        from .benchmarks.gpu.job import run_job_of_json
-
-        run_job_of_json(job, _workloads)
-    elif compare is not None:
-        from .benchmarks.compare import compare as compare_files
-
-        raise typer.Exit(compare_files(*compare))
-    elif table is not None:
-        from .benchmarks.gpu import goals
-
-        goals.update(table, out)
-    elif plot:
-        from .benchmarks.gpu import plots
-
-        plots.plot_file(out)
-    elif what == ["cpu"]:
-        from .benchmarks.cpu import driver as cpu
-
-        raise typer.Exit(
-            cpu.bench(
-                quick=quick, only=only, threads=threads, text=text, out=out, resume=resume,
-                limit_s=540 if limit is None else limit,
-            )
-        )  # fmt: skip
-    elif what == ["trl"]:
-        from .benchmarks.ppo import peer
-        from .rl.studies.workloads import ppo_like, ppo_repeated
-
-        raise typer.Exit(peer.bench(ppo_like, ppo_repeated, quick=quick, threads=threads))
-    elif dry_run and not (what or dtype or provider):
-        from .benchmarks.gpu.dry_run import dry_run as try_every_path
-
-        raise typer.Exit(
-            try_every_path(
-                _workloads, out=out, again=again, limit_s=90 if limit is None else limit,
-                budget_s=budget,
-            )
-        )  # fmt: skip
-    else:
-        from .benchmarks.gpu import driver
-
-        raise typer.Exit(
-            driver.bench(
-                what or [], dtypes=dtype or [], providers=provider or [], dry_run=dry_run,
-                out=out, again=again, limit_s=90 if limit is None else limit, budget_s=budget,
-                workers=workers,
-            )
-        )  # fmt: skip
-
-
-@app.command()
 def report(
     operations: Annotated[
         list[str] | None, typer.Argument(metavar="[OP]...", help="Twins to show; default: all.")
@@ -445,13 +334,6 @@ def report(
             operations or [], out=out, verification=verification, examples=examples, results=results
         )
     )
-
-
-def _workloads() -> Any:
-    """Return what benchmarks run of the pipeline, which they do not import."""
-    from .rl.studies.workloads import WORKLOADS
-
-    return WORKLOADS
 
 
 def _interpret_without_gpu() -> None:

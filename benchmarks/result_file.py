@@ -23,6 +23,7 @@ from ..records import json_lines, provenance, read_json_lines, write_whole
 
 FORMAT = 2
 ENDING = ".jsonl"
+RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("numpy", "torch", "transformers", "matplotlib")
 GPU_PACKAGES = ("numpy", "torch", "triton", "transformers", "liger-kernel", "flash-attn")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -72,19 +73,24 @@ def save(path: Path, name: str, part: Part) -> None:
     write_whole(path, json_lines(lines))
 
 
-def expect_results_path(out: str) -> Path:
-    """Refuse a path that a result file cannot have, before anything is measured.
+def results_path(out: str | None, name: str) -> Path:
+    """Say where results are stored, before anything is measured.
 
     Parameters
     ----------
-    out : str
+    out : str or None
         As the user gave it.
+    name : str
+        Of the file in benchmarks/results, without its ending, if the user gave none.
 
     Raises
     ------
     ValueError
-        If it ends otherwise, or its folder does not exist.
+        If `out` ends otherwise, or its folder does not exist.
     """
+    if out is None:
+        RESULTS.mkdir(exist_ok=True)
+        return RESULTS / f"{name}{ENDING}"
     path = Path(out)
     if path.suffix != ENDING or path.is_dir() or not path.resolve().parent.is_dir():
         refuse("out", f"a {ENDING} file in a directory that exists", out)

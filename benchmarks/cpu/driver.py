@@ -27,6 +27,7 @@ from rich.table import Table
 from ... import records
 from ...core.checks import expect_positive, refuse
 from .. import result_file
+from ..messages import show_messages
 from ..models import Settings
 from ..timing import NATS, Finding, Skipped, describe, without_folders
 from .growth import growth_with_length, growth_with_width
@@ -43,8 +44,6 @@ from .torch_model import (
     torch_training_small_compiled,
 )
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-
 PARTS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "numpy-generation": numpy_generation,
     "numpy-training": numpy_training,
@@ -60,6 +59,7 @@ PARTS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "static": static,
 }
 WIDTH_WHEN_PIPED = 130
+BAD = ("failed", "cut off")
 INTERPRETED = ("interpreter",)  # parts that run kernels
 # Where NumPy and PyTorch take turns at small sizes, the one's threads spin while the other works:
 # with two threads the exponents of eager PyTorch were off by as much as 1.
@@ -80,6 +80,7 @@ def bench(
     out: str | None = None,
     resume: bool = False,
     limit_s: float = Settings.limit_s,
+    verbose: bool = False,
 ) -> int:
     """Measure, store, plot and print.
 
@@ -99,6 +100,8 @@ def bench(
         Leave out parts that are stored as complete, with the same settings and commit.
     limit_s : float
         After how many seconds a part is ended.
+    verbose : bool
+        Show what the libraries say also of parts that did not fail.
 
     Returns
     -------
@@ -119,7 +122,7 @@ def bench(
     expect_positive("limit", limit_s)
     if text is not None and not Path(text).is_file():
         refuse("text", "a file", text)
-    path = results_path(out, quick)
+    path = result_file.results_path(out, "cpu-quick" if quick else "cpu")
     settings = Settings(quick, threads, text and str(Path(text).resolve()), limit_s)
     console = Console()
     if not console.is_terminal:
@@ -130,15 +133,17 @@ def bench(
         wanted = [n for n in wanted if not is_complete(parts.get(n), settings_of(n, settings))]
     for name in wanted:
         start = time.monotonic()
-        run_in_process(name, settings_of(name, settings), path)
+        messages = run_in_process(name, settings_of(name, settings), path)
         status = result_file.load(path)[name]["status"]
         console.print(f"{name}: {status}, {time.monotonic() - start:.0f} s", highlight=False)
+        if verbose or status in BAD:
+            show_messages(messages, console)
     parts = result_file.load(path)
     if parts:
         plot(ordered(parts), path)
         print_table(ordered(parts), console)
     console.print(f"stored in {path}, with its plots beside it", soft_wrap=True)
-    return int(any(parts[name]["status"] in ("failed", "cut off") for name in wanted))
+    return int(any(parts[name]["status"] in BAD for name in wanted))
 
 
 def settings_of(name: str, settings: Settings) -> Settings:
@@ -153,14 +158,6 @@ def plot(parts: dict[str, result_file.Part], path: Path) -> None:
     plot_growth(growth, path.with_name(f"{path.stem}-growth.png"))
     overhead = {name: part for name, part in parts.items() if name in ("compile", "interpreter")}
     plot_overhead(overhead, path.with_name(f"{path.stem}-overhead.png"))
-
-
-def results_path(out: str | None, quick: bool) -> Path:
-    """Say where results are stored: a quick run's apart from real ones."""
-    if out is None:
-        RESULTS.mkdir(exist_ok=True)
-        return RESULTS / ("cpu-quick.jsonl" if quick else "cpu.jsonl")
-    return result_file.expect_results_path(out)
 
 
 def ordered(parts: dict[str, result_file.Part]) -> dict[str, result_file.Part]:
@@ -183,8 +180,11 @@ def public(settings: Settings) -> dict[str, Any]:
     return dataclasses.asdict(settings) | {"text": text}
 
 
-def run_in_process(name: str, settings: Settings, path: Path) -> None:
-    """Run a part in a process of its own; whatever becomes of it, the result file says so."""
+def run_in_process(name: str, settings: Settings, path: Path) -> str:
+    """Run a part in a process of its own, and return what was printed there.
+
+    Whatever becomes of it, the result file says so.
+    """
     count = str(settings.threads)
     environment = os.environ | dict.fromkeys(result_file.THREAD_VARIABLES, count)
     environment |= {"GPTWIN_BACKEND": "eager"}
@@ -198,7 +198,7 @@ def run_in_process(name: str, settings: Settings, path: Path) -> None:
         # outlive the part when it is ended, and hold the pipe open.
         child = subprocess.Popen(
             (sys.executable, "-c", CHILD, json.dumps(arguments)),
-            env=environment, stderr=messages, start_new_session=True,
+            env=environment, stdout=messages, stderr=messages, start_new_session=True,
         )  # fmt: skip
         try:
             child.wait(settings.limit_s)
@@ -208,11 +208,13 @@ def run_in_process(name: str, settings: Settings, path: Path) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-        if result_file.load(path)[name]["status"] == "running":
-            messages.seek(0)
-            last = ([line for line in messages if line.strip()] or ["no message"])[-1]
-            reason = f"ended with code {child.returncode}: {without_folders(last.strip())}"
-            end(path, name, "failed", reason)
+        messages.seek(0)
+        said = messages.read()
+    if result_file.load(path)[name]["status"] == "running":
+        last = ([line for line in said.splitlines() if line.strip()] or ["no message"])[-1]
+        reason = f"ended with code {child.returncode}: {without_folders(last.strip())}"
+        end(path, name, "failed", reason)
+    return said
 
 
 def begin(settings: Settings) -> result_file.Part:

@@ -1,4 +1,4 @@
-"""`gptwin bench` on a GPU: each twin against its peers, end to end, and what comes of the figures.
+"""`gptwin bench gpu`: each twin against its peers, end to end, and what comes of the figures.
 
     results.py    what a result file holds
     shapes.py     the sizes that are measured        inputs.py     the arguments at such a size
@@ -11,6 +11,6 @@
     dry_run.py    every path without a GPU, as a list
     goals.py, compare.py, plots.py                   README's table, two files, pictures
 
-Without a GPU `gptwin bench --dry-run` walks every path with tiny sizes and ends in a list of them.
-The kernels run in Triton's interpreter and the clock is a counter: its figures mean nothing.
+Without a GPU `gptwin bench gpu --dry-run` walks every path with tiny sizes and ends in a list of
+them. The kernels run in Triton's interpreter and the clock is a counter: its figures mean nothing.
 """

@@ -26,12 +26,13 @@ from ..timing import Finding
 from . import results
 from .cells import default_dtypes, failures
 from .providers import providers as providers_of
-from .results import OURS, RESULTS
+from .results import OURS
 from .roofline import peaks_of
 from .summary import print_summary
 from .watch import CUT_OFF, Outcome, watch
 
 VERIFY, ROOFLINE, OPERATIONS = "verify", "roofline", "operations"
+ASKED_FOR = (*TWINS, OPERATIONS, *results.END_TO_END, VERIFY)
 # What README's goals are about comes first, should the time not suffice.
 ORDER = (
     "attention", "softmax", "layer_norm", "cross_entropy", "qkv_attention", "ppo_loss",
@@ -185,11 +186,9 @@ def a_run(
 
 def parts_of(what: list[str], dtypes: list[str]) -> list[str]:
     """Return the names of the parts, those that matter most first."""
-    known = (*TWINS, OPERATIONS, *results.END_TO_END, VERIFY)
     for name in what:
-        if name not in known:
-            cause = "it goes alone, without others" if name in ("cpu", "trl") else ""
-            refuse("operation", f"one of {', '.join(known)}", repr(name), cause)
+        if name not in ASKED_FOR:
+            refuse("operation", f"one of {', '.join(ASKED_FOR)}", repr(name))
     every = not what or OPERATIONS in what
     operations = [name for name in (*ORDER, *TWINS) if every or name in what]
     parts = []
@@ -231,7 +230,7 @@ def device_name(dry_run: bool) -> str:
             "a GPU to measure it on",
             "none",
             "no driver, or PyTorch without CUDA; `gptwin bench cpu` measures what a CPU can, and "
-            "--dry-run tries every path",
+            "`gptwin bench gpu --dry-run` tries every path",
         )
     return torch.cuda.get_device_name()
 
@@ -241,13 +240,10 @@ def results_path(out: str | None, device: str, dry_run: bool) -> Path:
     if out is None and dry_run:
         DRY_RUN.parent.mkdir(exist_ok=True)
         return DRY_RUN
-    if out is None:
-        RESULTS.mkdir(exist_ok=True)
-        name = "-".join("".join(c if c.isalnum() else " " for c in device.lower()).split())
-        return RESULTS / f"{name}.jsonl"
-    path = result_file.expect_results_path(out)
-    if dry_run and RESULTS in path.resolve().parents:
-        refuse("out", "another directory for a dry run", out, "its figures mean nothing")
+    name = "-".join("".join(c if c.isalnum() else " " for c in device.lower()).split())
+    path = result_file.results_path(out, name)
+    if dry_run and result_file.RESULTS in path.resolve().parents:
+        refuse("out", "another directory for a dry run", str(path), "its figures mean nothing")
     return path
 
 

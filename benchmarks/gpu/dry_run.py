@@ -1,4 +1,4 @@
-"""`gptwin bench --dry-run`: every path of the GPU's benchmarks, tiny and without a GPU, as a list.
+"""`gptwin bench gpu --dry-run`: every path of it, tiny and without a GPU, as a list.
 
 What is to run is listed beforehand: every operation with every provider, training, generation, PPO,
 verification, the roofline, compiling ahead, and what comes of the figures. So a path that is not

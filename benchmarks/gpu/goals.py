@@ -1,6 +1,6 @@
 """What the kernels must reach on an H100, as one list, and README's table, made from it.
 
-    gptwin bench --table README.md      writes it between that file's markers, from what is stored
+    gptwin bench table README.md      writes it between that file's markers, from what is stored
 
 A goal is measured over all of its sizes, and its figure is the worst of them: so "faster than X at
 every shape" is one number. It is reached when every size has a figure. Sizes that the other is not
@@ -15,14 +15,14 @@ from ...core.checks import refuse
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.twin import Case
 from ...records import write_whole
-from ..result_file import Part, load
+from ..result_file import RESULTS, Part, load
 from ..timing import Finding
 from .cells import cost_of
-from .results import OURS, RESULTS, is_real, newest
+from .results import OURS, is_real, newest
 from .shapes import is_sweep, shapes
 
 DEVICE = "H100"
-BEGIN, END = "<!-- goals: gptwin bench --table README.md -->", "<!-- end of goals -->"
+BEGIN, END = "<!-- goals: gptwin bench table README.md -->", "<!-- end of goals -->"
 NOT_MEASURED = "not measured"
 LARGE, BOUND_BY_MEMORY = 16 * 2**20, 8 * 2**20  # bytes
 
@@ -414,10 +414,12 @@ def update(file: str, results: str | None) -> None:
     ValueError
         If a file is missing or is none of the kind.
     """
-    for name, path in (("table", file), ("out", results)):
+    for name, path in (("table", file), ("results", results)):
         if path is not None and not Path(path).is_file():
             refuse(name, "a file", path)
-    write_table(Path(file), table(Path(results) if results else newest(RESULTS, DEVICE)))
+    read = Path(results) if results else newest(RESULTS, DEVICE)
+    write_table(Path(file), table(read))
+    print(f"{file}: the goals, by {read or 'no result: none is stored'}")
 
 
 def write_table(file: Path, text: str) -> None:

@@ -9,9 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ...core.checks import refuse
-from ..result_file import Part, load
+from ..result_file import RESULTS, Part, load
 from ..timing import Finding
-from .results import OURS, RESULTS, is_real, measured, newest
+from .results import OURS, is_real, measured, newest
 
 # Told apart also by people who see few colours (Okabe and Ito); gptwin's is the darkest.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#b8a000")
@@ -19,13 +19,15 @@ MINE = "#111111"
 MARKERS = "osD^vP*X"
 
 
-def plot_file(file: str | None) -> None:
-    """Draw a result file's pictures into a folder beside it, of its name.
+def plot_file(file: str | None, out: str | None) -> None:
+    """Draw a result file's pictures into a folder.
 
     Parameters
     ----------
     file : str, optional
         By default the newest stored one.
+    out : str, optional
+        The folder; by default beside the file, of its name.
 
     Raises
     ------
@@ -34,11 +36,12 @@ def plot_file(file: str | None) -> None:
     """
     path = Path(file) if file else newest(RESULTS)
     if path is None or not path.is_file():
-        refuse("out", "a result file to draw", file or "none stored", "nothing measured yet")
-    written = plot(load(path), path.with_suffix(""), dry_runs=True)
+        refuse("results", "a result file to draw", file or "none stored", "nothing measured yet")
+    folder = path.with_suffix("") if out is None else Path(out)
+    written = plot(load(path), folder, dry_runs=True)
     if not written:
-        refuse("out", "a result file with figures of a GPU's operations", str(path))
-    print(f"{len(written)} pictures in {path.with_suffix('')}")
+        refuse("results", "a result file with figures of a GPU's operations", str(path))
+    print(f"{len(written)} pictures in {folder}")
 
 
 def plot(parts: Mapping[str, Part], folder: Path, *, dry_runs: bool = False) -> list[Path]:

@@ -58,7 +58,6 @@ from ..timing import Finding
 
 DIRECTIONS = ("forward", "backward", "both")
 OURS = "gptwin"
-RESULTS = Path(__file__).resolve().parent.parent / "results"
 END_TO_END = ("training", "generation", "ppo")
 END_TO_END_PROVIDERS = ("gptwin", "eager", "nanoGPT", "transformers")  # each in several ways
 

@@ -58,7 +58,7 @@ def watch(
     environment: Mapping[str, str],
     limit_s: float,
     deadline: float,
-    command: tuple[str, ...] = (sys.executable, "-m", "gptwin", "bench", "--job"),
+    command: tuple[str, ...] = (sys.executable, "-m", "gptwin", "bench", "job"),
 ) -> Outcome:
     """Run a job in a process of its own.
 

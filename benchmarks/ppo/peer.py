@@ -9,8 +9,12 @@ is handed in by the command line, since benchmarks do not import it.
 
 import concurrent.futures
 import dataclasses
+import functools
 import multiprocessing
+import os
 import resource
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +28,8 @@ from ...core.model.presets import GPTConfig
 from ...kernels.cpu.compiled_step import has_cpp_compiler
 from ...records import available_cores
 from .. import result_file
-from ..cpu.driver import RESULTS, print_table
+from ..cpu.driver import print_table
+from ..messages import show_messages
 from ..models import Settings
 from ..timing import LONGER, Claim, Finding, describe, judge, spread
 from . import agreement, trl
@@ -74,6 +79,8 @@ def bench(
     quick: bool = False,
     threads: int | None = None,
     rounds: int = 15,
+    out: str | None = None,
+    verbose: bool = False,
 ) -> int:
     """Measure, store and print. What fails is printed alone: the last measurement stays stored.
 
@@ -89,6 +96,10 @@ def bench(
         All cores if left out.
     rounds : int
         Iterations of each that count; one more before them does not.
+    out : str, optional
+        Result file; by default ppo-cpu.jsonl in benchmarks/results.
+    verbose : bool
+        Show what the libraries print also if nothing fails.
 
     Returns
     -------
@@ -98,43 +109,61 @@ def bench(
     Raises
     ------
     ValueError
-        If `threads` is not above 0.
+        If `threads` is not above 0, or `out` is no place for a result file.
     """
     threads = available_cores() if threads is None else threads
     expect_positive("threads", threads)
+    path = result_file.results_path(out, "ppo-cpu-quick" if quick else "ppo-cpu")
+    result_file.load(path)  # refuses another kind of file before anything is measured
     settings = Settings(quick, threads)
     part: result_file.Part = {
         "status": "measured", "reason": None, "environment": result_file.environment(threads),
         "settings": dataclasses.asdict(settings), "findings": [],
     }  # fmt: skip
+    messages: list[str] = []
+    alone = functools.partial(_alone, messages)
     try:
         alike = {name: how for name, how in _ours().items() if not how["shared_trunk"]}  # as TRL
-        agreed = _alone(agreement.agreement, agreeing(quick), repeat, alike)
-        part["findings"] = _alone(_times, make, quick, threads, 3 if quick else rounds)
+        agreed = alone(agreement.agreement, agreeing(quick), repeat, alike)
+        part["findings"] = alone(_times, make, quick, threads, 3 if quick else rounds)
         measured = (TRL, *_ours())
-        memory = {name: _alone(_peak, make, quick, threads, name) for name in measured}
+        memory = {name: alone(_peak, make, quick, threads, name) for name in measured}
         for found in part["findings"]:
             found["settings"] |= {"peak_bytes": memory, "agreement": agreed}
     except Exception as error:  # TRL may not be installed, or refuse to run
         part |= {"status": "failed", "reason": describe(error)}
     console = Console()
+    if verbose or part["status"] != "measured":
+        show_messages("".join(messages), console)
     print_table({"ppo": part}, console)
     _print_phases(part, console)
     if part["status"] != "measured":
         console.print("nothing is stored", soft_wrap=True)
         return 1
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / ("ppo-cpu-quick.jsonl" if quick else "ppo-cpu.jsonl")
     result_file.save(path, "ppo", part)
     console.print(f"stored in {path}", soft_wrap=True)
     return 0
 
 
-def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a process of its own."""
+def _alone(messages: list[str], function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own, and append what was printed there to `messages`."""
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+    with tempfile.NamedTemporaryFile("r", errors="replace") as printed:
+        pool = concurrent.futures.ProcessPoolExecutor(
+            1, mp_context=context, initializer=_print_into, initargs=(printed.name,)
+        )
+        try:
+            with pool:
+                return pool.submit(function, *arguments).result()
+        finally:
+            messages.append(printed.read())
+
+
+def _print_into(file: str) -> None:
+    """Send what this process prints, its C libraries included, into a file."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(descriptor, stream.fileno())
 
 
 class _Turn:

@@ -1,4 +1,4 @@
-"""`gptwin bench` on a GPU, without one: tiny sizes, a clock that counts. No test asserts a time."""
+"""`gptwin bench gpu`, without one: tiny sizes, a clock that counts. No test asserts a time."""
 
 import dataclasses
 import json

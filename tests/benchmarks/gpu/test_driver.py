@@ -1,12 +1,12 @@
 """Parts in processes of their own: what is stored, what is not done twice, who dies, who hangs."""
 
-import json
 import sys
 import time
 
 import pytest
 from typer.testing import CliRunner
 
+from gptwin import records
 from gptwin.benchmarks import result_file
 from gptwin.benchmarks.gpu import driver
 from gptwin.benchmarks.gpu.watch import watch
@@ -14,7 +14,7 @@ from gptwin.cli import app
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
+    return CliRunner().invoke(app, ["bench", "gpu", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_the_command_measures_in_processes_and_goes_on_where_it_ended(path, monk
     result = invoke(*command, "--workers", "1")
     assert result.exit_code == 0, result.output
     assert "the figures mean nothing" in " ".join(result.output.split())
-    parts = json.loads(path.read_text())["parts"]
+    parts = result_file.load(path)
     assert set(parts) == {"gelu/bfloat16", "roofline"}
     part = parts["gelu/bfloat16"]
     assert part["status"] == "measured" and part["settings"]["dry_run"]
@@ -40,7 +40,7 @@ def test_the_command_measures_in_processes_and_goes_on_where_it_ended(path, monk
 
     monkeypatch.setattr(driver, "process", no_process)
     assert invoke(*command).exit_code == 0  # nothing is left
-    monkeypatch.setattr(result_file, "commit", lambda: "another")
+    monkeypatch.setattr(records, "commit", lambda: "another")
     assert isinstance(invoke(*command).exception, AssertionError)
 
 
@@ -129,20 +129,16 @@ def test_the_parts_that_goals_are_about_come_first():
             ["kl", "--dry-run", "--provider", "Liger"],
             "provider: expected one of gptwin, eager, tor",
         ),
-        (["cpu", "kl"], "it goes alone"),
-        (["kl", "--dry-run", "--out", driver.RESULTS / "x.jsonl"], "another directory"),
+        (["kl", "--dry-run", "--out", result_file.RESULTS / "x.jsonl"], "another directory"),
         (["--dry-run", "--out", "no/such/file.jsonl"], "out: expected a .jsonl file"),
         (["kl", "--dry-run", "--out", "no/such/file.jsonl"], "out: expected a .jsonl file"),
         (["kl", "--budget", "0"], "budget"),
-        (["--plot", "--out", "no.jsonl"], "out: expected a result file to draw"),
-        (["--table", "no.md"], "table: expected a file"),
-        (["--compare", "a.jsonl", "b.jsonl"], "compare: expected a result file"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if any("x.jsonl" in str(argument) for argument in arguments):
-        monkeypatch.setattr(driver, "RESULTS", tmp_path)
+        monkeypatch.setattr(result_file, "RESULTS", tmp_path)
         arguments = [*arguments[:-1], tmp_path / "x.jsonl"]
     result = invoke(*arguments)
     assert isinstance(result.exception, ValueError) and message in str(result.exception)
@@ -153,4 +149,4 @@ def test_without_a_gpu_the_error_says_what_can_be_done(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = invoke("kl")
-    assert "gptwin bench cpu" in str(result.exception) and "--dry-run" in str(result.exception)
+    assert "gptwin bench cpu" in str(result.exception) and "gpu --dry-run" in str(result.exception)

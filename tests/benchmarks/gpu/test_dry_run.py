@@ -1,4 +1,4 @@
-"""`gptwin bench --dry-run`: the list names every path, and what is not reached has failed."""
+"""`gptwin bench gpu --dry-run`: the list names every path, and what is not reached has failed."""
 
 import pytest
 from typer.testing import CliRunner
@@ -88,12 +88,12 @@ def test_without_names_the_command_lists_every_path(tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr(driver, "bench", lambda what, **o: asked.update(what=what, **o) or 0)
     monkeypatch.setattr(dry_run, "closing", lambda path, limit_s: ())
-    result = CliRunner().invoke(app, ["bench", "--dry-run"])
+    result = CliRunner().invoke(app, ["bench", "gpu", "--dry-run"])
     assert asked["dry_run"] and asked["out"] == "build/dry-run.jsonl"
     assert {"operations", "training", "generation", "ppo", "verify"} == set(asked["what"])
     assert result.exit_code == 1 and "not reached" in result.output  # nothing was stored
     monkeypatch.setattr(driver, "bench", lambda what, **_: driver.OUT_OF_TIME)
-    assert CliRunner().invoke(app, ["bench", "--dry-run"]).exit_code == driver.OUT_OF_TIME
+    assert CliRunner().invoke(app, ["bench", "gpu", "--dry-run"]).exit_code == driver.OUT_OF_TIME
 
 
 def test_goals_find_each_named_size_in_the_one_that_ran_for_it():

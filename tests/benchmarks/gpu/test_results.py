@@ -84,7 +84,7 @@ def test_readmes_table_says_what_the_stored_results_say():
     table, end, _ = rest.partition(goals.END)
     assert end, "README has no table of goals"
     stored = newest(goals.RESULTS, goals.DEVICE)
-    assert table.strip() == goals.table(stored), "run: gptwin bench --table README.md"
+    assert table.strip() == goals.table(stored), "run: gptwin bench table README.md"
 
 
 def test_without_results_every_goal_is_not_measured():
@@ -151,12 +151,12 @@ def test_every_goal_names_sizes_and_providers_that_are_measured():
 def test_the_table_is_written_between_the_markers_alone(path, tmp_path):
     file = tmp_path / "x.md"
     file.write_text(f"before\n{goals.BEGIN}\nold\n{goals.END}\nafter\n")
-    assert bench("--table", file, "--out", path).exit_code == 0
+    assert bench("table", file, "--results", path).exit_code == 0
     text = file.read_text()
     assert text.startswith(f"before\n{goals.BEGIN}\nMeasured on {DEVICE}")
     assert text.endswith(f"{goals.END}\nafter\n") and "old" not in text
     file.write_text("no markers")
-    assert "table: expected a file with the lines" in str(bench("--table", file).exception)
+    assert "table: expected a file with the lines" in str(bench("table", file).exception)
 
 
 # --- two files -----------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_a_regression_beyond_the_noise_ends_with_1(
     parts, path, tmp_path, factor, provider, exit_code, words
 ):
     other = write(slower(parts, factor, provider), tmp_path / "b.jsonl")
-    result = bench("--compare", path, other)
+    result = bench("compare", path, other)
     assert result.exit_code == exit_code, result.output
     assert words in result.output
 
@@ -193,7 +193,7 @@ def test_a_figure_that_is_gone_is_a_regression(parts, path, tmp_path):
     changed = copy.deepcopy(parts)
     found = changed["softmax/bfloat16"]["findings"][0]
     found |= {"status": "failed", "reason": "gate: wrong", "value": None}
-    result = bench("--compare", path, write(changed, tmp_path / "b.jsonl"))
+    result = bench("compare", path, write(changed, tmp_path / "b.jsonl"))
     assert result.exit_code == 1 and "no figure any more" in result.output
 
 
@@ -209,11 +209,11 @@ def test_of_rates_more_is_better():
 def test_dry_runs_and_strangers_are_not_compared(parts, path, tmp_path):
     other = tmp_path / "b.jsonl"
     other.write_text('{"rows": []}')
-    assert "a result file of format" in str(bench("--compare", path, other).exception)
+    assert "a result file of format" in str(bench("compare", path, other).exception)
     other.unlink()
     for part in parts.values():
         part["settings"]["dry_run"] = True
-    message = str(bench("--compare", path, write(parts, other)).exception)
+    message = str(bench("compare", path, write(parts, other)).exception)
     assert "a dry run's figures mean nothing" in message
 
 

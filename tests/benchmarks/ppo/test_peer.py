@@ -1,12 +1,17 @@
 """`gptwin bench trl`: what counts as a product, and who takes turns. No test asserts a time."""
 
+import os
+import subprocess
+
 import pytest
 import torch
 import torch._inductor.config
 from torch.nn import functional
 
+from gptwin.benchmarks import result_file
 from gptwin.benchmarks.ppo import agreement, peer
 from gptwin.benchmarks.ppo.bare_products import Recording, replay
+from gptwin.benchmarks.timing import judge
 from gptwin.rl.studies.workloads import ppo_like, ppo_repeated
 
 
@@ -44,14 +49,45 @@ def test_what_fails_leaves_the_last_measurement(tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise ImportError("no trl")
 
-    monkeypatch.setattr(peer, "RESULTS", tmp_path)
+    monkeypatch.setattr(result_file, "RESULTS", tmp_path)
     monkeypatch.setattr(peer, "_alone", fail)
-    (tmp_path / "ppo-cpu.jsonl").write_text("measured")
+    result_file.save(tmp_path / "ppo-cpu.jsonl", "ppo", {"environment": {}, "findings": []})
+    before = (tmp_path / "ppo-cpu.jsonl").read_text()
     assert peer.bench(ppo_like, ppo_repeated, threads=1) == 1
-    assert (tmp_path / "ppo-cpu.jsonl").read_text() == "measured"
+    assert (tmp_path / "ppo-cpu.jsonl").read_text() == before
     assert "no trl" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"^threads: expected a finite number above 0, got 0"):
         peer.bench(ppo_like, ppo_repeated, threads=0)
+
+
+def test_what_is_printed_beside_the_measurement_is_kept(capfd):
+    messages = []
+    peer._alone(messages, print, "hello")
+    with pytest.raises(subprocess.CalledProcessError):  # what is not Python prints, too
+        peer._alone(messages, subprocess.check_call, ["sh", "-c", "echo oh; echo no >&2; exit 3"])
+    assert messages == ["hello\n", "oh\nno\n"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_command_stores_where_it_is_told_and_prints_the_table_alone(
+    tmp_path, monkeypatch, capsys, verbose
+):
+    claim = peer.CLAIMS[0]
+    found = judge(claim, {claim.ours: [1.0, 1.0], claim.other: [2.0, 2.0]}, {"phases": {}})
+
+    def pretend(messages, function, *_):
+        messages.append("FutureWarning: something of theirs\n")
+        return {agreement.agreement: {}, peer._times: [found], peer._peak: 7}[function]
+
+    monkeypatch.setattr(result_file, "RESULTS", tmp_path / "never")
+    monkeypatch.setattr(peer, "_alone", pretend)
+    out = tmp_path / "mine.jsonl"
+    options = {"threads": 1, "out": str(out), "verbose": verbose}
+    assert peer.bench(ppo_like, ppo_repeated, **options) == 0
+    (kept,) = result_file.load(out)["ppo"]["findings"]
+    assert kept["value"]["median"] == 2.0 and os.listdir(tmp_path) == [out.name]
+    assert ("FutureWarning" in capsys.readouterr().out) == verbose
 
 
 def test_what_needs_a_compiler_is_left_out_where_there_is_none():
