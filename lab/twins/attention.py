@@ -13,15 +13,10 @@ from ...kernels.attention.attention_backward import (
     attention_backward_query_kernel,
 )
 from ...kernels.attention.attention_backward_keys import KEY_VALUE_KERNELS
-from .draw import COTANGENT_LAYOUTS, LAYOUTS
+from .strategies import any_tensors, sizes
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 MASKS = ("causal", "window", "key_start", "cu_seqlens")
-
-
-def _sizes(*ranges: tuple[int, int]) -> st.SearchStrategy[int]:
-    """Draw from one of several ranges, each as likely, so that rare paths are reached."""
-    return st.one_of(*(st.integers(low, high) for low, high in ranges))
 
 
 def _lengths(case: Case) -> tuple[int, int]:
@@ -136,23 +131,21 @@ attention = Twin(
     results=("output", "lse"),
     cases=st.fixed_dictionaries(
         {
-            "batch": _sizes((0, 2), (1, 2)),
+            "batch": sizes((0, 2), (1, 2)),
             "kv_head": st.integers(1, 2),
             "group": st.integers(1, 2),
-            "queries": _sizes((0, 3), (1, 60), (100, 150)),
-            "keys": _sizes((0, 3), (1, 60), (100, 150)),
+            "queries": sizes((0, 3), (1, 60), (100, 150)),
+            "keys": sizes((0, 3), (1, 60), (100, 150)),
             "d_head": st.sampled_from([1, 8, 16, 40, 59, 64, 96, 111, 128]),
             "causal": st.booleans(),
-            "window": st.none() | _sizes((1, 3), (1, 150)),
+            "window": st.none() | sizes((1, 3), (1, 150)),
             "padding": st.none() | st.sampled_from([0.1, 0.6, 1.0]),
             "documents": st.none() | st.lists(st.integers(0, 60), max_size=5),
             "dropout": st.sampled_from([0.0, 0.0, 0.1, 0.5]),
             "scale": st.sampled_from([None, 1.0, 0.02]),
             "magnitude": st.sampled_from([1.0, 1.0, 0.001, 30.0]),
             "minus_inf": st.booleans(),
-            "layout": st.sampled_from(LAYOUTS),
-            "d_layout": st.sampled_from(COTANGENT_LAYOUTS),
-            "seed": st.integers(0, 2**32 - 1),
+            **any_tensors,
         }
     ).map(_with_heads),
     corners=(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ...core.attention import decode_attention as core_decode_attention
 from ...kernels.attention import decode_attention as triton_decode_attention
-from .draw import LAYOUTS
+from .strategies import any_inputs, sizes
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 # --- decode_attention ----------------------------------------------------------------------------
@@ -87,16 +87,15 @@ decode_attention = Twin(
             "batch": st.integers(0, 3),
             "kv_head": st.integers(1, 2),
             "group": st.integers(1, 5),
-            "n_query": st.one_of(st.integers(0, 1), st.integers(1, 4), st.integers(5, 70)),
-            "capacity": st.one_of(st.integers(0, 40), st.integers(100, 500)),
+            "n_query": sizes((0, 1), (1, 4), (5, 70)),
+            "capacity": sizes((0, 40), (100, 500)),
             "d_head": st.one_of(
                 st.sampled_from([1, 40, 59, 64, 96]), st.integers(2, 33), st.just(256)
             ),
             "window": st.sampled_from([None, None, 1, 7, 64]),
             "padded": st.booleans(),
             "magnitude": st.sampled_from([1.0, 0.001, 30.0]),
-            "layout": st.sampled_from(LAYOUTS),
-            "seed": st.integers(0, 2**32 - 1),
+            **any_inputs,
         }
     ),
     corners=(

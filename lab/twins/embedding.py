@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ...core.layers import embedding as core_embedding
 from ...kernels.layers import embedding as triton_embedding
-from .draw import COTANGENT_LAYOUTS, LAYOUTS
+from .strategies import any_tensors, sizes
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 
@@ -61,12 +61,10 @@ embedding = Twin(
             "shape": st.tuples(st.integers(0, 2), st.integers(0, 40)).map(list),
             "vocab": st.sampled_from([1, 3, 16]),
             "n_ctx": st.sampled_from([40, 41, 50]),
-            "d_model": st.one_of(st.integers(1, 40), st.integers(257, 300)),
+            "d_model": sizes((1, 40), (257, 300)),
             "hot": st.sampled_from([0.0, 0.5, 1.0]),
             "positions": st.booleans(),
-            "layout": st.sampled_from(LAYOUTS),
-            "d_layout": st.sampled_from(COTANGENT_LAYOUTS),
-            "seed": st.integers(0, 2**32 - 1),
+            **any_tensors,
         }
     ),
     corners=(

@@ -10,21 +10,12 @@ from hypothesis import strategies as st
 from ...core.language.token_scores import log_softmax
 from ...core.rlhf import linear_ppo_loss as core_linear_ppo_loss
 from ...core.rlhf import ppo_loss as core_ppo_loss
-from ...kernels.language.token_scores import (
-    D_LOGITS_KERNELS,
-    token_scores_kernel,
-    token_scores_merge_kernel,
-)
-from ...kernels.layers.product import PRODUCT_KERNELS
 from ...kernels.rlhf import linear_ppo_loss as triton_linear_ppo_loss
 from ...kernels.rlhf import ppo_loss as triton_ppo_loss
 from ...kernels.rlhf.ppo_statistics import ppo_loss_statistics_kernel
-from .draw import COTANGENT_LAYOUTS, LAYOUTS
+from .strategies import any_tensors, sizes
+from .training import SCORING_KERNELS
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
-
-seeds = st.integers(0, 2**32 - 1)
-layouts = st.sampled_from(LAYOUTS)
-cotangent_layouts = st.sampled_from(COTANGENT_LAYOUTS)
 
 
 def _sign(draw: Draw, *shape: int) -> Any:
@@ -83,9 +74,7 @@ _coefficient_cases = {
     "value_clip": st.sampled_from([0.2, 0.3]),
     "value_coefficient": st.sampled_from([0.1, 0.0, 1.0]),
     "entropy_coefficient": st.sampled_from([0.0, 0.01, 1.0]),
-    "layout": layouts,
-    "d_layout": cotangent_layouts,
-    "seed": seeds,
+    **any_tensors,
 }
 
 _RESULTS = dict.fromkeys(core_ppo_loss.PPOResults._fields, 4)
@@ -163,8 +152,8 @@ ppo_loss = Twin(
     cases=st.fixed_dictionaries(
         {
             "shape": st.tuples(
-                st.one_of(st.integers(0, 0), st.integers(1, 5), st.integers(1, 5)),
-                st.one_of(st.integers(0, 40), st.integers(41, 1500)),
+                sizes((0, 0), (1, 5), (1, 5)),
+                sizes((0, 40), (41, 1500)),
             ).map(list),
             "poison": st.booleans(),
             **_coefficient_cases,
@@ -288,9 +277,9 @@ linear_ppo_loss = Twin(
     results=core_ppo_loss.PPOResults._fields,
     cases=st.fixed_dictionaries(
         {
-            "tokens": st.one_of(st.integers(0, 3), st.integers(1, 100)),
-            "d_model": st.one_of(st.integers(1, 3), st.integers(4, 40)),
-            "vocab": st.one_of(st.integers(1, 3), st.integers(4, 300)),
+            "tokens": sizes((0, 3), (1, 100)),
+            "d_model": sizes((1, 3), (4, 40)),
+            "vocab": sizes((1, 3), (4, 300)),
             "temperature": st.sampled_from([1.0, 0.7]),
             "poison": st.booleans(),
             **_coefficient_cases,
@@ -321,10 +310,7 @@ linear_ppo_loss = Twin(
     # Δ, the difference of two such numbers, inherits that: ρ and Δ² are no more exact than Δ.
     roundings=64.0,
     shared_kernels=(
-        token_scores_kernel,
-        token_scores_merge_kernel,
-        D_LOGITS_KERNELS[2],  # with as many configurations as [4], like the next
-        PRODUCT_KERNELS[2],
+        *SCORING_KERNELS,
         triton_ppo_loss.ppo_loss_kernel,
         triton_ppo_loss.ppo_loss_scale_kernel,
         ppo_loss_statistics_kernel,

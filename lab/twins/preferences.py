@@ -12,11 +12,8 @@ from ...core.optimizer import ema as core_ema
 from ...core.rlhf import reward_loss as core_reward_loss
 from ...kernels.optimizer import ema as triton_ema
 from ...kernels.rlhf import reward_loss as triton_reward_loss
-from .draw import LAYOUTS
+from .strategies import any_inputs, sizes, tensor_shapes
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
-
-seeds = st.integers(0, 2**32 - 1)
-layouts = st.sampled_from(LAYOUTS)
 
 # --- reward_loss ---------------------------------------------------------------------------------
 
@@ -75,16 +72,15 @@ reward_loss = Twin(
     statistics=core_reward_loss.RewardLoss._fields[1:],
     cases=st.fixed_dictionaries(
         {
-            "prompts": st.one_of(st.integers(0, 3), st.integers(1, 70)),
-            "completions": st.one_of(st.integers(0, 3), st.integers(2, 17), st.integers(18, 64)),
+            "prompts": sizes((0, 3), (1, 70)),
+            "completions": sizes((0, 3), (2, 17), (18, 64)),
             "present": st.sampled_from([1.0, 0.7, 0.1]),
             "tied": st.sampled_from([1, 2, 64]),
             "coarse": st.booleans(),
             "margin": st.sampled_from([0.0, 0.5, 3.0]),
             "centring": st.sampled_from([0.0, 0.01, 1.0]),
             "magnitude": st.sampled_from([1.0, 0.01, 30.0, 1e6]),
-            "layout": layouts,
-            "seed": seeds,
+            **any_inputs,
         }
     ).map(_few_wide_tiles),
     corners=(
@@ -189,21 +185,10 @@ ema = Twin(
     statistics=_AVERAGES,
     cases=st.fixed_dictionaries(
         {
-            "shapes": st.lists(
-                st.one_of(
-                    st.lists(st.integers(0, 12), min_size=1, max_size=3),
-                    st.sampled_from([1, _EMA_BLOCK - 1, _EMA_BLOCK, _EMA_BLOCK + 1]).map(
-                        lambda n: [n]
-                    ),
-                    st.integers(1, 3 * _EMA_BLOCK).map(lambda n: [n]),
-                ),
-                min_size=1,
-                max_size=_MOST_TENSORS,
-            ),
+            "shapes": tensor_shapes(_EMA_BLOCK, _MOST_TENSORS, st.integers(1, 3 * _EMA_BLOCK)),
             "decay": st.sampled_from([0.992, 0.0, 0.3, 0.5, 0.9999, 1.0]),
             "magnitude": st.sampled_from([1.0, 0.001, 1000.0]),
-            "layout": layouts,
-            "seed": seeds,
+            **any_inputs,
         }
     ),
     corners=(

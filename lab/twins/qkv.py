@@ -24,12 +24,9 @@ from ...kernels.attention.qkv_projection_backward import (
 )
 from ...kernels.common.column_sum import column_sum_kernel
 from ...kernels.layers.layer_norm import layer_norm_backward_kernel
-from .draw import COTANGENT_LAYOUTS, LAYOUTS
+from .strategies import any_tensors, sizes
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
-seeds = st.integers(0, 2**32 - 1)
-layouts = st.sampled_from(LAYOUTS)
-cotangent_layouts = st.sampled_from(COTANGENT_LAYOUTS)
 ARGUMENTS = ("x", "w_qkv", "b_qkv", "norm_weight", "norm_bias")
 
 
@@ -86,16 +83,14 @@ def _projection_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 
 _sizes = {
     "batch": st.integers(0, 3),
-    "time": st.one_of(st.integers(0, 3), st.integers(1, 70)),
-    "d_model": st.one_of(st.integers(1, 5), st.integers(6, 140)),
+    "time": sizes((0, 3), (1, 70)),
+    "d_model": sizes((1, 5), (6, 140)),
     "n_kv_head": st.integers(1, 3),
     "group": st.sampled_from([1, 1, 2, 3]),
     "d_head": st.one_of(st.integers(1, 8), st.sampled_from([16, 24, 32, 40, 59])),
     "bias": st.booleans(),
     "norm": st.booleans(),
-    "layout": layouts,
-    "d_layout": cotangent_layouts,
-    "seed": seeds,
+    **any_tensors,
 }
 _AXES = {
     "x": "batch time d_model",
@@ -243,7 +238,7 @@ qkv_attention = Twin(
         {
             **_sizes,
             "batch": st.integers(0, 2),
-            "d_model": st.one_of(st.integers(1, 5), st.integers(6, 40)),
+            "d_model": sizes((1, 5), (6, 40)),
             "n_kv_head": st.integers(1, 2),
             "d_head": st.one_of(st.integers(1, 8), st.sampled_from([16, 24, 40])),
             "causal": st.sampled_from([True, True, False]),

@@ -17,12 +17,9 @@ from ...kernels.rlhf import gae as triton_gae
 from ...kernels.rlhf import kl as triton_kl
 from ...kernels.rlhf import token_rewards as triton_token_rewards
 from ...kernels.rlhf import whiten as triton_whiten
-from .draw import COTANGENT_LAYOUTS, LAYOUTS
+from .strategies import any_tensors, sizes
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
-seeds = st.integers(0, 2**32 - 1)
-layouts = st.sampled_from(LAYOUTS)
-cotangent_layouts = st.sampled_from(COTANGENT_LAYOUTS)
 # None, some, most and all of a batch are response tokens.
 shares = st.sampled_from([0.0, 0.3, 0.8, 1.0])
 estimators = st.sampled_from(core_kl.ESTIMATORS)
@@ -101,9 +98,7 @@ kl = Twin(
             "gap": st.sampled_from([1.0, 1e-4, 0.1, 10.0]),
             "share": shares,
             "estimator": estimators,
-            "layout": layouts,
-            "d_layout": cotangent_layouts,
-            "seed": seeds,
+            **any_tensors,
         }
     ),
     corners=(
@@ -175,18 +170,12 @@ exact_kl = Twin(
     cases=st.fixed_dictionaries(
         {
             "rows": st.integers(0, 5),
-            "vocab": st.one_of(
-                st.integers(1, 40),
-                st.integers(41, 600),
-                st.integers(_VOCAB_BLOCK - 1, 2 * _VOCAB_BLOCK + 100),
-            ),
+            "vocab": sizes((1, 40), (41, 600), (_VOCAB_BLOCK - 1, 2 * _VOCAB_BLOCK + 100)),
             "magnitude": st.sampled_from([1.0, 0.01, 30.0]),
             "offset": st.sampled_from([0.0, 100.0]),
             "minus_inf": st.booleans(),
             "share": shares,
-            "layout": layouts,
-            "d_layout": cotangent_layouts,
-            "seed": seeds,
+            **any_tensors,
         }
     ),
     corners=(
@@ -288,9 +277,7 @@ token_rewards = Twin(
             "beta": st.sampled_from([0.02, 0.0, 1.0]),
             "estimator": estimators,
             "missing_end": st.sampled_from(core_token_rewards.MISSING_END_RULES),
-            "layout": layouts,
-            "d_layout": cotangent_layouts,
-            "seed": seeds,
+            **any_tensors,
         }
     ),
     corners=(
@@ -371,9 +358,7 @@ gae = Twin(
             "share": shares,
             "gamma": st.sampled_from([1.0, 0.99, 0.0]),
             "lam": st.sampled_from([0.95, 1.0, 0.0, 0.5]),
-            "layout": layouts,
-            "d_layout": cotangent_layouts,
-            "seed": seeds,
+            **any_tensors,
         }
     ),
     corners=(
@@ -445,9 +430,7 @@ whiten = Twin(
             "share": shares,
             "shift_mean": st.booleans(),
             "unbiased": st.booleans(),
-            "layout": layouts,
-            "d_layout": cotangent_layouts,
-            "seed": seeds,
+            **any_tensors,
         }
     ),
     corners=(

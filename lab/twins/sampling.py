@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ...core.language import sampling as core_sampling
 from ...kernels.language import sampling as triton_sampling
 from ...kernels.language.sampling_eager import sampling_eager
-from .draw import LAYOUTS
+from .strategies import any_inputs
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 
@@ -66,8 +66,7 @@ sampling = Twin(
                 "minus_inf": st.booleans(),
                 "numbered": st.booleans(),
                 "step": st.integers(0, 2**32 - 1),
-                "layout": st.sampled_from(LAYOUTS),
-                "seed": st.integers(0, 2**32 - 1),
+                **any_inputs,
             }
         ),
         st.sampled_from(FILTERS),

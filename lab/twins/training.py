@@ -19,12 +19,16 @@ from ...kernels.language.token_scores import (
 from ...kernels.layers.product import PRODUCT_KERNELS
 from ...kernels.optimizer import adamw as triton_adamw
 from ...kernels.optimizer import adamw_update
-from .draw import COTANGENT_LAYOUTS, LAYOUTS
+from .strategies import any_inputs, any_tensors, sizes, tensor_shapes
 from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
-seeds = st.integers(0, 2**32 - 1)
-layouts = st.sampled_from(LAYOUTS)
-cotangent_layouts = st.sampled_from(COTANGENT_LAYOUTS)
+# What scores tokens launches. [2] and [4], by the bytes of a number, have as many configurations.
+SCORING_KERNELS = (
+    token_scores_kernel,
+    token_scores_merge_kernel,
+    D_LOGITS_KERNELS[2],
+    PRODUCT_KERNELS[2],
+)
 
 # --- cross_entropy -------------------------------------------------------------------------------
 
@@ -92,17 +96,15 @@ cross_entropy = Twin(
     results=("loss", "log_prob", "entropy"),
     cases=st.fixed_dictionaries(
         {
-            "tokens": st.one_of(st.integers(0, 3), st.integers(1, 100)),
-            "d_model": st.one_of(st.integers(1, 3), st.integers(4, 40)),
-            "vocab": st.one_of(st.integers(1, 3), st.integers(4, 300)),
+            "tokens": sizes((0, 3), (1, 100)),
+            "d_model": sizes((1, 3), (4, 40)),
+            "vocab": sizes((1, 3), (4, 300)),
             "magnitude": st.sampled_from([1.0, 0.001, 10.0]),
             "ignored": st.sampled_from([0.2, 0.0, 1.0]),
             "ignore_index": st.sampled_from([-100, 0]),
             "reduction": st.sampled_from(core_cross_entropy.REDUCTIONS),
             "poison": st.booleans(),
-            "layout": layouts,
-            "d_layout": cotangent_layouts,
-            "seed": seeds,
+            **any_tensors,
         }
     ),
     corners=(
@@ -139,12 +141,7 @@ cross_entropy = Twin(
     | {"hidden": "token d_model", "weight": "d_model vocab"},
     # A log-probability is rounded at its logit's size, and p inherits that.
     roundings=16.0,
-    shared_kernels=(
-        token_scores_kernel,
-        token_scores_merge_kernel,
-        D_LOGITS_KERNELS[2],  # with as many configurations as [4], like the next
-        PRODUCT_KERNELS[2],
-    ),
+    shared_kernels=SCORING_KERNELS,
 )
 
 # --- adamw ---------------------------------------------------------------------------------------
@@ -263,16 +260,7 @@ adamw = Twin(
     statistics=_RESULTS,
     cases=st.fixed_dictionaries(
         {
-            "shapes": st.lists(
-                st.one_of(
-                    st.lists(st.integers(0, 12), min_size=1, max_size=3),
-                    st.sampled_from([1, _ADAMW_BLOCK - 1, _ADAMW_BLOCK, _ADAMW_BLOCK + 1]).map(
-                        lambda n: [n]
-                    ),
-                ),
-                min_size=1,
-                max_size=_MOST_TENSORS,
-            ),
+            "shapes": tensor_shapes(_ADAMW_BLOCK, _MOST_TENSORS),
             "step": st.sampled_from([1, 2, 1000]),
             "betas": st.sampled_from([[0.9, 0.999], [0.9, 0.95], [0.0, 0.5]]),
             "eps": st.sampled_from([1e-8, 1e-5]),
@@ -280,8 +268,7 @@ adamw = Twin(
             "weight_decay": st.sampled_from([0.0, 0.1]),
             "max_norm": st.sampled_from([None, 0.5, 1e6]),
             "magnitude": st.sampled_from([1.0, 0.001, 100.0]),
-            "layout": layouts,
-            "seed": seeds,
+            **any_inputs,
         }
     ),
     corners=(
