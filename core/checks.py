@@ -72,7 +72,7 @@ def expect_finite(name: str, array: Any, mask: Any = None) -> None:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         if math.isfinite(array.sum().item()):
-            return  # a sum is finite only if all its terms are: inf stays, or is NaN with −inf
+            return  # A sum is finite only if all its terms are.
     in_numpy = isinstance(array, np.ndarray | np.generic)
     wrong = ~(np.isfinite(array) if in_numpy else array.isfinite())
     if mask is not None:
@@ -113,7 +113,7 @@ def expect_matching_lists(**lists: Any) -> None:
                 f"{len(tensors)}",
                 "a model with tied or frozen weights listed differently",
             )
-        # Asked first of the whole list: an optimizer comes here in every step.
+        # The whole list is asked first, because an optimizer comes here in every step.
         floating = all("float" in str(dtype) for dtype in {tensor.dtype for tensor in tensors})
         if floating and [tensor.shape for tensor in tensors] == shapes:
             continue

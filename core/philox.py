@@ -27,7 +27,7 @@ ROUND_A, ROUND_B = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 KEY_STEP_A, KEY_STEP_B = 0x9E3779B9, 0xBB67AE85
 COUNTERS = ("c0", "c1", "c2", "c3")
 WORD = 0xFFFFFFFF
-# (2²³ − 1) / 2²³ · 2⁻³¹, so that the largest 31-bit integer, rounded to float32, stays below 1.
+# It is (2²³ − 1) / 2²³ · 2⁻³¹: the largest 31-bit integer, rounded to float32, stays below 1.
 UNIFORM_SCALE = np.float32(4.6566127342e-10)
 
 Words = tuple[np.ndarray, ...]
@@ -102,4 +102,6 @@ def _as_word(name: str, counter: Any) -> np.ndarray:
     counter = np.asarray(counter)
     if counter.dtype.kind not in "iu":
         refuse(name, "integers", f"dtype {counter.dtype}", "a float index")
-    return counter.astype(np.uint32).astype(np.uint64)  # modulo 2³², then room for the products
+    return counter.astype(np.uint32).astype(
+        np.uint64
+    )  # The first cast takes it modulo 2³², the second makes room for products.

@@ -36,13 +36,13 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_positive, expect_shape
-from ..layers.softmax import pivot
+from ..layers.softmax import weigh
 from ..operation import value_of
 from ..philox import philox
 from .key_intervals import check_attention, check_cu_seqlens, key_intervals
 
 Saved = tuple[Any, ...]
-# Dropout compares this many of Philox's 32 bits: as fine as a float32 in [0, 1).
+# Dropout compares this many of Philox's 32 bits. A float32 in [0, 1) is as fine.
 DROPOUT_BITS = 24
 
 
@@ -110,24 +110,19 @@ def attention_forward(
     )  # fmt: skip
     keys = np.arange(n_key)
     seen = (low[..., None] <= keys) & (keys < high[..., None])  # [batch, query, key]
-    # 0, even instead of NaN: 0 · NaN in a product would be NaN.
     sees = (low < high)[:, None, None, :, None]  # [batch, 1, 1, query, 1]
     is_seen = np.asarray(seen.any(axis=1))[:, None, None, :, None]  # [batch, 1, 1, key, 1]
+    heads, queries = np.arange(n_batch * n_head), np.arange(n_query)
+    factor = dropout_factor(seed, dropout, heads, queries, keys, query.dtype)
+    factor = factor.reshape(n_batch, n_kv_head, n_head // n_kv_head, *factor.shape[1:])
+    # What nobody looks at becomes 0, even a NaN: 0 · NaN in a product would be NaN.
     query = np.where(sees, split_groups(query, n_kv_head), 0)
     key, value = np.where(is_seen, key[:, :, None], 0), np.where(is_seen, value[:, :, None], 0)
 
     scale = default_scale(scale, d_head)
     # [batch, kv_head, group, query, key]
     scores = np.where(seen[:, None, None], query @ key.swapaxes(-1, -2), -math.inf)
-    origin = pivot(scores)
-    exponents = np.exp((scores - origin) * scale)
-    total = exponents.sum(axis=-1, keepdims=True)
-    probabilities = exponents / np.where(total == 0, 1, total)
-    lse = np.where(total == 0, -math.inf, origin * scale + np.log(np.where(total == 0, 1, total)))
-
-    heads, queries = np.arange(n_batch * n_head), np.arange(n_query)
-    factor = dropout_factor(seed, dropout, heads, queries, keys, query.dtype)
-    factor = factor.reshape(n_batch, n_kv_head, n_head // n_kv_head, *factor.shape[1:])
+    probabilities, lse = weigh(scores, scale)
     output = (probabilities * factor) @ value  # [batch, kv_head, group, query, d_head]
     saved = (query, key, value, probabilities, factor, output, sees, scale)
     merged = (n_batch, n_head, n_query)
@@ -179,7 +174,7 @@ def attention_backward(
     d_probabilities = factor * (d_output @ value.swapaxes(-1, -2))
     d_scores = probabilities * (d_probabilities - delta) * scale
     d_query = d_scores @ key
-    d_key = (d_scores.swapaxes(-1, -2) @ query).sum(axis=2)  # over the group
+    d_key = (d_scores.swapaxes(-1, -2) @ query).sum(axis=2)  # Query heads of a group share it.
     d_value = ((probabilities * factor).swapaxes(-1, -2) @ d_output).sum(axis=2)
     return d_query.reshape(*merged, d_head), d_key, d_value
 

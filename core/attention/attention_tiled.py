@@ -41,7 +41,7 @@ def tiles(stretch: tuple[int, int, int, int], block: int) -> Iterator[tuple[int,
     `key_stretch` or `query_stretch` returns.
     """
     start, full_start, full_end, end = stretch
-    # Whole blocks from the start: the first one after full_start, and the last before full_end.
+    # Blocks are counted from the start. Those between full_start and full_end are seen by all.
     full_start = start + -(-max(full_start - start, 0) // block) * block
     full_end = full_start + max(full_end - full_start, 0) // block * block
     for first in range(start, min(full_start, end), block):
@@ -155,7 +155,7 @@ def attention_tiled_backward(
         if n_query == 0:
             continue
         keys = np.arange(first * block_keys, min((first + 1) * block_keys, n_key))
-        keys = keys[(low[b, 0] <= keys) & (keys < high[b, -1])]  # the others are never read
+        keys = keys[(low[b, 0] <= keys) & (keys < high[b, -1])]  # Nobody reads the others.
         if len(keys) == 0:
             continue
         stretch = query_stretch(low[b], high[b], keys[0], keys[-1] + 1)
@@ -191,7 +191,7 @@ def _recompute(
     n_head = query.shape[1]
     kv = h // (n_head // key.shape[1])
     row_lse = lse[b, h, queries]
-    # A query that sees nothing: exp(s − ∞) = 0, where exp(s + ∞) would not be.
+    # A query that sees nothing gets p = exp(s − ∞) = 0; with its lse of −∞, p would be infinite.
     row_lse = np.where(np.isneginf(row_lse), math.inf, row_lse)
     scores = query[b, h, queries] @ key[b, kv, keys].T
     probabilities = np.exp(scores * scale - row_lse[:, None])

@@ -32,8 +32,9 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_positive, expect_shape, refuse
-from ..layers.softmax import pivot
+from ..layers.softmax import weigh
 from ..operation import value_of
+from .attention import default_scale
 
 Result = tuple[np.ndarray, np.ndarray]
 
@@ -117,13 +118,9 @@ def combine(outputs: np.ndarray, lses: np.ndarray) -> Result:
     `outputs` [split, ..., d_head] and `lses` [split, ...] are each set's own; the lse of a set of
     which nothing is seen is −inf.
     """
-    origin = pivot(np.moveaxis(lses, 0, -1))[..., 0]  # [...]
-    weights = np.exp(lses - origin)  # [split, ...]
-    total = weights.sum(axis=0)
-    unseen = total == 0
-    shares = weights / np.where(unseen, 1, total)
-    output = (shares[..., None] * outputs).sum(axis=0)
-    return output, _log_of_sum(origin, total)
+    shares, lse = weigh(np.moveaxis(lses, 0, -1), 1.0)  # [..., split] and [..., 1]
+    output = (np.moveaxis(shares, -1, 0)[..., None] * outputs).sum(axis=0)
+    return output, lse[..., 0]
 
 
 def attend(
@@ -136,19 +133,15 @@ def attend(
     """Attend to those keys of a cache, or of a piece of it, that are seen: [batch, query, key]."""
     batch, n_head, n_query, d_head = query.shape
     n_kv_head = key.shape[1]
-    scale = 1 / math.sqrt(d_head) if scale is None else float(scale)
-    # What no query looks at may be NaN, and 0 · NaN is NaN.
+    # What no query looks at becomes 0, even a NaN: 0 · NaN in a product would be NaN.
     wanted = np.asarray(seen.any(axis=1))[:, None, :, None]
     key, value = np.where(wanted, key, 0), np.where(wanted, value, 0)
     # [batch, head, query, d_head] -> [batch, kv_head, group, query, d_head]
     grouped = query.reshape(batch, n_kv_head, n_head // n_kv_head, n_query, d_head)
-    scores = grouped @ key[:, :, None].swapaxes(-1, -2) * scale  # [..., query, key]
-    scores = np.where(seen[:, None, None], scores, -math.inf).astype(query.dtype, copy=False)
-    origin = pivot(scores)
-    exponents = np.exp(scores - origin)
-    total = exponents.sum(axis=-1, keepdims=True)  # [..., query, 1]
-    output = exponents @ value[:, :, None] / np.where(total == 0, 1, total)
-    lse = _log_of_sum(origin, total)
+    scores = grouped @ key[:, :, None].swapaxes(-1, -2)  # [..., query, key]
+    scores = np.where(seen[:, None, None], scores, -math.inf)
+    probabilities, lse = weigh(scores, default_scale(scale, d_head))
+    output = probabilities @ value[:, :, None]
     return output.reshape(query.shape), lse.reshape(query.shape[:-1])
 
 
@@ -168,12 +161,6 @@ def visible_keys(
     if key_start is not None:
         seen = seen & (keys >= key_start[:, None, None])
     return seen
-
-
-def _log_of_sum(origin: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Return log(total · exp(origin)), −inf for a total of 0."""
-    lse = np.where(total == 0, -math.inf, np.log(np.where(total == 0, 1, total)) + origin)
-    return lse.astype(total.dtype, copy=False)
 
 
 def check_decode_attention(

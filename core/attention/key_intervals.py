@@ -77,7 +77,7 @@ def document_bounds(cu_seqlens: np.ndarray, n_query: int) -> tuple[np.ndarray, n
 
     The two are equal, and so an empty interval, for positions after the last document.
     """
-    # The last boundary at or before a position: documents of length 0 are stepped over.
+    # The last boundary at or before a position counts, which steps over documents of length 0.
     document = np.searchsorted(cu_seqlens, np.arange(n_query), side="right") - 1
     bounds = np.append(cu_seqlens, cu_seqlens[-1])
     return bounds[document], bounds[document + 1]

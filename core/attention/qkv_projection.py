@@ -70,7 +70,7 @@ def qkv_projection_forward(
     normed = x
     if norm_weight is not None and norm_bias is not None:
         result, norm_saved = layer_norm_forward(x, norm_weight, norm_bias, eps=eps)
-        assert isinstance(result, np.ndarray)  # a pair only with a residual
+        assert isinstance(result, np.ndarray)  # It is a pair only with a residual.
         normed = result
     y, linear_saved = linear_forward(normed, w_qkv, b_qkv)
     # [batch, time, n_heads * d_head] -> [n_heads, batch, time, d_head]

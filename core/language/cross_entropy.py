@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_finite, expect_shape, refuse
-from ..layers.linear import weight_gradient
 from ..masking import scatter, scatter_rows
 from ..operation import value_of
 from .token_scores import (
@@ -38,9 +37,6 @@ from .token_scores import (
 )
 
 REDUCTIONS = ("mean", "sum", "none")
-
-# Logits are large: a few rows at a time, what lies between them and the result stays in the cache.
-ROWS_IN_CACHE = 8
 
 Results = tuple[np.ndarray, np.ndarray, np.ndarray]
 Saved = tuple[Any, ...]
@@ -91,13 +87,9 @@ def cross_entropy_forward(
     expect_finite("hidden", hidden, counted)
     expect_finite("weight", weight)
     rows, wanted = hidden[counted], targets[counted]  # [token, d_model] -> [counted, d_model]
-    log_p = rows @ weight  # [counted, vocab]: the logits, and then in place
-    entropy = np.zeros(len(rows), log_p.dtype)
-    for start in range(0, len(rows), ROWS_IN_CACHE):
-        part = slice(start, start + ROWS_IN_CACHE)
-        log_p[part] = log_softmax(log_p[part])
-        entropy[part] = -np.einsum("tv,tv->t", np.exp(log_p[part]), log_p[part])
-    log_prob = log_p[np.arange(len(wanted)), wanted]
+    log_p = log_softmax(rows @ weight)  # [counted, vocab]
+    log_prob = log_p[np.arange(len(wanted)), wanted]  # [counted]
+    entropy = -(np.exp(log_p) * log_p).sum(axis=-1)
     loss = reduce(scatter(counted, 0 - log_prob), counted, reduction)
     saved = (rows, weight, wanted, counted, log_p, entropy, reduction)
     return (loss, scatter(counted, log_prob), scatter(counted, entropy)), saved
@@ -134,7 +126,7 @@ def cross_entropy_backward(
     expect_shape("d_entropy", d_entropy, counted.shape)
     d_logits = logits_gradient(log_p, entropy, wanted, d_token[counted], d_entropy[counted])
     d_hidden = scatter_rows(counted, d_logits @ weight.T)
-    return d_hidden, weight_gradient(rows, d_logits, weight)
+    return d_hidden, rows.T @ d_logits
 
 
 def cross_entropy_tiled(

@@ -45,11 +45,11 @@ from ..checks import refuse
 from ..operation import value_of
 from ..philox import philox
 
-# Steps of 2⁻²⁴ in the exponent of 2; the likeliest token's weight is 2⁴⁰.
+# The exponent of 2 goes in steps of 2⁻²⁴; the likeliest token's weight is 2⁴⁰.
 STEP_BITS, WEIGHT_BITS = 24, 40
-# 2⁻⁴⁸ of the likeliest token: weight 0, and well inside an int32.
+# At 2⁻⁴⁸ of the likeliest token the weight is 0, and the steps still fit an int32.
 MAX_STEPS = 48 << STEP_BITS
-# Sums of weights stay below 2⁶¹: products of their halves with 31 bits are then exact in int64.
+# Sums of weights stay below 2⁶¹, so that products of their halves with 31 bits fit an int64.
 MAX_VOCAB = 2**20
 # 2^(−f) ≈ c₀ − f·(c₁ − f·(c₂ − ...)), interpolated at Chebyshev's points of [0, 1]; times 2³¹.
 POLYNOMIAL = (2147483648, 1488522224, 515881603, 119183688, 20609476, 2773769, 246789)
@@ -111,16 +111,18 @@ def sampling_forward(
     """
     check_sampling(logits, temperature, top_k, top_p, seed, step, rows)
     temperature, top_k, top_p = without_filters(logits.shape[1], temperature, top_k, top_p)
-    # NaN if a logit is NaN: what cannot be drawn from shows in the maximum alone.
+    # The maximum alone shows what cannot be drawn from: it is NaN if a logit is.
     drawable = np.isfinite(logits.astype(np.float32).max(axis=1))
-    logits = np.where(drawable[:, None], logits, 0)  # rows like others until the end
+    logits = np.where(drawable[:, None], logits, 0)  # The other rows are put right at the end.
     x = logits.astype(np.float32)
 
     w = weights(x, temperature)  # [row, vocab]
     kept = np.where(keep(x, w, top_k, top_p), w, 0)
     target = draw_target(kept.sum(axis=1), seed, step, rows)
     passed = np.cumsum(kept, axis=1) <= target[:, None]
-    tokens = passed.sum(axis=1)  # the first token whose cumulative weight lies above the target
+    tokens = passed.sum(
+        axis=1
+    )  # Drawn is the first token whose cumulative weight lies above the target.
 
     inverse = logits.dtype.type(inverse_temperature(temperature))
     scaled = (logits - logits.max(axis=1, keepdims=True)) * inverse
@@ -138,7 +140,7 @@ def weights(x: np.ndarray, temperature: float) -> np.ndarray:
 
     They are 2⁴⁰ for each row's maximum, which must be finite, and 0 for −inf.
     """
-    with np.errstate(over="ignore"):  # infinitely far below: weight 0
+    with np.errstate(over="ignore"):  # A logit infinitely far below has weight 0.
         below = x.max(axis=1, keepdims=True) - x
     steps = np.minimum(below * np.float32(steps_per_unit(temperature)), MAX_STEPS).astype(np.int64)
     fraction = steps & ((1 << STEP_BITS) - 1)
@@ -173,20 +175,19 @@ def keep(x: np.ndarray, w: np.ndarray, top_k: int | None, top_p: float | None) -
     """
     if top_k is None and top_p is None:
         return np.ones(x.shape, dtype=bool)
-    if top_k == 1:  # what greedy generation asks for at every step
-        return np.arange(x.shape[1]) == x.argmax(axis=1)[:, None]  # of equal logits the first
-    order = np.argsort(-x, axis=1, kind="stable")  # of equal logits the first token comes first
+    if top_k == 1:  # Greedy generation asks for this at every step.
+        return (
+            np.arange(x.shape[1]) == x.argmax(axis=1)[:, None]
+        )  # Of equal logits argmax takes the first.
+    order = np.argsort(-x, axis=1, kind="stable")  # Of equal logits the first token comes first.
     sorted_w = np.take_along_axis(w, order, axis=1)
-    kept = np.ones(x.shape, dtype=bool)
-    if top_k is not None:
-        kept[:, top_k:] = False
+    kept = np.broadcast_to(np.arange(x.shape[1]) < (top_k or x.shape[1]), x.shape)
     if top_p is not None:
         mass_before = np.cumsum(sorted_w, axis=1) - sorted_w
         target = share_of(np.where(kept, sorted_w, 0).sum(axis=1), top_p)
-        kept &= mass_before < target[:, None]
-    result = np.empty_like(kept)
-    np.put_along_axis(result, order, kept, axis=1)
-    return result
+        kept = kept & (mass_before < target[:, None])
+    place = np.argsort(order, axis=1)  # where each token stands in that order
+    return np.take_along_axis(kept, place, axis=1)
 
 
 def keep_by_threshold(
@@ -212,7 +213,9 @@ def _fewest(keys: np.ndarray, size: np.ndarray, target: np.ndarray) -> np.ndarra
     threshold = largest_threshold(keys, size, target)[:, None]
     above, tied = keys > threshold, keys == threshold
     missing = target - np.where(above, size, 0).sum(axis=1)
-    n_tied = -(-missing // np.where(tied, size, 0).max(axis=1))  # how many of the equal ones
+    n_tied = -(
+        -missing // np.where(tied, size, 0).max(axis=1)
+    )  # This many of the equal ones are in.
     return above | (tied & (np.cumsum(tied, axis=1) <= n_tied[:, None]))
 
 

@@ -64,8 +64,7 @@ class Partial(NamedTuple):
 def log_softmax(x: np.ndarray) -> np.ndarray:
     """Return the logarithm of the softmax over the last axis, never above 0."""
     away = x - x.max(axis=-1, keepdims=True)
-    away -= np.log(np.exp(away).sum(axis=-1, keepdims=True))
-    return away
+    return away - np.log(np.exp(away).sum(axis=-1, keepdims=True))
 
 
 def logits_gradient(
@@ -80,18 +79,11 @@ def logits_gradient(
     `log_p` [token, column] are the tile's log-probabilities. `columns` [token] says where in the
     tile each token's target is; it lies outside if the target is in another tile.
     """
-    d_x = np.exp(log_p)  # p, and from here on in place: the logits are large
-    rows = np.flatnonzero((columns >= 0) & (columns < log_p.shape[1]))
-    at = rows, columns[rows]
-    d_target = (1 - d_x[at]) * d_log_prob[rows]
-    by_entropy = None
-    if d_entropy.any():
-        by_entropy = d_x * (log_p + entropy[:, None]) * d_entropy[:, None]
-    d_x *= -d_log_prob[:, None]
-    d_x[at] = d_target
-    if by_entropy is not None:
-        d_x -= by_entropy
-    return d_x
+    p = np.exp(log_p)
+    is_target = np.arange(log_p.shape[1]) == columns[:, None]
+    by_log_prob = (is_target - p) * d_log_prob[:, None]
+    by_entropy = p * (log_p + entropy[:, None]) * d_entropy[:, None]
+    return by_log_prob - by_entropy
 
 
 def score_tile(x: np.ndarray, columns: np.ndarray) -> Partial:

@@ -78,9 +78,7 @@ def embedding_forward(
 embedding = value_of(embedding_forward)
 
 
-def embedding_backward(
-    saved: Saved, d_y: np.ndarray, d_token_table: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def embedding_backward(saved: Saved, d_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Carry the gradient from the sums back to the rows that were looked up.
 
     Parameters
@@ -89,14 +87,11 @@ def embedding_backward(
         From `embedding_forward`.
     d_y : numpy.ndarray [batch, time, d_model]
         Gradient of the loss with respect to the result.
-    d_token_table : numpy.ndarray [vocab, d_model], optional
-        The table's gradient from another use, as a tied head: added to, in place. A second array
-        of that size would cost more than all else here.
 
     Returns
     -------
     d_token_table : numpy.ndarray [vocab, d_model]
-        0 in the rows of unused tokens, unless it was given.
+        0 in the rows of unused tokens.
     d_position_table : numpy.ndarray [n_ctx, d_model]
         0 in the rows of unused positions.
 
@@ -109,35 +104,32 @@ def embedding_backward(
     expect_shape("d_y", d_y, (*tokens.shape, d_y.shape[-1]), "[batch, time, d_model] of y")
     rows = d_y.reshape(-1, d_y.shape[-1])  # [batch * time, d_model]
     return (
-        scatter_add(tokens.reshape(-1), rows, vocab, d_token_table),
+        scatter_add(tokens.reshape(-1), rows, vocab),
         scatter_add(positions.reshape(-1), rows, n_ctx),
     )
 
 
-def scatter_add(
-    ids: np.ndarray, rows: np.ndarray, n_rows: int, sums: np.ndarray | None = None
-) -> np.ndarray:
+def scatter_add(ids: np.ndarray, rows: np.ndarray, n_rows: int) -> np.ndarray:
     """Add each row [source, d_model] to the sum of its id [source]: the definition."""
-    if sums is None:
-        sums = np.zeros((n_rows, rows.shape[-1]), dtype=rows.dtype)
-    np.add.at(sums, ids, rows)
+    sums = np.zeros((n_rows, rows.shape[-1]), dtype=rows.dtype)
+    np.add.at(sums, ids, rows)  # sums[id] += row, also where an id comes twice
     return sums
 
 
 def scatter_add_sorted(ids: np.ndarray, rows: np.ndarray, n_rows: int, chunk: int) -> np.ndarray:
     """Compute the same by sorting the ids and summing intervals of the sorted order."""
     expect_positive("chunk", chunk)
-    order = np.argsort(ids, kind="stable")  # source numbers, equal ids together
-    bounds = np.searchsorted(ids[order], np.arange(n_rows + 1))  # row r: bounds[r] to bounds[r + 1]
+    order = np.argsort(ids, kind="stable")  # It brings equal ids together.
+    bounds = np.searchsorted(ids[order], np.arange(n_rows + 1))  # [row + 1]
     n_chunks = len(ids) // chunk
-    # A chunk of several ids is summed here too, and then belongs to no row.
+    # A chunk of several ids is summed here too, but no row takes it.
     in_chunks = rows[order[: n_chunks * chunk]].reshape(n_chunks, chunk, rows.shape[-1])
     chunk_sums = in_chunks.sum(axis=1)  # [chunk, d_model]
 
     sums = np.zeros((n_rows, rows.shape[-1]), dtype=rows.dtype)
     for row in range(n_rows):
         start, end = bounds[row], bounds[row + 1]
-        first_chunk, last_chunk = -(-start // chunk), end // chunk  # those inside the interval
+        first_chunk, last_chunk = -(-start // chunk), end // chunk  # They lie inside it.
         head_end = min(end, first_chunk * chunk)
         tail_start = max(head_end, last_chunk * chunk)
         sums[row] = rows[order[start:head_end]].sum(axis=0)
@@ -178,7 +170,7 @@ def check_ids(tokens: Any, positions: Any, vocab: int, n_ctx: int) -> None:
     ):
         if ids is None or all_below(ids, n_rows):
             continue
-        ids = np.asarray(ids)  # PyTorch would wrap n_rows to a narrow dtype: 256 is 0 in uint8
+        ids = np.asarray(ids)  # PyTorch would wrap n_rows to a narrow dtype: 256 is 0 in uint8.
         wrong = np.argwhere((ids < 0) | (ids >= n_rows))
         at = tuple(int(index) for index in wrong[0])
         refuse(name, f"0 to {n_rows - 1}", f"{int(ids[at])} at {at}", cause)

@@ -20,8 +20,8 @@ Saved = tuple[np.ndarray, str]
 APPROXIMATIONS = ("tanh", "erf")
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 CUBIC = 0.044715
-# Beyond ±32 both forms are x or 0 to the last bit of float64; clamping there keeps x³ from
-# overflowing, and inf · 0 from arising in the derivative.
+# Beyond ±32 both forms are x or 0 to the last bit of float64. Clamping there keeps x³ from
+# overflowing, and the derivative from inf · 0.
 SATURATED = 32.0
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -79,39 +79,27 @@ def gelu_backward(saved: Saved, d_result: np.ndarray) -> np.ndarray:
     x, approximate = saved
     expect_shape("d_result", d_result, x.shape)
     share = gate(x, approximate)
-    x = np.clip(x, -SATURATED, SATURATED)
-    d_x = gate_slope(x, share, approximate)
-    d_x *= x
-    d_x += share
-    return d_result * d_x
+    slope = gate_slope(x, share, approximate)
+    return d_result * (share + np.clip(x, -SATURATED, SATURATED) * slope)
 
 
 def gate(x: np.ndarray, approximate: str) -> np.ndarray:
     """Return the share of x that passes, g(x): Φ(x) or its tanh form."""
-    x = np.clip(x, -SATURATED, SATURATED)  # NaN stays NaN
+    x = np.clip(x, -SATURATED, SATURATED)  # NaN stays NaN.
     if approximate == "erf":
         return 0.5 * (1 + _erf(x * math.sqrt(0.5)).astype(x.dtype))
-    u = x * x  # then u = √(2/π)·(1 + 0.044715·x²)·x, in place: a temporary is another pass
-    u *= SQRT_2_OVER_PI * CUBIC
-    u += SQRT_2_OVER_PI
-    u *= x
-    share = np.tanh(u)
-    share += 1
-    share *= 0.5
-    return share
+    u = SQRT_2_OVER_PI * x * (1 + CUBIC * x * x)
+    return 0.5 * (1 + np.tanh(u))
 
 
 def gate_slope(x: np.ndarray, share: np.ndarray, approximate: str) -> np.ndarray:
     """Return the derivative g′(x), given g(x)."""
+    x = np.clip(x, -SATURATED, SATURATED)
     if approximate == "erf":
-        return np.exp(-0.5 * (x * x)) * (1 / math.sqrt(2 * math.pi))
-    slope = x * x  # first u′ = √(2/π)·(1 + 3·0.044715·x²)
-    slope *= 3 * SQRT_2_OVER_PI * CUBIC
-    slope += SQRT_2_OVER_PI
-    # With g = ½(1 + tanh u) the derivative ½(1 − tanh² u) of g in u is 2g(1 − g).
-    slope *= 2 * share
-    slope *= 1 - share
-    return slope
+        return np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    # g = ½(1 + tanh u) has the derivative ½(1 − tanh² u) = 2g(1 − g) in u.
+    d_u = SQRT_2_OVER_PI * (1 + 3 * CUBIC * x * x)
+    return 2 * share * (1 - share) * d_u
 
 
 def check_gelu(approximate: Any) -> None:

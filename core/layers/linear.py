@@ -60,15 +60,15 @@ def linear_forward(
         If shapes do not fit or there is no such activation.
     """
     check_linear(x, weight, bias, activation, residual)
-    # One product of all rows, [row, d_in] -> [row, d_out]: BLAS is fastest on large matrices.
+    # [..., d_in] -> [row, d_in] -> [row, d_out] -> [..., d_out]: one product of all rows
     y = (as_rows(x) @ weight).reshape(*x.shape[:-1], weight.shape[1])
     if bias is not None:
-        y += bias
+        y = y + bias
     gelu_saved = None
     if activation == "gelu":
         y, gelu_saved = gelu_forward(y, approximate="tanh")
     if residual is not None:
-        y += residual
+        y = y + residual
     return y, (x, weight, bias is not None, residual is not None, gelu_saved)
 
 
@@ -104,30 +104,9 @@ def linear_backward(
     expect_shape("d_y", d_y, (*x.shape[:-1], weight.shape[1]))
     d_u = as_rows(d_y if gelu_saved is None else gelu_backward(gelu_saved, d_y))  # [row, d_out]
     d_x = (d_u @ weight.T).reshape(x.shape)
-    d_weight = weight_gradient(as_rows(x), d_u, weight)
+    d_weight = as_rows(x).T @ d_u
     d_bias = d_u.sum(axis=0) if has_bias else None
     return d_x, d_weight, d_bias, d_y if has_residual else None
-
-
-def weight_gradient(x: np.ndarray, d_u: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return xᵀ d_u, laid out in memory like the weight.
-
-    A tied head's weight is a transposed view of the token table: its gradient is one, too, so that
-    what is added to it or updated with it runs along both.
-
-    Parameters
-    ----------
-    x : numpy.ndarray [row, d_in]
-    d_u : numpy.ndarray [row, d_out]
-    weight : numpy.ndarray [d_in, d_out]
-
-    Returns
-    -------
-    numpy.ndarray [d_in, d_out]
-    """
-    if weight.T.flags.c_contiguous:
-        return (d_u.T @ x).T
-    return x.T @ d_u
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:

@@ -63,10 +63,7 @@ def softmax_forward(
     check_softmax(x, scale, causal, key_mask)
     scale = float(scale)  # a NumPy float64 scalar would promote a float32 model
     scores = np.where(visible(x.shape, causal, key_mask), x, -math.inf)  # [..., key]
-    # Subtract before scaling: the difference is ≤ 0, so a large scale cannot overflow.
-    exponents = np.exp((scores - pivot(scores)) * scale)
-    total = exponents.sum(axis=-1, keepdims=True)  # [..., 1]
-    probabilities = exponents / np.where(total == 0, 1, total)
+    probabilities, _ = weigh(scores, scale)
     return probabilities.astype(x.dtype, copy=False), (probabilities, scale)
 
 
@@ -128,12 +125,26 @@ def softmax_online(x: np.ndarray, block: int, *, scale: float = 1.0) -> np.ndarr
     return np.exp((x - origin) * scale) / total
 
 
+def weigh(scores: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the softmax of scale · scores over the last axis, and the log-sum-exp [..., 1].
+
+    Where nothing is seen, all scores are −inf: the softmax is 0 and the log-sum-exp −inf.
+    """
+    origin = pivot(scores)
+    # The difference is at most 0 before it is scaled, so no scale can make it overflow.
+    exponents = np.exp((scores - origin) * scale)
+    total = exponents.sum(axis=-1, keepdims=True)  # [..., 1]
+    nothing = total == 0
+    divisor = np.where(nothing, 1, total)
+    return exponents / divisor, np.where(nothing, -math.inf, origin * scale + np.log(divisor))
+
+
 def visible(shape: tuple[int, ...], causal: bool, key_mask: np.ndarray | None) -> np.ndarray:
     """Say which keys each row may see: bools that broadcast against scores of this shape."""
     seen = np.ones((1,) * len(shape), dtype=bool)
     if causal:
         n_query, n_key = shape[-2:]
-        # Bottom-right aligned: the last query sees every key.
+        # The last query sees every key.
         seen = np.arange(n_key) <= np.arange(n_query)[:, None] + (n_key - n_query)
     if key_mask is not None:
         between = (1,) * (len(shape) - 2)

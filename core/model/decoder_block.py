@@ -38,7 +38,7 @@ Saved = tuple[Any, ...]
 Parameters = Sequence[Any]  # arrays, or None for a bias that is not there
 
 NORMS = ("pre", "post")
-# The block's parameters by their names in a model, in the order of the block's arguments.
+# A model calls the block's parameters by these names; they are in the order of its arguments.
 PARAMETERS = {
     "ln_1.weight": "ln_1_weight",
     "ln_1.bias": "ln_1_bias",

@@ -174,7 +174,7 @@ def generate(
         )  # fmt: skip
         tokens = chosen[:, None]
         new = np.concatenate([new, tokens], axis=1)  # [batch, step + 1]
-        ended |= np.isin(chosen, list(stop_tokens))
+        ended = ended | np.isin(chosen, list(stop_tokens))
     return [until_stop(row, stop_tokens) for row in new.tolist()]
 
 

@@ -224,7 +224,7 @@ def loss_and_gradients(
     (loss, _, _), loss_saved = cross_entropy_forward(
         rows, output_matrix(parameters), targets.reshape(-1), ignore_index=ignore_index
     )
-    nothing = np.zeros(len(rows), loss.dtype)  # for log-probabilities and entropies
+    nothing = np.zeros(len(rows), loss.dtype)  # The log-probabilities and entropies are in no loss.
     d_rows, d_output_matrix = cross_entropy_backward(
         loss_saved, np.ones((), loss.dtype), nothing, nothing
     )
@@ -273,11 +273,6 @@ def hidden_backward(
     """
     names, embedding_saved, blocks_saved, final_saved = saved
     gradients: dict[str, Any] = {}
-    d_token_table = None
-    if d_output_matrix is not None and "lm_head.weight" in names:
-        gradients["lm_head.weight"] = d_output_matrix.T
-    elif d_output_matrix is not None:
-        d_token_table = d_output_matrix.T  # one table, used twice
     d_x = d_hidden
     if final_saved is not None:
         d_x, *d_norm, _ = layer_norm_backward(final_saved, d_x)
@@ -285,9 +280,14 @@ def hidden_backward(
     for layer, block_saved in reversed(list(enumerate(blocks_saved))):
         d_x, *d_block = decoder_block_backward(block_saved, d_x)
         gradients |= zip(block_names(layer), d_block, strict=True)
-    d_tables = embedding_backward(embedding_saved, d_x, d_token_table)
-    gradients |= zip(("wte.weight", "wpe.weight"), d_tables, strict=True)
-    # In the parameters' order, and without the biases that the model has not.
+    gradients |= zip(
+        ("wte.weight", "wpe.weight"), embedding_backward(embedding_saved, d_x), strict=True
+    )
+    if d_output_matrix is not None and "lm_head.weight" in names:
+        gradients["lm_head.weight"] = d_output_matrix.T
+    elif d_output_matrix is not None:
+        gradients["wte.weight"] = gradients["wte.weight"] + d_output_matrix.T  # It is used twice.
+    # They come in the parameters' order, without the biases that the model has not.
     return {name: gradients[name] for name in names if name in gradients}
 
 

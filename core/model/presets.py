@@ -194,7 +194,7 @@ def preset(name: str, **changes: Any) -> GPTConfig:
     if key not in PRESETS:
         refuse("name", known, repr(name))
     if changes.keys() & {"n_head", "d_model"}:
-        changes = {"d_head": 0} | changes  # follows from the new ones
+        changes = {"d_head": 0} | changes  # It follows from the new ones.
     return dataclasses.replace(PRESETS[key], **changes)
 
 
@@ -286,7 +286,7 @@ def attention_pairs(time: int, *, causal: bool = True, window: int | None = None
     if not causal:
         return time * time
     width = time if window is None else min(window, time)
-    # The first `width` queries see 1, 2, … width keys, all others `width`.
+    # The first `width` queries see 1, 2, … width keys; all others see `width`.
     return width * (width + 1) // 2 + (time - width) * width
 
 

@@ -38,7 +38,7 @@ from ..checks import (
 )
 
 EPSILONS = ("pytorch", "tensorflow")
-# What torch.nn.utils.clip_grad_norm_ adds to the norm before it divides by it.
+# torch.nn.utils.clip_grad_norm_ adds this to the norm before it divides by it.
 CLIP_EPS = 1e-6
 
 Tensors = Sequence[np.ndarray]
@@ -170,7 +170,7 @@ def gradient_norm(gradients: Tensors) -> np.ndarray:
     """
     wide = [np.asarray(g, dtype=np.promote_types(g.dtype, np.float32)) for g in gradients]
     dtype = np.result_type(np.float32, *wide) if wide else np.dtype(np.float64)
-    # Summed in float64 even for a float32 model: Σ g² of many small numbers.
+    # Even a float32 model's squares are summed in float64: they are many and small.
     squares = sum(float(np.square(g, dtype=np.float64).sum()) for g in wide)
     return np.asarray(math.sqrt(squares), dtype=dtype)
 

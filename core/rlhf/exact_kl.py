@@ -28,7 +28,7 @@ from ..checks import expect_ndim, expect_positive, expect_shape, refuse
 from ..masking import expect_mask
 from ..operation import value_of
 
-Saved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Saved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def exact_kl_forward(
@@ -59,23 +59,15 @@ def exact_kl_forward(
     x = np.where(mask[..., None], logits, 0)
     y = np.where(mask[..., None], reference_logits, 0)
     log_p, log_q = _log_softmax(x), _log_softmax(y)  # [..., vocab]
-    gone = np.isneginf(x)
-    surprise = np.where(gone, 0, log_p) - np.where(gone | np.isneginf(y), 0, log_q)
     p, q = np.exp(log_p), np.exp(log_q)
+    never, never_by_reference = np.isneginf(x), np.isneginf(y)
+    surprise = np.where(never, 0, log_p) - np.where(never | never_by_reference, 0, log_q)
     kl = (p * surprise).sum(axis=-1)  # [...]
-    impossible = (~gone & np.isneginf(y)).any(axis=-1)
-    kl = np.where(impossible & ~np.isnan(kl), math.inf, kl)
-    kl = np.where(kl < 0, 0, kl)
-    # A policy row of −inf alone has p = 0: there is nothing to compare.
-    empty = gone.all(axis=-1)
-    kl = np.where(mask & ~empty, kl, 0).astype(p.dtype, copy=False)
 
-    nowhere = (empty | ~mask)[..., None]
-    d_logits = np.where(nowhere, 0, p * (surprise - kl[..., None]))
-    d_reference = np.where(nowhere, 0, q - p)
-    undefined = np.isposinf(kl)[..., None]
-    d_logits, d_reference = (np.where(undefined, math.nan, d) for d in (d_logits, d_reference))
-    return kl, (d_logits, d_reference, mask, kl)
+    nothing = ~mask | never.all(axis=-1)
+    impossible = np.asarray((~never & never_by_reference).any(axis=-1))
+    kl = at_the_edges(kl, nothing, impossible).astype(p.dtype, copy=False)
+    return kl, (p, q, surprise, kl, nothing)
 
 
 exact_kl = value_of(exact_kl_forward)
@@ -103,10 +95,15 @@ def exact_kl_backward(saved: Saved, d_kl: np.ndarray) -> tuple[np.ndarray, np.nd
     ValueError
         If `d_kl` has another shape than the result.
     """
-    slope, reference_slope, mask, kl = saved
+    p, q, surprise, kl, nothing = saved
     expect_shape("d_kl", d_kl, kl.shape)
-    d = np.where(mask, d_kl, 0)[..., None]  # [..., 1]
-    return slope * d, reference_slope * d
+    d = np.where(nothing, 0, d_kl)[..., None]  # [..., 1]
+    d_logits = p * (surprise - kl[..., None]) * d
+    d_reference = (q - p) * d
+
+    is_infinite, is_nothing = np.isposinf(kl)[..., None], nothing[..., None]
+    d_logits, d_reference = (np.where(is_infinite, math.nan, g) for g in (d_logits, d_reference))
+    return np.where(is_nothing, 0, d_logits), np.where(is_nothing, 0, d_reference)
 
 
 def exact_kl_online(
@@ -125,11 +122,11 @@ def exact_kl_online(
         x, y = all_x[..., start : start + block], all_y[..., start : start + block]
         new_p = np.maximum(max_p, x.max(axis=-1, keepdims=True))
         new_q = np.maximum(max_q, y.max(axis=-1, keepdims=True))
-        # −inf − (−inf) would be NaN: subtract 0 from a row that has seen nothing.
+        # −inf − (−inf) would be NaN, so a row that has seen nothing subtracts 0.
         pivot_p, pivot_q = (np.where(np.isneginf(m), 0, m) for m in (new_p, new_q))
         seen = ~np.isneginf(x)
         rescale_p, rescale_q = np.exp(max_p - pivot_p), np.exp(max_q - pivot_q)
-        # What was summed so far was relative to the old maxima.
+        # The sums so far are relative to the old maxima.
         moved = np.where(sum_p == 0, 0, max_p - pivot_p)
         moved = moved - np.where(sum_q == 0, 0, max_q - pivot_q)
         cross = (cross + sum_p * moved) * rescale_p
@@ -145,12 +142,24 @@ def exact_kl_online(
     empty = np.isneginf(max_p)
     safe_p, safe_q = np.where(empty, 1, sum_p), np.where(sum_q == 0, 1, sum_q)
     kl = cross / safe_p - np.log(safe_p) + np.log(safe_q)
+    kl = at_the_edges(kl, empty | ~mask[..., None], impossible)
+    return kl[..., 0].astype(all_x.dtype, copy=False)
+
+
+def at_the_edges(kl: np.ndarray, nothing: np.ndarray, impossible: np.ndarray) -> np.ndarray:
+    """Put the rows' KL right where the sum does not give it.
+
+    It is 0 where there is `nothing` to compare: outside the mask, or where the policy's logits are
+    all −inf. It is +inf where the reference makes a token `impossible` that the policy does not.
+    What rounding leaves below 0 is cut off.
+    """
     kl = np.where(impossible & ~np.isnan(kl), math.inf, kl)
     kl = np.where(kl < 0, 0, kl)
-    return np.where(mask & ~empty[..., 0], kl[..., 0], 0).astype(all_x.dtype, copy=False)
+    return np.where(nothing, 0, kl)
 
 
 def _log_softmax(x: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the softmax, −inf throughout a row of −inf."""
     highest = x.max(axis=-1, keepdims=True)
     centred = x - np.where(np.isneginf(highest), 0, highest)
     total = np.exp(centred).sum(axis=-1, keepdims=True)

@@ -150,8 +150,8 @@ def gae_blockwise(
     rewards, values = np.where(mask, rewards, 0), np.where(mask, values, 0)
     batch, time = rewards.shape
     decay = np.where(mask, gamma * lam, 1).astype(rewards.dtype)
-    gain = gamma * (1 - lam) * values + gamma * lam * rewards  # 0 outside the mask
-    # One more token after the last: worth nothing.
+    gain = gamma * (1 - lam) * values + gamma * lam * rewards  # It is 0 outside the mask.
+    # One more token follows the last, and is worth nothing.
     decay = np.concatenate([decay, np.ones((batch, 1), decay.dtype)], axis=1)
     gain = np.concatenate([gain, np.zeros((batch, 1), gain.dtype)], axis=1)
 
@@ -172,7 +172,7 @@ def scan_from_the_end(decay: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, 
 
     Both are [batch, n]. The result maps what lies behind the last position to each position's C.
     """
-    reach = 1  # positions that each map already covers
+    reach = 1  # Each map already covers this many positions.
     while reach < decay.shape[1]:
         # (d₁, g₁) after (d₂, g₂): c → d₁·(d₂·c + g₂) + g₁
         covered_gain = gain[:, :-reach] + decay[:, :-reach] * gain[:, reach:]

@@ -63,7 +63,7 @@ def kl_forward(
     check_kl(log_prob, reference_log_prob, mask, estimator)
     expect_finite("log_prob", log_prob, mask)
     expect_finite("reference_log_prob", reference_log_prob, mask)
-    # Masked before the subtraction: what lies outside may be inf or NaN.
+    # The mask comes before the subtraction, for what lies outside may be inf or NaN.
     delta = np.where(mask, log_prob, 0) - np.where(mask, reference_log_prob, 0)
     if estimator == "k1":
         estimate = delta

@@ -148,48 +148,69 @@ def ppo_loss_forward(
     new, old, advantage, value, old_value, target, disorder = (
         x[mask].astype(dtype, copy=False) for x in arrays
     )
+    log_ratio = new - old  # Δ
+    ratio = np.exp(np.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))  # ρ
+    policy = policy_term(ratio, log_ratio, advantage, clip)
+    error = value_term(value, old_value, target, value_clip)
+    policy_loss, value_loss, entropy_mean = policy.loss.mean(), error.loss.mean(), disorder.mean()
 
-    log_ratio = new - old
-    ratio = np.exp(np.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
-    unclipped = -advantage * ratio
-    clipped = -advantage * np.clip(ratio, 1 - clip, 1 + clip)
-    policy_binds = clipped > unclipped
-    policy_loss = np.where(policy_binds, clipped, unclipped).mean()
-    inside = np.abs(log_ratio) <= MAX_LOG_RATIO
-    d_new = np.where(policy_binds | ~inside, 0, unclipped)  # dρ/d log π = ρ
-
-    change = value - old_value
-    clipped_value = np.where(
-        np.abs(change) <= value_clip, value, old_value + np.clip(change, -value_clip, value_clip)
-    )
-    error, clipped_error = value - target, clipped_value - target
-    value_binds = np.abs(clipped_error) > np.abs(error)  # of squares, a flip could be rounding
-    value_loss = np.where(value_binds, clipped_error**2, error**2).mean() / 2
-    d_value = np.where(value_binds, 0, error)  # V_clip ≠ V only where it is constant
-
-    entropy_mean = disorder.mean()
     results = PPOResults(
-        policy_loss + value_coefficient * value_loss - entropy_coefficient * entropy_mean,
-        policy_loss,
-        value_loss,
-        entropy_mean,
-        (log_ratio**2).mean() / 2,
-        policy_binds.mean(dtype=dtype),
-        value_binds.mean(dtype=dtype),
-        ratio.mean(),
-        ratio.min(),
-        ratio.max(),
-        explained_variance(value, target),
-        dtype.type(count),
+        loss=policy_loss + value_coefficient * value_loss - entropy_coefficient * entropy_mean,
+        policy_loss=policy_loss,
+        value_loss=value_loss,
+        entropy=entropy_mean,
+        approx_kl=(log_ratio**2).mean() / 2,
+        policy_clip_fraction=policy.is_clipped.mean(dtype=dtype),
+        value_clip_fraction=error.is_clipped.mean(dtype=dtype),
+        ratio_mean=ratio.mean(),
+        ratio_min=ratio.min(),
+        ratio_max=ratio.max(),
+        explained_variance=explained_variance(value, target),
+        n_tokens=dtype.type(count),
     )
     return results, (
-        scatter(mask, d_new / count),
-        scatter(mask, d_value * value_coefficient / count),
+        scatter(mask, policy.slope / count),
+        scatter(mask, error.slope * value_coefficient / count),
         scatter(mask, np.full_like(new, -entropy_coefficient / count)),
     )
 
 
 ppo_loss = value_of(ppo_loss_forward)
+
+
+class Term(NamedTuple):
+    """A part of each token's loss, its slope, and where it is clipped; each [token]."""
+
+    loss: np.ndarray
+    slope: np.ndarray
+    is_clipped: np.ndarray
+
+
+def policy_term(
+    ratio: np.ndarray, log_ratio: np.ndarray, advantage: np.ndarray, clip: float
+) -> Term:
+    """Compute max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε)) of each token, and its slope in log π."""
+    unclipped = -advantage * ratio
+    clipped = -advantage * np.clip(ratio, 1 - clip, 1 + clip)
+    binds = clipped > unclipped
+    constant = binds | (np.abs(log_ratio) > MAX_LOG_RATIO)
+    slope = np.where(constant, 0, unclipped)  # dρ/d log π = ρ
+    return Term(np.maximum(unclipped, clipped), slope, binds)
+
+
+def value_term(
+    value: np.ndarray, old_value: np.ndarray, target: np.ndarray, value_clip: float
+) -> Term:
+    """Compute ½·max((V − R)², (V_clip − R)²) of each token, and its slope in V."""
+    change = value - old_value
+    moved = old_value + np.clip(change, -value_clip, value_clip)
+    clipped_value = np.where(
+        np.abs(change) <= value_clip, value, moved
+    )  # Inside, it is V to the bit.
+    error, clipped_error = value - target, clipped_value - target
+    binds = np.abs(clipped_error) > np.abs(error)  # Their squares could be equal by rounding.
+    slope = np.where(binds, 0, error)  # V_clip is constant wherever it is not V.
+    return Term(np.maximum(error**2, clipped_error**2) / 2, slope, binds)
 
 
 def ppo_loss_backward(

@@ -30,7 +30,7 @@ import numpy as np
 from ..checks import expect_finite, expect_shape, refuse
 from ..operation import value_of
 
-# One prompt's pairs are a tile in one program's registers.
+# The kernel holds one prompt's pairs in one program's registers.
 MAX_COMPLETIONS = 64
 N_BINS = 10
 BIN_WIDTH = 0.5 / N_BINS
@@ -218,7 +218,7 @@ def expected_calibration_error(bin_pairs: np.ndarray, bin_right: np.ndarray) -> 
             "bin_right", "0 to bin_pairs in each bin", f"{right} of {pairs}", "counts of two runs"
         )
     middles = 0.5 + (np.arange(N_BINS) + 0.5) * BIN_WIDTH
-    # pairs · |right / pairs − middle|, without dividing by an empty bin
+    # pairs · |right / pairs − middle|, where an empty bin would divide by 0
     return float(np.abs(right - pairs * middles).sum() / max(pairs.sum(), 1))
 
 

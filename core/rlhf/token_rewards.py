@@ -94,7 +94,7 @@ def token_rewards_forward(
     estimate, saved_kl = kl_forward(log_prob, reference_log_prob, mask, estimator=estimator)
 
     given = scores  # [batch]
-    counts = np.ones(scores.shape, dtype=bool)  # whether the score itself is in the reward
+    counts = np.ones(scores.shape, dtype=bool)  # False where the score itself is replaced
     if ended is not None and missing_end == "replace":
         given = np.where(ended, scores, missing_end_value).astype(scores.dtype, copy=False)
         counts = np.asarray(ended)

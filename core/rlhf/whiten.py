@@ -60,7 +60,7 @@ def whiten_forward(
     x = np.where(mask, x, 0)
     mean = x.sum() / max(n, 1)
     centred = np.where(mask, x - mean, 0)
-    # Two passes: the mean of the squares minus the square of the mean would cancel.
+    # This takes two passes: the mean of squares minus the square of the mean would cancel.
     variance = (centred * centred).sum() / max(degrees, 1)
     inverse_std = 1 / np.sqrt(variance + EPSILON)
     normalised = centred * inverse_std
