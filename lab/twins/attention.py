@@ -44,7 +44,7 @@ def _options(case: Case) -> dict[str, Any]:
     if options["causal"] and case.get("window") is not None:
         options["window"] = case["window"]
     if case.get("padding") is not None:
-        # Another one for each sequence, up to this share of the keys.
+        # Each sequence has another one, up to this share of the keys.
         most = n_key + 1 if blind else n_key - n_query
         starts = np.arange(1, case["batch"] + 1) / case["batch"] * case["padding"] * most
         options["key_start"] = starts.astype(np.int64)
@@ -70,7 +70,7 @@ def _attention_inputs(case: Case, draw: Draw) -> Inputs:
     options = _options(case)
     for name in ("key_start", "cu_seqlens"):
         if name in options:
-            # The same numbers in memory of this drawing's kind; on the meta device, none.
+            # Memory of this drawing's kind takes the same numbers; the meta device holds none.
             drawn = draw.mask(len(options[name]), share=0.0).cumsum(0) * 0
             for i, position in enumerate(options[name][: drawn.shape[0]]):
                 drawn[i] += int(position)
@@ -87,7 +87,7 @@ def _attention_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     rows = n_batch * n_head * n_query
     n_kv_head: int = case.get("kv_head") or n_head
     query, key = rows * d_head, n_kv_head * _keys_seen(low, high, n_key) * d_head
-    all_keys = n_batch * n_kv_head * n_key * d_head  # of those unseen, too, gradients are written
+    all_keys = n_batch * n_kv_head * n_key * d_head  # Backward writes all.
     bounds = {name: 8 * len(masks[name]) for name in ("key_start", "cu_seqlens") if name in masks}
     # forward turns the bounds into int32: a start for each sequence, two ends for each query
     saved = {"saved": 4 * n_batch * ("key_start" in masks) + 8 * n_query * ("cu_seqlens" in masks)}
@@ -106,7 +106,7 @@ def _attention_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 def _keys_seen(low: np.ndarray, high: np.ndarray, n_key: int) -> int:
     """Count the keys of all sequences that some query sees, from every query's interval."""
     n = 0
-    for starts, ends in zip(low, np.maximum(low, high), strict=True):  # of one sequence each
+    for starts, ends in zip(low, np.maximum(low, high), strict=True):  # They are one sequence's.
         steps = np.bincount(starts, minlength=n_key + 1) - np.bincount(ends, minlength=n_key + 1)
         n += int((steps.cumsum() > 0).sum())
     return n
@@ -149,15 +149,15 @@ attention = Twin(
         }
     ).map(_with_heads),
     corners=(
-        # Every part of a walk: boundary, seen by all, boundary; more than one tile either way.
+        # It walks through boundary, seen by all and boundary, with several tiles either way.
         {"batch": 1, "head": 2, "kv_head": 1, "queries": 150, "keys": 200, "d_head": 40,
          "causal": True, "window": 140},
         {"batch": 2, "head": 1, "queries": 70, "d_head": 64, "causal": True, "padding": 0.6,
          "documents": [20, 0, 33, 1], "dropout": 0.3, "minus_inf": True, "scale": 0.2},
-        # Large scores, and one key for the first query: its weight is 1, whatever they are.
+        # Scores are large, and the first query sees one key: its weight is 1, whatever they are.
         {"batch": 1, "head": 4, "kv_head": 2, "queries": 33, "d_head": 128, "causal": True,
          "scale": 1.0, "magnitude": 30.0},
-        # Dropout's smaller tiles, where heads are narrow: a mutant of their size survived.
+        # Dropout's tiles are smaller where heads are narrow: a mutant of their size survived.
         {"batch": 1, "head": 1, "queries": 9, "d_head": 16, "dropout": 0.5, "seed": 4},
     ),
     inputs=_attention_inputs,
@@ -196,7 +196,7 @@ attention = Twin(
     studies=(
         {"batch": 1, "head": 1, "queries": 384, "d_head": 16, "causal": True},
         {"batch": 2, "head": 2, "kv_head": 1, "queries": 40, "keys": 60, "d_head": 16,
-         "causal": True, "window": 8},  # the first keys are seen by no query
+         "causal": True, "window": 8},  # No query sees the first keys.
         {"batch": 1, "head": 2, "queries": 40, "d_head": 8, "documents": [10, 20, 10]},
     ),
     axes=dict.fromkeys(("query", "output"), "batch head query d_head")

@@ -56,12 +56,14 @@ def _block_inputs(case: Case, draw: Draw) -> Inputs:
         std = 1 / math.sqrt(shape[0]) if len(shape) == 2 else 0.3
         tensors[name] = draw.normal(*shape, std=std, mean=float(is_norm))
     options: dict[str, Any] = {"n_head": case["n_head"], "norm": case.get("norm", "pre")}
-    options |= {name: None for name in NAMES if name not in tensors}  # biases, not optional
+    options |= {
+        name: None for name in NAMES if name not in tensors
+    }  # Biases may be None but not left out.
     if case.get("mask") == "window":
         options["window"] = 3
     for mask, n in _bounds(case).items():
         numbers = np.arange(n) * time // (n + 1)
-        drawn = draw.mask(n, share=0.0)  # of the kind that is drawn, on its device
+        drawn = draw.mask(n, share=0.0)  # It is an array or a tensor, on its device.
         options[mask] = numbers if isinstance(drawn, np.ndarray) else drawn.long()
     return Inputs(tensors, options)
 
@@ -106,7 +108,7 @@ def _block_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     # lse, and the norms' statistics
     saved += rows * (4 * case["n_head"] + 12 * (1 if single and not post else 2))
     if not post and not case.get("bias", True):
-        saved += case["d_model"] * itemsize  # zeros for the norm's bias
+        saved += case["d_model"] * itemsize  # The norm's bias is zeros.
     # the bounds as int32: a start for each sequence, two ends for each query
     saved += 4 * batch * ("key_start" in bounds) + 8 * time * ("cu_seqlens" in bounds)
     return (

@@ -109,9 +109,9 @@ decode_attention = Twin(
             "batch": 5, "kv_head": 1, "group": 11, "n_query": 6, "capacity": 90, "d_head": 96,
             "window": 50, "seed": 2,
         },
-        # more new positions than keys: some stand before the sequence's start
+        # There are more new positions than keys, so some stand before the sequence's start.
         {"batch": 1, "kv_head": 2, "group": 1, "n_query": 9, "capacity": 5, "d_head": 256},
-        # three pieces: of no power of two, what is loaded beyond the last must count for nothing
+        # Three pieces are no power of two: what is loaded beyond the last must count for nothing.
         {"batch": 1, "kv_head": 1, "group": 1, "n_query": 1, "capacity": 300, "d_head": 8},
     ),
     inputs=_decode_attention_inputs,

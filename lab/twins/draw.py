@@ -74,19 +74,10 @@ class ShapesAlone:
 def lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
     """Return the same values in memory of another shape, to catch a kernel that assumes strides.
 
-    Parameters
-    ----------
-    tensor : torch.Tensor
-        A contiguous tensor.
-    layout : str
-        "contiguous"; "transposed" (the last two axes swapped in memory); "every_other" (last
-        stride 2, odd storage offset); "row_pitch" (rows longer in memory than they are);
-        "expanded" (the first axis repeats one slice with stride 0: this one changes the values).
-
-    Returns
-    -------
-    torch.Tensor
-        Values as in `tensor`, save for "expanded".
+    The layouts of a contiguous tensor are "contiguous"; "transposed" (the last two axes swapped in
+    memory); "every_other" (last stride 2, odd storage offset); "row_pitch" (rows longer in memory
+    than they are); "expanded" (the first axis repeats one slice with stride 0: this one changes the
+    values).
     """
     if tensor.ndim == 0 or tensor.numel() == 0 or layout == "contiguous":
         return tensor
@@ -96,7 +87,7 @@ def lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
         return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
     step = 2 if layout == "every_other" else 1
     width = tensor.shape[-1]
-    # NaN between the elements: a read beside the view poisons the result.
+    # NaN stands between the elements, so that a read beside the view poisons the result.
     memory = torch.full((*tensor.shape[:-1], width * step + 3), torch.nan).to(tensor)
     view = memory[..., 1 : 1 + width * step : step]
     return view.copy_(tensor)
@@ -105,40 +96,14 @@ def lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
 def to_torch(
     array: Any, dtype: torch.dtype, device: str, layout: str = "contiguous"
 ) -> torch.Tensor:
-    """Quantise a float array to `dtype` and lay it out; a bool or integer array keeps its dtype.
-
-    Parameters
-    ----------
-    array : numpy.ndarray
-        The values.
-    dtype : torch.dtype
-        For floats.
-    device : str
-        "cpu" or "cuda".
-    layout : str
-        As in `lay_out`.
-
-    Returns
-    -------
-    torch.Tensor
-    """
-    tensor = torch.from_numpy(np.array(array, order="C"))  # a copy; a scalar stays a scalar
+    """Quantise a float array to `dtype` and lay it out; a bool or integer array keeps its dtype."""
+    tensor = torch.from_numpy(np.array(array, order="C"))  # It copies; a scalar stays a scalar.
     if tensor.is_floating_point():
         tensor = tensor.to(dtype)
     return lay_out(tensor.to(device), layout)
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """Read a tensor's values as float64 (bool and integer tensors keep their dtype).
-
-    Parameters
-    ----------
-    tensor : torch.Tensor
-        On any device.
-
-    Returns
-    -------
-    numpy.ndarray
-    """
+    """Read a tensor's values as float64 (bool and integer tensors keep their dtype)."""
     values = tensor.detach().cpu()
     return (values.double() if values.is_floating_point() else values).numpy()

@@ -12,7 +12,7 @@ from .twin import Case, Cost, Draw, Inputs, Twin, floats
 
 def _inputs(case: Case, draw: Draw) -> Inputs:
     shape, vocab, n_ctx, d_model = case["shape"], case["vocab"], case["n_ctx"], case["d_model"]
-    # Token 0 is in most places where `hot` is large: its sum takes whole chunks.
+    # Token 0 is in most places where `hot` is large, and its sum takes whole chunks.
     rare = draw.mask(*shape, share=1 - case.get("hot", 0.0))
     options: dict[str, Any] = {"tokens": draw.integers(*shape, below=vocab) * rare}
     if case.get("positions"):
@@ -74,7 +74,7 @@ embedding = Twin(
             "shape": [2, 2 * _CHUNK], "vocab": 2, "n_ctx": 64, "d_model": 300, "hot": 1.0,
             "positions": True, "seed": 2,
         },
-        # more batches than a chunk holds: default positions fill chunks too
+        # There are more batches than a chunk holds, so default positions fill chunks too.
         {"shape": [2 * _CHUNK + 3, 3], "vocab": 5, "n_ctx": 4, "d_model": 16, "seed": 3},
     ),
     inputs=_inputs,

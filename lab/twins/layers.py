@@ -76,7 +76,7 @@ softmax = Twin(
     corners=(
         {"shape": [2, 2, 5, 77], "causal": True, "key_mask": True, "seed": 1},
         {"shape": [1, 1, 2, _BLOCK + 1], "causal": True, "key_mask": True, "seed": 2},
-        # Mutants survived without them: rows of one key, and a wide row whose last key counts.
+        # Mutants survived without rows of one key, and without a wide row whose last key counts.
         {"shape": [2, 1, 2, 1], "seed": 3},
         {"shape": [1, 1, 1, _BLOCK + 1], "magnitude": 3.0, "seed": 4},
     ),
@@ -104,8 +104,8 @@ softmax = Twin(
 
 def _layer_norm_inputs(case: Case, draw: Draw) -> Inputs:
     shape, std = case["shape"], case.get("magnitude", 1.0)
-    # Only without a residual: a sum with a mean of many deviations loses its digits when it is
-    # stored, in eager PyTorch as here, and the gradient's error is then anyone's luck.
+    # A sum with a mean of many deviations loses its digits when it is stored, in eager PyTorch
+    # as here, and the gradient's error is then luck. So only x without a residual has an offset.
     offset = 0.0 if case.get("residual") else case.get("offset", 0.0)
     tensors = {
         "x": draw.normal(*shape, std=std, mean=offset * std),
@@ -125,7 +125,7 @@ def _layer_norm_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     summed = {"summed": n} if fused else {}
     # saved: a mean of two float32 numbers and rstd, for each row
     saved = {"saved": 12 * math.prod(case["shape"][:-1])}
-    kept = summed or {"x": n}  # what was normalised; d_residual is d_x itself
+    kept = summed or {"x": n}  # It was normalised; d_residual is d_x itself.
     d_summed = {f"d_{name}": size for name, size in summed.items()}
     # forward: mean, subtract, square, sum, scale, weight, bias (and the residual's addition)
     # backward: x̂ (2), d_y·weight, two means (3), d_x (4), d_weight (2), d_bias (and d_summed's)
@@ -160,7 +160,7 @@ layer_norm = Twin(
                 sizes((1, 6), (7, 40)),
                 sizes((1, 40), (41, 1200), (_LAYER_NORM_BLOCK - 1, 2 * _LAYER_NORM_BLOCK + 100)),
             )
-            # Wide rows are slow in the interpreter: few of them.
+            # Wide rows are slow in the interpreter, so there are few of them.
             .map(lambda s: [s[0], s[1] if s[2] <= 1200 else min(s[1], 3), s[2]]),
             "residual": st.booleans(),
             "eps": st.sampled_from([1e-5, 1e-3, 1e-8]),
@@ -171,7 +171,7 @@ layer_norm = Twin(
     ),
     corners=(
         {"shape": [2, 17, 77], "residual": True, "seed": 1},
-        # in few features a wrong variance stands out from half precision's rounding
+        # In few features a wrong variance stands out from half precision's rounding.
         {"shape": [40, 5], "seed": 6},
         {"shape": [33, 300], "offset": 1000.0, "seed": 2},
         {"shape": [7, _LAYER_NORM_BLOCK], "residual": True, "seed": 3},
@@ -283,8 +283,8 @@ def _linear_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     product = 2 * rows * d_in * d_out
     bias = {"bias": d_out} if case.get("bias") else {}
     residual = {"residual": y} if case.get("residual") else {}
-    saved = {"saved": y} if case.get("activation") else {}  # u, what the activation was taken of
-    d_bias = {f"d_{name}": size for name, size in bias.items()}  # d_residual is d_y itself
+    saved = {"saved": y} if case.get("activation") else {}  # The activation was taken of u.
+    d_bias = {f"d_{name}": size for name, size in bias.items()}  # d_residual is d_y itself.
     return (
         Cost(
             product,
@@ -338,7 +338,7 @@ linear = Twin(
     },
     cost=_linear_cost,
     studies=(
-        # nine rows of tiles: more than one group of them
+        # Nine rows of tiles are more than one group.
         {"rows": 576, "d_in": 40, "d_out": 64, "bias": True, "configuration": 2},
         {"rows": 40, "d_in": 33, "d_out": 50, "bias": True, "activation": "gelu",
          "residual": True},

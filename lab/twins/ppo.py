@@ -86,7 +86,7 @@ _TOKENS = ("log_prob", "values", "entropy", "old_log_prob", "advantages", "old_v
 def _ppo_loss_inputs(case: Case, draw: Draw) -> Inputs:
     shape = case["shape"]
     log_ratio, rest = _rollout(case, draw, shape)
-    likelier = -2 * abs(draw.normal(*shape))  # the larger of the two log-probabilities
+    likelier = -2 * abs(draw.normal(*shape))  # It is the larger of the two log-probabilities.
     entropy = abs(draw.normal(*shape, std=3.0))
     tensors = {
         "log_prob": likelier + (log_ratio - abs(log_ratio)) / 2,
@@ -162,7 +162,7 @@ ppo_loss = Twin(
     corners=(
         {"shape": [3, 700], "seed": 1},
         {"shape": [2, 50], "share": 0.0, "poison": True, "seed": 2},
-        {"shape": [3, 70], "magnitude": 100.0, "poison": True, "seed": 3},  # some |Δ| above 20
+        {"shape": [3, 70], "magnitude": 100.0, "poison": True, "seed": 3},  # Some |Δ| are above 20.
     ),
     inputs=_ppo_loss_inputs,
     real=_ppo_loss_real,
@@ -173,8 +173,8 @@ ppo_loss = Twin(
     cost=_ppo_loss_cost,
     studies=tuple({"shape": shape, "share": 1.0} for shape in ([3, 900], [2, 40], [1, 1])),
     axes=dict.fromkeys((*_TOKENS, "mask"), "batch time"),
-    # exp is computed as 2^(Δ·log₂e): the rounded exponent, up to 29, costs ρ as many roundings as
-    # its integer part's bits leave, 14 at |Δ| = 20.
+    # exp is computed as 2^(Δ·log₂e). The exponent is rounded at its own size, up to 29, and each
+    # bit of its integer part costs ρ roundings: 14 at |Δ| = 20.
     roundings=16.0,
     dtypes=("float32",),
     shared_kernels=(ppo_loss_statistics_kernel,),
@@ -186,7 +186,7 @@ ppo_loss = Twin(
 
 def _linear_ppo_loss_inputs(case: Case, draw: Draw) -> Inputs:
     n_tokens, d_model, vocab = case["tokens"], case["d_model"], case["vocab"]
-    # Small states and weights: a step of 1e-3 in each must not carry Δ across a kink.
+    # States and weights are small: a step of 1e-3 in each must not carry Δ across a kink.
     hidden = draw.normal(n_tokens, d_model, std=0.5)
     weight = draw.normal(d_model, vocab, std=case.get("logit_scale", 1.0) / d_model**0.5)
     log_ratio, rest = _rollout(case, draw, [n_tokens])
@@ -196,7 +196,7 @@ def _linear_ppo_loss_inputs(case: Case, draw: Draw) -> Inputs:
         log_p = log_softmax(hidden @ weight / case.get("temperature", 1.0))
         log_prob = np.take_along_axis(log_p, targets[:, None], -1)[:, 0]
     else:
-        # about what logits as small as these give
+        # Logits as small as these give about that.
         targets, log_prob = wanted.long() % vocab, 0 * wanted - math.log(vocab)
     tensors = {"hidden": hidden, "weight": weight, "values": rest.pop("values")}
     options = {"targets": targets, "old_log_prob": log_prob - log_ratio, **rest}
@@ -263,7 +263,7 @@ def _with_float32_tokens(operation: Any) -> Any:
         }
         return operation(hidden=hidden, weight=weight, targets=targets, **others)
 
-    wrapped.__module__ = operation.__module__  # where Twin.kernels() looks
+    wrapped.__module__ = operation.__module__  # Twin.kernels() looks there.
     return wrapped
 
 
@@ -284,7 +284,7 @@ linear_ppo_loss = Twin(
             "poison": st.booleans(),
             **_coefficient_cases,
             "clip": st.sampled_from([0.2, 0.3]),
-            "magnitude": st.sampled_from([1.0, 0.001, 100.0]),  # float16 ends at 65504
+            "magnitude": st.sampled_from([1.0, 0.001, 100.0]),  # float16 ends at 65504.
         }
     ),
     corners=(
@@ -295,7 +295,7 @@ linear_ppo_loss = Twin(
     inputs=_linear_ppo_loss_inputs,
     real=_linear_ppo_loss_real,
     shapes={
-        # backward in several chunks: their products add to one another
+        # Backward takes several chunks, whose products add to one another.
         "gpt2 minibatch": {"tokens": 4096, "d_model": 768, "vocab": 50257},
     },
     cost=_linear_ppo_loss_cost,

@@ -22,10 +22,12 @@ def _reward_loss_inputs(case: Case, draw: Draw) -> Inputs:
     shape = (case["prompts"], case["completions"])
     scores = draw.normal(*shape, std=case.get("magnitude", 1.0))
     if case.get("coarse"):
-        # Some scores are equal: 0, so that the rounding that measures noise keeps them so.
+        # Equal scores are 0, so that the rounding that measures noise keeps them equal.
         scores = scores * (abs(scores) > 0.7 * case.get("magnitude", 1.0))
-    places = draw.normal(*shape).argsort(-1).argsort(-1)  # a permutation of 0, 1, ... each
-    # Neighbouring places tie, some completions are not there.
+    places = (
+        draw.normal(*shape).argsort(-1).argsort(-1)
+    )  # Each prompt has a permutation of 0, 1, ...
+    # Neighbouring places tie, and some completions are not there.
     places = places // case.get("tied", 1)
     present = draw.mask(*shape, share=case.get("present", 1.0))
     options = {
@@ -86,10 +88,15 @@ reward_loss = Twin(
     corners=(
         {"prompts": 9, "completions": 9, "present": 0.7, "tied": 2, "centring": 0.01, "seed": 1},
         {"prompts": 300, "completions": 2, "margin": 0.5, "coarse": True, "seed": 2},
-        {"prompts": 67, "completions": 17, "present": 0.7, "seed": 3},  # more than 64 programs
+        {
+            "prompts": 67,
+            "completions": 17,
+            "present": 0.7,
+            "seed": 3,
+        },  # It takes more than 64 programs.
         {"prompts": 3, "completions": 64, "present": 0.7, "margin": 1.0, "seed": 4},
-        {"prompts": 5, "completions": 4, "tied": 64, "seed": 5},  # ties alone
-        # more pairs in one bin than float16 counts: a mutant that counted so survived
+        {"prompts": 5, "completions": 4, "tied": 64, "seed": 5},  # There are ties alone.
+        # One bin has more pairs than float16 counts: a mutant that counted so survived.
         {"prompts": 5, "completions": 64, "magnitude": 0.01, "seed": 7},
     ),
     inputs=_reward_loss_inputs,

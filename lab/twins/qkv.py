@@ -133,7 +133,7 @@ qkv_projection = Twin(
             "bias": True, "norm": True, "seed": 1,
         },
         {"batch": 2, "time": 9, "d_model": 5, "n_kv_head": 1, "group": 3, "d_head": 3, "seed": 2},
-        # every sum of 33: a mutant that stopped one step early survived where blocks were not full
+        # Every sum is of 33: a mutant that stopped early survived where blocks are not full.
         {"batch": 3, "time": 11, "d_model": 33, "n_kv_head": 1, "d_head": 11, "seed": 3},
     ),
     inputs=_projection_inputs,
@@ -167,7 +167,7 @@ def _attention_inputs(case: Case, draw: Draw) -> Inputs:
         options["key_start"] = draw.mask(case["batch"], share=0.6) * 3
     if case.get("documents"):
         time = case["time"]
-        # one of length 0, and a tail that belongs to none
+        # One is of length 0, and the tail belongs to none.
         options["cu_seqlens"] = np.array([0, time // 3, time // 3, time - time // 4])
     if case.get("dropout"):
         options |= {"dropout": case["dropout"], "seed": case.get("seed", 0)}
@@ -276,7 +276,7 @@ qkv_attention = Twin(
     cost=_attention_cost,
     studies=(
         {"batch": 2, "time": 20, "d_model": 40, "n_kv_head": 2, "d_head": 8, "bias": True,
-         "norm": True},  # one launch
+         "norm": True},  # It takes one launch.
         {"batch": 1, "time": 9, "d_model": 12, "n_kv_head": 1, "group": 2, "d_head": 8,
          "bias": True, "norm": True},
         {"batch": 1, "time": 5, "d_model": 6, "n_kv_head": 1, "d_head": 4, "causal": False},

@@ -19,23 +19,7 @@ TIME, D_MODEL, N_HEAD, N_BYTES = 48, 96, 4, 256
 
 
 def read_text(path: str | None) -> bytes:
-    """Return the text to run on.
-
-    Parameters
-    ----------
-    path : str or None
-        A text file, or None for Python's own documentation.
-
-    Returns
-    -------
-    bytes
-        At least `TIME` of them.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read or is too short.
-    """
+    """Return the bytes of a text file, at least `TIME`, or of the documentation of Python."""
     if path is None:
         from pydoc_data.topics import topics
 
@@ -53,26 +37,10 @@ def read_text(path: str | None) -> bytes:
 def activations(path: str | None = None, seed: int = 0) -> dict[str, np.ndarray]:
     """Run one pre-norm decoder block in NumPy over a window of the text and keep everything.
 
-    Weights are random (unit-variance activations); the tokens are the text's bytes.
-
-    Parameters
-    ----------
-    path : str or None
-        As in `read_text`.
-    seed : int
-        Of the weights and of the window's place in the text.
-
-    Returns
-    -------
-    dict of numpy.ndarray
-        float64 arrays by name: `tokens` [1, time], `embedded` and the other residual states
-        [1, time, d_model], `scores` [1, head, time, time] before scaling and `scale`, `up`
-        [1, time, 4·d_model] before its GELU, and every weight.
-
-    Raises
-    ------
-    ValueError
-        As in `read_text`.
+    Weights are random (unit-variance activations); the tokens are the text's bytes. Returned are
+    float64 arrays by name: `tokens` [1, time], `embedded` and the other residual states [1, time,
+    d_model], `scores` [1, head, time, time] before scaling and `scale`, `up` [1, time, 4·d_model]
+    before its GELU, and every weight.
     """
     text = read_text(path)
     rng = np.random.default_rng(seed)
@@ -109,5 +77,5 @@ def activations(path: str | None = None, seed: int = 0) -> dict[str, np.ndarray]
 
 def _norm(a: dict[str, np.ndarray], name: str) -> np.ndarray:
     y = layer_norm(a[name], a["norm_weight"], a["norm_bias"])
-    assert isinstance(y, np.ndarray)  # a pair only with a residual
+    assert isinstance(y, np.ndarray)  # It is a pair only with a residual.
     return y

@@ -35,7 +35,7 @@ def _batches(*times: tuple[int, int]) -> st.SearchStrategy[list[int]]:
 def _log_probs(case: Case, draw: Draw) -> tuple[Any, Any]:
     """Return a policy's log-probabilities and those of a reference near it."""
     shape = case["shape"]
-    # Near 0, where tokens are certain, float32 knows the ratio of both best.
+    # float32 knows the ratio of both best near 0, where tokens are certain.
     reference = draw.normal(*shape, mean=-3.0, std=1.0)
     if case.get("certain"):
         reference = reference * 0.001
@@ -107,7 +107,7 @@ kl = Twin(
             for e in core_kl.ESTIMATORS
             for gap in (1.0, 1e-4)
         ),
-        # the last terms of k3's series count here alone: mutants of them survived
+        # The last terms of k3's series count here alone: mutants of them survived.
         {"shape": [3, 1500], "estimator": "k3", "gap": 0.15, "certain": True, "seed": 2},
     ),
     inputs=_kl_inputs,
@@ -134,7 +134,7 @@ def _exact_kl_inputs(case: Case, draw: Draw) -> Inputs:
     rows, vocab = case["rows"], case["vocab"]
     x = draw.normal(rows, vocab, std=case.get("magnitude", 1.0), mean=case.get("offset", 0.0))
     y = draw.normal(rows, vocab, std=case.get("magnitude", 1.0))
-    if case.get("minus_inf"):  # in the policy, mostly: elsewhere it makes every row infinite
+    if case.get("minus_inf"):  # The reference has few, for each makes its row infinite.
         x = draw.sparse_minus_inf(x, share=0.4)
         y = draw.sparse_minus_inf(y, share=0.02)
     if case.get("nan") and isinstance(x, np.ndarray):
@@ -252,7 +252,7 @@ def _token_rewards_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
         ),
         Cost(
             backward.flops + n,
-            # only where the rule takes a score away
+            # Backward reads it only where the rule takes a score away.
             reads | floats(itemsize, d_rewards=n) | (ended if rule == "replace" else {}),
             backward.writes | floats(itemsize, d_scores=batch),
         ),
@@ -282,13 +282,13 @@ token_rewards = Twin(
     ),
     corners=(
         {"shape": [3, 2 * _REWARDS_BLOCK + 5], "missing_end": "replace", "seed": 1},
-        # most rows' last token lies in an earlier block than the row's end
+        # Most rows' last token lies in an earlier block than the row's end.
         {
             "shape": [5, 3 * _REWARDS_BLOCK], "share": 0.001, "missing_end": "penalise",
             "estimator": "k3", "seed": 2,
         },
         {"shape": [5, 20], "estimator": "k2", "seed": 3},
-        {"shape": [9, 20], "missing_end": "replace", "seed": 4},  # some ended, some not
+        {"shape": [9, 20], "missing_end": "replace", "seed": 4},  # Some ended, some did not.
     ),
     inputs=_token_rewards_inputs,
     real=_token_rewards_real,
@@ -352,7 +352,7 @@ gae = Twin(
     results=("advantages", "returns"),
     cases=st.fixed_dictionaries(
         {
-            # Rows of several blocks are slow in eager: the corners have them.
+            # Rows of several blocks are slow in eager, so only the corners have them.
             "shape": _batches((0, 3), (1, 70), (100, 300)),
             "magnitude": st.sampled_from([1.0, 1e-3, 1e6]),
             "share": shares,
@@ -363,7 +363,7 @@ gae = Twin(
     ),
     corners=(
         {"shape": [3, 2 * _GAE_BLOCK + 5], "gamma": 0.99, "seed": 1},
-        # tokens so rare that whole blocks are masked
+        # Tokens are so rare that whole blocks are masked.
         {"shape": [4, 2 * _GAE_BLOCK + 1], "share": 0.001, "seed": 2},
         {"shape": [2, _GAE_BLOCK + 1], "share": 1.0, "lam": 1.0, "seed": 3},
     ),
@@ -436,7 +436,7 @@ whiten = Twin(
     corners=(
         {"shape": [3, 2 * _WHITEN_BLOCK + 3], "offset": 100.0, "seed": 1},
         {"shape": [2, _WHITEN_BLOCK], "shift_mean": False, "unbiased": False, "seed": 2},
-        # so close together that ε counts
+        # They are so close together that ε counts.
         {"shape": [3, 50], "magnitude": 1e-3, "seed": 4},
         # more partial sums than one block of the merge holds, many of them of no element
         {"shape": [triton_whiten.MERGE_BLOCK + 2, _WHITEN_BLOCK], "share": 0.0003, "seed": 3},

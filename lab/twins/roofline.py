@@ -52,19 +52,7 @@ ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def predicted_seconds(cost: Cost, dtype: str, device: Device) -> float:
-    """Return the least time that the roofline allows.
-
-    Parameters
-    ----------
-    cost : Cost
-    dtype : str
-    device : Device
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Return the least time, in seconds, that the roofline allows."""
     return max(
         cost.bytes / device.bytes_per_second,
         cost.flops / device.flops_per_second[dtype],
@@ -72,17 +60,7 @@ def predicted_seconds(cost: Cost, dtype: str, device: Device) -> float:
 
 
 def ridge(dtype: str, device: Device) -> float:
-    """Return the FLOPs per byte below which memory is the limit.
-
-    Parameters
-    ----------
-    dtype : str
-    device : Device
-
-    Returns
-    -------
-    float
-    """
+    """Return the FLOPs per byte below which memory is the limit."""
     return device.flops_per_second[dtype] / device.bytes_per_second
 
 
@@ -109,16 +87,7 @@ class Typical:
 
 
 def typical(twin: Twin) -> Typical:
-    """Pick a twin's first named shape, its dtype of fewest bits, and what they cost.
-
-    Parameters
-    ----------
-    twin : Twin
-
-    Returns
-    -------
-    Typical
-    """
+    """Pick a twin's first named shape, its dtype of fewest bits, and what they cost."""
     shape, case = next(iter(twin.shapes.items()))
     dtype = twin.dtypes[-1]
     forward, backward = twin.cost(case, ITEMSIZE[dtype])

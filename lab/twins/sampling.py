@@ -81,9 +81,9 @@ sampling = Twin(
         {"rows": 8, "vocab": 50, "top_k": 35, "ties": True, "magnitude": 0.5, "seed": 5},
         {"rows": 3, "vocab": 2 * _BLOCK, "temperature": 0.0, "ties": True, "seed": 3},
         {"rows": 3, "vocab": 50, "top_p": 0.7, "minus_inf": True, "step": 9, "seed": 4},
-        # rows with numbers of their own: a mutant that read the next one's survived
+        # Rows have numbers of their own: a mutant that read the next one's survived.
         {"rows": 4, "vocab": 50, "numbered": True, "seed": 6},
-        # a draw that hangs on the low half of the total: found by trying seeds
+        # A draw hangs on the low half of the total. The seed was found by trying.
         {"rows": 9, "vocab": 50, "seed": 53},
     ),
     inputs=_inputs,

@@ -109,7 +109,7 @@ cross_entropy = Twin(
     ),
     corners=(
         {"tokens": 130, "d_model": 70, "vocab": 300, "poison": True, "seed": 1},
-        # more than one span
+        # It takes more than one span.
         {"tokens": 5, "d_model": 3, "vocab": 1100, "reduction": "none", "seed": 2},
         {
             "tokens": 40,
@@ -120,7 +120,7 @@ cross_entropy = Twin(
             "seed": 3,
         },
         {"tokens": 5, "d_model": 3, "vocab": 4, "ignored": 1.0, "poison": True, "seed": 4},
-        # p = 1 for all, but for some digits of the last one's
+        # p is 1 for all, but for some digits of the last one's.
         {"tokens": 6, "d_model": 24, "vocab": 1, "seed": 5},
         {"tokens": 1, "d_model": 40, "vocab": 2, "magnitude": 30.0, "ignored": 0.0, "seed": 8},
     ),
@@ -202,7 +202,7 @@ def _moments_in_float32(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 def _adamw_inputs(case: Case, draw: Draw) -> Inputs:
     tensors: dict[str, Any] = {}
-    std = case.get("magnitude", 1.0)  # of the gradients
+    std = case.get("magnitude", 1.0)  # It is the gradients'.
     for i, shape in enumerate(case["shapes"]):
         first, spread = draw.normal(*shape, std=0.3 * std), draw.normal(*shape, std=std)
         drawn = (draw.normal(*shape), draw.normal(*shape, std=std), first, spread * spread)
@@ -213,7 +213,7 @@ def _adamw_inputs(case: Case, draw: Draw) -> Inputs:
         "lr": case.get("lr", 0.01),
         "betas": tuple(case.get("betas", (0.9, 0.999))),
         "eps": case.get("eps", 1e-8),
-        # matrices decay, vectors do not
+        # Matrices decay, vectors do not.
         "weight_decay": [decay if len(shape) > 1 else 0.0 for shape in case["shapes"]],
         "max_norm": case.get("max_norm"),
         "epsilon": case.get("epsilon", "pytorch"),
@@ -280,7 +280,7 @@ adamw = Twin(
             "shapes": [[3 * _ADAMW_BLOCK + 5]], "step": 1, "eps": 0.01, "epsilon": "tensorflow",
             "seed": 2,
         },
-        # a launch for each of three pairs of dtypes: a mutant that mixed up their sums survived
+        # Each of three pairs of dtypes takes a launch: a mutant that mixed up their sums survived.
         {"shapes": [[3, 5], [7], [2, 9], [4]], "mixed": True, "max_norm": 0.5, "seed": 3},
     ),
     inputs=_adamw_inputs,

@@ -184,13 +184,9 @@ class Twin:
     axes: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def kernels(self) -> dict[str, Any]:
-        """Find the operation's Triton kernels: those of its file, then the shared ones.
+        """Find the operation's Triton kernels by name: those of its file, then the shared ones.
 
-        Returns
-        -------
-        dict
-            Kernel name to the (autotuned) kernel object. Kernels are told from device functions
-            by their names, which end in `_kernel`.
+        Kernels are told from device functions by their names, which end in `_kernel`.
         """
         file = vars(sys.modules[self.kernel.__module__])
         own = [value for name, value in file.items() if name.endswith("_kernel")]
@@ -198,32 +194,10 @@ class Twin:
 
 
 def floats(itemsize: int, **elements: int) -> dict[str, int]:
-    """Give the bytes of float tensors, for a cost.
-
-    Parameters
-    ----------
-    itemsize : int
-        Bytes of one number.
-    **elements : int
-        Numbers in each tensor, by its name.
-
-    Returns
-    -------
-    dict
-    """
+    """Give the bytes of float tensors, for a cost, from how many numbers are in each."""
     return {name: n * itemsize for name, n in elements.items()}
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
-    """Make one result and several results look alike.
-
-    Parameters
-    ----------
-    value : object or tuple
-        What an operation returned.
-
-    Returns
-    -------
-    tuple
-    """
+    """Make one result and several results look alike."""
     return value if isinstance(value, tuple) else (value,)
