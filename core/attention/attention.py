@@ -37,7 +37,7 @@ import numpy as np
 
 from ..checks import expect_positive, expect_shape
 from ..layers.softmax import weigh
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 from ..philox import philox
 from .key_intervals import check_attention, check_cu_seqlens, key_intervals
 
@@ -46,6 +46,7 @@ Saved = tuple[Any, ...]
 DROPOUT_BITS = 24
 
 
+@at_least_float32
 def attention_forward(
     query: np.ndarray,
     key: np.ndarray,
@@ -132,6 +133,7 @@ def attention_forward(
 attention = value_of(attention_forward)
 
 
+@at_least_float32
 def attention_backward(
     saved: Saved, d_output: np.ndarray, d_lse: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -179,6 +181,7 @@ def attention_backward(
     return d_query.reshape(*merged, d_head), d_key, d_value
 
 
+@at_least_float32
 def attention_online(
     query: np.ndarray,
     key: np.ndarray,

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 from .attention import default_scale, dropout_factor
 from .key_intervals import key_intervals, key_stretch, query_stretch
 
@@ -52,6 +52,7 @@ def tiles(stretch: tuple[int, int, int, int], block: int) -> Iterator[tuple[int,
         yield first, min(first + block, end), True
 
 
+@at_least_float32
 def attention_tiled_forward(
     query: np.ndarray,
     key: np.ndarray,
@@ -120,6 +121,7 @@ def attention_tiled_forward(
 attention_tiled = value_of(attention_tiled_forward)
 
 
+@at_least_float32
 def attention_tiled_backward(
     saved: Saved, d_output: np.ndarray, d_lse: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

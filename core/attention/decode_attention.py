@@ -33,12 +33,13 @@ import numpy as np
 
 from ..checks import expect_positive, expect_shape, refuse
 from ..layers.softmax import weigh
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 from .attention import default_scale
 
 Result = tuple[np.ndarray, np.ndarray]
 
 
+@at_least_float32
 def decode_attention_forward(
     query: np.ndarray,
     key_cache: np.ndarray,
@@ -87,6 +88,7 @@ def decode_attention_forward(
 decode_attention = value_of(decode_attention_forward)
 
 
+@at_least_float32
 def decode_attention_split(
     query: np.ndarray,
     key_cache: np.ndarray,

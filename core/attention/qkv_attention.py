@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_shape
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 from .attention import attention_backward, attention_forward
 from .key_intervals import check_attention
 from .qkv_projection import qkv_projection_backward, qkv_projection_forward
@@ -27,6 +27,7 @@ Saved = tuple[Any, ...]
 Heads = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
+@at_least_float32
 def qkv_attention_forward(
     x: np.ndarray,
     w_qkv: np.ndarray,
@@ -85,6 +86,7 @@ def qkv_attention_forward(
 qkv_attention = value_of(qkv_attention_forward)
 
 
+@at_least_float32
 def qkv_attention_backward(
     saved: Saved, d_result: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None]:

@@ -20,11 +20,12 @@ import numpy as np
 from ..checks import expect_positive, expect_shape, refuse
 from ..layers.layer_norm import layer_norm_backward, layer_norm_forward
 from ..layers.linear import linear_backward, linear_forward
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 
 Saved = tuple[Any, ...]
 
 
+@at_least_float32
 def qkv_projection_forward(
     x: np.ndarray,
     w_qkv: np.ndarray,
@@ -81,6 +82,7 @@ def qkv_projection_forward(
 qkv_projection = value_of(qkv_projection_forward)
 
 
+@at_least_float32
 def qkv_projection_backward(
     saved: Saved, d_packed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None]:

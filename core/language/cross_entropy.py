@@ -26,7 +26,7 @@ import numpy as np
 
 from ..checks import expect_finite, expect_shape, refuse
 from ..masking import scatter, scatter_rows
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 from .token_scores import (
     backward_tiled,
     check_targets,
@@ -42,6 +42,7 @@ Results = tuple[np.ndarray, np.ndarray, np.ndarray]
 Saved = tuple[Any, ...]
 
 
+@at_least_float32
 def cross_entropy_forward(
     hidden: np.ndarray,
     weight: np.ndarray,
@@ -98,6 +99,7 @@ def cross_entropy_forward(
 cross_entropy = value_of(cross_entropy_forward)
 
 
+@at_least_float32
 def cross_entropy_backward(
     saved: Saved, d_loss: np.ndarray, d_log_prob: np.ndarray, d_entropy: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -129,6 +131,7 @@ def cross_entropy_backward(
     return d_hidden, rows.T @ d_logits
 
 
+@at_least_float32
 def cross_entropy_tiled(
     hidden: np.ndarray,
     weight: np.ndarray,

@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import refuse
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 from ..philox import philox
 
 # The exponent of 2 goes in steps of 2⁻²⁴; the likeliest token's weight is 2⁴⁰.
@@ -59,6 +59,7 @@ HALF_BITS = 31
 Results = tuple[np.ndarray, np.ndarray]
 
 
+@at_least_float32
 def sampling_forward(
     logits: np.ndarray,
     *,

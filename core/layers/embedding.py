@@ -29,11 +29,12 @@ from typing import Any
 import numpy as np
 
 from ..checks import all_below, expect_positive, expect_shape, refuse
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 
 Saved = tuple[Any, ...]
 
 
+@at_least_float32
 def embedding_forward(
     tokens: np.ndarray,
     token_table: np.ndarray,
@@ -78,6 +79,7 @@ def embedding_forward(
 embedding = value_of(embedding_forward)
 
 
+@at_least_float32
 def embedding_backward(saved: Saved, d_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Carry the gradient from the sums back to the rows that were looked up.
 
@@ -109,6 +111,7 @@ def embedding_backward(saved: Saved, d_y: np.ndarray) -> tuple[np.ndarray, np.nd
     )
 
 
+@at_least_float32
 def scatter_add(ids: np.ndarray, rows: np.ndarray, n_rows: int) -> np.ndarray:
     """Add each row [source, d_model] to the sum of its id [source]: the definition."""
     sums = np.zeros((n_rows, rows.shape[-1]), dtype=rows.dtype)
@@ -116,6 +119,7 @@ def scatter_add(ids: np.ndarray, rows: np.ndarray, n_rows: int) -> np.ndarray:
     return sums
 
 
+@at_least_float32
 def scatter_add_sorted(ids: np.ndarray, rows: np.ndarray, n_rows: int, chunk: int) -> np.ndarray:
     """Compute the same by sorting the ids and summing intervals of the sorted order."""
     expect_positive("chunk", chunk)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_shape, refuse
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 
 Saved = tuple[np.ndarray, str]
 
@@ -27,6 +27,7 @@ SATURATED = 32.0
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
+@at_least_float32
 def gelu_forward(x: np.ndarray, *, approximate: str = "tanh") -> tuple[np.ndarray, Saved]:
     """Apply GELU to each element.
 
@@ -56,6 +57,7 @@ def gelu_forward(x: np.ndarray, *, approximate: str = "tanh") -> tuple[np.ndarra
 gelu = value_of(gelu_forward)
 
 
+@at_least_float32
 def gelu_backward(saved: Saved, d_result: np.ndarray) -> np.ndarray:
     """Carry the gradient back: d(x·g(x)) = g + x·g′.
 

@@ -30,11 +30,12 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_ndim, expect_positive, expect_shape, refuse
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 
 Saved = tuple[np.ndarray, np.ndarray, np.ndarray, bool]
 
 
+@at_least_float32
 def layer_norm_forward(
     x: np.ndarray,
     weight: np.ndarray,
@@ -85,6 +86,7 @@ def layer_norm_forward(
 layer_norm = value_of(layer_norm_forward)
 
 
+@at_least_float32
 def layer_norm_backward(
     saved: Saved, d_y: np.ndarray, d_summed: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
@@ -138,6 +140,7 @@ def row_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, variance
 
 
+@at_least_float32
 def row_statistics_tiled(x: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
     """Compute the rows' mean and variance with one pass over blocks, as the kernel does.
 

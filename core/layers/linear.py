@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_ndim, expect_shape, refuse
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 from .gelu import gelu_backward, gelu_forward
 
 Saved = tuple[np.ndarray, np.ndarray, bool, bool, Any]
@@ -25,6 +25,7 @@ Saved = tuple[np.ndarray, np.ndarray, bool, bool, Any]
 ACTIVATIONS = (None, "gelu")
 
 
+@at_least_float32
 def linear_forward(
     x: np.ndarray,
     weight: np.ndarray,
@@ -75,6 +76,7 @@ def linear_forward(
 linear = value_of(linear_forward)
 
 
+@at_least_float32
 def linear_backward(
     saved: Saved, d_y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:

@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from ..checks import expect_ndim, expect_positive, expect_shape, refuse
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 
 Saved = tuple[np.ndarray, float]
 
 
+@at_least_float32
 def softmax_forward(
     x: np.ndarray,
     *,
@@ -70,6 +71,7 @@ def softmax_forward(
 softmax = value_of(softmax_forward)
 
 
+@at_least_float32
 def softmax_backward(saved: Saved, d_probabilities: np.ndarray) -> np.ndarray:
     """Carry the gradient from the probabilities back to the scores.
 
@@ -100,6 +102,7 @@ def softmax_backward(saved: Saved, d_probabilities: np.ndarray) -> np.ndarray:
     return probabilities * (d_probabilities - coupling) * scale
 
 
+@at_least_float32
 def softmax_online(x: np.ndarray, block: int, *, scale: float = 1.0) -> np.ndarray:
     """Compute the rows' softmax with one pass over blocks for the statistics, one to write.
 

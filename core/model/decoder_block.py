@@ -24,7 +24,7 @@ import numpy as np
 from ..attention.attention import attention_forward
 from ..checks import expect_parameter, expect_positive, refuse
 from ..layers.layer_norm import layer_norm_backward
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 from .branches import (
     Attend,
     attention_branch,
@@ -56,6 +56,7 @@ PARAMETERS = {
 ARGUMENTS = tuple(PARAMETERS.values())
 
 
+@at_least_float32
 def decoder_block_forward(
     x: np.ndarray,
     ln_1_weight: np.ndarray,
@@ -164,6 +165,7 @@ def run_block(
     return y, (norm, n_head, has_bias, ln_1_saved, attention_saved, ln_2_saved, mlp_saved)
 
 
+@at_least_float32
 def decoder_block_backward(saved: Saved, d_y: np.ndarray) -> tuple[Any, ...]:
     """Carry the gradient back through the block.
 

@@ -25,6 +25,7 @@ from ..checks import expect_positive, refuse
 from ..language.sampling import sampling
 from ..layers.embedding import embedding
 from ..layers.linear import linear
+from ..operation import at_least_float32
 from .decoder_block import run_block
 from .gpt import final_norm
 from .parameters import (
@@ -47,7 +48,7 @@ class KVCache:
     capacity : int
         Positions that there is room for.
     dtype : NumPy dtype
-        The model's.
+        The model's; float32 for a model that is stored in float16.
 
     Attributes
     ----------
@@ -58,6 +59,7 @@ class KVCache:
 
     def __init__(self, config: GPTConfig, key_start: np.ndarray, capacity: int, dtype: Any) -> None:
         shape = (config.n_layer, len(key_start), config.n_head, capacity, config.d_head)
+        dtype = np.promote_types(dtype, np.float32)
         self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
         self.key_start, self.length = key_start, 0
 
@@ -77,6 +79,7 @@ class KVCache:
         )  # fmt: skip
 
 
+@at_least_float32
 def extend(
     parameters: Parameters, tokens: np.ndarray, config: GPTConfig, cache: KVCache
 ) -> np.ndarray:
@@ -118,6 +121,7 @@ def extend(
     return linear(last, output_matrix(parameters))
 
 
+@at_least_float32
 def generate(
     parameters: Parameters,
     config: GPTConfig,

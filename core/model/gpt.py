@@ -25,7 +25,7 @@ from ..language.cross_entropy import cross_entropy_backward, cross_entropy_forwa
 from ..layers.embedding import embedding_backward, embedding_forward
 from ..layers.layer_norm import layer_norm_backward
 from ..layers.linear import linear_backward, linear_forward
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 from ..optimizer.adamw import adamw
 from .branches import norm_forward
 from .decoder_block import decoder_block_backward, decoder_block_forward
@@ -41,6 +41,7 @@ from .presets import GPTConfig
 Saved = tuple[Any, ...]
 
 
+@at_least_float32
 def gpt_forward(
     parameters: Parameters,
     tokens: np.ndarray,
@@ -89,6 +90,7 @@ def gpt_forward(
 gpt = value_of(gpt_forward)
 
 
+@at_least_float32
 def gpt_backward(saved: Saved, d_logits: np.ndarray) -> Parameters:
     """Carry the gradient from the logits back to every parameter.
 
@@ -126,9 +128,13 @@ class TrainState(NamedTuple):
 
 
 def init_state(parameters: Parameters) -> TrainState:
-    """Return the state before the first step: moments of 0."""
-    zeros = [{name: np.zeros_like(p) for name, p in parameters.items()} for _ in range(2)]
-    return TrainState(0, *zeros)
+    """Return the state before the first step: moments of 0, in float32 or float64."""
+
+    def zeros(p: np.ndarray) -> np.ndarray:
+        return np.zeros(p.shape, np.promote_types(p.dtype, np.float32))
+
+    first, second = ({name: zeros(p) for name, p in parameters.items()} for _ in range(2))
+    return TrainState(0, first, second)
 
 
 def train_step(
@@ -184,6 +190,7 @@ def train_step(
     return loss, updated.gradient_norm, new, TrainState(state.step + 1, first, second)
 
 
+@at_least_float32
 def loss_and_gradients(
     parameters: Parameters,
     tokens: np.ndarray,
@@ -234,6 +241,7 @@ def loss_and_gradients(
 # --- the trunk: from tokens to hidden states -------------------------------------------------
 
 
+@at_least_float32
 def hidden_forward(
     parameters: Parameters,
     tokens: np.ndarray,
@@ -263,6 +271,7 @@ def hidden_forward(
     return hidden, (parameters.keys(), embedding_saved, blocks_saved, final_saved)
 
 
+@at_least_float32
 def hidden_backward(
     saved: Saved, d_hidden: np.ndarray, d_output_matrix: np.ndarray | None = None
 ) -> Parameters:

@@ -231,6 +231,12 @@ def check_adamw(
         first_moments=first_moments,
         second_moments=second_moments,
     )
+    narrow = ("float16", "bfloat16")
+    for name, moments in (("first_moments", first_moments), ("second_moments", second_moments)):
+        for i, moment in enumerate(moments):
+            if str(moment.dtype).endswith(narrow):
+                cause = "moments made like half-precision parameters: small steps would be lost"
+                refuse(f"{name}[{i}]", "dtype float32 or float64", f"dtype {moment.dtype}", cause)
     if not (isinstance(step, int) and step >= 1):
         refuse("step", "an integer of at least 1", repr(step), "steps counted from 0")
     if not (math.isfinite(lr) and lr >= 0):
@@ -241,6 +247,8 @@ def check_adamw(
         if not 0 <= beta < 1:
             refuse(f"betas[{i}]", "a number from 0 to below 1", repr(beta))
     expect_positive("eps", eps)
+    if eps < np.finfo(np.float32).tiny and any("32" in str(m.dtype) for m in second_moments):
+        refuse("eps", "a number that float32 tells from 0", repr(eps), "0 / 0 without momentum")
     decays = decay_of_each(weight_decay, len(parameters))
     if len(decays) != len(parameters):
         refuse("weight_decay", f"one number, or {len(parameters)}", f"{len(decays)} of them")

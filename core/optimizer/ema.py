@@ -48,10 +48,12 @@ def ema(
     """
     check_ema(averages, parameters, decay)
     decay = float(decay)  # a NumPy float64 scalar would promote a float32 model
-    return [
-        np.asarray(decay * average + (1 - decay) * parameter.astype(average.dtype))
-        for average, parameter in zip(averages, parameters, strict=True)
-    ]
+    result = []
+    for average, parameter in zip(averages, parameters, strict=True):
+        wide = np.promote_types(average.dtype, np.float32)  # float16 is rounded once, at the end
+        moved = decay * average.astype(wide) + (1 - decay) * parameter.astype(wide)
+        result.append(np.asarray(moved, dtype=average.dtype))
+    return result
 
 
 def check_ema(averages: Any, parameters: Any, decay: float) -> None:

@@ -26,11 +26,12 @@ import numpy as np
 
 from ..checks import expect_ndim, expect_positive, expect_shape, refuse
 from ..masking import expect_mask
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 
 Saved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
+@at_least_float32
 def exact_kl_forward(
     logits: np.ndarray, reference_logits: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, Saved]:
@@ -73,6 +74,7 @@ def exact_kl_forward(
 exact_kl = value_of(exact_kl_forward)
 
 
+@at_least_float32
 def exact_kl_backward(saved: Saved, d_kl: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Carry the gradient back to both rows of logits.
 
@@ -106,6 +108,7 @@ def exact_kl_backward(saved: Saved, d_kl: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.where(is_nothing, 0, d_logits), np.where(is_nothing, 0, d_reference)
 
 
+@at_least_float32
 def exact_kl_online(
     logits: np.ndarray, reference_logits: np.ndarray, mask: np.ndarray, block: int
 ) -> np.ndarray:

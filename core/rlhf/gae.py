@@ -30,11 +30,12 @@ import numpy as np
 
 from ..checks import expect_finite, expect_positive, expect_shape, refuse
 from ..masking import expect_batch_time, expect_mask
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 
 Saved = tuple[np.ndarray, float, float]
 
 
+@at_least_float32
 def gae_forward(
     rewards: np.ndarray,
     values: np.ndarray,
@@ -88,6 +89,7 @@ def gae_forward(
 gae = value_of(gae_forward)
 
 
+@at_least_float32
 def gae_backward(
     saved: Saved, d_advantages: np.ndarray, d_returns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -129,6 +131,7 @@ def gae_backward(
     return d_rewards, d_values
 
 
+@at_least_float32
 def gae_blockwise(
     rewards: np.ndarray,
     values: np.ndarray,

@@ -22,13 +22,14 @@ import numpy as np
 
 from ..checks import expect_finite, expect_shape, refuse
 from ..masking import expect_batch_time, expect_mask
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 
 ESTIMATORS = ("k1", "k2", "k3")
 
 Saved = tuple[np.ndarray, np.ndarray, str]
 
 
+@at_least_float32
 def kl_forward(
     log_prob: np.ndarray,
     reference_log_prob: np.ndarray,
@@ -77,6 +78,7 @@ def kl_forward(
 kl = value_of(kl_forward)
 
 
+@at_least_float32
 def kl_backward(saved: Saved, d_kl: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Carry the gradient back to both log-probabilities.
 
@@ -111,6 +113,7 @@ def kl_backward(saved: Saved, d_kl: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return d_delta, -d_delta
 
 
+@at_least_float32
 def sequence_kl(
     log_prob: np.ndarray,
     reference_log_prob: np.ndarray,

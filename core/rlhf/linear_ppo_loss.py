@@ -23,7 +23,7 @@ from ..language.token_scores import (
     logits_gradient,
 )
 from ..masking import expect_bool_mask, scatter, scatter_rows
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 from .ppo_loss import (
     PPOResults,
     ppo_loss_backward,
@@ -33,6 +33,7 @@ from .ppo_loss import (
 Saved = tuple[Any, ...]
 
 
+@at_least_float32
 def linear_ppo_loss_forward(
     hidden: np.ndarray,
     weight: np.ndarray,
@@ -109,6 +110,7 @@ def linear_ppo_loss_forward(
 linear_ppo_loss = value_of(linear_ppo_loss_forward)
 
 
+@at_least_float32
 def linear_ppo_loss_backward(
     saved: Saved, d_loss: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -33,7 +33,7 @@ import numpy as np
 
 from ..checks import expect_finite, expect_positive, expect_shape, refuse
 from ..masking import expect_bool_mask, scatter
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 
 MAX_LOG_RATIO = 20.0  # exp(20) = 4.9e8
 
@@ -81,6 +81,7 @@ class PPOResults(NamedTuple):
     n_tokens: Any
 
 
+@at_least_float32
 def ppo_loss_forward(
     log_prob: np.ndarray,
     old_log_prob: np.ndarray,
@@ -213,6 +214,7 @@ def value_term(
     return Term(np.maximum(error**2, clipped_error**2) / 2, slope, binds)
 
 
+@at_least_float32
 def ppo_loss_backward(
     saved: Saved, d_loss: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..checks import expect_finite, expect_shape, refuse
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 
 # The kernel holds one prompt's pairs in one program's registers.
 MAX_COMPLETIONS = 64
@@ -68,6 +68,7 @@ class RewardLoss(NamedTuple):
     bin_right: Any
 
 
+@at_least_float32
 def reward_loss_by_pairs(
     scores: np.ndarray, ranks: np.ndarray, *, margin: float = 0.0, centring: float = 0.0
 ) -> float:
@@ -87,6 +88,7 @@ def reward_loss_by_pairs(
     return float(sum(of_prompts) / len(of_prompts)) if of_prompts else 0.0
 
 
+@at_least_float32
 def reward_loss_forward(
     scores: np.ndarray, ranks: np.ndarray, *, margin: float = 0.0, centring: float = 0.0
 ) -> tuple[RewardLoss, Saved]:
@@ -152,6 +154,7 @@ def reward_loss_forward(
 reward_loss = value_of(reward_loss_forward)
 
 
+@at_least_float32
 def reward_loss_backward(saved: Saved, d_loss: Any) -> np.ndarray:
     """Carry the gradient from the loss back to the scores.
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from ..checks import expect_finite, expect_shape, refuse
 from ..masking import expect_batch_time, expect_mask
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 from .kl import (
     check_kl,
     kl_backward,
@@ -39,6 +39,7 @@ MISSING_END_RULES = (None, "replace", "penalise")
 Saved = tuple[Any, np.ndarray, np.ndarray, float]
 
 
+@at_least_float32
 def token_rewards_forward(
     log_prob: np.ndarray,
     reference_log_prob: np.ndarray,
@@ -109,6 +110,7 @@ def token_rewards_forward(
 token_rewards = value_of(token_rewards_forward)
 
 
+@at_least_float32
 def token_rewards_backward(
     saved: Saved, d_rewards: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

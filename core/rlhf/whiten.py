@@ -18,13 +18,14 @@ import numpy as np
 
 from ..checks import expect_finite, expect_shape
 from ..masking import expect_mask
-from ..operation import value_of
+from ..operation import at_least_float32, value_of
 
 EPSILON = 1e-8
 
 Saved = tuple[np.ndarray, np.ndarray, Any, int, int, bool]
 
 
+@at_least_float32
 def whiten_forward(
     x: np.ndarray, mask: np.ndarray, *, shift_mean: bool = True, unbiased: bool = True
 ) -> tuple[np.ndarray, Saved]:
@@ -71,6 +72,7 @@ def whiten_forward(
 whiten = value_of(whiten_forward)
 
 
+@at_least_float32
 def whiten_backward(saved: Saved, d_whitened: np.ndarray) -> np.ndarray:
     """Carry the gradient back to x, through the mean and the variance.
 
