@@ -335,6 +335,11 @@ class PPOSettings:
     best_of: int = 0
     cuda_graphs: bool = False
 
+    @property
+    def weight_decay(self) -> float:
+        """PPO's updates have none."""
+        return 0.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:

@@ -26,6 +26,7 @@ from ...core.checks import refuse
 from ...core.optimizer.ema import check_ema
 from ..common._triton import tl, triton
 from ..common.launch import launch, runs_on_triton
+from ..common.sharded import own_parts
 from .tensor_table import (
     N_LEADING,
     expect_own_memory,
@@ -170,7 +171,7 @@ def ema_(
     ----------
     averages : list of torch.Tensor
         Written. As in `ema`; no tensor twice (list tied weights once). One that is not contiguous
-        takes a copy there and back.
+        takes a copy there and back. Each rank moves its part of what is sharded.
     parameters, decay
         As in `ema`.
 
@@ -181,6 +182,7 @@ def ema_(
     RuntimeError
         As in `ema`.
     """
+    averages, parameters = own_parts(averages), own_parts(parameters)
     on_triton = _runs_on_triton("ema_", averages, parameters, decay)
     expect_own_memory("averages", averages)
     with torch.no_grad():

@@ -9,16 +9,15 @@ them. `key_start` tells attention where a row's prompt begins; positions count f
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from ...kernels.cpu.halves import Cores
 from ...kernels.language.cross_entropy import token_log_probs
 from ...kernels.model.gpt import GPT
 from ..data.batches import IGNORED
-from .generation import Generation
+from ..data.sources import Prompt
 from .scorer import Scorer
 
 
@@ -53,6 +52,10 @@ class Responses:
         """What models are told of `key_start`: None if nothing is padded, which is faster."""
         return self.key_start if bool((self.key_start > 0).any()) else None
 
+    def ended(self, end: int) -> torch.Tensor:
+        """Return which responses hold the token `end`, bool [batch]."""
+        return (self.mask & (self.response == end)).any(1)
+
     def states(self, model: GPT) -> torch.Tensor:
         """Return the hidden states [batch, response, d_model] that score the response's tokens."""
         return model(self.tokens[:, :-1], key_start=self.padded_from, states_from=self.n_prompt - 1)
@@ -68,6 +71,51 @@ class Responses:
             self.n_prompt - first,
             mask[:, :n_response],
         )
+
+
+class Answers(NamedTuple):
+    """What the policy said; tensors are [batch, response].
+
+    The values, if there are any, are those of the states that the tokens were drawn from.
+    """
+
+    prompts: list[Prompt]
+    responses: list[list[int]]
+    batch: Responses
+    log_probs: torch.Tensor
+    values: torch.Tensor | None
+
+
+class Judged(NamedTuple):
+    """What the models make of the answers; tensors are [batch, response], the scores [batch].
+
+    `difference` is how far log π is from generation's, where it was computed again.
+    """
+
+    log_probs: torch.Tensor
+    reference: torch.Tensor
+    values: torch.Tensor
+    scores: torch.Tensor
+    difference: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Experience:
+    """What the updates learn from; tensors are [batch, response]."""
+
+    batch: Responses
+    log_probs: torch.Tensor
+    rewards: torch.Tensor
+    values: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+
+    def rows(self, index: torch.Tensor) -> "Experience":
+        """Return some rows, without the columns that are padding in all of them."""
+        batch = self.batch.rows(index)
+        columns = batch.mask.shape[1]
+        tensors = (self.log_probs, self.rewards, self.values, self.advantages, self.returns)
+        return Experience(batch, *(x[index, :columns] for x in tensors))
 
 
 def side_by_side(
@@ -101,48 +149,6 @@ def side_by_side(
         n_prompt,
         torch.arange(n_response, device=device) < lengths[:, None],
     )
-
-
-def in_shares(
-    cores: Cores, function: Callable[[Responses], torch.Tensor], batch: Responses
-) -> list[torch.Tensor]:
-    """Compute something of every response.
-
-    Parameters
-    ----------
-    cores : Cores
-        Whoever computes.
-    function : callable
-        Of some of the responses: a tensor [row, response].
-    batch : Responses
-        All of them.
-
-    Returns
-    -------
-    list of torch.Tensor [row, response]
-        Of every share of the rows; `joined` puts them together.
-    """
-    shares = cores.shares(np.arange(len(batch.tokens)))
-    return cores.map(lambda rows: function(batch.rows(torch.from_numpy(rows))), shares)
-
-
-def joined(parts: Sequence[torch.Tensor], batch: Responses) -> torch.Tensor:
-    """Put together what `in_shares` found.
-
-    Parameters
-    ----------
-    parts : sequence of torch.Tensor [row, response]
-    batch : Responses
-
-    Returns
-    -------
-    torch.Tensor [batch, response]
-        Without a gradient; 0 where all rows of a share are padding.
-    """
-    whole = parts[0].new_zeros(batch.mask.shape)
-    for i, part in enumerate(parts):
-        whole[i :: len(parts), : part.shape[1]] = part.detach()
-    return whole
 
 
 def response_log_probs(model: GPT, batch: Responses, temperature: float) -> torch.Tensor:
@@ -183,79 +189,3 @@ def response_values(value: Scorer, batch: Responses) -> torch.Tensor:
         float32.
     """
     return value.head(batch.states(value.trunk))
-
-
-@dataclasses.dataclass
-class Acting:
-    """What the policy that acted made of its own responses; all [batch, response].
-
-    Attributes
-    ----------
-    log_prob, values : torch.Tensor
-        float32, 0 outside the mask.
-    ahead : list of torch.Tensor, or None
-        The values with what their gradient takes, of each share of all rows (cpu/halves.py).
-    difference : float or None
-        The most by which generation's log-probabilities differ from `log_prob`; None: it is them.
-    """
-
-    log_prob: torch.Tensor
-    values: torch.Tensor
-    ahead: list[torch.Tensor] | None = None
-    difference: float | None = None
-
-    def take_ahead(self) -> list[torch.Tensor] | None:
-        """Return `ahead`, once: the parameters that it was computed with are about to change."""
-        ahead, self.ahead = self.ahead, None
-        return ahead
-
-
-def judge_acting(
-    policy: GPT,
-    value: Scorer,
-    batch: Responses,
-    said: Generation,
-    temperature: float,
-    *,
-    ahead: bool,
-    cores: Cores,
-) -> Acting:
-    """Return log-probabilities and values of the policy that acted.
-
-    Of a model in full precision, generation has computed them: the log-probabilities, and the
-    values if they are read from the policy's own states.
-
-    Parameters
-    ----------
-    policy : GPT
-    value : Scorer
-        On the policy itself, or on a network of its own.
-    batch : Responses
-        What was said.
-    said : Generation
-        The same, as it was generated, with `value.head` as `read` if the trunk is the policy.
-    temperature : float
-        Of the rollout.
-    ahead : bool
-        The first update is of all these rows: keep a value network's pass for its gradient, since
-        no parameter changes in between. (Not with dropout, which an update has and this has not.)
-    cores : Cores
-        Whoever computes.
-
-    Returns
-    -------
-    Acting
-    """
-    generated = torch.where(batch.mask, said.log_probs, 0.0)
-    shared = value.trunk is policy
-    exact = policy.dtype in (torch.float32, torch.float64)
-    if exact and shared and said.readings is not None:
-        return Acting(generated, torch.where(batch.mask, said.readings, 0.0))
-    with torch.set_grad_enabled(ahead and not shared and value.trunk.config.dropout == 0):
-        found = in_shares(cores, lambda rows: response_values(value, rows), batch)
-    values = torch.where(batch.mask, joined(found, batch), 0.0)
-    kept = found if found[0].requires_grad else None
-    if exact:
-        return Acting(generated, values, kept)
-    log_prob = response_log_probs(policy, batch, temperature)
-    return Acting(log_prob, values, kept, (generated - log_prob).abs().max().item())

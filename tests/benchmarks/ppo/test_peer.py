@@ -32,7 +32,7 @@ def test_products_are_recorded_forward_and_backward_and_can_be_played_again():
 
 
 def test_a_value_network_costs_its_own_training():
-    """Every product is seen: the flops of an update that a shared trunk spares, to the last one."""
+    """Every product is seen: the flops that a shared trunk spares, to the last one."""
     shape = peer.shape_of(quick=True)
     flops = []
     for name in ("gptwin", "gptwin, shared trunk"):
@@ -42,7 +42,8 @@ def test_a_value_network_costs_its_own_training():
     time, asking = shape.n_prompt + shape.n_response - 1, shape.n_response
     projections = 6 * 16**2 * time + 18 * 16**2 * asking  # queries, keys and values; all else
     attention = 2 * 16 * asking * time  # a product: two forward, five backward
-    assert flops[0] - flops[1] == shape.epochs * shape.batch * (3 * projections + 7 * attention)
+    judging, learning = projections + 2 * attention, 3 * projections + 7 * attention
+    assert flops[0] - flops[1] == shape.batch * (judging + shape.epochs * learning)
 
 
 def test_what_fails_leaves_the_last_measurement(tmp_path, monkeypatch, capsys):

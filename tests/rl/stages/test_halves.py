@@ -51,8 +51,8 @@ def test_what_goes_wrong_in_a_half_is_raised(two_threads):
 )
 def test_an_iteration_in_halves_is_the_iteration(options, two_threads):
     halves, again, whole = (stage(**options) for _ in range(3))
-    whole.cores = Cores(in_halves=False)
-    assert halves.cores.in_halves
+    whole.crew.halves = Cores(in_halves=False)
+    assert halves.crew.halves.in_halves
     for index in range(2):
         found = [s.step(index) for s in (halves, again, whole)]
         assert found[0] == found[1]

@@ -10,12 +10,8 @@ from gptwin.kernels.cpu.halves import Cores
 from gptwin.rl.data.batches import Windows
 from gptwin.rl.stages.generation import generate
 from gptwin.rl.stages.ppo import adapted, expect_first_ratio
-from gptwin.rl.stages.rollout import (
-    judge_acting,
-    response_log_probs,
-    response_values,
-    side_by_side,
-)
+from gptwin.rl.stages.ppo_statistics import of_rollout
+from gptwin.rl.stages.rollout import response_log_probs, response_values, side_by_side
 from gptwin.rl.stages.scorer import Scorer
 
 CPU = torch.device("cpu")
@@ -42,50 +38,45 @@ def test_a_rollouts_first_ratio_is_1_and_generations_log_probs_are_the_recompute
     assert found["generation_difference"] < 1e-4
 
 
+def acted(trained):
+    """What an iteration's rollout left: answers, and what the models make of them."""
+    answers = trained.roll_out(0)
+    return answers, trained.judge(answers)
+
+
 @pytest.mark.parametrize("shared", [False, True])
-def test_what_is_not_computed_twice_is_what_a_second_pass_finds(shared):
-    """Of what the policy said, and a value network's pass that is kept for its gradient."""
+def test_what_generation_has_computed_is_what_a_second_pass_finds(shared):
     trained = stage(minibatches=1, shared_trunk=shared)
-    said = trained._experience(0, trained.prompts.batch(0))[0].batch.response
+    said = trained.roll_out(0).batch.response
     trained.end = int(said[0, 2])  # so that some end early
-    experience, _ = trained._experience(0, trained.prompts.batch(0))
-    batch = experience.batch
+    answers, judged = acted(trained)
+    batch = answers.batch
     assert not batch.mask.all()
-    assert (experience.acted.ahead is None) == shared
-    log_probs = response_log_probs(trained.policy, batch, 1.0)
-    values = torch.where(batch.mask, response_values(trained.value, batch), 0.0)
-    torch.testing.assert_close(experience.log_prob, log_probs, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(experience.values, values, rtol=1e-5, atol=1e-5)
-    rows = np.arange(len(batch.tokens))
-    gradients = []
-    for _ in range(2):  # the second time it is computed anew
-        trained._minibatch(experience, rows)
-        gradients.append([p.grad.clone() for p in trained.value.parameters()])
-        trained.policy.zero_grad()
-        trained.value.zero_grad()
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
+    assert (answers.values is None) == (not shared)
+    with torch.no_grad():
+        log_probs = response_log_probs(trained.policy, batch, 1.0)
+        values = torch.where(batch.mask, response_values(trained.value, batch), 0.0)
+    torch.testing.assert_close(judged.log_probs, log_probs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(judged.values, values, rtol=1e-5, atol=1e-5)
 
 
 def test_half_precision_is_judged_by_the_pass_that_the_update_makes():
-    policy, t = tiny.gpt().eval(), tiny.template()
-    value = Scorer(policy, seed=0)
-    prompts = [p.ids for p in tiny.prompts(5)]
-    said = generate(policy, prompts, max_new_tokens=6, read=value.head)
-    batch = side_by_side(prompts, said.token_lists(), t.pad, CPU)
+    trained = stage(shared_trunk=True)
+    trained.crew.halves = Cores(in_halves=False)
+    answers, drawn = acted(trained)
+    assert drawn.difference is None
+    torch.testing.assert_close(drawn.log_probs, answers.log_probs, rtol=0, atol=0)
+    torch.testing.assert_close(drawn.values, answers.values, rtol=0, atol=0)
+    trained.policy.compute_dtype = torch.bfloat16
+    judged = trained.judge(answers)
     with torch.no_grad():
-        drawn = judge_acting(
-            policy, value, batch, said, 1.0, ahead=True, cores=Cores(in_halves=False)
-        )
-        assert drawn.difference is None
-        policy.compute_dtype = torch.bfloat16
-        judged = judge_acting(
-            policy, value, batch, said, 1.0, ahead=True, cores=Cores(in_halves=False)
-        )
-        log_probs = response_log_probs(policy, batch, 1.0)
-    torch.testing.assert_close(drawn.log_prob, said.log_probs, rtol=0, atol=0)
-    torch.testing.assert_close(judged.log_prob, log_probs, rtol=0, atol=0)
-    assert judged.difference == (said.log_probs - log_probs).abs().max().item() > 1e-3
-    assert judged.ahead is None
+        log_probs = response_log_probs(trained.policy, answers.batch, 1.0)
+        values = response_values(trained.value, answers.batch)
+    torch.testing.assert_close(judged.log_probs, log_probs, rtol=0, atol=0)
+    torch.testing.assert_close(judged.values, values, rtol=0, atol=0)
+    assert judged.difference == (answers.log_probs - log_probs).abs().max().item() > 1e-3
+    logged = of_rollout(judged, trained.credit(answers, judged), trained.end)
+    assert logged["generation_difference"] == judged.difference
 
 
 def test_a_ratio_that_is_not_1_stops_the_run():
@@ -109,11 +100,11 @@ def test_no_pretraining_term_is_plain_ppo_bit_for_bit():
 
 def test_the_pretraining_term_is_gamma_times_its_gradient():
     with_term = stage(ptx=2.0, pretraining=text(), minibatches=1)
-    found = with_term._pretraining_term(0)
+    found = with_term.pretraining_gradients(0)
     gradients = [p.grad.clone() for p in with_term.policy.parameters()]
     with_term.policy.zero_grad()
     half = stage(with_term.policy, ptx=1.0, pretraining=text())
-    assert half._pretraining_term(0) == found
+    assert half.pretraining_gradients(0) == found
     for parameter, gradient in zip(half.policy.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad * 2, gradient)
 
