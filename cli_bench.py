@@ -238,7 +238,7 @@ def plot(
 
 @bench.command(hidden=True)
 def job(arguments: Annotated[str, typer.Argument(metavar="JSON")]) -> None:
-    """Do one part of a GPU's in this process; benchmarks/gpu/watch.py asks for it."""
+    """Do one part of a GPU's in this process; benchmarks/gpu/supervise.py asks for it."""
     from .benchmarks.gpu.job import run_job_of_json
 
     run_job_of_json(arguments, _workloads)

@@ -29,7 +29,7 @@ from .providers import providers as providers_of
 from .results import OURS
 from .roofline import peaks_of
 from .summary import print_summary
-from .watch import CUT_OFF, Outcome, watch
+from .supervise import CUT_OFF, Outcome, watch
 
 VERIFY, ROOFLINE, OPERATIONS = "verify", "roofline", "operations"
 ASKED_FOR = (*TWINS, OPERATIONS, *results.END_TO_END, VERIFY)

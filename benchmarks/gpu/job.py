@@ -19,7 +19,7 @@ Workloads = Callable[[], Mapping[str, Callable[..., Any]]]
 
 
 def run_job_of_json(arguments: str, workloads: Workloads) -> None:
-    """Do a job, as watch.py asked for it, and write its events.
+    """Do a job, as supervise.py asked for it, and write its events.
 
     Parameters
     ----------

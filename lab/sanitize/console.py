@@ -19,9 +19,9 @@ from ..twins.catalogue import TWINS
 from ..twins.twin import DTYPES
 from ..verify.verify import variants
 from .drivers import PREFIX, DriverTarget, find_drivers, load
-from .finding import KINDS, Finding, shown_path
 from .own_twins import IN_PLACE, TwinTarget, targets
 from .sanitize import Report, Target, sanitize
+from .violation import KINDS, Finding, shown_path
 
 
 @dataclasses.dataclass

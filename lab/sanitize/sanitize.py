@@ -17,8 +17,8 @@ import torch
 from triton.runtime.errors import InterpreterError
 
 from ...kernels import interpreter
-from .finding import KINDS, Finding, bounds_of
 from .storages import Storage, Storages, element_positions
+from .violation import KINDS, Finding, bounds_of
 from .watch import Done, Watch, Written
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...kernels import interpreter
-from .finding import KINDS, Finding, bounds_of
 from .shadow import Argument, Clock, Shadow
 from .storages import Storage, Storages
+from .violation import KINDS, Finding, bounds_of
 
 
 @dataclasses.dataclass(eq=False)

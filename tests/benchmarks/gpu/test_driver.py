@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from gptwin import records
 from gptwin.benchmarks import result_file
 from gptwin.benchmarks.gpu import driver
-from gptwin.benchmarks.gpu.watch import watch
+from gptwin.benchmarks.gpu.supervise import watch
 from gptwin.cli import app
 
 
