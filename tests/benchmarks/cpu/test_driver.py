@@ -1,7 +1,6 @@
 """`gptwin bench cpu`: every path, with tiny models. No test asserts a time."""
 
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -26,7 +25,7 @@ QUICK = Settings(quick=True, threads=1)
 
 def run(name, path, settings=QUICK):
     driver.run_part(name, settings, path)
-    return json.loads(path.read_text())["parts"][name]
+    return result_file.load(path)[name]
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_each_part_passes_its_gates_and_stores_what_it_found(name, path):
     )
     assert len(part["findings"]) == EXPECTED[name]
     for found in part["findings"]:
-        if "transformers" in found["name"] and result_file.version("transformers") is None:
+        if "transformers" in found["name"] and records.version("transformers") is None:
             assert "not installed" in found["reason"]
             continue
         assert found["status"] == "measured", found["reason"]
@@ -213,19 +212,44 @@ def test_a_process_that_dies_is_a_failure_with_its_last_line(path, monkeypatch):
     assert part["reason"] == "ended with code 1: MemoryError: too much in y"
 
 
-def test_one_part_replaces_itself_alone(path):
-    result_file.save(path, "a", {"status": "measured"})
-    result_file.save(path, "b", {"status": "failed"})
-    result_file.save(path, "b", {"status": "measured"})
-    assert result_file.load(path) == {"a": {"status": "measured"}, "b": {"status": "measured"}}
+def a_part(status, *findings):
+    return {"status": status, "environment": {"cpu": "one"}, "findings": list(findings)}
+
+
+def test_one_part_replaces_itself_alone_and_has_a_line_for_each_finding(path):
+    result_file.save(path, "a", a_part("measured", {"name": "x", "value": 1}, {"name": "y"}))
+    result_file.save(path, "b", a_part("failed", {"name": "x"}))
+    result_file.save(path, "b", a_part("measured"))
+    assert result_file.load(path) == {
+        "a": a_part("measured", {"name": "x", "value": 1}, {"name": "y"}), "b": a_part("measured")
+    }  # fmt: skip
+    assert path.read_text().splitlines()[2] == '{"part": "a", "name": "x", "value": 1}'
+    assert len(path.read_text().splitlines()) == 1 + 3 + 1
     assert os.listdir(path.parent) == [path.name]
 
 
 def test_a_file_that_cannot_be_written_stays_as_it_was(path):
-    result_file.save(path, "a", {})
+    result_file.save(path, "a", a_part("measured"))
     with pytest.raises(ValueError, match="not JSON compliant"):
-        result_file.save(path, "b", {"figure": math.nan})
-    assert result_file.load(path) == {"a": {}} and os.listdir(path.parent) == [path.name]
+        result_file.save(path, "b", a_part("measured", {"figure": math.nan}))
+    assert result_file.load(path) == {"a": a_part("measured")}
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"format": 1, "parts": {}}', '{"format": 2}\n{"part": "a", "name": "x"}', "{", "[]"]
+)
+def test_a_file_of_another_kind_or_of_before_is_refused(path, text):
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"out: expected a result file of format 2.*cpu\.jsonl"):
+        result_file.load(path)
+
+
+def test_the_stored_results_can_be_read_and_hold_no_raw_samples():
+    for name in ("cpu", "ppo-cpu"):
+        parts = result_file.load(result_file.RESULTS / f"{name}.jsonl")
+        found = [each for part in parts.values() for each in part["findings"]]
+        assert found and all(isinstance(each.get("samples", 1), int) for each in found)
 
 
 def test_some_parts_run_in_one_thread(path, monkeypatch):

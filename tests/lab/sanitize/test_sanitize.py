@@ -12,9 +12,9 @@ import pytest
 from gptwin.kernels.common import launch
 from gptwin.lab.sanitize import console
 from gptwin.lab.sanitize.drivers import DriverTarget, load
-from gptwin.lab.sanitize.violation import KINDS
 from gptwin.lab.sanitize.own_twins import IN_PLACE, targets
 from gptwin.lab.sanitize.sanitize import sanitize
+from gptwin.lab.sanitize.violation import KINDS
 from gptwin.lab.twins.catalogue import TWINS
 
 BROKEN = sorted((Path(__file__).parent / "broken").glob("*.py"))
