@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ..core.model.parameters import Parameters
 from ..core.model.presets import GPTConfig
+from ..kernels.cpu import speed_up
 from ..kernels.model.gpt import GPT
 from ..kernels.optimizer.adamw import AdamW
 from .baselines.nanogpt import NanoGPT
@@ -36,7 +37,7 @@ def gptwin(
     dtype: torch.dtype = torch.float32,
 ) -> Provider:
     """Make gptwin's training step."""
-    model = GPT(config).to(data.device, dtype)
+    model = speed_up(GPT(config).to(data.device, dtype))
 
     def load() -> None:
         model.load_state_dict(dict(parameters))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..core.checks import refuse
+from ..kernels.cpu import speed_up
 from ..kernels.model.gpt import GPT
 from .configuration import load
 from .data.dialogue import Message, Template
@@ -106,7 +107,7 @@ class Chat:
         config, parameters = load_gpt2(folder, framework="torch")
         self.model = GPT(config)
         self.model.load_state_dict(parameters)
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        speed_up(self.model.to("cuda" if torch.cuda.is_available() else "cpu").eval())
         self.template = Template(Tokenizer.load(folder))
         self.temperature, self.seed = temperature, seed
         self.max_new_tokens = max_new_tokens or max(1, config.n_ctx // 4)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..core.model import generation as core_generation
+from ..kernels.cpu import speed_up
 from ..kernels.model.gpt import GPT
 from .formats.tokenizer import END_OF_TEXT, Tokenizer
 from .formats.weights import load_gpt2
@@ -75,7 +76,7 @@ def continue_text(
         with torch.device("meta"):  # no initial parameters: those of the file take their place
             model = GPT(config)
         model.load_state_dict(parameters, assign=True)
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        speed_up(model.to("cuda" if torch.cuda.is_available() else "cpu"))
         generated = generate(model, [ids], **options)
         (tokens,) = generated.token_lists()
     return Continuation(tokenizer.decode([t for t in tokens if t != end]), tokens)

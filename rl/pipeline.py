@@ -28,6 +28,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..core.checks import refuse
+from ..kernels.cpu import speed_up
 from ..kernels.cpu.compiled_step import has_cpp_compiler
 from ..kernels.model.gpt import GPT
 from ..records import WRITING, write_whole
@@ -134,8 +135,8 @@ class Pipeline:
         training, validation = self.pretraining_text
         with torch.random.fork_rng():
             torch.manual_seed(c.run.seed)
-            model = GPT(c.model.architecture(self.tokenizer.vocab_size)).to(self.group.device)
-        self._make_fast(model, compiled=True)
+            model = self._placed(GPT(c.model.architecture(self.tokenizer.vocab_size)))
+        self._train_as_set(model, compiled=True)
         stage = LanguageModelStage(
             "pretrain", model, self._windows(training, c.pretrain.batch), validation,
             c.pretrain, c.pretrain.steps, self.template.pad, self.group,
@@ -152,7 +153,7 @@ class Pipeline:
         """Learn to answer as the demonstrations do."""
         c = self.configuration
         model = self._model("pretrain", c.model.weights, dropout=c.sft.dropout)
-        self._make_fast(model, compiled=True)
+        self._train_as_set(model, compiled=True)
         training, validation = sources.demonstrations(c.sft, c.run.seed, self.skip_bad_lines)
         examples = sources.encoded(self.template, training)
         asked = Shuffled(examples, c.sft.batch, c.run.seed)
@@ -193,7 +194,7 @@ class Pipeline:
         demonstrations, _ = sources.demonstrations(c.sft, c.run.seed, self.skip_bad_lines)
         rows = [example.tokens for example in sources.encoded(self.template, demonstrations[:400])]
         scorer = Scorer(self._model("sft"), c.run.seed)
-        self._make_fast(scorer.trunk)
+        self._train_as_set(scorer.trunk)
         stage = RewardStage(
             scorer, training, validation, c.reward, rows, self.template.pad, c.run.seed, self.group
         )
@@ -445,14 +446,18 @@ class Pipeline:
             size = sum(parameter.numel() for parameter in model.parameters())
             print(announce(stage, size, needed, self.group), file=sys.stderr)
 
-    def _make_fast(self, model: GPT, compiled: bool = False) -> None:
+    def _placed(self, model: GPT) -> GPT:
+        """Put a model where it computes, and make it fast there."""
+        return speed_up(model.to(self.group.device))
+
+    def _train_as_set(self, model: GPT, compiled: bool = False) -> None:
         """Let a model compute as `run.dtype` and, where it only trains, `run.compile` say."""
         run = self.configuration.run
         if run.dtype not in DTYPES:
             refuse("run.dtype", " or ".join(DTYPES), repr(run.dtype))
         model.compute_dtype = DTYPES[run.dtype]
-        if compiled and self._compiler():
-            model.compile(backend=run.compile)
+        if compiled:
+            speed_up(model, self._compiler())
 
     def _compiler(self) -> str:
         """Return what `run.compile` says, once it can be done."""
@@ -476,7 +481,7 @@ class Pipeline:
         config, parameters = load_gpt2(folder, framework="torch")
         model = GPT(dataclasses.replace(config, dropout=dropout))
         model.load_state_dict(parameters)
-        return model.to(self.group.device)
+        return self._placed(model)
 
     def _export(self, stage: str, model: GPT, name: str = "model") -> None:
         state = whole_state(model)

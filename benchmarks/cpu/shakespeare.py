@@ -22,6 +22,7 @@ import torch
 from ...core.checks import refuse
 from ...core.model.parameters import INITS, init_parameters
 from ...core.model.presets import GPTConfig, parameter_count
+from ...kernels.cpu import speed_up
 from ...kernels.model.gpt import GPT
 from ...kernels.optimizer.adamw import AdamW
 from ..models import Settings, describe_model
@@ -148,7 +149,7 @@ def train(
         the last ones, `seed`, and `seconds` that the iterations took, evaluations excluded.
     """
     generator = torch.Generator().manual_seed(seed)
-    model = GPT(config, generator, init=init)
+    model = speed_up(GPT(config, generator, init=init))
     optimizer = AdamW(decay_groups(model), lr=LR, betas=BETAS, max_norm=CLIP)
     curve: dict = {"seed": seed, "iterations": [], "validation": [], "training": []}
     seconds, losses = 0.0, list[float]()

@@ -32,7 +32,7 @@ from ..attention.decode_attention import decode_attention, decode_attention_eage
 from ..common.launch import runs_on_triton
 from ..cpu.block import EagerBlock
 from ..layers.embedding import embedding, embedding_eager
-from .decoder_block import EAGER, KERNELS, Parts, run_block
+from .decoder_block import KERNELS, Parts, run_block
 from .gpt import GPT
 from .kv_cache import KVCache
 
@@ -52,7 +52,7 @@ class BoundStep:
         self.model, self.cache = model, cache
         self.tables = (model.wte.weight, model.wpe.weight)
         on_triton = runs_on_triton("gpt", table=self.tables[0])
-        self.parts = KERNELS if on_triton else EAGER
+        self.parts = KERNELS if on_triton else model.eager
         self.straight = not (on_triton or self.tables[0].is_cuda)
         self.embed = embedding_eager if self.straight else embedding
         bind = EagerBlock if self.straight else self._bound_block

@@ -39,7 +39,6 @@ from ..attention.attention import attention
 from ..attention.qkv_attention import qkv_attention
 from ..attention.sdpa import masked_attention
 from ..common.launch import expect_same_dtype, runs_on_triton
-from ..cpu.mlp import mlp_eager
 from ..layers.layer_norm import layer_norm, layer_norm_eager
 from ..layers.linear import linear, linear_eager
 
@@ -139,6 +138,18 @@ def _mlp(
     return linear(hidden, proj_weight, proj_bias, residual=residual)
 
 
+def _mlp_eager(
+    x: torch.Tensor,
+    fc_weight: torch.Tensor,
+    fc_bias: torch.Tensor | None,
+    proj_weight: torch.Tensor,
+    proj_bias: torch.Tensor | None,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    hidden = linear_eager(x, fc_weight, fc_bias, activation="gelu")
+    return linear_eager(hidden, proj_weight, proj_bias, residual=residual)
+
+
 class Parts(NamedTuple):
     """What a block is composed of, on one backend; `attention` fills a cache."""
 
@@ -150,7 +161,7 @@ class Parts(NamedTuple):
 
 
 KERNELS = Parts(norm, linear, _mlp, _qkv_attention, _attention_output)
-EAGER = Parts(layer_norm_eager, linear_eager, mlp_eager, qkv_attention_eager, masked_attention)
+EAGER = Parts(layer_norm_eager, linear_eager, _mlp_eager, qkv_attention_eager, masked_attention)
 
 
 def split_heads(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, ...]:

@@ -142,6 +142,9 @@ class GPT(torch.nn.Module):
         Backend of `torch.compile` for those parts of eager PyTorch that gain by it (cpu/mlp.py,
         compiled_step.py), where the model as a whole is not compiled; empty: none. Kernels have
         their own.
+    eager : Parts
+        What the model is composed of where kernels do not run; `kernels.cpu.speed_up` puts faster
+        parts in.
     compute_dtype : torch.dtype or None
         bfloat16: compute in it, and keep parameters, their gradients and so an optimizer's sums in
         float32. Each pass rounds the parameters anew. None: as the parameters are.
@@ -165,6 +168,7 @@ class GPT(torch.nn.Module):
         self.config = config
         self.checkpointing = False
         self.compiled_loops = ""
+        self.eager = EAGER
         self.compute_dtype: torch.dtype | None = None
         self.wte = Weights(config.vocab_size, config.d_model)
         self.wpe = Weights(config.n_ctx, config.d_model)
@@ -310,7 +314,7 @@ class GPT(torch.nn.Module):
     def eager_parts(self) -> Parts:
         """What blocks are composed of where kernels do not run."""
         backend = self.compiled_loops
-        return EAGER._replace(mlp=compiled_mlp(backend)) if backend else EAGER
+        return self.eager._replace(mlp=compiled_mlp(backend)) if backend else self.eager
 
     @property
     def dtype(self) -> torch.dtype:

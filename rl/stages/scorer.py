@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from ...core.model.presets import GPTConfig
+from ...kernels.cpu import speed_up
 from ...kernels.model.gpt import GPT
 
 SCORER = "scorer.safetensors"  # in the folder of the stage `reward`
@@ -99,6 +100,6 @@ def load_scorer(file: Path, config: GPTConfig) -> Scorer:
     Scorer
         On the CPU, frozen, in evaluation mode.
     """
-    scorer = Scorer(GPT(config))
+    scorer = Scorer(speed_up(GPT(config)))
     scorer.load_state_dict(load_file(file))
     return scorer.requires_grad_(False).eval()

@@ -14,6 +14,7 @@ import torch
 
 from ...core.model.presets import GPTConfig, preset
 from ...kernels.common import launch
+from ...kernels.cpu import speed_up
 from ...kernels.model.gpt import GPT
 from ..configuration import PPOSettings
 from ..data.sources import Prompt
@@ -193,7 +194,7 @@ def ppo_repeated(
 
 def _loaded(config: GPTConfig, weights: Mapping[str, torch.Tensor]) -> GPT:
     """Make a model of another trainer's weights, without its head."""
-    model = GPT(config)
+    model = speed_up(GPT(config))
     prefix = "transformer."
     model.load_state_dict(
         {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
@@ -303,7 +304,7 @@ class _Watcher:
 
 
 def _model(config: GPTConfig, device: str) -> GPT:
-    return GPT(config, torch.Generator().manual_seed(0)).to(device)
+    return speed_up(GPT(config, torch.Generator().manual_seed(0)).to(device))
 
 
 def _prompts(n: int, length: int, vocab: int) -> list[list[int]]:

@@ -17,7 +17,7 @@ from gptwin.core.model.presets import (
 )
 from gptwin.kernels.common import launch
 from gptwin.kernels.cpu import loss as eager_loss
-from gptwin.kernels.cpu import tied_embedding
+from gptwin.kernels.cpu import speed_up, tied_embedding
 from gptwin.kernels.language import token_scores_cpu
 from gptwin.kernels.model import gpt
 from gptwin.kernels.model.decoder_block import EAGER
@@ -64,8 +64,9 @@ def tensors(options, device="cpu"):
     return {name: torch.from_numpy(value).to(device) for name, value in options.items()}
 
 
-def assert_twins_agree(config, options, dtype, device, rtol):
+def assert_twins_agree(config, options, dtype, device, rtol, prepared=lambda model: model):
     parameters, model = twins(config, dtype, device)
+    model = prepared(model)
     tokens, targets = text()
     expected_loss, expected = core.loss_and_gradients(
         {n: p.astype(np.float64) for n, p in parameters.items()}, tokens, targets, config, **options
@@ -82,22 +83,22 @@ def assert_twins_agree(config, options, dtype, device, rtol):
         )
 
 
-@pytest.fixture(params=["in the cache", "too large for the cache"])
-def vocabulary(request, monkeypatch):
-    """Both of the CPU's ways with the table and the logits; the second one takes three strips."""
-    if request.param == "too large for the cache":
+@pytest.fixture(params=["plain", "sped up", "sped up, too large for the cache"])
+def prepared(request, monkeypatch):
+    """What prepares a model: nothing, or for the CPU; the last one takes three strips of logits."""
+    if request.param == "sped up, too large for the cache":
         monkeypatch.setattr(tied_embedding, "SMALL", 0)
         monkeypatch.setattr(eager_loss, "IN_CACHE", 61 * 15)
         monkeypatch.setattr(token_scores_cpu, "STRIP", 61 * 15)
+    return (lambda model: model) if request.param == "plain" else speed_up
 
 
-@pytest.mark.usefixtures("vocabulary")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_loss_and_gradients_are_the_numpy_models(config, options):
+def test_loss_and_gradients_are_the_numpy_models(config, options, prepared):
     with launch.backend("eager"):
-        assert_twins_agree(config, options, "float64", "cpu", 1e-12)
-        assert_twins_agree(config, options, "float32", "cpu", 3e-5)
+        assert_twins_agree(config, options, "float64", "cpu", 1e-12, prepared)
+        assert_twins_agree(config, options, "float32", "cpu", 3e-5, prepared)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt1"])
@@ -292,7 +293,7 @@ def test_bad_input_is_refused():
         KVCache(SMALL, 2, 41)
 
 
-@pytest.mark.usefixtures("vocabulary")
+@pytest.mark.usefixtures("prepared")
 @pytest.mark.parametrize("uses", ["both", "states", "head"])
 def test_a_tied_tables_gradient_is_one_whoever_uses_it(uses):
     """On the CPU the embedding's rows are added to the head's gradient, where there is one."""
