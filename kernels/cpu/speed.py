@@ -8,9 +8,10 @@ measured in docs/cpu.md.
 
 from ..model.decoder_block import EAGER
 from ..model.gpt import GPT
+from .loss import mean_cross_entropy
 from .mlp import mlp_eager
 
-PARTS = EAGER._replace(mlp=mlp_eager)
+PARTS = EAGER._replace(mlp=mlp_eager, loss=mean_cross_entropy)
 
 
 def speed_up(model: GPT, compiler: str = "") -> GPT:

@@ -39,6 +39,7 @@ from ..attention.attention import attention
 from ..attention.qkv_attention import qkv_attention
 from ..attention.sdpa import masked_attention
 from ..common.launch import expect_same_dtype, runs_on_triton
+from ..language.cross_entropy import cross_entropy
 from ..layers.layer_norm import layer_norm, layer_norm_eager
 from ..layers.linear import linear, linear_eager
 
@@ -150,18 +151,27 @@ def _mlp_eager(
     return linear_eager(hidden, proj_weight, proj_bias, residual=residual)
 
 
+def _mean_loss(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *, ignore_index: int = -100
+) -> torch.Tensor:
+    return cross_entropy(hidden, weight, targets, ignore_index=ignore_index)[0]
+
+
 class Parts(NamedTuple):
-    """What a block is composed of, on one backend; `attention` fills a cache."""
+    """What a model is composed of, on one backend; `attention` fills a cache."""
 
     layer_norm: Callable[..., Any]
     linear: Callable[..., torch.Tensor]
     mlp: Callable[..., torch.Tensor]
     qkv_attention: Callable[..., torch.Tensor]
     attention: Callable[..., torch.Tensor]
+    loss: Callable[..., torch.Tensor]
 
 
-KERNELS = Parts(norm, linear, _mlp, _qkv_attention, _attention_output)
-EAGER = Parts(layer_norm_eager, linear_eager, _mlp_eager, qkv_attention_eager, masked_attention)
+KERNELS = Parts(norm, linear, _mlp, _qkv_attention, _attention_output, _mean_loss)
+EAGER = Parts(
+    layer_norm_eager, linear_eager, _mlp_eager, qkv_attention_eager, masked_attention, _mean_loss
+)
 
 
 def split_heads(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, ...]:

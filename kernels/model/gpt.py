@@ -28,10 +28,8 @@ from ...core.model.gpt import check_tokens
 from ...core.model.parameters import initial_std
 from ...core.model.presets import GPTConfig
 from ..common.launch import runs_on_triton
-from ..cpu.loss import mean_cross_entropy
 from ..cpu.mlp import compiled_mlp
 from ..cpu.tied_embedding import tied_embedding
-from ..language.cross_entropy import cross_entropy
 from ..layers.embedding import embedding
 from ..layers.linear import linear
 from .decoder_block import EAGER, KERNELS, Parts, check_masks, run_block
@@ -377,10 +375,9 @@ class GPT(torch.nn.Module):
         expect_shape("targets", targets, tuple(tokens.shape), "one target for each token")
         hidden, head = self(tokens, with_head=True, **options)
         hidden = hidden.flatten(0, 1)  # [batch, time, d_model] -> [token, d_model]
-        arguments = (hidden, head, targets.flatten())
-        if runs_on_triton("loss", hidden=hidden, targets=targets):
-            return cross_entropy(*arguments, ignore_index=ignore_index)[0]
-        return mean_cross_entropy(*arguments, ignore_index=ignore_index)
+        on_triton = runs_on_triton("loss", hidden=hidden, targets=targets)
+        loss = (KERNELS if on_triton else self.eager).loss
+        return loss(hidden, head, targets.flatten(), ignore_index=ignore_index)
 
 
 def count_positions(

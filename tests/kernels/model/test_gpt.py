@@ -259,9 +259,9 @@ def test_packed_is_one_by_one():
             torch.testing.assert_close(packed[:, start:end], alone, atol=1e-12, rtol=0)
 
 
-@pytest.mark.usefixtures("vocabulary")
-def test_a_batch_without_targets_costs_nothing():
+def test_a_batch_without_targets_costs_nothing(prepared):
     _, model = twins(SMALL)
+    model = prepared(model)
     tokens = torch.from_numpy(text()[0])
     with launch.backend("eager"):
         loss = model.loss(tokens, torch.full_like(tokens, -100))
@@ -270,9 +270,9 @@ def test_a_batch_without_targets_costs_nothing():
     assert all((p.grad == 0).all() for p in model.parameters())
 
 
-@pytest.mark.usefixtures("vocabulary")
-def test_bad_input_is_refused():
+def test_bad_input_is_refused(prepared):
     _, model = twins(SMALL)
+    model = prepared(model)
     tokens, targets = map(torch.from_numpy, text())
     with launch.backend("eager"):
         with pytest.raises(ValueError, match="tokens: expected at most n_ctx = 40"):
