@@ -2,7 +2,7 @@
 
 Mathematics: core/model/decoder_block.py. A small model's step takes less time in its products than
 in what calls them, so that here nothing is looked up, checked or passed on that is the same in
-every step. `run_block` computes the same for any number of tokens, on any backend.
+every step. `bind_block`'s computes the same for any number of tokens, on any backend.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,12 @@ from torch.nn import functional
 
 from ...core.model.presets import GPTConfig
 from ..attention.sdpa import masked_attention
+from ..model.decoder_block import Parts
 from ..model.kv_cache import KVCache
 from .mlp import gelu_in_place
 
 
-class EagerBlock:
+class StraightBlock:
     """One block of a model, bound to its layer of a cache.
 
     Parameters
@@ -30,10 +31,12 @@ class EagerBlock:
         Whose part of the cache.
     config : GPTConfig
         The model's.
+    parts : Parts
+        Not looked up here, but written out.
     """
 
     def __init__(
-        self, parameters: Sequence[Any], cache: KVCache, layer: int, config: GPTConfig
+        self, parameters: Sequence[Any], cache: KVCache, layer: int, config: GPTConfig, parts: Parts
     ) -> None:
         self.weights = tuple(zip(parameters[::2], parameters[1::2], strict=True))
         self.cache, self.kept = cache, cache.kept[layer]  # [2, batch, head, capacity, d_head]
@@ -46,13 +49,14 @@ class EagerBlock:
 
         Parameters
         ----------
-        x : torch.Tensor [batch, d_model]
+        x : torch.Tensor [batch, 1, d_model]
             Left as it is.
 
         Returns
         -------
-        torch.Tensor [batch, d_model]
+        torch.Tensor [batch, 1, d_model]
         """
+        x = x[:, 0]  # [batch, 1, d_model] -> [batch, d_model]
         ln_1, qkv, heads_proj, ln_2, fc, mlp_proj = self.weights
         if self.pre:
             heads = self._attend(_product(self._norm(x, ln_1), qkv))
@@ -64,7 +68,7 @@ class EagerBlock:
             x = self._norm(_product(heads, heads_proj).add_(x), ln_1)
             hidden = gelu_in_place(_product(x, fc))
             x = self._norm(_product(hidden, mlp_proj).add_(x), ln_2)
-        return x
+        return x[:, None]
 
     def _norm(self, x: torch.Tensor, weights: tuple[Any, Any]) -> torch.Tensor:
         return functional.layer_norm(x, x.shape[-1:], *weights, self.eps)

@@ -8,10 +8,11 @@ measured in docs/cpu.md.
 
 from ..model.decoder_block import EAGER
 from ..model.gpt import GPT
+from .block import StraightBlock
 from .loss import mean_cross_entropy
 from .mlp import mlp_eager
 
-PARTS = EAGER._replace(mlp=mlp_eager, loss=mean_cross_entropy)
+PARTS = EAGER._replace(mlp=mlp_eager, loss=mean_cross_entropy, bind=StraightBlock)
 
 
 def speed_up(model: GPT, compiler: str = "") -> GPT:

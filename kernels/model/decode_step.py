@@ -20,19 +20,15 @@ step is computed the same way without one. Rows that leave change the shapes: a 
 made for those that stay.
 """
 
-import functools
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from ...core.checks import refuse
-from ...core.model.presets import GPTConfig
 from ..attention.decode_attention import decode_attention, decode_attention_eager
 from ..common.launch import runs_on_triton
-from ..cpu.block import EagerBlock
 from ..layers.embedding import embedding, embedding_eager
-from .decoder_block import KERNELS, Parts, run_block
+from .decoder_block import KERNELS, Parts
 from .gpt import GPT
 from .kv_cache import KVCache
 
@@ -52,28 +48,14 @@ class BoundStep:
         self.model, self.cache = model, cache
         self.tables = (model.wte.weight, model.wpe.weight)
         on_triton = runs_on_triton("gpt", table=self.tables[0])
-        self.parts = KERNELS if on_triton else model.eager
-        self.straight = not (on_triton or self.tables[0].is_cuda)
-        self.embed = embedding_eager if self.straight else embedding
-        bind = EagerBlock if self.straight else self._bound_block
+        self.parts = parts = KERNELS if on_triton else model.eager
+        self.embed = embedding if on_triton else embedding_eager
         blocks: Any = model.h
         self.blocks = [
-            bind(block.parameters_in(model.dtype), cache, layer, model.config)
+            parts.bind(block.parameters_in(model.dtype), cache, layer, model.config, parts)
             for layer, block in enumerate(blocks)
         ]
         self.head, self.dtype = model.output_matrix(), model.dtype
-
-    def _bound_block(
-        self, parameters: Sequence[Any], cache: KVCache, layer: int, config: GPTConfig
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Do what `EagerBlock` does on any backend, for x [batch, 1, d_model]."""
-        attend = functools.partial(
-            cache.attend, layer=layer, parts=self.parts, eps=config.eps, window=config.window(layer)
-        )
-        return functools.partial(
-            run_block, parameters=parameters, attend=attend, parts=self.parts, norm=config.norm,
-            eps=config.eps,
-        )  # fmt: skip
 
     @torch.no_grad()
     def __call__(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,8 +74,6 @@ class BoundStep:
         """
         x = self.embed(tokens[:, None], *self.tables, positions=self.cache.begin(1, None))
         x = x.to(self.dtype)  # [batch, 1, d_model]
-        if self.straight:
-            x = x[:, 0]
         for block in self.blocks:
             x = block(x)
         state = self.model.final_norm(x, self.parts).view(len(tokens), -1)  # [batch, d_model]

@@ -35,6 +35,7 @@ from torch.nn import functional
 
 from ...core.attention.key_intervals import check_attention
 from ...core.model.decoder_block import ARGUMENTS, check_decoder_block
+from ...core.model.presets import GPTConfig
 from ..attention.attention import attention
 from ..attention.qkv_attention import qkv_attention
 from ..attention.sdpa import masked_attention
@@ -166,12 +167,8 @@ class Parts(NamedTuple):
     qkv_attention: Callable[..., torch.Tensor]
     attention: Callable[..., torch.Tensor]
     loss: Callable[..., torch.Tensor]
-
-
-KERNELS = Parts(norm, linear, _mlp, _qkv_attention, _attention_output, _mean_loss)
-EAGER = Parts(
-    layer_norm_eager, linear_eager, _mlp_eager, qkv_attention_eager, masked_attention, _mean_loss
-)
+    # (parameters, cache, layer, config, parts) -> a block for one new token a row (decode_step.py)
+    bind: Callable[..., Callable[[torch.Tensor], torch.Tensor]]
 
 
 def split_heads(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, ...]:
@@ -294,6 +291,45 @@ def run_block(
     stream, _ = parts.layer_norm(branch, *ln_1, residual=going, eps=eps)
     branch = drop(parts.mlp(stream, *c_fc, *mlp_proj))
     return parts.layer_norm(branch, *ln_2, residual=stream, eps=eps)[0]
+
+
+def bind_block(
+    parameters: Sequence[Any], cache: Any, layer: int, config: GPTConfig, parts: Parts
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Bind a block to its layer of a cache.
+
+    Parameters
+    ----------
+    parameters : sequence of (torch.Tensor or None)
+        The twelve parameters, in the order of `decoder_block`.
+    cache : KVCache
+        Has begun the positions that a call computes.
+    layer : int
+        Whose part of the cache.
+    config : GPTConfig
+        The model's.
+    parts : Parts
+        Of the backend that runs.
+
+    Returns
+    -------
+    callable
+        Takes the stream [batch, time, d_model] through the block.
+    """
+    attend = functools.partial(
+        cache.attend, layer=layer, parts=parts, eps=config.eps, window=config.window(layer)
+    )
+    return functools.partial(
+        run_block, parameters=parameters, attend=attend, parts=parts, norm=config.norm,
+        eps=config.eps,
+    )  # fmt: skip
+
+
+KERNELS = Parts(norm, linear, _mlp, _qkv_attention, _attention_output, _mean_loss, bind_block)
+EAGER = Parts(
+    layer_norm_eager, linear_eager, _mlp_eager, qkv_attention_eager, masked_attention, _mean_loss,
+    bind_block,
+)  # fmt: skip
 
 
 def decoder_block(

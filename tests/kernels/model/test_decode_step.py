@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import types
 
@@ -13,6 +14,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from gptwin.core.model.parameters import init_parameters
 from gptwin.core.model.presets import GPTConfig
 from gptwin.kernels.common import launch
+from gptwin.kernels.cpu import speed_up
+from gptwin.kernels.cpu.block import StraightBlock
 from gptwin.kernels.model.decode_step import BoundStep, DecodeStep, StaticKVCache
 from gptwin.kernels.model.gpt import GPT
 from gptwin.kernels.model.kv_cache import KVCache
@@ -40,8 +43,10 @@ def filled(kind, model, key_start, device="cpu"):
     return cache
 
 
+@pytest.mark.parametrize("prepared", [lambda model: model, speed_up], ids=["plain", "sped up"])
 @pytest.mark.parametrize("starts", [STARTS, None])
-def test_the_logits_are_the_growing_caches(model, starts):
+def test_the_logits_are_the_growing_caches(model, starts, prepared):
+    model = prepared(model)
     cache, bound, static = (
         filled(kind, model, starts) for kind in (KVCache, KVCache, StaticKVCache)
     )
@@ -59,7 +64,8 @@ def test_the_logits_are_the_growing_caches(model, starts):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_bound_step_is_the_models_pass(norm, bias, dtype):
+@pytest.mark.parametrize("prepared", [lambda model: model, speed_up], ids=["plain", "sped up"])
+def test_a_bound_step_is_the_models_pass(norm, bias, dtype, prepared):
     config = dataclasses.replace(CONFIG, norm=norm, bias=bias, tied=bias)
     model = GPT(config, torch.Generator().manual_seed(0), init="fan_in").eval()
     for parameter in model.parameters():
@@ -67,12 +73,14 @@ def test_a_bound_step_is_the_models_pass(norm, bias, dtype):
             parameter.data.normal_(1, 0.5)
     if dtype == torch.bfloat16:
         model.compute_dtype = dtype
-    model.to(torch.float32 if dtype == torch.bfloat16 else dtype)
+    model = prepared(model.to(torch.float32 if dtype == torch.bfloat16 else dtype))
     cache, bound = (KVCache(config, 3, 13, dtype=dtype) for _ in range(2))
     with torch.no_grad(), launch.backend("eager"):
         for each in (cache, bound):
             model(PROMPT, key_start=STARTS, cache=each)
         step = BoundStep(model, bound)
+        bound_to = StraightBlock if prepared is speed_up else functools.partial
+        assert all(isinstance(block, bound_to) for block in step.blocks)
         for tokens in NEXT[:3]:
             state = model(tokens[:, None], cache=cache)[:, -1]
             tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-5
