@@ -118,20 +118,10 @@ def token_log_probs(
 ) -> torch.Tensor:
     """Compute the `log_prob` of `cross_entropy` alone: on a CPU, with fewer passes over logits.
 
-    Parameters
-    ----------
-    hidden, weight, targets, ignore_index
-        As in `cross_entropy`.
-
     Returns
     -------
     torch.Tensor [token]
         As in `cross_entropy`; carries a gradient.
-
-    Raises
-    ------
-    ValueError, RuntimeError
-        As in `cross_entropy`.
     """
     counted, on_triton = _checked(hidden, weight, targets, ignore_index, "none")
     if on_triton:
@@ -170,11 +160,6 @@ def cross_entropy_eager(
     reduction: str = "mean",
 ) -> Results:
     """Compute the same in plain PyTorch, logits and all, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    hidden, weight, targets, ignore_index, reduction
-        As in `cross_entropy`.
 
     Returns
     -------

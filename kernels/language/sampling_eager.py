@@ -87,17 +87,9 @@ def draw_of(
 
     Parameters
     ----------
-    rows : tuple of int
-        As in `sampling`.
     device : torch.device
     temperature : float
         Above 0.
-    seed, step : int
-        As in `sampling`.
-
-    Returns
-    -------
-    Draw
     """
     n_steps = max(1, WORDS_AT_ONCE // max(1, len(rows)))
     u_halves = _random_halves(seed, rows, step // n_steps, n_steps, device)[step % n_steps]
@@ -128,11 +120,6 @@ def drawn_where_possible(
     draw : Draw
     top_k, top_p
         As in `sampling`; None where they would keep everything.
-
-    Returns
-    -------
-    tokens, log_prob : torch.Tensor
-        As from `sampling`.
     """
     drawable = row_max.isfinite()
     others, of_others = logits.where(drawable, 0), row_max.where(drawable, 0)

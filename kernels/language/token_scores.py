@@ -375,8 +375,6 @@ def score_backward(
 
     Parameters
     ----------
-    hidden, weight, targets, mask, temperature
-        As in `score`.
     entropy, lse : torch.Tensor [token]
         From `score`.
     d_log_prob : torch.Tensor [token]

@@ -191,17 +191,6 @@ def gelu(x: torch.Tensor, *, approximate: str = "tanh") -> torch.Tensor:
 
 
 def gelu_eager(x: torch.Tensor, *, approximate: str = "tanh") -> torch.Tensor:
-    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    x, approximate
-        As in `gelu`.
-
-    Returns
-    -------
-    torch.Tensor
-        As in `gelu`.
-    """
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
     form = "tanh" if approximate == "tanh" else "none"
     return torch.nn.functional.gelu(x, approximate=form)

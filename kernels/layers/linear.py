@@ -446,18 +446,7 @@ def linear_eager(
     residual: torch.Tensor | None = None,
     precision: str = "ieee",
 ) -> torch.Tensor:
-    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    x, weight, bias, activation, residual, precision
-        As in `linear`.
-
-    Returns
-    -------
-    torch.Tensor [..., d_out]
-        As in `linear`.
-    """
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
     rows = x.reshape(-1, x.shape[-1])  # [..., d_in] -> [row, d_in]
     if precision == "tf32" and x.dtype == torch.float32:
         y = _Tf32Product.apply(rows, weight)

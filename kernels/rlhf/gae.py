@@ -245,18 +245,7 @@ def gae_eager(
     gamma: float = 1.0,
     lam: float = 0.95,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the same in plain PyTorch, for the CPU and as a yardstick: the definition's loop.
-
-    Parameters
-    ----------
-    rewards, values, mask, gamma, lam
-        As in `gae`.
-
-    Returns
-    -------
-    advantages, returns : torch.Tensor [batch, time]
-        As in `gae`.
-    """
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick: the definition's loop."""
     rewards, values = rewards.masked_fill(~mask, 0), values.masked_fill(~mask, 0)
     next_value = next_advantage = rewards.new_zeros(len(rewards))
     backwards = []

@@ -233,18 +233,7 @@ def kl_eager(
     *,
     estimator: str = "k1",
 ) -> torch.Tensor:
-    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    log_prob, reference_log_prob, mask, estimator
-        As in `kl`.
-
-    Returns
-    -------
-    torch.Tensor [...]
-        As in `kl`.
-    """
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
     delta = log_prob.masked_fill(~mask, 0) - reference_log_prob.masked_fill(~mask, 0)
     if estimator == "k1":
         estimate = delta
@@ -266,12 +255,8 @@ def sequence_kl(
 
     Parameters
     ----------
-    log_prob, reference_log_prob : torch.Tensor [batch, time]
-        As in `kl`.
     mask : torch.Tensor of bool [batch, time]
         As in `kl`; a sequence without response tokens counts as one of KL 0.
-    estimator : str
-        As in `kl`.
 
     Returns
     -------
@@ -282,8 +267,6 @@ def sequence_kl(
     ------
     ValueError
         As in `kl`, or if the arguments are not [batch, time].
-    RuntimeError
-        As in `kl`.
     """
     expect_batch_time("log_prob", log_prob)
     per_token = kl(log_prob, reference_log_prob, mask, estimator=estimator)

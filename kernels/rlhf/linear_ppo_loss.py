@@ -178,20 +178,7 @@ def linear_ppo_loss_eager(
     value_coefficient: float = 0.1,
     entropy_coefficient: float = 0.0,
 ) -> PPOResults:
-    """Compute the same in plain PyTorch, logits and all, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    hidden, weight, targets, old_log_prob, advantages, values, old_values, returns, mask
-        As in `linear_ppo_loss`.
-    temperature, clip, value_clip, value_coefficient, entropy_coefficient
-        As in `linear_ppo_loss`.
-
-    Returns
-    -------
-    PPOResults
-        As in `linear_ppo_loss`.
-    """
+    """Compute the same in plain PyTorch, logits and all, for the CPU and as a yardstick."""
     vocab = weight.shape[1]
     logits = torch.where(mask[:, None], hidden, 0.0) @ weight  # [token, vocab]
     if logits.dtype != torch.float64:

@@ -336,18 +336,7 @@ def whiten(
 def whiten_eager(
     x: torch.Tensor, mask: torch.Tensor, *, shift_mean: bool = True, unbiased: bool = True
 ) -> torch.Tensor:
-    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    x, mask, shift_mean, unbiased
-        As in `whiten`.
-
-    Returns
-    -------
-    torch.Tensor [...]
-        As in `whiten`.
-    """
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
     n = mask.sum()
     mean = x.masked_fill(~mask, 0).sum() / n.clamp(min=1)
     centred = (x - mean).masked_fill(~mask, 0)
