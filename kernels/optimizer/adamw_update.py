@@ -26,7 +26,7 @@ No autotuning: trials would update again and again. Deterministic.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,7 +34,6 @@ from ...core.optimizer.adamw import CLIP_EPS, coefficients, decay_of_each
 from ..common._triton import tl, triton
 from ..common.launch import launch
 from .tensor_table import (
-    N_LEADING,
     Table,
     find_tensor,
     load_block,
@@ -59,11 +58,24 @@ _NEW_PARAMETER = tl.constexpr(4)
 _NEW_FIRST = tl.constexpr(5)
 _NEW_SECOND = tl.constexpr(6)
 _WEIGHT_DECAY = tl.constexpr(7)
-_WIDTH = tl.constexpr(N_LEADING + 8)
 _CLIP_EPS = tl.constexpr(CLIP_EPS)
 _INFINITY = tl.constexpr(float("inf"))
 
 Tensors = Sequence[torch.Tensor]
+
+
+class Step(NamedTuple):
+    """The numbers of one step, which all tensors share."""
+
+    lr: float
+    beta_1: float
+    rest_1: float  # 1 − β₁
+    beta_2: float
+    rest_2: float
+    step_size: float
+    root_correction: float
+    eps: float
+    max_norm: float  # infinity for none
 
 
 @triton.jit
@@ -74,18 +86,15 @@ def _square_sum(pointer, left, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
 
 @triton.jit
 def gradient_squares_kernel(
-    table_ptr,  # int64 [tensor, _WIDTH]
+    table,  # Table
     partial_ptr,  # float32 [block]
-    n_tensors,
-    n_bisections,
     GRADIENT_DTYPE: tl.constexpr,
-    ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Sum the squares of one block of one gradient."""
     block = tl.program_id(0).to(tl.int64)
-    row, start, left = find_tensor(table_ptr, block, n_tensors, n_bisections, BLOCK, _WIDTH)
-    pointer = table_pointer(row, _GRADIENT, GRADIENT_DTYPE, ALIGNED) + start
+    row, start, left = find_tensor(table, block, BLOCK)
+    pointer = table_pointer(row, _GRADIENT, GRADIENT_DTYPE, table.ALIGNED) + start
     if left >= BLOCK:
         tl.store(partial_ptr + block, _square_sum(pointer, left, BLOCK, True))
     else:
@@ -104,9 +113,8 @@ def gradient_norm_kernel(partial_ptr, norm_ptr, n_partial, BLOCK: tl.constexpr):
 
 @triton.jit
 def _update_block(
-    row, start, left, norm, lr, beta_1, rest_1, beta_2, rest_2, step_size, root_correction, eps,
-    max_norm, PARAMETER_DTYPE: tl.constexpr, GRADIENT_DTYPE: tl.constexpr, ALIGNED: tl.constexpr,
-    BLOCK: tl.constexpr, WHOLE: tl.constexpr,
+    row, start, left, norm, step, PARAMETER_DTYPE: tl.constexpr, GRADIENT_DTYPE: tl.constexpr,
+    ALIGNED: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     at = tl.arange(0, BLOCK)
     parameter_ptr = table_pointer(row, _PARAMETER, PARAMETER_DTYPE, ALIGNED) + start
@@ -122,11 +130,12 @@ def _update_block(
     second = load_block(second_ptr, at, left, WHOLE)
 
     finite = norm < _INFINITY  # False for NaN as well
-    gradient = gradient * tl.minimum(max_norm / (norm + _CLIP_EPS), 1.0)
-    new_first = first * beta_1 + gradient * rest_1
-    new_second = second * beta_2 + gradient * gradient * rest_2
-    update = new_first * step_size / (tl.sqrt(new_second) * root_correction + eps)
-    new_parameter = parameter - parameter * (table_float(row, _WEIGHT_DECAY) * lr) - update
+    gradient = gradient * tl.minimum(step.max_norm / (norm + _CLIP_EPS), 1.0)
+    new_first = first * step.beta_1 + gradient * step.rest_1
+    new_second = second * step.beta_2 + gradient * gradient * step.rest_2
+    root = tl.sqrt(new_second) * step.root_correction + step.eps
+    update = new_first * step.step_size / root
+    new_parameter = parameter - parameter * (table_float(row, _WEIGHT_DECAY) * step.lr) - update
     store_block(new_parameter_ptr, at, tl.where(finite, new_parameter, parameter), left, WHOLE)
     store_block(new_first_ptr, at, tl.where(finite, new_first, first), left, WHOLE)
     store_block(new_second_ptr, at, tl.where(finite, new_second, second), left, WHOLE)
@@ -134,37 +143,26 @@ def _update_block(
 
 @triton.jit
 def adamw_kernel(
-    table_ptr,  # int64 [tensor, _WIDTH]
+    table,  # Table
     norm_ptr,
-    n_tensors,
-    n_bisections,
-    lr,
-    beta_1,
-    rest_1,  # 1 − β₁
-    beta_2,
-    rest_2,
-    step_size,
-    root_correction,
-    eps,
-    max_norm,  # infinity for none
+    step,  # Step
     PARAMETER_DTYPE: tl.constexpr,
     GRADIENT_DTYPE: tl.constexpr,
-    ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Update one block of one tensor and of its moments."""
     block = tl.program_id(0).to(tl.int64)
-    row, start, left = find_tensor(table_ptr, block, n_tensors, n_bisections, BLOCK, _WIDTH)
+    row, start, left = find_tensor(table, block, BLOCK)
     norm = tl.load(norm_ptr)
     if left >= BLOCK:
         _update_block(
-            row, start, left, norm, lr, beta_1, rest_1, beta_2, rest_2, step_size,
-            root_correction, eps, max_norm, PARAMETER_DTYPE, GRADIENT_DTYPE, ALIGNED, BLOCK, True,
+            row, start, left, norm, step, PARAMETER_DTYPE, GRADIENT_DTYPE, table.ALIGNED,
+            BLOCK, True,
         )  # fmt: skip
     else:
         _update_block(
-            row, start, left, norm, lr, beta_1, rest_1, beta_2, rest_2, step_size,
-            root_correction, eps, max_norm, PARAMETER_DTYPE, GRADIENT_DTYPE, ALIGNED, BLOCK, False,
+            row, start, left, norm, step, PARAMETER_DTYPE, GRADIENT_DTYPE, table.ALIGNED,
+            BLOCK, False,
         )  # fmt: skip
 
 
@@ -189,19 +187,20 @@ class Groups:
     ) -> None:
         rows = list(zip(*old, *new, strict=True))
         decays = decay_of_each(weight_decay, len(rows))
-        self.tables: list[tuple[Table, dict[str, Any]]] = []
+        self.tables: list[tuple[Table, int, dict[str, Any]]] = []
         for dtypes in dict.fromkeys((row[0].dtype, row[1].dtype) for row in rows):
             here = [i for i, row in enumerate(rows) if (row[0].dtype, row[1].dtype) == dtypes]
-            table = tensor_table([rows[i] for i in here], BLOCK, [[decays[i]] for i in here])
-            if table:
+            table, n_blocks = tensor_table(
+                [rows[i] for i in here], BLOCK, [[decays[i]] for i in here]
+            )
+            if table is not None:
                 constants = {
                     "PARAMETER_DTYPE": triton_dtype(dtypes[0]),
                     "GRADIENT_DTYPE": triton_dtype(dtypes[1]),
-                    "ALIGNED": table.aligned,
                     "BLOCK": BLOCK,
                     "num_warps": NUM_WARPS,
                 }
-                self.tables.append((table, constants))
+                self.tables.append((table, n_blocks, constants))
 
 
 def launch_norm(groups: Groups, norm: torch.Tensor) -> None:
@@ -213,20 +212,20 @@ def launch_norm(groups: Groups, norm: torch.Tensor) -> None:
     norm : torch.Tensor []
         float32; written, unless there is no element at all.
     """
-    n_blocks = sum(table.n_blocks for table, _ in groups.tables)
-    if n_blocks == 0:
+    n_partials = sum(n_blocks for _, n_blocks, _ in groups.tables)
+    if n_partials == 0:
         return
-    partials = torch.empty(n_blocks, dtype=torch.float32, device=norm.device)
+    partials = torch.empty(n_partials, dtype=torch.float32, device=norm.device)
     first = 0
-    for table, constants in groups.tables:
+    for table, n_blocks, constants in groups.tables:
         launch(
             gradient_squares_kernel,
-            (table.n_blocks,),
-            *(table.rows, partials[first : first + table.n_blocks], *table.search),
+            (n_blocks,),
+            *(table, partials[first : first + n_blocks]),
             **{name: x for name, x in constants.items() if name != "PARAMETER_DTYPE"},
         )
-        first += table.n_blocks
-    launch(gradient_norm_kernel, (1,), partials, norm, n_blocks, BLOCK=NORM_BLOCK, num_warps=8)
+        first += n_blocks
+    launch(gradient_norm_kernel, (1,), partials, norm, n_partials, BLOCK=NORM_BLOCK, num_warps=8)
 
 
 def launch_update(
@@ -251,12 +250,8 @@ def launch_update(
         As in `adamw`.
     """
     known = coefficients(step, lr, betas, eps, epsilon)
-    rests = [(float(beta), 1 - float(beta)) for beta in betas]
-    for table, constants in groups.tables:
-        launch(
-            adamw_kernel,
-            (table.n_blocks,),
-            *(table.rows, norm, *table.search, float(lr), *rests[0], *rests[1], *known),
-            float("inf") if max_norm is None else float(max_norm),
-            **constants,
-        )
+    beta_1, beta_2 = map(float, betas)
+    limit = float("inf") if max_norm is None else float(max_norm)
+    numbers = Step(float(lr), beta_1, 1 - beta_1, beta_2, 1 - beta_2, *known, limit)
+    for table, n_blocks, constants in groups.tables:
+        launch(adamw_kernel, (n_blocks,), table, norm, numbers, **constants)

@@ -28,7 +28,6 @@ from ..common._triton import tl, triton
 from ..common.launch import launch, runs_on_triton
 from ..common.sharded import own_parts
 from .tensor_table import (
-    N_LEADING,
     expect_own_memory,
     find_tensor,
     load_block,
@@ -45,7 +44,6 @@ BLOCK, NUM_WARPS = 4096, 8
 _RESULT = tl.constexpr(0)
 _AVERAGE = tl.constexpr(1)
 _PARAMETER = tl.constexpr(2)
-_WIDTH = tl.constexpr(N_LEADING + 3)
 
 
 @triton.jit
@@ -69,22 +67,13 @@ def _average_block(
 
 
 @triton.jit
-def ema_kernel(
-    table_ptr,  # int64 [tensor, _WIDTH]
-    n_tensors,
-    n_bisections,
-    weight,  # 1 − decay
-    decay,
-    PARAMETER_DTYPE: tl.constexpr,
-    ALIGNED: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Average one block of one tensor."""
+def ema_kernel(table, weight, decay, PARAMETER_DTYPE: tl.constexpr, BLOCK: tl.constexpr):
+    """Average one block of one tensor; weight is 1 − decay."""
     block = tl.program_id(0).to(tl.int64)
-    row, start, left = find_tensor(table_ptr, block, n_tensors, n_bisections, BLOCK, _WIDTH)
-    result_ptr = table_pointer(row, _RESULT, tl.float32, ALIGNED) + start
-    average_ptr = table_pointer(row, _AVERAGE, tl.float32, ALIGNED) + start
-    parameter_ptr = table_pointer(row, _PARAMETER, PARAMETER_DTYPE, ALIGNED) + start
+    row, start, left = find_tensor(table, block, BLOCK)
+    result_ptr = table_pointer(row, _RESULT, tl.float32, table.ALIGNED) + start
+    average_ptr = table_pointer(row, _AVERAGE, tl.float32, table.ALIGNED) + start
+    parameter_ptr = table_pointer(row, _PARAMETER, PARAMETER_DTYPE, table.ALIGNED) + start
     if left >= BLOCK:
         _average_block(result_ptr, average_ptr, parameter_ptr, left, weight, decay, BLOCK, True)
     else:
@@ -112,14 +101,13 @@ def ema_forward(
     """
     triples = list(zip(results, averages, parameters, strict=True))
     for dtype in dict.fromkeys(parameter.dtype for parameter in parameters):
-        table = tensor_table([row for row in triples if row[2].dtype == dtype], BLOCK)
-        if table:
+        table, n_blocks = tensor_table([row for row in triples if row[2].dtype == dtype], BLOCK)
+        if table is not None:
             launch(
                 ema_kernel,
-                (table.n_blocks,),
-                *(table.rows, *table.search, 1 - decay, decay),
+                (n_blocks,),
+                *(table, 1 - decay, decay),
                 PARAMETER_DTYPE=triton_dtype(dtype),
-                ALIGNED=table.aligned,
                 BLOCK=BLOCK,
                 num_warps=NUM_WARPS,
             )

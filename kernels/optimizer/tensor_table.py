@@ -14,9 +14,9 @@ Empty tensors have no row. Tensors of several dtypes take one launch for each dt
 built and copied to the GPU at every call, 8 bytes an entry.
 """
 
-import dataclasses
 import struct
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,21 +34,41 @@ _FIRST_BLOCK = tl.constexpr(1)
 _N_LEADING = tl.constexpr(N_LEADING)
 
 
+class Table(NamedTuple):
+    """A table, as one argument of a kernel.
+
+    Attributes
+    ----------
+    rows : torch.Tensor of int64 [tensor, WIDTH]
+        On the tensors' device; a pointer in the kernel.
+    n_tensors, n_bisections : int
+        2^n_bisections >= n_tensors.
+    WIDTH : tl.constexpr of int
+        Columns.
+    ALIGNED : tl.constexpr of bool
+        Whether every address is divisible by ALIGNMENT.
+    """
+
+    rows: Any
+    n_tensors: Any
+    n_bisections: Any
+    WIDTH: Any
+    ALIGNED: Any
+
+
 @triton.jit
-def find_tensor(
-    table_ptr, block, n_tensors, n_bisections, BLOCK: tl.constexpr, WIDTH: tl.constexpr
-):
+def find_tensor(table, block, BLOCK: tl.constexpr):
     """Return the table's row of the tensor that a block is of, and the block's (start, left)."""
     # The tensor is in [low, high): first_block[low] <= block, and block < first_block[high].
     low = block * 0
-    high = low + n_tensors
-    for _ in range(n_bisections):
+    high = low + table.n_tensors
+    for _ in range(table.n_bisections):
         middle = (low + high) // 2
-        reached = tl.load(table_ptr + middle * WIDTH + _FIRST_BLOCK) <= block
+        reached = tl.load(table.rows + middle * table.WIDTH + _FIRST_BLOCK) <= block
         low = tl.where(reached, middle, low)
         high = tl.where(reached, high, middle)
 
-    row = table_ptr + low * WIDTH
+    row = table.rows + low * table.WIDTH
     start = (block - tl.load(row + _FIRST_BLOCK)) * BLOCK
     return row, start, tl.load(row + _N_ELEMENTS) - start
 
@@ -88,35 +108,11 @@ def store_block(pointer, at, block, left, WHOLE: tl.constexpr):
         tl.store(pointer + at, block, mask=at < left)
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table and the numbers that its kernel needs beside it.
-
-    Attributes
-    ----------
-    rows : torch.Tensor of int64 [tensor, column]
-        On the tensors' device.
-    n_blocks : int
-        Programs to launch.
-    aligned : bool
-        Whether every address is divisible by ALIGNMENT.
-    """
-
-    rows: torch.Tensor
-    n_blocks: int
-    aligned: bool
-
-    @property
-    def search(self) -> tuple[int, int]:
-        """n_tensors and n_bisections: 2^n_bisections >= n_tensors."""
-        return len(self.rows), (len(self.rows) - 1).bit_length()
-
-
 def tensor_table(
     tensors: Sequence[Sequence[torch.Tensor]],
     block: int,
     numbers: Sequence[Sequence[float]] | None = None,
-) -> Table | None:
+) -> tuple[Table | None, int]:
     """Build the table of some tensors.
 
     Parameters
@@ -130,8 +126,10 @@ def tensor_table(
 
     Returns
     -------
-    Table or None
+    table : Table or None
         None if there is no element at all.
+    n_blocks : int
+        Programs to launch.
     """
     rows: list[list[int]] = []
     n_blocks, aligned = 0, True
@@ -145,9 +143,12 @@ def tensor_table(
             rows.append([n, n_blocks, *addresses, *bits])
             n_blocks += triton.cdiv(n, block)
     if not rows:
-        return None
+        return None, 0
     on_device = torch.tensor(rows, dtype=torch.int64, device=tensors[0][0].device)
-    return Table(on_device, n_blocks, aligned)
+    n_tensors, width = on_device.shape
+    n_bisections = (n_tensors - 1).bit_length()
+    constants = tl.constexpr(width), tl.constexpr(aligned)
+    return Table(on_device, n_tensors, n_bisections, *constants), n_blocks
 
 
 def triton_dtype(dtype: torch.dtype):

@@ -99,9 +99,9 @@ def test_addresses_need_no_alignment(which, offset, device, monkeypatch):
     truth = expected([average], [parameter], 0.992)
     told = []
 
-    def spy(*args, **constants):
-        told.append(constants["ALIGNED"])
-        launch.launch(*args, **constants)
+    def spy(kernel, grid, table, *args, **constants):
+        told.append(table.ALIGNED.value)
+        launch.launch(kernel, grid, table, *args, **constants)
 
     monkeypatch.setattr(module, "launch", spy)
     ema_([average], [parameter], 0.992)
