@@ -9,6 +9,7 @@ import torch
 
 from ._triton import tl, triton
 from .launch import launch
+from .strided import block_at, strided
 
 COLUMN_SUM_CONFIGS = [
     triton.Config({"BLOCK_ROWS": 32, "BLOCK_COLUMNS": 64}, num_warps=4),
@@ -20,12 +21,10 @@ ROWS_PER_PROGRAM = 256
 @triton.autotune(COLUMN_SUM_CONFIGS, key=["n_columns"])
 @triton.jit
 def column_sum_kernel(
-    x_ptr,
+    x,  # Strided [row, column]
     sums_ptr,  # [row block, column] contiguous
     n_rows,
     n_columns,
-    x_row_stride,
-    x_column_stride,
     ROWS_PER_PROGRAM: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -39,8 +38,7 @@ def column_sum_kernel(
     for start in range(0, n_rows_here, BLOCK_ROWS):
         rows = first + start + tl.arange(0, BLOCK_ROWS)
         inside = (rows < n_rows)[:, None] & (columns < n_columns)[None, :]
-        x_at = x_ptr + rows[:, None] * x_row_stride + columns[None, :] * x_column_stride
-        sums += tl.load(x_at, mask=inside, other=0.0).to(tl.float32)
+        sums += tl.load(block_at(x, rows, columns), mask=inside, other=0.0).to(tl.float32)
     sums_at = sums_ptr + row_block * n_columns + columns
     tl.store(sums_at, tl.sum(sums, axis=0), mask=columns < n_columns)
 
@@ -67,7 +65,7 @@ def column_sum(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     launch(
         column_sum_kernel,
         lambda meta: (triton.cdiv(n_columns, meta["BLOCK_COLUMNS"]), row_blocks),
-        *(x, sums, n_rows, n_columns, *x.stride()),
+        *(strided(x), sums, n_rows, n_columns),
         ROWS_PER_PROGRAM=ROWS_PER_PROGRAM,
     )
     return sums if last else column_sum(sums, dtype)

@@ -30,6 +30,7 @@ import torch
 from ...core.rlhf.exact_kl import check_exact_kl
 from ..common._triton import tl, triton
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
+from ..common.strided import block_at, strided
 
 # Wider vocabularies are walked in blocks of this many logits.
 MAX_BLOCK = 2048
@@ -47,17 +48,13 @@ _N_KEPT = tl.constexpr(5)
 @triton.autotune(EXACT_KL_CONFIGS, key=["BLOCK_KEYS", "n_keys"])
 @triton.jit
 def exact_kl_forward_kernel(
-    x_ptr,  # policy logits
-    y_ptr,  # reference logits
+    x,  # Strided [row, key]: policy logits
+    y,  # Strided [row, key]: reference logits
     mask_ptr,  # int8 [row]
     kl_ptr,  # float32 [row]
     kept_ptr,  # float32 [row, 5]
     n_rows,
     n_keys,
-    x_row_stride,
-    x_key_stride,
-    y_row_stride,
-    y_key_stride,
     BLOCK_KEYS: tl.constexpr,
     TILE: tl.constexpr,
 ):
@@ -74,12 +71,11 @@ def exact_kl_forward_kernel(
     for start in range(0, n_keys, BLOCK_KEYS):
         keys = (start + tl.arange(0, BLOCK_KEYS)).to(tl.int64)
         read = live[:, None] & (keys < n_keys)[None, :]
-        x_at = x_ptr + rows[:, None] * x_row_stride + keys[None, :] * x_key_stride
-        y_at = y_ptr + rows[:, None] * y_row_stride + keys[None, :] * y_key_stride
-        x = tl.load(x_at, mask=read, other=-float("inf")).to(tl.float32)
-        y = tl.load(y_at, mask=read, other=-float("inf")).to(tl.float32)
-        new_p = tl.maximum(max_p, tl.max(x, axis=1))
-        new_q = tl.maximum(max_q, tl.max(y, axis=1))
+        x_at, y_at = block_at(x, rows, keys), block_at(y, rows, keys)
+        x_tile = tl.load(x_at, mask=read, other=-float("inf")).to(tl.float32)
+        y_tile = tl.load(y_at, mask=read, other=-float("inf")).to(tl.float32)
+        new_p = tl.maximum(max_p, tl.max(x_tile, axis=1))
+        new_q = tl.maximum(max_q, tl.max(y_tile, axis=1))
         # A row that has seen nothing: subtract 0, since -inf - (-inf) is NaN.
         pivot_p = tl.where(new_p == -float("inf"), 0.0, new_p)
         pivot_q = tl.where(new_q == -float("inf"), 0.0, new_q)
@@ -87,10 +83,10 @@ def exact_kl_forward_kernel(
         rise_q = tl.where(sum_q == 0.0, 0.0, max_q - pivot_q)
         rescale = tl.exp2(rise_p * _LOG2_E)
 
-        seen = x != -float("inf")
-        both = seen & (y != -float("inf"))
-        from_p = x - pivot_p[:, None]
-        from_q = y - pivot_q[:, None]
+        seen = x_tile != -float("inf")
+        both = seen & (y_tile != -float("inf"))
+        from_p = x_tile - pivot_p[:, None]
+        from_q = y_tile - pivot_q[:, None]
         weight = tl.exp2(from_p * _LOG2_E)
         gap = tl.where(seen, from_p, 0.0) - tl.where(both, from_q, 0.0)
         cross = (cross + sum_p * (rise_p - rise_q)) * rescale + tl.sum(weight * gap, axis=1)
@@ -119,18 +115,14 @@ def exact_kl_forward_kernel(
 @triton.autotune(EXACT_KL_CONFIGS, key=["BLOCK_KEYS", "n_keys"])
 @triton.jit
 def exact_kl_backward_kernel(
-    x_ptr,
-    y_ptr,
-    kept_ptr,
+    x,  # Strided [row, key]
+    y,  # Strided [row, key]
+    kept_ptr,  # float32 [row, 5]
     d_kl_ptr,
     d_x_ptr,  # contiguous
     d_y_ptr,  # contiguous
     n_rows,
     n_keys,
-    x_row_stride,
-    x_key_stride,
-    y_row_stride,
-    y_key_stride,
     BLOCK_KEYS: tl.constexpr,
     TILE: tl.constexpr,
 ):
@@ -150,15 +142,14 @@ def exact_kl_backward_kernel(
     d = tl.where(kl == float("inf"), float("nan"), d)
 
     read = live[:, None] & (keys < n_keys)[None, :]
-    x_at = x_ptr + rows[:, None] * x_row_stride + keys[None, :] * x_key_stride
-    y_at = y_ptr + rows[:, None] * y_row_stride + keys[None, :] * y_key_stride
-    x = tl.load(x_at, mask=read, other=-float("inf")).to(tl.float32)
-    y = tl.load(y_at, mask=read, other=-float("inf")).to(tl.float32)
-    from_p = x - max_p[:, None] - log_p[:, None]  # log p
-    from_q = y - max_q[:, None] - log_q[:, None]  # log q
+    x_at, y_at = block_at(x, rows, keys), block_at(y, rows, keys)
+    x_tile = tl.load(x_at, mask=read, other=-float("inf")).to(tl.float32)
+    y_tile = tl.load(y_at, mask=read, other=-float("inf")).to(tl.float32)
+    from_p = x_tile - max_p[:, None] - log_p[:, None]  # log p
+    from_q = y_tile - max_q[:, None] - log_q[:, None]  # log q
     p = tl.exp2(from_p * _LOG2_E)
     q = tl.exp2(from_q * _LOG2_E)
-    seen = x != -float("inf")
+    seen = x_tile != -float("inf")
     surprise = tl.where(seen, from_p - from_q, 0.0)
     d_x = p * (surprise - kl[:, None]) * d[:, None]
     d_y = (q - p) * d[:, None]
@@ -194,8 +185,7 @@ def exact_kl_forward(
     launch(
         exact_kl_forward_kernel,
         lambda meta: (triton.cdiv(n_rows, triton.cdiv(meta["TILE"], block)),),
-        *(x, y, mask.contiguous().view(torch.int8), kl, kept),
-        *(n_rows, n_keys, *x.stride(), *y.stride()),
+        *(strided(x), strided(y), mask.contiguous().view(torch.int8), kl, kept, n_rows, n_keys),
         BLOCK_KEYS=block,
     )
     return kl, kept
@@ -232,8 +222,7 @@ def exact_kl_backward(
             triton.cdiv(n_rows, triton.cdiv(meta["TILE"], block)),
             triton.cdiv(n_keys, block),
         ),
-        *(x, y, kept, d_kl, d_x, d_y),
-        *(n_rows, n_keys, *x.stride(), *y.stride()),
+        *(strided(x), strided(y), kept, d_kl, d_x, d_y, n_rows, n_keys),
         BLOCK_KEYS=block,
     )
     return d_x, d_y

@@ -27,6 +27,8 @@ six floats for the two it saves: 37 bytes instead of 8 written and 21. The entro
 Deterministic: each token is written by one program and each sum has one order. No atomics.
 """
 
+from typing import Any, NamedTuple
+
 import torch
 
 from ...core.checks import refuse
@@ -52,6 +54,7 @@ from .ppo_statistics import (
     SQUARED_ERROR,
     SQUARED_LOG_RATIO,
     VALUE_BINDS,
+    Sums,
     ppo_loss_statistics_kernel,
     squares_about_mean,
 )
@@ -68,27 +71,41 @@ _MAX_LOG_RATIO = tl.constexpr(MAX_LOG_RATIO)
 _INFINITY = tl.constexpr(float("inf"))
 
 
+class Tokens(NamedTuple):
+    """The float arguments of the loss, each [token] and contiguous.
+
+    Not `values`: a tuple in a Triton kernel has an attribute of that name.
+    """
+
+    log_prob: Any
+    old_log_prob: Any
+    advantage: Any
+    value: Any
+    old_value: Any
+    returns: Any
+    entropy: Any
+
+
+class Limits(NamedTuple):
+    """How far the policy's ratio and the value may move, and what the values weigh."""
+
+    ratio_low: float
+    ratio_high: float
+    value_clip: float
+    value_coefficient: float
+
+
 @triton.autotune(PPO_LOSS_CONFIGS, key=["size_bucket"])
 @triton.jit
 def ppo_loss_kernel(
-    log_prob_ptr,  # this and all others: [token] contiguous
-    old_log_prob_ptr,
-    advantages_ptr,
-    values_ptr,
-    old_values_ptr,
-    returns_ptr,
-    entropy_ptr,
-    mask_ptr,  # int8
-    d_log_prob_ptr,  # n times the gradient
-    d_values_ptr,  # n times the gradient
-    partial_ptr,  # float32 [N_ROWS, n_columns] contiguous; this block's column is written
+    given,  # Tokens
+    mask_ptr,  # int8 [token]
+    d_log_prob_ptr,  # [token]: n times the gradient, like the next
+    d_values_ptr,
+    sums,  # Sums; this block's column is written
     n_tokens,
     size_bucket,  # n_tokens rounded up to a power of two: tuned once for each
-    n_columns,
-    ratio_low,
-    ratio_high,
-    value_clip,
-    value_coefficient,
+    limits,  # Limits
     BLOCK: tl.constexpr,
 ):
     """One block of tokens: its gradients and its share of every sum."""
@@ -97,37 +114,37 @@ def ppo_loss_kernel(
     inside = tokens < n_tokens
     counts = tl.load(mask_ptr + tokens, mask=inside, other=0) != 0
     # Masked tokens are not read: all that follows is 0 for them, save the ratio, which is 1.
-    log_prob = tl.load(log_prob_ptr + tokens, mask=counts, other=0.0)
-    old_log_prob = tl.load(old_log_prob_ptr + tokens, mask=counts, other=0.0)
-    advantage = tl.load(advantages_ptr + tokens, mask=counts, other=0.0)
-    value = tl.load(values_ptr + tokens, mask=counts, other=0.0)
-    old_value = tl.load(old_values_ptr + tokens, mask=counts, other=0.0)
-    target = tl.load(returns_ptr + tokens, mask=counts, other=0.0)
-    entropy = tl.load(entropy_ptr + tokens, mask=counts, other=0.0)
+    log_prob = tl.load(given.log_prob + tokens, mask=counts, other=0.0)
+    old_log_prob = tl.load(given.old_log_prob + tokens, mask=counts, other=0.0)
+    advantage = tl.load(given.advantage + tokens, mask=counts, other=0.0)
+    value = tl.load(given.value + tokens, mask=counts, other=0.0)
+    old_value = tl.load(given.old_value + tokens, mask=counts, other=0.0)
+    target = tl.load(given.returns + tokens, mask=counts, other=0.0)
+    entropy = tl.load(given.entropy + tokens, mask=counts, other=0.0)
 
     log_ratio = log_prob - old_log_prob
     too_far = tl.abs(log_ratio) > _MAX_LOG_RATIO
     ratio = tl.exp(tl.clamp(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO, tl.PropagateNan.ALL))
     unclipped = -advantage * ratio
-    clipped = -advantage * tl.clamp(ratio, ratio_low, ratio_high)
+    clipped = -advantage * tl.clamp(ratio, limits.ratio_low, limits.ratio_high)
     policy_binds = clipped > unclipped
     policy_loss = tl.where(policy_binds, clipped, unclipped)
     d_log_prob = tl.where(policy_binds | too_far, 0.0, unclipped)
 
     change = value - old_value
-    moved = old_value + tl.clamp(change, -value_clip, value_clip)
-    clipped_error = tl.where(tl.abs(change) <= value_clip, value, moved) - target
+    moved = old_value + tl.clamp(change, -limits.value_clip, limits.value_clip)
+    clipped_error = tl.where(tl.abs(change) <= limits.value_clip, value, moved) - target
     error = value - target
     value_binds = tl.abs(clipped_error) > tl.abs(error)  # of squares, a flip could be rounding
     squared_error = tl.where(value_binds, clipped_error * clipped_error, error * error)
-    d_value = tl.where(value_binds, 0.0, error) * value_coefficient
+    d_value = tl.where(value_binds, 0.0, error) * limits.value_coefficient
 
     tl.store(d_log_prob_ptr + tokens, d_log_prob, mask=inside)
     tl.store(d_values_ptr + tokens, d_value, mask=inside)
 
     count = tl.sum(counts.to(tl.float32))
-    at = partial_ptr + block
-    row_stride = tl.cast(n_columns, tl.int64)
+    at = sums.ptr + block
+    row_stride = tl.cast(sums.n_columns, tl.int64)
     tl.store(at + row_stride * COUNT, count)
     tl.store(at + row_stride * POLICY_LOSS, tl.sum(policy_loss))
     tl.store(at + row_stride * SQUARED_ERROR, tl.sum(squared_error))
@@ -146,17 +163,22 @@ def ppo_loss_kernel(
     tl.store(at + row_stride * ERROR_SQUARES, squares_about_mean(-error, counts, count))
 
 
+class Gradients(NamedTuple):
+    """Of the arguments that have one, each [token] and contiguous."""
+
+    log_prob: Any
+    value: Any
+    entropy: Any
+
+
 @triton.autotune(SCALE_CONFIGS, key=["size_bucket"])
 @triton.jit
 def ppo_loss_scale_kernel(
-    raw_d_log_prob_ptr,  # [token], n times the gradient, like the next
-    raw_d_values_ptr,
+    raw,  # Gradients, n times too large; the entropy's is not there
     mask_ptr,  # int8 [token]
     d_loss_ptr,  # []
     count_ptr,  # []
-    d_log_prob_ptr,  # [token], like the next two
-    d_values_ptr,
-    d_entropy_ptr,
+    scaled,  # Gradients, written
     n_tokens,
     size_bucket,
     entropy_coefficient,
@@ -167,12 +189,12 @@ def ppo_loss_scale_kernel(
     inside = tokens < n_tokens
     counts = tl.load(mask_ptr + tokens, mask=inside, other=0) != 0
     scale = tl.load(d_loss_ptr) / tl.maximum(tl.load(count_ptr), 1.0)
-    d_log_prob = tl.load(raw_d_log_prob_ptr + tokens, mask=counts, other=0.0)
-    d_value = tl.load(raw_d_values_ptr + tokens, mask=counts, other=0.0)
-    tl.store(d_log_prob_ptr + tokens, tl.where(counts, d_log_prob * scale, 0.0), mask=inside)
-    tl.store(d_values_ptr + tokens, tl.where(counts, d_value * scale, 0.0), mask=inside)
+    d_log_prob = tl.load(raw.log_prob + tokens, mask=counts, other=0.0)
+    d_value = tl.load(raw.value + tokens, mask=counts, other=0.0)
+    tl.store(scaled.log_prob + tokens, tl.where(counts, d_log_prob * scale, 0.0), mask=inside)
+    tl.store(scaled.value + tokens, tl.where(counts, d_value * scale, 0.0), mask=inside)
     d_entropy = tl.where(counts, scale * -entropy_coefficient, 0.0)
-    tl.store(d_entropy_ptr + tokens, d_entropy, mask=inside)
+    tl.store(scaled.entropy + tokens, d_entropy, mask=inside)
 
 
 Coefficients = tuple[float, float, float, float]
@@ -201,25 +223,24 @@ def ppo_loss_forward(
         n times the gradients of the loss; contiguous.
     """
     clip, value_clip, value_coefficient, entropy_coefficient = coefficients
-    tokens = tuple(x.contiguous() for x in tokens)
+    given = Tokens(*(x.contiguous() for x in tokens))
     n_tokens, device = mask.numel(), mask.device
     n_columns = max(1, triton.cdiv(n_tokens, BLOCK))  # without tokens one program still writes 0
-    d_log_prob, d_values = torch.empty_like(tokens[0]), torch.empty_like(tokens[0])
-    partial = torch.empty(N_ROWS, n_columns, dtype=torch.float32, device=device)
+    d_log_prob, d_values = torch.empty_like(given.log_prob), torch.empty_like(given.log_prob)
+    sums = Sums(torch.empty(N_ROWS, n_columns, dtype=torch.float32, device=device), n_columns)
     loss = torch.empty((), dtype=torch.float32, device=device)
     statistics = torch.empty(len(PPOResults._fields) - 1, dtype=torch.float32, device=device)
     launch(
         ppo_loss_kernel,
         (n_columns,),
-        *(*tokens, mask.view(torch.int8), d_log_prob, d_values, partial),
-        *(*bucketed(n_tokens), n_columns),
-        *(1 - clip, 1 + clip, value_clip, value_coefficient),
+        *(given, mask.view(torch.int8), d_log_prob, d_values, sums, *bucketed(n_tokens)),
+        Limits(1 - clip, 1 + clip, value_clip, value_coefficient),
         BLOCK=BLOCK,
     )
     launch(
         ppo_loss_statistics_kernel,
         (1,),
-        *(partial, loss, statistics, n_columns, value_coefficient, entropy_coefficient),
+        *(sums, loss, statistics, value_coefficient, entropy_coefficient),
         BLOCK=BLOCK,
     )
     return loss, statistics, d_log_prob, d_values
@@ -251,16 +272,13 @@ def ppo_loss_backward(
     d_log_prob, d_values, d_entropy : torch.Tensor
         Gradients, contiguous.
     """
-    scaled = (
-        torch.empty_like(d_log_prob),
-        torch.empty_like(d_log_prob),
-        torch.empty_like(d_log_prob),
-    )
+    raw = Gradients(d_log_prob, d_values, None)
+    scaled = Gradients(*(torch.empty_like(d_log_prob) for _ in Gradients._fields))
     n_tokens = mask.numel()
     launch(
         ppo_loss_scale_kernel,
         lambda meta: (triton.cdiv(n_tokens, meta["BLOCK"]),),
-        *(d_log_prob, d_values, mask.view(torch.int8), d_loss, count, *scaled),
+        *(raw, mask.view(torch.int8), d_loss, count, scaled),
         *(*bucketed(n_tokens), entropy_coefficient),
     )
     return scaled

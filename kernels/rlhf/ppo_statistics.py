@@ -10,6 +10,8 @@ Variances: each block sums squares about its own mean; from the blocks' counts, 
 Deterministic: one order of summation. No atomics.
 """
 
+from typing import Any, NamedTuple
+
 from ..common._triton import tl, triton
 
 _INFINITY = tl.constexpr(float("inf"))
@@ -34,6 +36,13 @@ ERROR = tl.constexpr(14)
 ERROR_SQUARES = tl.constexpr(15)  # about the block's mean
 
 
+class Sums(NamedTuple):
+    """What the blocks leave: float32 [N_ROWS, n_columns], contiguous, one column a block."""
+
+    ptr: Any
+    n_columns: Any
+
+
 @triton.jit
 def squares_about_mean(x, counts, count):
     """Σ (x − mean)² over the counted elements of one block, x being 0 elsewhere."""
@@ -43,53 +52,46 @@ def squares_about_mean(x, counts, count):
 
 
 @triton.jit
-def _load_row(partial_ptr, ROW: tl.constexpr, start, n_columns, other, BLOCK: tl.constexpr):
+def _load_row(sums, ROW: tl.constexpr, start, other, BLOCK: tl.constexpr):
     columns = start + tl.arange(0, BLOCK)
-    row_at = partial_ptr + tl.cast(n_columns, tl.int64) * ROW
-    return tl.load(row_at + columns, mask=columns < n_columns, other=other)
+    row_at = sums.ptr + tl.cast(sums.n_columns, tl.int64) * ROW
+    return tl.load(row_at + columns, mask=columns < sums.n_columns, other=other)
 
 
 @triton.jit
-def _sum_row(partial_ptr, ROW: tl.constexpr, n_columns, BLOCK: tl.constexpr):
+def _sum_row(sums, ROW: tl.constexpr, BLOCK: tl.constexpr):
     total = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, n_columns, BLOCK):
-        total += _load_row(partial_ptr, ROW, start, n_columns, 0.0, BLOCK)
+    for start in range(0, sums.n_columns, BLOCK):
+        total += _load_row(sums, ROW, start, 0.0, BLOCK)
     return tl.sum(total)
 
 
 @triton.jit
-def _min_row(partial_ptr, ROW: tl.constexpr, n_columns, BLOCK: tl.constexpr):
+def _min_row(sums, ROW: tl.constexpr, BLOCK: tl.constexpr):
     smallest = tl.full([BLOCK], _INFINITY, tl.float32)
-    for start in range(0, n_columns, BLOCK):
-        x = _load_row(partial_ptr, ROW, start, n_columns, _INFINITY, BLOCK)
+    for start in range(0, sums.n_columns, BLOCK):
+        x = _load_row(sums, ROW, start, _INFINITY, BLOCK)
         smallest = tl.minimum(smallest, x)
     return tl.min(smallest)
 
 
 @triton.jit
-def _max_row(partial_ptr, ROW: tl.constexpr, n_columns, BLOCK: tl.constexpr):
+def _max_row(sums, ROW: tl.constexpr, BLOCK: tl.constexpr):
     largest = tl.full([BLOCK], -_INFINITY, tl.float32)
-    for start in range(0, n_columns, BLOCK):
-        x = _load_row(partial_ptr, ROW, start, n_columns, -_INFINITY, BLOCK)
+    for start in range(0, sums.n_columns, BLOCK):
+        x = _load_row(sums, ROW, start, -_INFINITY, BLOCK)
         largest = tl.maximum(largest, x)
     return tl.max(largest)
 
 
 @triton.jit
-def _combined_squares(
-    partial_ptr,
-    SUM: tl.constexpr,
-    SQUARES: tl.constexpr,
-    mean,
-    n_columns,
-    BLOCK: tl.constexpr,
-):
+def _combined_squares(sums, SUM: tl.constexpr, SQUARES: tl.constexpr, mean, BLOCK: tl.constexpr):
     """Σ (x − mean)² over all tokens, from each block's sum and squares about its own mean."""
     total = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, n_columns, BLOCK):
-        count = _load_row(partial_ptr, COUNT, start, n_columns, 0.0, BLOCK)
-        block_sum = _load_row(partial_ptr, SUM, start, n_columns, 0.0, BLOCK)
-        squares = _load_row(partial_ptr, SQUARES, start, n_columns, 0.0, BLOCK)
+    for start in range(0, sums.n_columns, BLOCK):
+        count = _load_row(sums, COUNT, start, 0.0, BLOCK)
+        block_sum = _load_row(sums, SUM, start, 0.0, BLOCK)
+        squares = _load_row(sums, SQUARES, start, 0.0, BLOCK)
         away = block_sum / tl.maximum(count, 1.0) - mean
         total += squares + count * away * away
     return tl.sum(total)
@@ -97,35 +99,32 @@ def _combined_squares(
 
 @triton.jit
 def ppo_loss_statistics_kernel(
-    partial_ptr,  # float32 [N_ROWS, n_columns]
+    sums,  # Sums
     loss_ptr,  # []
     statistics_ptr,  # [11], in the order of PPOResults after the loss
-    n_columns,
     value_coefficient,
     entropy_coefficient,
     BLOCK: tl.constexpr,
 ):
     """One program: the blocks' sums into the loss and its statistics."""
-    count = _sum_row(partial_ptr, COUNT, n_columns, BLOCK)
+    count = _sum_row(sums, COUNT, BLOCK)
     n = tl.maximum(count, 1.0)
-    policy_loss = _sum_row(partial_ptr, POLICY_LOSS, n_columns, BLOCK) / n
-    value_loss = _sum_row(partial_ptr, SQUARED_ERROR, n_columns, BLOCK) / n * 0.5
-    entropy = _sum_row(partial_ptr, ENTROPY, n_columns, BLOCK) / n
-    squared = _sum_row(partial_ptr, SQUARED_LOG_RATIO, n_columns, BLOCK)
-    policy_binds = _sum_row(partial_ptr, POLICY_BINDS, n_columns, BLOCK)
-    value_binds = _sum_row(partial_ptr, VALUE_BINDS, n_columns, BLOCK)
-    ratio = _sum_row(partial_ptr, RATIO, n_columns, BLOCK)
-    ratio_min = _min_row(partial_ptr, RATIO_MIN, n_columns, BLOCK)
-    ratio_max = _max_row(partial_ptr, RATIO_MAX, n_columns, BLOCK)
+    policy_loss = _sum_row(sums, POLICY_LOSS, BLOCK) / n
+    value_loss = _sum_row(sums, SQUARED_ERROR, BLOCK) / n * 0.5
+    entropy = _sum_row(sums, ENTROPY, BLOCK) / n
+    squared = _sum_row(sums, SQUARED_LOG_RATIO, BLOCK)
+    policy_binds = _sum_row(sums, POLICY_BINDS, BLOCK)
+    value_binds = _sum_row(sums, VALUE_BINDS, BLOCK)
+    ratio = _sum_row(sums, RATIO, BLOCK)
+    ratio_min = _min_row(sums, RATIO_MIN, BLOCK)
+    ratio_max = _max_row(sums, RATIO_MAX, BLOCK)
 
-    mean = _sum_row(partial_ptr, RETURN, n_columns, BLOCK) / n
-    squares = _combined_squares(partial_ptr, RETURN, RETURN_SQUARES, mean, n_columns, BLOCK)
-    error_mean = _sum_row(partial_ptr, ERROR, n_columns, BLOCK) / n
-    error_squares = _combined_squares(
-        partial_ptr, ERROR, ERROR_SQUARES, error_mean, n_columns, BLOCK
-    )
-    lowest = _min_row(partial_ptr, RETURN_MIN, n_columns, BLOCK)
-    highest = _max_row(partial_ptr, RETURN_MAX, n_columns, BLOCK)
+    mean = _sum_row(sums, RETURN, BLOCK) / n
+    squares = _combined_squares(sums, RETURN, RETURN_SQUARES, mean, BLOCK)
+    error_mean = _sum_row(sums, ERROR, BLOCK) / n
+    error_squares = _combined_squares(sums, ERROR, ERROR_SQUARES, error_mean, BLOCK)
+    lowest = _min_row(sums, RETURN_MIN, BLOCK)
+    highest = _max_row(sums, RETURN_MAX, BLOCK)
     # Equal returns have rounding errors for squares: their extremes tell them from others.
     varies = (lowest != highest) & (squares > 0.0) & (count > 0.0)
     explained = tl.where(varies, 1.0 - error_squares / tl.where(varies, squares, 1.0), 0.0)

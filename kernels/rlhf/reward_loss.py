@@ -43,6 +43,7 @@ from ...core.rlhf.reward_loss import BIN_EDGES, N_BINS, RewardLoss, check_reward
 from ..common._triton import tl, triton
 from ..common.finite import checks_finite
 from ..common.launch import launch, runs_on_triton
+from ..common.strided import block_at, strided
 
 # Elements [prompt, completion, completion] of one program, unless a single prompt has more.
 TILE = 1024
@@ -77,20 +78,15 @@ def _log_1_plus(e):
 
 @triton.jit
 def reward_loss_forward_kernel(
-    scores_ptr,
-    ranks_ptr,
+    scores,  # Strided [prompt, completion], like the next
+    ranks,
     gradients_ptr,  # [prompt, completion] contiguous: of each prompt's own loss
     sums_ptr,  # [3, program]: loss, prompts with a pair, r_w − r_l
     counts_ptr,  # int32 [program, _COUNTERS]
     n_prompts,
     n_completions,
-    scores_prompt_stride,
-    scores_completion_stride,
-    ranks_prompt_stride,
-    ranks_completion_stride,
     margin,
-    centring,
-    CENTRED: tl.constexpr,
+    centring,  # None for 0
     PROMPTS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
@@ -100,18 +96,15 @@ def reward_loss_forward_kernel(
     completions = tl.arange(0, BLOCK_K).to(tl.int64)
     inside = (prompts < n_prompts)[:, None] & (completions < n_completions)[None, :]
 
-    rows, columns = prompts[:, None], completions[None, :]
-    ranks_at = ranks_ptr + rows * ranks_prompt_stride + columns * ranks_completion_stride
-    ranks = tl.load(ranks_at, mask=inside, other=-1)  # [PROMPTS, BLOCK_K]
-    present = inside & (ranks >= 0)
-    scores_at = scores_ptr + rows * scores_prompt_stride + columns * scores_completion_stride
-    scores = tl.load(scores_at, mask=present, other=0.0)
+    rank = tl.load(block_at(ranks, prompts, completions), mask=inside, other=-1)
+    present = inside & (rank >= 0)  # [PROMPTS, BLOCK_K]
+    score = tl.load(block_at(scores, prompts, completions), mask=present, other=0.0)
 
     # [PROMPTS, BLOCK_K] -> [PROMPTS, BLOCK_K, BLOCK_K]
-    own, other = scores[:, :, None], scores[:, None, :]
+    own, other = score[:, :, None], score[:, None, :]
     both = present[:, :, None] & present[:, None, :]
-    wins = both & (ranks[:, :, None] < ranks[:, None, :])
-    loses = both & (ranks[:, :, None] > ranks[:, None, :])
+    wins = both & (rank[:, :, None] < rank[:, None, :])
+    loses = both & (rank[:, :, None] > rank[:, None, :])
     ahead = own - other
     gap = tl.where(loses, -ahead, ahead)  # r_w − r_l, bit for bit the same from either side
     z = gap - margin
@@ -119,7 +112,7 @@ def reward_loss_forward_kernel(
     pair_loss = tl.maximum(-z, 0.0) + _log_1_plus(e)
     pull = tl.where(z >= 0, e, 1.0) / (e + 1.0)  # σ(−z)
     gradient = tl.where(wins, -pull, tl.where(loses, pull, 0.0))
-    if CENTRED:
+    if centring is not None:
         total = own + other
         pair_loss += total * total * centring
         gradient += tl.where(wins | loses, total * centring * 2.0, 0.0)
@@ -127,7 +120,8 @@ def reward_loss_forward_kernel(
     n_pairs = tl.sum(tl.sum(wins.to(tl.float32), axis=2), axis=1)  # [PROMPTS]
     weight = 1.0 / tl.maximum(n_pairs, 1.0)
     gradients = tl.sum(gradient, axis=2) * weight[:, None]  # [PROMPTS, BLOCK_K]
-    tl.store(gradients_ptr + rows * n_completions + columns, gradients, mask=inside)
+    gradients_at = gradients_ptr + prompts[:, None] * n_completions + completions[None, :]
+    tl.store(gradients_at, gradients, mask=inside)
 
     losses = tl.sum(tl.sum(tl.where(wins, pair_loss, 0.0), axis=2), axis=1) * weight
     gaps = tl.sum(tl.sum(tl.where(wins, gap, 0.0), axis=2), axis=1)
@@ -149,12 +143,7 @@ def reward_loss_forward_kernel(
 def reward_loss_totals_kernel(
     sums_ptr,
     counts_ptr,
-    loss_ptr,
-    accuracy_ptr,
-    n_pairs_ptr,
-    mean_margin_ptr,
-    bin_pairs_ptr,
-    bin_right_ptr,
+    results,  # RewardLoss
     n_ranked_ptr,  # prompts with a pair: backward divides by it
     n_programs,
     BLOCK_PROGRAMS: tl.constexpr,
@@ -183,12 +172,12 @@ def reward_loss_totals_kernel(
     n_pairs = tl.sum(bin_pairs, axis=0).to(tl.float32)
     n_right = tl.sum(bin_right, axis=0).to(tl.float32)
     ranked = tl.sum(n_ranked, axis=0)
-    tl.store(loss_ptr, tl.sum(loss, axis=0) / tl.maximum(ranked, 1.0))
-    tl.store(accuracy_ptr, n_right / tl.maximum(n_pairs, 1.0))
-    tl.store(n_pairs_ptr, n_pairs)
-    tl.store(mean_margin_ptr, tl.sum(gap, axis=0) / tl.maximum(n_pairs, 1.0))
-    tl.store(bin_pairs_ptr + bins, bin_pairs.to(tl.float32), mask=bins < _N_BINS)
-    tl.store(bin_right_ptr + bins, bin_right.to(tl.float32), mask=bins < _N_BINS)
+    tl.store(results.loss, tl.sum(loss, axis=0) / tl.maximum(ranked, 1.0))
+    tl.store(results.accuracy, n_right / tl.maximum(n_pairs, 1.0))
+    tl.store(results.n_pairs, n_pairs)
+    tl.store(results.mean_margin, tl.sum(gap, axis=0) / tl.maximum(n_pairs, 1.0))
+    tl.store(results.bin_pairs + bins, bin_pairs.to(tl.float32), mask=bins < _N_BINS)
+    tl.store(results.bin_right + bins, bin_right.to(tl.float32), mask=bins < _N_BINS)
     tl.store(n_ranked_ptr, ranked)
 
 
@@ -237,13 +226,13 @@ def reward_loss_forward(
     sums = torch.empty(3, n_programs, dtype=torch.float32, device=device)
     counts = torch.empty(n_programs, _COUNTERS.value, dtype=torch.int32, device=device)
     shapes: tuple[tuple[int, ...], ...] = ((), (), (), (), (N_BINS,), (N_BINS,), ())
-    *results, n_ranked = (torch.empty(s, dtype=torch.float32, device=device) for s in shapes)
+    *parts, n_ranked = (torch.empty(s, dtype=torch.float32, device=device) for s in shapes)
+    results = RewardLoss(*parts)
     launch(
         reward_loss_forward_kernel,
         (n_programs,),
-        *(scores, ranks, gradients, sums, counts, n_prompts, n_completions),
-        *(*scores.stride(), *ranks.stride(), margin, centring),
-        CENTRED=centring > 0,
+        *(strided(scores), strided(ranks), gradients, sums, counts, n_prompts, n_completions),
+        *(margin, centring if centring > 0 else None),
         PROMPTS=prompts,
         BLOCK_K=block,
         num_warps=4 if block < 64 else 8,  # 8 or 16 elements a thread
@@ -251,10 +240,10 @@ def reward_loss_forward(
     launch(
         reward_loss_totals_kernel,
         (1,),
-        *(sums, counts, *results, n_ranked, n_programs),
+        *(sums, counts, results, n_ranked, n_programs),
         BLOCK_PROGRAMS=BLOCK_PROGRAMS,
     )
-    return RewardLoss(*results), gradients, n_ranked
+    return results, gradients, n_ranked
 
 
 def reward_loss_backward(

@@ -37,7 +37,7 @@ def token_rewards_forward_kernel(
     reference_ptr,
     scores_ptr,
     mask_ptr,  # int8
-    ended_ptr,  # int8, or mask_ptr if there is no rule
+    ended_ptr,  # int8, or None if there is no rule
     rewards_ptr,
     n_time,
     beta,
@@ -78,7 +78,7 @@ def token_rewards_backward_kernel(
     log_prob_ptr,
     reference_ptr,
     mask_ptr,  # int8
-    ended_ptr,  # int8, or mask_ptr if there is no rule
+    ended_ptr,  # int8, or None if there is no rule
     d_rewards_ptr,
     d_log_prob_ptr,
     d_reference_ptr,
@@ -123,7 +123,7 @@ class _TokenRewards(torch.autograd.Function):
     @staticmethod
     def forward(ctx, log_prob, reference, scores, mask, beta, estimator, ended, rule, value):
         log_prob, reference, mask = (x.contiguous() for x in (log_prob, reference, mask))
-        ended = mask if ended is None else ended.contiguous()
+        ended = None if ended is None else ended.contiguous().view(torch.int8)
         n_batch, n_time = log_prob.shape
         rewards = torch.empty_like(log_prob)
         ctx.constants = {
@@ -135,8 +135,7 @@ class _TokenRewards(torch.autograd.Function):
             token_rewards_forward_kernel,
             (n_batch if n_time else 0,),
             *(log_prob, reference, scores.contiguous()),
-            *(mask.view(torch.int8), ended.view(torch.int8), rewards),
-            *(n_time, beta, value),
+            *(mask.view(torch.int8), ended, rewards, n_time, beta, value),
             **ctx.constants,
         )
         ctx.save_for_backward(log_prob, reference, mask, ended)
@@ -152,9 +151,8 @@ class _TokenRewards(torch.autograd.Function):
         launch(
             token_rewards_backward_kernel,
             (n_batch,),
-            *(log_prob, reference, mask.view(torch.int8), ended.view(torch.int8)),
-            *(d_rewards.contiguous(), d_log_prob, d_reference, d_scores),
-            *(n_time, ctx.beta),
+            *(log_prob, reference, mask.view(torch.int8), ended, d_rewards.contiguous()),
+            *(d_log_prob, d_reference, d_scores, n_time, ctx.beta),
             **ctx.constants,
         )
         return d_log_prob, d_reference, d_scores, *(None,) * 6

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gptwin.core.rlhf.ppo_loss import ppo_loss as core_ppo_loss
 from gptwin.kernels.common.launch import backend, launch, recording
 from gptwin.kernels.rlhf.ppo_loss import BLOCK, FLOAT_ARGUMENTS, ppo_loss
-from gptwin.kernels.rlhf.ppo_statistics import N_ROWS, ppo_loss_statistics_kernel
+from gptwin.kernels.rlhf.ppo_statistics import N_ROWS, Sums, ppo_loss_statistics_kernel
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DIFFERENTIABLE = ("log_prob", "values", "entropy")
@@ -171,9 +171,8 @@ def test_more_blocks_than_the_statistics_read_at_a_time(device):
     results = []
     for block in (4, 16):
         loss, statistics = torch.empty((), device=device), torch.empty(11, device=device)
-        launch(
-            ppo_loss_statistics_kernel, (1,), partial, loss, statistics, 11, 0.1, 0.01, BLOCK=block
-        )
+        sums = Sums(partial, 11)
+        launch(ppo_loss_statistics_kernel, (1,), sums, loss, statistics, 0.1, 0.01, BLOCK=block)
         results.append(torch.cat([loss[None], statistics]))
     torch.testing.assert_close(*results)
 

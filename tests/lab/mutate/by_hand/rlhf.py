@@ -6,7 +6,7 @@ MUTANTS = {
         "reward_loss",
         "float32",
         "kernels/rlhf/reward_loss.py",
-        "wins = both & (ranks[:, :, None] < ranks[:, None, :])",
+        "wins = both & (rank[:, :, None] < rank[:, None, :])",
         "wins = both & (ranks[:, :, None] <= ranks[:, None, :])",
     ),
     "C(K, 2) pairs whatever the ties": (
