@@ -38,6 +38,7 @@ from ...core.layers.embedding import check_embedding, check_ids
 from ..common._triton import tl, triton
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
+from ..common.strided import block_at, strided
 
 # Sources per chunk: a row's program reads fewer than twice as many one by one.
 CHUNK = 32
@@ -56,28 +57,26 @@ BACKWARD_CONFIGS = [
 ]
 
 
+@triton.jit
+def _load_ids(ids, rows, real, time):
+    """Load the ids, [batch, time] in memory, of these rows of [batch · time]; 0 beyond the last."""
+    at = ids.ptr + rows // time * ids.strides[0] + rows % time * ids.strides[1]
+    return tl.load(at, mask=real, other=0).to(tl.int64)
+
+
 @triton.autotune(FORWARD_CONFIGS, key=["d_model"])
 @triton.jit
 def embedding_forward_kernel(
-    tokens_ptr,
-    positions_ptr,  # or tokens_ptr if there are none
-    token_table_ptr,
-    position_table_ptr,
+    tokens,  # Strided [batch, time]
+    positions,  # Strided [batch, time], or None: 0, 1, 2, ... in each row
+    token_table,  # Strided [vocab, d_model]
+    position_table,  # Strided [n_ctx, d_model]
     y_ptr,  # [batch · time, d_model] contiguous
     n_tokens,  # batch · time
     time,
     d_model,
     vocab,
     n_ctx,
-    tokens_batch_stride,
-    tokens_time_stride,
-    positions_batch_stride,
-    positions_time_stride,
-    token_row_stride,
-    token_feature_stride,
-    position_row_stride,
-    position_feature_stride,
-    HAS_POSITIONS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
 ):
@@ -85,31 +84,15 @@ def embedding_forward_kernel(
     # int64, here and below: id times stride passes 2^31 long before memory runs out.
     rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     features = tl.program_id(1).to(tl.int64) * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
-    batch, step = rows // time, rows % time
     real = rows < n_tokens
-    tokens_at = tokens_ptr + batch * tokens_batch_stride + step * tokens_time_stride
-    tokens = tl.load(tokens_at, mask=real, other=0).to(tl.int64)
-    if HAS_POSITIONS:
-        positions_at = positions_ptr + batch * positions_batch_stride + step * positions_time_stride
-        positions = tl.load(positions_at, mask=real, other=0).to(tl.int64)
-    else:
-        positions = step
+    token = _load_ids(tokens, rows, real, time)
+    position = rows % time if positions is None else _load_ids(positions, rows, real, time)
     # An id out of range is no address: its row is NaN.
-    known = (tokens >= 0) & (tokens < vocab) & (positions >= 0) & (positions < n_ctx)
+    known = (token >= 0) & (token < vocab) & (position >= 0) & (position < n_ctx)
     inside = (features < d_model)[None, :]
     read = (real & known)[:, None] & inside
-    token_at = (
-        token_table_ptr
-        + tokens[:, None] * token_row_stride
-        + (features * token_feature_stride)[None, :]
-    )
-    position_at = (
-        position_table_ptr
-        + positions[:, None] * position_row_stride
-        + (features * position_feature_stride)[None, :]
-    )
-    y = tl.load(token_at, mask=read, other=0.0).to(tl.float32)
-    y += tl.load(position_at, mask=read, other=0.0).to(tl.float32)
+    y = tl.load(block_at(token_table, token, features), mask=read, other=0.0).to(tl.float32)
+    y += tl.load(block_at(position_table, position, features), mask=read, other=0.0).to(tl.float32)
     y = tl.where(known[:, None], y, float("nan"))
     y_at = y_ptr + rows[:, None] * d_model + features[None, :]
     tl.store(y_at, y, mask=real[:, None] & inside)
@@ -117,22 +100,19 @@ def embedding_forward_kernel(
 
 @triton.jit
 def _load_sources(
-    d_y_ptr,
+    d_y,
     order_ptr,
     places,  # [BLOCK_ROWS] int64, in the sorted order
     read,  # [BLOCK_ROWS]
     features,
     d_model,
     time,
-    d_batch_stride,
-    d_time_stride,
-    d_feature_stride,
 ):
     """Load the rows of d_y that stand at these places of the sorted order, as float32."""
     sources = tl.load(order_ptr + places, mask=read, other=0)
     batch, step = sources // time, sources % time
-    row_at = batch * d_batch_stride + step * d_time_stride
-    d_at = d_y_ptr + row_at[:, None] + (features * d_feature_stride)[None, :]
+    row_at = batch * d_y.strides[0] + step * d_y.strides[1]
+    d_at = d_y.ptr + row_at[:, None] + (features * d_y.strides[2])[None, :]
     inside = read[:, None] & (features < d_model)[None, :]
     return tl.load(d_at, mask=inside, other=0.0).to(tl.float32)
 
@@ -140,15 +120,12 @@ def _load_sources(
 @triton.autotune(CHUNK_CONFIGS, key=["d_model"])
 @triton.jit
 def embedding_chunk_kernel(
-    d_y_ptr,
+    d_y,  # Strided [batch, time, d_model]
     order_ptr,  # int64 [source]: token numbers, sorted by id
     sorted_ids_ptr,  # int64 [source]
     chunk_sums_ptr,  # float32 [chunk, d_model] contiguous
     d_model,
     time,
-    d_batch_stride,
-    d_time_stride,
-    d_feature_stride,
     CHUNK: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
 ):
@@ -159,18 +136,15 @@ def embedding_chunk_kernel(
     if first_id == last_id:
         features = tl.program_id(1).to(tl.int64) * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
         places = chunk * CHUNK + tl.arange(0, CHUNK)
-        d_y = _load_sources(
-            d_y_ptr, order_ptr, places, places >= 0, features, d_model, time,
-            d_batch_stride, d_time_stride, d_feature_stride,
-        )  # fmt: skip
+        d_rows = _load_sources(d_y, order_ptr, places, places >= 0, features, d_model, time)
         sums_at = chunk_sums_ptr + chunk * d_model + features
-        tl.store(sums_at, tl.sum(d_y, axis=0), mask=features < d_model)
+        tl.store(sums_at, tl.sum(d_rows, axis=0), mask=features < d_model)
 
 
 @triton.autotune(BACKWARD_CONFIGS, key=["d_model"])
 @triton.jit
 def embedding_backward_kernel(
-    d_y_ptr,
+    d_y,
     order_ptr,
     bounds_ptr,  # int64 [row + 1]: row r owns bounds[r] to bounds[r + 1] of the sorted order
     chunk_sums_ptr,
@@ -178,9 +152,6 @@ def embedding_backward_kernel(
     n_rows,
     d_model,
     time,
-    d_batch_stride,
-    d_time_stride,
-    d_feature_stride,
     CHUNK: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
@@ -197,20 +168,16 @@ def embedding_backward_kernel(
 
     sums = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
     for i in range(0, tl.max(head_end - start, axis=0)):
-        sums += _load_sources(
-            d_y_ptr, order_ptr, start + i, start + i < head_end, features, d_model, time,
-            d_batch_stride, d_time_stride, d_feature_stride,
-        )  # fmt: skip
+        places = start + i
+        sums += _load_sources(d_y, order_ptr, places, places < head_end, features, d_model, time)
     for i in range(0, tl.max(last_chunk - first_chunk, axis=0)):
         chunks = first_chunk + i
         inside = (chunks < last_chunk)[:, None] & (features < d_model)[None, :]
         sums_at = chunk_sums_ptr + chunks[:, None] * d_model + features[None, :]
         sums += tl.load(sums_at, mask=inside, other=0.0)
     for i in range(0, tl.max(end - tail_start, axis=0)):
-        sums += _load_sources(
-            d_y_ptr, order_ptr, tail_start + i, tail_start + i < end, features, d_model, time,
-            d_batch_stride, d_time_stride, d_feature_stride,
-        )  # fmt: skip
+        places = tail_start + i
+        sums += _load_sources(d_y, order_ptr, places, places < end, features, d_model, time)
     d_at = d_table_ptr + rows[:, None] * d_model + features[None, :]
     tl.store(d_at, sums, mask=real[:, None] & (features < d_model)[None, :])
 
@@ -237,17 +204,14 @@ def embedding_forward(
     (batch, time), (vocab, d_model) = tokens.shape, token_table.shape
     y = torch.empty(batch, time, d_model, dtype=token_table.dtype, device=tokens.device)
     n_tokens = tokens.numel()
-    given = tokens if positions is None else positions
     launch(
         embedding_forward_kernel,
         lambda meta: (
             triton.cdiv(n_tokens, meta["BLOCK_ROWS"]),
             triton.cdiv(d_model, meta["BLOCK_FEATURES"]),
         ),
-        *(tokens, given, token_table, position_table, y),
+        *(strided(tokens), strided(positions), strided(token_table), strided(position_table), y),
         *(n_tokens, time, d_model, vocab, position_table.shape[0]),
-        *(*tokens.stride(), *given.stride(), *token_table.stride(), *position_table.stride()),
-        HAS_POSITIONS=positions is not None,
     )
     return y
 
@@ -285,7 +249,7 @@ def scatter_add(
     launch(
         embedding_chunk_kernel,
         lambda meta: (n_chunks, triton.cdiv(d_model, meta["BLOCK_FEATURES"])),
-        *(d_y, order, sorted_ids, chunk_sums, d_model, time, *d_y.stride()),
+        *(strided(d_y), order, sorted_ids, chunk_sums, d_model, time),
         CHUNK=CHUNK,
     )
     d_table = torch.empty(n_rows, d_model, dtype=d_y.dtype, device=d_y.device)
@@ -295,7 +259,7 @@ def scatter_add(
             triton.cdiv(n_rows, meta["BLOCK_ROWS"]),
             triton.cdiv(d_model, meta["BLOCK_FEATURES"]),
         ),
-        *(d_y, order, bounds, chunk_sums, d_table, n_rows, d_model, max(time, 1), *d_y.stride()),
+        *(strided(d_y), order, bounds, chunk_sums, d_table, n_rows, d_model, max(time, 1)),
         CHUNK=CHUNK,
     )
     return d_table

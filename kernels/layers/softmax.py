@@ -22,7 +22,7 @@ Deterministic: each element is written by one program, and no sum crosses progra
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,6 +30,7 @@ from ...core.layers.softmax import check_softmax
 from ..common._triton import tl, triton
 from ..common.launch import launch, runs_on_triton
 from ..common.registered import registered
+from ..common.strided import block_at, part_of, strided
 
 LOG2_E = math.log2(math.e)
 
@@ -52,28 +53,34 @@ WIDE_BACKWARD_CONFIGS = [
 ]
 
 
+class Masks(NamedTuple):
+    """Which keys a row of scores sees.
+
+    Attributes
+    ----------
+    n_queries : int or None
+        Row r is of query r % n_queries, which sees no later key; None: every row sees all keys.
+    rows_per_batch : int
+        Row r is of sequence r // rows_per_batch.
+    key_mask : torch.Tensor of int8 [batch, key] or None
+        0 where a key of a sequence is hidden; contiguous.
+    """
+
+    n_queries: Any
+    rows_per_batch: Any
+    key_mask: Any
+
+
 @triton.jit
-def _seen(
-    rows,  # [BLOCK_ROWS] int64
-    keys,  # [BLOCK_KEYS]
-    n_rows,
-    n_keys,
-    n_queries,
-    rows_per_batch,
-    key_mask_ptr,
-    key_mask_batch_stride,
-    CAUSAL: tl.constexpr,
-    HAS_KEY_MASK: tl.constexpr,
-):
+def _seen(rows, keys, n_rows, n_keys, masks):
     """Say which of these keys each row sees: [BLOCK_ROWS, BLOCK_KEYS], False outside the tensor."""
     seen = (rows < n_rows)[:, None] & (keys < n_keys)[None, :]
-    if CAUSAL:
-        last_seen = rows % n_queries + (n_keys - n_queries)
+    if masks.n_queries is not None:
+        last_seen = rows % masks.n_queries + (n_keys - masks.n_queries)
         seen = seen & (keys[None, :] <= last_seen[:, None])
-    if HAS_KEY_MASK:
-        batch = rows // rows_per_batch
-        mask_at = key_mask_ptr + batch[:, None] * key_mask_batch_stride + keys[None, :]
-        # int8: a bool tensor's bytes
+    if masks.key_mask is not None:
+        batch = rows // masks.rows_per_batch
+        mask_at = masks.key_mask + batch[:, None] * n_keys + keys[None, :]
         seen = seen & (tl.load(mask_at, mask=seen, other=0) != 0)
     return seen
 
@@ -81,34 +88,22 @@ def _seen(
 @triton.autotune(NARROW_CONFIGS, key=["BLOCK_KEYS"])
 @triton.jit
 def softmax_forward_kernel(
-    x_ptr,
-    probabilities_ptr,  # contiguous
-    key_mask_ptr,  # int8 [batch, key], or x_ptr if there is none
+    scores,  # Strided [row, key]
+    probabilities_ptr,  # [row, key] contiguous
+    masks,  # Masks
     n_rows,
     n_keys,
-    n_queries,
-    rows_per_batch,
-    x_row_stride,
-    x_key_stride,
-    key_mask_batch_stride,
     scale_log2_e,
-    CAUSAL: tl.constexpr,
-    HAS_KEY_MASK: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """Softmax of BLOCK_ROWS whole rows."""
     BLOCK_ROWS: tl.constexpr = (TILE + BLOCK_KEYS - 1) // BLOCK_KEYS
-    # int64, here and for keys: index times stride passes 2^31 long before memory runs out.
     rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     keys = tl.arange(0, BLOCK_KEYS)
-    seen = _seen(
-        rows, keys, n_rows, n_keys, n_queries, rows_per_batch,
-        key_mask_ptr, key_mask_batch_stride, CAUSAL, HAS_KEY_MASK,
-    )  # fmt: skip
-
-    x_at = x_ptr + rows[:, None] * x_row_stride + keys[None, :].to(tl.int64) * x_key_stride
-    x = tl.load(x_at, mask=seen, other=-float("inf")).to(tl.float32)  # [BLOCK_ROWS, BLOCK_KEYS]
+    seen = _seen(rows, keys, n_rows, n_keys, masks)
+    x = tl.load(block_at(scores, rows, keys), mask=seen, other=-float("inf"))
+    x = x.to(tl.float32)  # [BLOCK_ROWS, BLOCK_KEYS]
     row_max = tl.max(x, axis=1)  # [BLOCK_ROWS]
     # A row that sees nothing: subtract 0, since -inf - (-inf) is NaN.
     pivot = tl.where(row_max == -float("inf"), 0.0, row_max)
@@ -124,19 +119,12 @@ def softmax_forward_kernel(
 @triton.autotune(WIDE_FORWARD_CONFIGS, key=["n_keys"])
 @triton.jit
 def softmax_forward_wide_kernel(
-    x_ptr,
+    scores,
     probabilities_ptr,
-    key_mask_ptr,
+    masks,
     n_rows,
     n_keys,
-    n_queries,
-    rows_per_batch,
-    x_row_stride,
-    x_key_stride,
-    key_mask_batch_stride,
     scale_log2_e,
-    CAUSAL: tl.constexpr,
-    HAS_KEY_MASK: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
 ):
     """Softmax of one row in blocks: `softmax_online`, then a second pass that writes."""
@@ -145,12 +133,9 @@ def softmax_forward_wide_kernel(
     running_sum = tl.zeros([1], tl.float32)
     for start in range(0, n_keys, BLOCK_KEYS):
         keys = start + tl.arange(0, BLOCK_KEYS)
-        seen = _seen(
-            row, keys, n_rows, n_keys, n_queries, rows_per_batch,
-            key_mask_ptr, key_mask_batch_stride, CAUSAL, HAS_KEY_MASK,
-        )  # fmt: skip
-        x_at = x_ptr + row[:, None] * x_row_stride + keys[None, :].to(tl.int64) * x_key_stride
-        x = tl.load(x_at, mask=seen, other=-float("inf")).to(tl.float32)  # [1, BLOCK_KEYS]
+        seen = _seen(row, keys, n_rows, n_keys, masks)
+        x = tl.load(block_at(scores, row, keys), mask=seen, other=-float("inf"))
+        x = x.to(tl.float32)  # [1, BLOCK_KEYS]
         new_max = tl.maximum(running_max, tl.max(x, axis=1))
         pivot = tl.where(new_max == -float("inf"), 0.0, new_max)
         # What was summed so far was relative to the old maximum.
@@ -163,12 +148,8 @@ def softmax_forward_wide_kernel(
     total = tl.where(running_sum == 0.0, 1.0, running_sum)
     for start in range(0, n_keys, BLOCK_KEYS):
         keys = start + tl.arange(0, BLOCK_KEYS)
-        seen = _seen(
-            row, keys, n_rows, n_keys, n_queries, rows_per_batch,
-            key_mask_ptr, key_mask_batch_stride, CAUSAL, HAS_KEY_MASK,
-        )  # fmt: skip
-        x_at = x_ptr + row[:, None] * x_row_stride + keys[None, :].to(tl.int64) * x_key_stride
-        x = tl.load(x_at, mask=seen, other=-float("inf")).to(tl.float32)
+        seen = _seen(row, keys, n_rows, n_keys, masks)
+        x = tl.load(block_at(scores, row, keys), mask=seen, other=-float("inf")).to(tl.float32)
         probabilities = tl.exp2((x - pivot[:, None]) * scale_log2_e) / total[:, None]
         probabilities_at = probabilities_ptr + row[:, None] * n_keys + keys[None, :]
         tl.store(probabilities_at, probabilities, mask=(keys < n_keys)[None, :])
@@ -178,12 +159,10 @@ def softmax_forward_wide_kernel(
 @triton.jit
 def softmax_backward_kernel(
     probabilities_ptr,  # contiguous
-    d_probabilities_ptr,
+    d_probabilities,  # Strided [row, key]
     d_x_ptr,  # contiguous
     n_rows,
     n_keys,
-    d_row_stride,
-    d_key_stride,
     scale,
     BLOCK_KEYS: tl.constexpr,
     TILE: tl.constexpr,
@@ -196,12 +175,7 @@ def softmax_backward_kernel(
 
     at = rows[:, None] * n_keys + keys[None, :]
     p = tl.load(probabilities_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    d_at = (
-        d_probabilities_ptr
-        + rows[:, None] * d_row_stride
-        + keys[None, :].to(tl.int64) * d_key_stride
-    )
-    d_p = tl.load(d_at, mask=inside, other=0.0).to(tl.float32)
+    d_p = tl.load(block_at(d_probabilities, rows, keys), mask=inside, other=0.0).to(tl.float32)
     coupling = tl.sum(p * d_p, axis=1)  # [BLOCK_ROWS]
     d_x = p * (d_p - coupling[:, None]) * scale
     tl.store(d_x_ptr + at, d_x, mask=inside)
@@ -211,22 +185,21 @@ def softmax_backward_kernel(
 @triton.jit
 def softmax_backward_wide_kernel(
     probabilities_ptr,
-    d_probabilities_ptr,
+    d_probabilities,
     d_x_ptr,
     n_keys,
-    d_row_stride,
-    d_key_stride,
     scale,
     BLOCK_KEYS: tl.constexpr,
 ):
     """Gradient of one row in blocks: first Σ p·d_p, then d_x."""
     row = tl.program_id(0).to(tl.int64)
+    d_row = part_of(d_probabilities, row)
     coupling = tl.zeros([BLOCK_KEYS], tl.float32)  # per lane; summed once at the end
     for start in range(0, n_keys, BLOCK_KEYS):
         keys = start + tl.arange(0, BLOCK_KEYS)
         inside = keys < n_keys
         p_at = probabilities_ptr + row * n_keys + keys
-        d_at = d_probabilities_ptr + row * d_row_stride + keys.to(tl.int64) * d_key_stride
+        d_at = d_row.ptr + keys.to(tl.int64) * d_row.strides[0]
         p = tl.load(p_at, mask=inside, other=0.0).to(tl.float32)
         coupling += p * tl.load(d_at, mask=inside, other=0.0).to(tl.float32)
     row_coupling = tl.sum(coupling, axis=0)
@@ -235,7 +208,7 @@ def softmax_backward_wide_kernel(
         keys = start + tl.arange(0, BLOCK_KEYS)
         inside = keys < n_keys
         p_at = probabilities_ptr + row * n_keys + keys
-        d_at = d_probabilities_ptr + row * d_row_stride + keys.to(tl.int64) * d_key_stride
+        d_at = d_row.ptr + keys.to(tl.int64) * d_row.strides[0]
         p = tl.load(p_at, mask=inside, other=0.0).to(tl.float32)
         d_p = tl.load(d_at, mask=inside, other=0.0).to(tl.float32)
         tl.store(d_x_ptr + row * n_keys + keys, p * (d_p - row_coupling) * scale, mask=inside)
@@ -263,27 +236,17 @@ def softmax_forward(
     n_keys = x.shape[-1]
     scores = x.reshape(-1, n_keys)  # [..., key] -> [row, key]: a view where the strides allow
     n_rows = scores.shape[0]
-    mask = None if key_mask is None else key_mask.contiguous().view(torch.int8)
-    args = (
-        scores,
-        probabilities,
-        scores if mask is None else mask,
-        n_rows,
-        n_keys,
-        x.shape[-2] if causal else 1,
+    masks = Masks(
+        x.shape[-2] if causal else None,
         n_rows // x.shape[0],
-        *scores.stride(),
-        0 if mask is None else mask.stride(0),
-        scale * LOG2_E,
+        None if key_mask is None else key_mask.contiguous().view(torch.int8),
     )
-    masks = {"CAUSAL": causal, "HAS_KEY_MASK": mask is not None}
+    args = (strided(scores), probabilities, masks, n_rows, n_keys, scale * LOG2_E)
     if n_keys <= MAX_BLOCK:
         block = triton.next_power_of_2(n_keys)
-        launch(
-            softmax_forward_kernel, _narrow_grid(n_rows, block), *args, **masks, BLOCK_KEYS=block
-        )
+        launch(softmax_forward_kernel, _narrow_grid(n_rows, block), *args, BLOCK_KEYS=block)
     else:
-        launch(softmax_forward_wide_kernel, (n_rows,), *args, **masks)
+        launch(softmax_forward_wide_kernel, (n_rows,), *args)
     return probabilities
 
 
@@ -318,14 +281,14 @@ def softmax_backward(
         launch(
             softmax_backward_kernel,
             _narrow_grid(n_rows, block),
-            *(probabilities, d_rows, d_x, n_rows, n_keys, *d_rows.stride(), scale),
+            *(probabilities, strided(d_rows), d_x, n_rows, n_keys, scale),
             BLOCK_KEYS=block,
         )
     else:
         launch(
             softmax_backward_wide_kernel,
             (n_rows,),
-            *(probabilities, d_rows, d_x, n_keys, *d_rows.stride(), scale),
+            *(probabilities, strided(d_rows), d_x, n_keys, scale),
         )
     return d_x
 

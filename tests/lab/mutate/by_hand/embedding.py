@@ -27,7 +27,7 @@ MUTANTS = {
         "embedding",
         "bfloat16",
         "kernels/layers/embedding.py",
-        "HAS_POSITIONS=positions is not None",
-        "HAS_POSITIONS=False",
+        "position = rows % time if positions is None else _load_ids(positions, rows, real, time)",
+        "position = rows % time",
     ),
 }
