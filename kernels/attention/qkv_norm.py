@@ -13,6 +13,7 @@ import torch
 from ..common._triton import tl, triton
 from ..common.launch import launch
 from ..common.rows import load_tile
+from ..common.strided import Strided
 
 STATISTICS_CONFIGS = [
     triton.Config({"BLOCK_ROWS": 4, "BLOCK_FEATURES": 512}, num_warps=4),
@@ -33,11 +34,12 @@ def row_statistics(
     BLOCK_FEATURES: tl.constexpr,
 ):
     """Return mean, what its rounding left, and 1/√(variance + ε) of each row, in two passes."""
+    x = Strided(x_ptr, (x_row_stride, x_feature_stride))
     sums = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
     for start in range(0, n_features, BLOCK_FEATURES):
         features = start + tl.arange(0, BLOCK_FEATURES)
         inside = row_inside[:, None] & (features < n_features)[None, :]
-        sums += load_tile(x_ptr, rows, features, inside, x_row_stride, x_feature_stride)
+        sums += load_tile(x, rows, features, inside)
     mean = tl.sum(sums, axis=1) / n_features
 
     rests = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
@@ -45,8 +47,8 @@ def row_statistics(
     for start in range(0, n_features, BLOCK_FEATURES):
         features = start + tl.arange(0, BLOCK_FEATURES)
         inside = row_inside[:, None] & (features < n_features)[None, :]
-        x = load_tile(x_ptr, rows, features, inside, x_row_stride, x_feature_stride)
-        distance = tl.where(inside, x - mean[:, None], 0.0)
+        tile = load_tile(x, rows, features, inside)
+        distance = tl.where(inside, tile - mean[:, None], 0.0)
         rests += distance
         squares += distance * distance
     mean_rest = tl.sum(rests, axis=1) / n_features

@@ -3,7 +3,26 @@
 A tile is [BLOCK_ROWS, BLOCK_FEATURES]; `rows` are int64 [BLOCK_ROWS], `features` [BLOCK_FEATURES].
 """
 
+from typing import Any, NamedTuple
+
 from ._triton import tl, triton
+from .strided import Strided, block_at
+
+
+class Statistics(NamedTuple):
+    """What a layer norm knows of each row.
+
+    Attributes
+    ----------
+    mean, mean_rest : torch.Tensor of float32 [row]
+        The mean, and what its rounding left over.
+    rstd : torch.Tensor of float32 [row]
+        1/√(variance + ε).
+    """
+
+    mean: Any
+    mean_rest: Any
+    rstd: Any
 
 
 @triton.jit
@@ -18,37 +37,41 @@ def tile_at(ptr, rows, features, row_stride, feature_stride):
 
 
 @triton.jit
-def load_tile(ptr, rows, features, inside, row_stride, feature_stride):
+def contiguous(ptr, n_features):
+    """Make a matrix of a pointer to rows that follow one another.
+
+    A result that was just allocated needs no strides of its own: they would take registers.
+    """
+    return Strided(ptr, (n_features, 1))
+
+
+@triton.jit
+def load_tile(x, rows, features, inside):
     """Load as float32; 0 outside the tensor."""
-    at = tile_at(ptr, rows, features, row_stride, feature_stride)
-    return tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    return tl.load(block_at(x, rows, features), mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def load_summed(
-    x_ptr,
-    residual_ptr,
-    rows,
-    features,
-    inside,
-    x_row_stride,
-    x_feature_stride,
-    residual_row_stride,
-    residual_feature_stride,
-    HAS_RESIDUAL: tl.constexpr,
-):
+def load_summed(x, residual, rows, features, inside):
     """Load x, or x + residual rounded as it is stored, as float32; 0 outside the tensor."""
-    x = load_tile(x_ptr, rows, features, inside, x_row_stride, x_feature_stride)
-    if HAS_RESIDUAL:
-        x += load_tile(
-            residual_ptr, rows, features, inside, residual_row_stride, residual_feature_stride
-        )
-        # Rounded before the statistics: backward, too, sees the sum as it was stored.
-        x = x.to(x_ptr.dtype.element_ty).to(tl.float32)
-    return x
+    tile = load_tile(x, rows, features, inside)
+    if residual is not None:
+        tile += load_tile(residual, rows, features, inside)
+        # Backward sees the sum as it was stored, and so must the statistics.
+        tile = tile.to(x.ptr.dtype.element_ty).to(tl.float32)
+    return tile
 
 
 @triton.jit
-def normalise(x, mean, mean_rest, rstd):
-    """Shift and scale each row by its statistics, [BLOCK_ROWS] each."""
-    return (x - mean[:, None] - mean_rest[:, None]) * rstd[:, None]
+def load_statistics(statistics, rows, inside):
+    """Load the statistics of these rows, [BLOCK_ROWS] each; 0 outside."""
+    mean = tl.load(statistics.mean + rows, mask=inside, other=0.0)
+    mean_rest = tl.load(statistics.mean_rest + rows, mask=inside, other=0.0)
+    rstd = tl.load(statistics.rstd + rows, mask=inside, other=0.0)
+    return Statistics(mean, mean_rest, rstd)
+
+
+@triton.jit
+def normalise(x, found):
+    """Shift and scale each row by its statistics."""
+    return (x - found.mean[:, None] - found.mean_rest[:, None]) * found.rstd[:, None]

@@ -53,7 +53,15 @@ from ..common._triton import tl, triton
 from ..common.column_sum import column_sum
 from ..common.launch import expect_same_dtype, launch, multiprocessors, runs_on_triton
 from ..common.registered import registered
-from ..common.rows import load_summed, load_tile, normalise, tile_at
+from ..common.rows import (
+    Statistics,
+    contiguous,
+    load_statistics,
+    load_summed,
+    load_tile,
+    normalise,
+)
+from ..common.strided import block_at, strided
 from .layer_norm_wide import (
     layer_norm_backward_parameters_kernel,
     layer_norm_backward_wide_kernel,
@@ -82,23 +90,16 @@ WIDE_ROWS_PER_PARTIAL = 32
 @triton.autotune(NARROW_CONFIGS, key=["BLOCK_FEATURES"])
 @triton.jit
 def layer_norm_forward_kernel(
-    x_ptr,
-    residual_ptr,  # or x_ptr if there is none
-    weight_ptr,  # contiguous
-    bias_ptr,  # contiguous
-    y_ptr,  # contiguous
-    summed_ptr,  # contiguous, or y_ptr if there is no residual
-    mean_ptr,  # float32 [row]
-    mean_rest_ptr,  # float32 [row]
-    rstd_ptr,  # float32 [row]
+    x,  # Strided [row, feature], like the next
+    residual,  # or None
+    weight_ptr,  # [feature] contiguous, like all that follow
+    bias_ptr,
+    y_ptr,  # [row, feature], written
+    summed_ptr,  # x + residual, written; None if there is no residual
+    statistics,  # Statistics, written
     n_rows,
     n_features,
-    x_row_stride,
-    x_feature_stride,
-    residual_row_stride,
-    residual_feature_stride,
     eps,
-    HAS_RESIDUAL: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
     TILE: tl.constexpr,
 ):
@@ -107,51 +108,38 @@ def layer_norm_forward_kernel(
     rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     features = tl.arange(0, BLOCK_FEATURES)
     inside = (rows < n_rows)[:, None] & (features < n_features)[None, :]
-    x = load_summed(
-        x_ptr, residual_ptr, rows, features, inside, x_row_stride, x_feature_stride,
-        residual_row_stride, residual_feature_stride, HAS_RESIDUAL,
-    )  # fmt: skip
-    if HAS_RESIDUAL:
-        tl.store(tile_at(summed_ptr, rows, features, n_features, 1), x, mask=inside)
+    x_tile = load_summed(x, residual, rows, features, inside)
+    if residual is not None:
+        tl.store(block_at(contiguous(summed_ptr, n_features), rows, features), x_tile, mask=inside)
 
-    mean = tl.sum(x, axis=1) / n_features  # [BLOCK_ROWS]
-    distance = tl.where(inside, x - mean[:, None], 0.0)
+    mean = tl.sum(x_tile, axis=1) / n_features  # [BLOCK_ROWS]
+    distance = tl.where(inside, x_tile - mean[:, None], 0.0)
     # What the rounding of the mean left over: about 0, and it corrects both statistics.
     mean_rest = tl.sum(distance, axis=1) / n_features
     variance = tl.sum(distance * distance, axis=1) / n_features - mean_rest * mean_rest
-    rstd = 1.0 / tl.sqrt_rn(tl.maximum(variance, 0.0) + eps)
+    found = Statistics(mean, mean_rest, 1.0 / tl.sqrt_rn(tl.maximum(variance, 0.0) + eps))
 
     weight = tl.load(weight_ptr + features, mask=features < n_features, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + features, mask=features < n_features, other=0.0).to(tl.float32)
-    y = normalise(x, mean, mean_rest, rstd) * weight[None, :] + bias[None, :]
-    tl.store(tile_at(y_ptr, rows, features, n_features, 1), y, mask=inside)
-    tl.store(mean_ptr + rows, mean, mask=rows < n_rows)
-    tl.store(mean_rest_ptr + rows, mean_rest, mask=rows < n_rows)
-    tl.store(rstd_ptr + rows, rstd, mask=rows < n_rows)
+    normed = normalise(x_tile, found) * weight[None, :] + bias[None, :]
+    tl.store(block_at(contiguous(y_ptr, n_features), rows, features), normed, mask=inside)
+    tl.store(statistics.mean + rows, mean, mask=rows < n_rows)
+    tl.store(statistics.mean_rest + rows, mean_rest, mask=rows < n_rows)
+    tl.store(statistics.rstd + rows, found.rstd, mask=rows < n_rows)
 
 
 @triton.autotune(NARROW_BACKWARD_CONFIGS, key=["BLOCK_FEATURES"])
 @triton.jit
 def layer_norm_backward_kernel(
-    x_ptr,  # what was normalised: x, or the sum
-    weight_ptr,  # contiguous
-    mean_ptr,  # float32 [row]
-    mean_rest_ptr,  # float32 [row]
-    rstd_ptr,  # float32 [row]
-    d_y_ptr,
-    d_summed_ptr,  # or d_y_ptr if there is none
-    d_x_ptr,  # contiguous
-    partial_ptr,  # float32 [program, 2 * n_features]: d_weight's half, then d_bias's
+    x,  # Strided [row, feature]: what was normalised, x or the sum; like the next two
+    d_y,
+    d_summed,  # or None
+    weight_ptr,  # [feature] contiguous, like all that follow
+    statistics,  # Statistics
+    d_x_ptr,  # [row, feature], written
+    partial_ptr,  # float32 [program, 2 · n_features]: d_weight's half, then d_bias's; or None
     n_rows,
     n_features,
-    x_row_stride,
-    x_feature_stride,
-    d_y_row_stride,
-    d_y_feature_stride,
-    d_summed_row_stride,
-    d_summed_feature_stride,
-    HAS_D_SUMMED: tl.constexpr,
-    PARAMETER_GRADIENTS: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
     TILE: tl.constexpr,
     STAGES: tl.constexpr,
@@ -168,28 +156,25 @@ def layer_norm_backward_kernel(
     for tile in tl.range(tl.program_id(0), n_tiles, tl.num_programs(0), num_stages=STAGES):
         rows = tl.cast(tile, tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         inside = (rows < n_rows)[:, None] & feature_inside[None, :]
-        x = load_tile(x_ptr, rows, features, inside, x_row_stride, x_feature_stride)
-        d_y = load_tile(d_y_ptr, rows, features, inside, d_y_row_stride, d_y_feature_stride)
-        mean = tl.load(mean_ptr + rows, mask=rows < n_rows, other=0.0)  # [BLOCK_ROWS]
-        mean_rest = tl.load(mean_rest_ptr + rows, mask=rows < n_rows, other=0.0)
-        rstd = tl.load(rstd_ptr + rows, mask=rows < n_rows, other=0.0)
+        x_tile = load_tile(x, rows, features, inside)
+        d_y_tile = load_tile(d_y, rows, features, inside)
+        found = load_statistics(statistics, rows, rows < n_rows)
 
-        normalised = normalise(x, mean, mean_rest, rstd)
-        d_normalised = d_y * weight[None, :]  # 0 outside, like d_y
+        normalised = normalise(x_tile, found)
+        d_normalised = d_y_tile * weight[None, :]  # 0 outside, like d_y
         # In this order: mean_d first, and ptxas spills a few bytes on sm_80 and sm_100.
         coupling = tl.sum(d_normalised * normalised, axis=1) / n_features
         mean_d = tl.sum(d_normalised, axis=1) / n_features
-        d_x = (d_normalised - mean_d[:, None] - normalised * coupling[:, None]) * rstd[:, None]
-        if HAS_D_SUMMED:
-            d_x += load_tile(
-                d_summed_ptr, rows, features, inside, d_summed_row_stride, d_summed_feature_stride
-            )
-        tl.store(tile_at(d_x_ptr, rows, features, n_features, 1), d_x, mask=inside)
-        if PARAMETER_GRADIENTS:
-            d_weight += d_y * normalised
-            d_bias += d_y
+        d_x_tile = d_normalised - mean_d[:, None] - normalised * coupling[:, None]
+        d_x_tile = d_x_tile * found.rstd[:, None]
+        if d_summed is not None:
+            d_x_tile += load_tile(d_summed, rows, features, inside)
+        tl.store(block_at(contiguous(d_x_ptr, n_features), rows, features), d_x_tile, mask=inside)
+        if partial_ptr is not None:
+            d_weight += d_y_tile * normalised
+            d_bias += d_y_tile
 
-    if PARAMETER_GRADIENTS:
+    if partial_ptr is not None:
         # Also where there was no tile: every program's row is added up.
         d_weight_at = partial_ptr + tl.program_id(0).to(tl.int64) * 2 * n_features + features
         tl.store(d_weight_at, tl.sum(d_weight, axis=0), mask=feature_inside)
@@ -226,33 +211,22 @@ def layer_norm_forward(
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     summed = None if residual is None else torch.empty_like(y)
     statistics = torch.empty(3, n_rows, dtype=torch.float32, device=x.device)
-    residual_rows = x_rows if residual is None else residual.reshape(-1, n_features)
     args = (
-        x_rows,
-        residual_rows,
-        weight.contiguous(),
-        bias.contiguous(),
-        y,
-        y if summed is None else summed,
-        *statistics,
-        n_rows,
-        n_features,
-        *x_rows.stride(),
-        *residual_rows.stride(),
-        eps,
+        strided(x_rows),
+        strided(None if residual is None else residual.reshape(-1, n_features)),
+        *(weight.contiguous(), bias.contiguous(), y, summed, Statistics(*statistics)),
+        *(n_rows, n_features, eps),
     )
-    has_residual = residual is not None
     if n_features <= MAX_BLOCK:
         block = triton.next_power_of_2(n_features)
         launch(
             layer_norm_forward_kernel,
             lambda meta: (triton.cdiv(n_rows, triton.cdiv(meta["TILE"], block)),),
             *args,
-            HAS_RESIDUAL=has_residual,
             BLOCK_FEATURES=block,
         )
     else:
-        launch(layer_norm_forward_wide_kernel, (n_rows,), *args, HAS_RESIDUAL=has_residual)
+        launch(layer_norm_forward_wide_kernel, (n_rows,), *args)
     return y, summed, statistics
 
 
@@ -297,41 +271,34 @@ def layer_norm_backward(
         zeros = torch.zeros_like(weight) if parameter_gradients else None
         return d_x, zeros, None if zeros is None else zeros.clone()
 
-    x_rows, d_y_rows = x.reshape(-1, n_features), d_y.reshape(-1, n_features)
-    d_summed_rows = d_y_rows if d_summed is None else d_summed.reshape(-1, n_features)
-    strides = (*x_rows.stride(), *d_y_rows.stride())
-    has_d_summed = d_summed is not None
-    tensors = (x_rows, weight.contiguous(), *statistics, d_y_rows, d_summed_rows, d_x)
+    x_rows, d_y_rows = (strided(tensor.reshape(-1, n_features)) for tensor in (x, d_y))
+    d_summed_rows = strided(None if d_summed is None else d_summed.reshape(-1, n_features))
+    known = Statistics(*statistics)
+    tensors = (x_rows, d_y_rows, d_summed_rows, weight.contiguous(), known, d_x)
     n_programs = _partial_sums(x, n_rows, n_features)
-    partial = torch.empty(
-        n_programs if parameter_gradients else 0,
-        2 * n_features,
-        dtype=torch.float32,
-        device=x.device,
-    )
+    partial = None
+    if parameter_gradients:
+        partial = torch.empty(n_programs, 2 * n_features, dtype=torch.float32, device=x.device)
     if n_features <= MAX_BLOCK:
         launch(
             layer_norm_backward_kernel,
             (n_programs,),
-            *(*tensors, partial, n_rows, n_features, *strides, *d_summed_rows.stride()),
-            HAS_D_SUMMED=has_d_summed,
-            PARAMETER_GRADIENTS=parameter_gradients,
+            *(*tensors, partial, n_rows, n_features),
             BLOCK_FEATURES=triton.next_power_of_2(n_features),
         )
     else:
         launch(
             layer_norm_backward_wide_kernel,
             (n_rows,),
-            *(*tensors, n_features, *strides, *d_summed_rows.stride()),
-            HAS_D_SUMMED=has_d_summed,
+            *(*tensors, n_features),
         )
-        if parameter_gradients:
+        if partial is not None:
             launch(
                 layer_norm_backward_parameters_kernel,
                 lambda meta: (triton.cdiv(n_features, meta["BLOCK_FEATURES"]), n_programs),
-                *(x_rows, *statistics, d_y_rows, partial, n_rows, n_features, *strides),
+                *(x_rows, d_y_rows, known, partial, n_rows, n_features),
             )
-    if not parameter_gradients:
+    if partial is None:
         return d_x, None, None
 
     # Detached: autograd refuses some changes in place to what it knows to be a view.

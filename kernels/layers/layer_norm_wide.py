@@ -19,7 +19,15 @@ get a kernel of their own, whose programs stay in one block of columns.
 """
 
 from ..common._triton import tl, triton
-from ..common.rows import load_summed, load_tile, normalise, tile_at
+from ..common.rows import (
+    Statistics,
+    contiguous,
+    load_statistics,
+    load_summed,
+    load_tile,
+    normalise,
+)
+from ..common.strided import block_at
 
 WIDE_CONFIGS = [
     triton.Config({"BLOCK_FEATURES": 4096}, num_warps=8),
@@ -34,43 +42,30 @@ WIDE_PARAMETERS_CONFIGS = [
 @triton.autotune(WIDE_CONFIGS, key=["n_features"])
 @triton.jit
 def layer_norm_forward_wide_kernel(
-    x_ptr,
-    residual_ptr,
+    x,  # all as in layer_norm_forward_kernel
+    residual,
     weight_ptr,
     bias_ptr,
     y_ptr,
     summed_ptr,
-    mean_ptr,
-    mean_rest_ptr,
-    rstd_ptr,
+    statistics,
     n_rows,
     n_features,
-    x_row_stride,
-    x_feature_stride,
-    residual_row_stride,
-    residual_feature_stride,
     eps,
-    HAS_RESIDUAL: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
 ):
     """Layer norm of one row in blocks: `row_statistics_tiled`, then a pass that writes."""
     row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)  # [1]
     features = tl.arange(0, BLOCK_FEATURES)
-    first = load_summed(
-        x_ptr, residual_ptr, row, features, (features < n_features)[None, :], x_row_stride,
-        x_feature_stride, residual_row_stride, residual_feature_stride, HAS_RESIDUAL,
-    )  # fmt: skip
+    first = load_summed(x, residual, row, features, (features < n_features)[None, :])
     origin = tl.sum(first, axis=1) / tl.minimum(n_features, BLOCK_FEATURES)  # [1]
     total = tl.zeros([1, BLOCK_FEATURES], tl.float32)  # per lane; summed once at the end
     total_squares = tl.zeros([1, BLOCK_FEATURES], tl.float32)
     for start in range(0, n_features, BLOCK_FEATURES):
         features = start + tl.arange(0, BLOCK_FEATURES)
         inside = (features < n_features)[None, :]
-        x = load_summed(
-            x_ptr, residual_ptr, row, features, inside, x_row_stride, x_feature_stride,
-            residual_row_stride, residual_feature_stride, HAS_RESIDUAL,
-        )  # fmt: skip
-        distance = tl.where(inside, x - origin[:, None], 0.0)
+        x_tile = load_summed(x, residual, row, features, inside)
+        distance = tl.where(inside, x_tile - origin[:, None], 0.0)
         total += distance
         total_squares += distance * distance
     shift = tl.sum(total, axis=1) / n_features
@@ -78,97 +73,80 @@ def layer_norm_forward_wide_kernel(
     rstd = 1.0 / tl.sqrt_rn(tl.maximum(variance, 0.0) + eps)
     mean = origin + shift  # [1]
     mean_rest = (origin - mean) + shift  # what the rounding of that sum left over
-    tl.store(mean_ptr + row, mean)
-    tl.store(mean_rest_ptr + row, mean_rest)
-    tl.store(rstd_ptr + row, rstd)
+    found = Statistics(mean, mean_rest, rstd)
+    tl.store(statistics.mean + row, mean)
+    tl.store(statistics.mean_rest + row, mean_rest)
+    tl.store(statistics.rstd + row, rstd)
 
     for start in range(0, n_features, BLOCK_FEATURES):
         features = start + tl.arange(0, BLOCK_FEATURES)
         inside = (features < n_features)[None, :]
         # Added again rather than read back: the stores of other threads need a barrier.
-        x = load_summed(
-            x_ptr, residual_ptr, row, features, inside, x_row_stride, x_feature_stride,
-            residual_row_stride, residual_feature_stride, HAS_RESIDUAL,
-        )  # fmt: skip
-        if HAS_RESIDUAL:
-            tl.store(tile_at(summed_ptr, row, features, n_features, 1), x, mask=inside)
+        x_tile = load_summed(x, residual, row, features, inside)
+        if residual is not None:
+            summed_at = block_at(contiguous(summed_ptr, n_features), row, features)
+            tl.store(summed_at, x_tile, mask=inside)
         weight = tl.load(weight_ptr + features[None, :], mask=inside, other=0.0).to(tl.float32)
         bias = tl.load(bias_ptr + features[None, :], mask=inside, other=0.0).to(tl.float32)
-        y = normalise(x, mean, mean_rest, rstd) * weight + bias
-        tl.store(tile_at(y_ptr, row, features, n_features, 1), y, mask=inside)
+        normed = normalise(x_tile, found) * weight + bias
+        tl.store(block_at(contiguous(y_ptr, n_features), row, features), normed, mask=inside)
 
 
 @triton.autotune(WIDE_CONFIGS, key=["n_features"])
 @triton.jit
 def layer_norm_backward_wide_kernel(
-    x_ptr,
+    x,  # all as in layer_norm_backward_kernel
+    d_y,
+    d_summed,
     weight_ptr,
-    mean_ptr,
-    mean_rest_ptr,
-    rstd_ptr,
-    d_y_ptr,
-    d_summed_ptr,
+    statistics,
     d_x_ptr,
     n_features,
-    x_row_stride,
-    x_feature_stride,
-    d_y_row_stride,
-    d_y_feature_stride,
-    d_summed_row_stride,
-    d_summed_feature_stride,
-    HAS_D_SUMMED: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
 ):
     """d_x of one row in blocks: first the two means that couple it, then d_x."""
     row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)  # [1]
-    mean = tl.load(mean_ptr + row)  # [1]
-    mean_rest = tl.load(mean_rest_ptr + row)
-    rstd = tl.load(rstd_ptr + row)
+    mean = tl.load(statistics.mean + row)  # [1]
+    mean_rest = tl.load(statistics.mean_rest + row)
+    found = Statistics(mean, mean_rest, tl.load(statistics.rstd + row))
     total_d = tl.zeros([1, BLOCK_FEATURES], tl.float32)  # per lane; summed once at the end
     total_coupling = tl.zeros([1, BLOCK_FEATURES], tl.float32)
     for start in range(0, n_features, BLOCK_FEATURES):
         features = start + tl.arange(0, BLOCK_FEATURES)
         inside = (features < n_features)[None, :]
-        x = load_tile(x_ptr, row, features, inside, x_row_stride, x_feature_stride)
-        d_y = load_tile(d_y_ptr, row, features, inside, d_y_row_stride, d_y_feature_stride)
+        x_tile = load_tile(x, row, features, inside)
+        d_y_tile = load_tile(d_y, row, features, inside)
         weight = tl.load(weight_ptr + features[None, :], mask=inside, other=0.0).to(tl.float32)
-        d_normalised = d_y * weight
+        d_normalised = d_y_tile * weight
         total_d += d_normalised
-        total_coupling += d_normalised * normalise(x, mean, mean_rest, rstd)
+        total_coupling += d_normalised * normalise(x_tile, found)
     mean_d = tl.sum(total_d, axis=1) / n_features  # [1]
     coupling = tl.sum(total_coupling, axis=1) / n_features
 
     for start in range(0, n_features, BLOCK_FEATURES):
         features = start + tl.arange(0, BLOCK_FEATURES)
         inside = (features < n_features)[None, :]
-        x = load_tile(x_ptr, row, features, inside, x_row_stride, x_feature_stride)
-        d_y = load_tile(d_y_ptr, row, features, inside, d_y_row_stride, d_y_feature_stride)
+        x_tile = load_tile(x, row, features, inside)
+        d_y_tile = load_tile(d_y, row, features, inside)
         weight = tl.load(weight_ptr + features[None, :], mask=inside, other=0.0).to(tl.float32)
-        d_normalised = d_y * weight
-        normalised = normalise(x, mean, mean_rest, rstd)
-        d_x = (d_normalised - mean_d[:, None] - normalised * coupling[:, None]) * rstd[:, None]
-        if HAS_D_SUMMED:
-            d_x += load_tile(
-                d_summed_ptr, row, features, inside, d_summed_row_stride, d_summed_feature_stride
-            )
-        tl.store(tile_at(d_x_ptr, row, features, n_features, 1), d_x, mask=inside)
+        d_normalised = d_y_tile * weight
+        normalised = normalise(x_tile, found)
+        d_x_tile = d_normalised - mean_d[:, None] - normalised * coupling[:, None]
+        d_x_tile = d_x_tile * found.rstd[:, None]
+        if d_summed is not None:
+            d_x_tile += load_tile(d_summed, row, features, inside)
+        tl.store(block_at(contiguous(d_x_ptr, n_features), row, features), d_x_tile, mask=inside)
 
 
 @triton.autotune(WIDE_PARAMETERS_CONFIGS, key=["n_features"])
 @triton.jit
 def layer_norm_backward_parameters_kernel(
-    x_ptr,
-    mean_ptr,
-    mean_rest_ptr,
-    rstd_ptr,
-    d_y_ptr,
+    x,
+    d_y,
+    statistics,
     partial_ptr,
     n_rows,
     n_features,
-    x_row_stride,
-    x_feature_stride,
-    d_y_row_stride,
-    d_y_feature_stride,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
 ):
@@ -180,13 +158,11 @@ def layer_norm_backward_parameters_kernel(
     for tile in range(tl.program_id(1), tl.cdiv(n_rows, BLOCK_ROWS), tl.num_programs(1)):
         rows = tl.cast(tile, tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         inside = (rows < n_rows)[:, None] & feature_inside[None, :]
-        x = load_tile(x_ptr, rows, features, inside, x_row_stride, x_feature_stride)
-        d_y = load_tile(d_y_ptr, rows, features, inside, d_y_row_stride, d_y_feature_stride)
-        mean = tl.load(mean_ptr + rows, mask=rows < n_rows, other=0.0)  # [BLOCK_ROWS]
-        mean_rest = tl.load(mean_rest_ptr + rows, mask=rows < n_rows, other=0.0)
-        rstd = tl.load(rstd_ptr + rows, mask=rows < n_rows, other=0.0)
-        d_weight += d_y * normalise(x, mean, mean_rest, rstd)
-        d_bias += d_y
+        x_tile = load_tile(x, rows, features, inside)
+        d_y_tile = load_tile(d_y, rows, features, inside)
+        found = load_statistics(statistics, rows, rows < n_rows)
+        d_weight += d_y_tile * normalise(x_tile, found)
+        d_bias += d_y_tile
 
     d_weight_at = partial_ptr + tl.program_id(1).to(tl.int64) * 2 * n_features + features
     tl.store(d_weight_at, tl.sum(d_weight, axis=0), mask=feature_inside)

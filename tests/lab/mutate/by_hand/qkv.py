@@ -41,7 +41,7 @@ MUTANTS = {
         "qkv_projection",
         "float16",
         "kernels/attention/qkv_norm.py",
-        "distance = tl.where(inside, x - mean[:, None], 0.0)",
+        "distance = tl.where(inside, tile - mean[:, None], 0.0)",
         "distance = x - mean[:, None]",
     ),
     "qkv: values handed to attention as keys, and keys as values": (
