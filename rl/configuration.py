@@ -119,8 +119,7 @@ class RunSettings:
         "float32", or "bfloat16": what pretraining, SFT and the reward model compute in, with
         parameters and moments in float32. PPO is float32, since it holds ratios to 1.
     compile : str
-        Backend of `torch.compile`, such as "inductor", for pretraining, SFT and, on a CPU, the
-        parts of PPO that gain by it (`GPT.compiled_loops`); empty: none.
+        Backend of `torch.compile`, such as "inductor", for pretraining and SFT; empty: none.
     """
 
     directory: str = "runs/gptwin"

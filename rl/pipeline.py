@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 
 from ..core.checks import refuse
 from ..kernels.cpu import speed_up
-from ..kernels.cpu.compiled_step import has_cpp_compiler
+from ..kernels.cpu.speed import has_cpp_compiler
 from ..kernels.model.gpt import GPT
 from ..records import WRITING, write_whole
 from .configuration import Configuration
@@ -220,8 +220,6 @@ class Pipeline:
         value = self._scorer()
         if c.ppo.shared_trunk:
             value.trunk = policy
-        for model in (policy, value.trunk):
-            model.compiled_loops = self._compiler()
         stage = PPOStage(
             policy, value, self._score(), Shuffled(prompts, c.ppo.batch, c.run.seed), c.ppo,
             pad=self.template.pad, end=self.template.end, seed=c.run.seed, group=self.group,
@@ -512,7 +510,6 @@ class Pipeline:
 
             return by_function
         scorer = self._scorer().requires_grad_(False).eval()
-        scorer.trunk.compiled_loops = self._compiler()
         shard(scorer.trunk, self.group)
         return scoring(scorer, template.pad)
 

@@ -1,8 +1,7 @@
 """`gptwin bench trl`: a PPO iteration on the CPU, TRL's and ours, and its matrix products alone.
 
 All in one process, in turns: TRL's iteration, ours with a value network of its own as TRL has it,
-ours with the value as a second head on the policy, both again with `run.compile=inductor` if this
-machine has a C++ compiler, and the products of the first of ours, bare.
+ours with the value as a second head on the policy, and the products of the first of ours, bare.
 Peak memory is asked of a process that runs one of them and nothing else. What runs of the pipeline
 is handed in by the command line, since benchmarks do not import it.
 """
@@ -25,7 +24,6 @@ from rich.console import Console
 
 from ...core.checks import expect_positive
 from ...core.model.presets import GPTConfig
-from ...kernels.cpu.compiled_step import has_cpp_compiler
 from ...records import available_cores
 from .. import result_file
 from ..cpu.driver import print_table
@@ -45,17 +43,11 @@ TRL, BARE = "TRL", "the same products alone"
 OURS: dict[str, dict[str, Any]] = {
     "gptwin": {"shared_trunk": False},
     "gptwin, shared trunk": {"shared_trunk": True},
-    "gptwin, compiled": {"shared_trunk": False, "compiler": "inductor"},
-    "gptwin, shared trunk, compiled": {"shared_trunk": True, "compiler": "inductor"},
 }
-CLAIMS = tuple(
-    claim
-    for how in ("", ", compiled")
-    for claim in (
-        Claim(f"gptwin{how}", TRL, 1.8),
-        Claim(f"gptwin{how}", BARE, 1.4, LONGER),
-        Claim(f"gptwin, shared trunk{how}", TRL, 3.0),
-    )
+CLAIMS = (
+    Claim("gptwin", TRL, 1.8),
+    Claim("gptwin", BARE, 1.4, LONGER),
+    Claim("gptwin, shared trunk", TRL, 3.0),
 )
 
 
@@ -123,10 +115,10 @@ def bench(
     messages: list[str] = []
     alone = functools.partial(_alone, messages)
     try:
-        alike = {name: how for name, how in _ours().items() if not how["shared_trunk"]}  # as TRL
+        alike = {name: how for name, how in OURS.items() if not how["shared_trunk"]}  # as TRL
         agreed = alone(agreement.agreement, agreeing(quick), repeat, alike)
         part["findings"] = alone(_times, make, quick, threads, 3 if quick else rounds)
-        measured = (TRL, *_ours())
+        measured = (TRL, *OURS)
         memory = {name: alone(_peak, make, quick, threads, name) for name in measured}
         for found in part["findings"]:
             found["settings"] |= {"peak_bytes": memory, "agreement": agreed}
@@ -196,13 +188,6 @@ class _Turn:
         return {name: spread([phases.get(name, 0.0) for phases in counted]) for name in counted[0]}
 
 
-def _ours() -> dict[str, dict[str, Any]]:
-    """Return what of ours this machine can run."""
-    if has_cpp_compiler():
-        return OURS
-    return {name: settings for name, settings in OURS.items() if "compiler" not in settings}
-
-
 def _workload(make: Make, shape: Shape, name: str) -> Any:
     return make(
         shape.config, batch=shape.batch, n_prompt=shape.n_prompt, n_response=shape.n_response,
@@ -215,7 +200,7 @@ def _times(make: Make, quick: bool, threads: int, rounds: int) -> list[Finding]:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     shape = shape_of(quick)
-    ours = {name: _workload(make, shape, name) for name in _ours()}
+    ours = {name: _workload(make, shape, name) for name in OURS}
     turns = {name: _Turn() for name in (TRL, *ours, BARE)}
     recording = Recording()
     with recording:
@@ -238,7 +223,7 @@ def _times(make: Make, quick: bool, threads: int, rounds: int) -> list[Finding]:
         "product_flops": recording.flops,
         "products": len(recording.products),
     }
-    return [judge(claim, seconds, dict(about)) for claim in CLAIMS if claim.ours in seconds]
+    return [judge(claim, seconds, dict(about)) for claim in CLAIMS]
 
 
 def _peak(make: Make, quick: bool, threads: int, name: str) -> int:

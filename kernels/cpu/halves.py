@@ -90,19 +90,6 @@ class Cores:
             return [function(*own) for own in calls]
         return list(self._threads().map(self._in_thread(function), calls))
 
-    def prepare(self, function: Callable[[], Any]) -> None:
-        """Call a function as `map` would, but alone.
-
-        Parameters
-        ----------
-        function : callable
-            What must be done once before, while nothing else runs.
-        """
-        if self._side_by_side():
-            self._threads().submit(self._in_thread(function), ()).result()
-        else:
-            function()
-
     def _threads(self) -> concurrent.futures.ThreadPoolExecutor:
         if self.pool is None:
             self.pool = concurrent.futures.ThreadPoolExecutor(HALVES)

@@ -16,16 +16,10 @@ GELU, in its tanh form, is computed in its sigmoid's terms, where its value also
 A strip at a time stays in the cache, so that several simple passes cost less than the hyperbolic
 tangent, computed twice. Under torch.compile the formula alone is written out: Inductor fuses the
 passes itself, and is faster at a sigmoid than at the hyperbolic tangent of its own GELU.
-
-`compiled_mlp` is in between. What a compiler does better than PyTorch's operators are these loops,
-from u to h and slope; what sums columns, such as a bias's gradient, it does worse. So it gets the
-loops.
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -49,21 +43,6 @@ _CONSTANTS = {
 _SPARE = SpareMemory()
 
 
-class Loops(NamedTuple):
-    """What goes over a product u [row, d_mlp] and a bias [d_mlp] or None.
-
-    Attributes
-    ----------
-    value : callable
-        `(u, bias)`: writes GELU over u.
-    value_and_slope : callable
-        `(u, h, bias)`: writes GELU to h, and its slope over u.
-    """
-
-    value: Callable[[torch.Tensor, torch.Tensor | None], None]
-    value_and_slope: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None]
-
-
 def _value_in_strips(u: torch.Tensor, bias: torch.Tensor | None) -> None:
     for (strip,) in _strips(u):
         gelu_in_place(strip if bias is None else strip.add_(bias))
@@ -80,12 +59,6 @@ def _both_in_strips(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None)
         torch.lerp(s, one, u_strip, out=u_strip)  # the slope: s + h·w·(1 − s)
 
 
-IN_STRIPS = Loops(_value_in_strips, _both_in_strips)
-
-
-# As formulas, which are one loop each if a compiler makes it.
-
-
 def gelu_formula(x: torch.Tensor) -> torch.Tensor:
     """Write GELU out for a compiler.
 
@@ -100,46 +73,6 @@ def gelu_formula(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(x * (_LINEAR + _CUBIC * x * x))
 
 
-def _value(u: torch.Tensor, bias: torch.Tensor | None) -> None:
-    u.copy_(gelu_formula(u if bias is None else u + bias))
-
-
-def _both(u: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> None:
-    x = u if bias is None else u + bias
-    s = torch.sigmoid(x * (_LINEAR + _CUBIC * x * x))
-    y = x * s
-    h.copy_(y)
-    u.copy_(s + y * (_LINEAR + 3 * _CUBIC * x * x) * (1 - s))
-
-
-@functools.cache
-def compiled_mlp(backend: str | Callable[..., Any]) -> Callable[..., torch.Tensor]:
-    """Return `mlp_eager` whose loops are compiled.
-
-    Parameters
-    ----------
-    backend : str or callable
-        Of `torch.compile`, such as "inductor". The first call with a gradient compiles, as does
-        the first without, and meanwhile every other thread is told that it is being compiled, too:
-        let it be the only one.
-
-    Returns
-    -------
-    callable
-        As `mlp_eager`. Rounds otherwise.
-    """
-    value, both = (
-        torch.compile(loop, fullgraph=True, dynamic=True, backend=backend)
-        for loop in (_value, _both)
-    )
-    # A bias that wants a gradient and one that does not are two to a compiler.
-    loops = Loops(
-        lambda u, bias: value(u, None if bias is None else bias.detach()),
-        lambda u, h, bias: both(u, h, None if bias is None else bias.detach()),
-    )
-    return functools.partial(mlp_eager, loops=loops)
-
-
 def mlp_eager(
     x: torch.Tensor,
     fc_weight: torch.Tensor,
@@ -147,8 +80,6 @@ def mlp_eager(
     proj_weight: torch.Tensor,
     proj_bias: torch.Tensor | None,
     residual: torch.Tensor | None = None,
-    *,
-    loops: Loops = IN_STRIPS,
 ) -> torch.Tensor:
     """Compute the MLP by what is fastest on a CPU.
 
@@ -159,8 +90,6 @@ def mlp_eager(
     proj_weight, proj_bias : torch.Tensor [d_mlp, d_model] and [d_model], or None
     residual : torch.Tensor [..., d_model], optional
         Added to the result.
-    loops : Loops
-        What computes GELU.
 
     Returns
     -------
@@ -179,19 +108,19 @@ def mlp_eager(
     if torch.is_grad_enabled() and (
         x.requires_grad or any(a is not None and a.requires_grad for a in arguments)
     ):
-        return _MLP.apply(*arguments, loops).view(x.shape)
+        return _MLP.apply(*arguments).view(x.shape)
     h = rows @ fc_weight  # [row, d_mlp]
-    loops.value(h, fc_bias)
+    _value_in_strips(h, fc_bias)
     return _project(h, proj_weight, proj_bias, stream).view(x.shape)
 
 
 class _MLP(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, fc_weight, fc_bias, proj_weight, proj_bias, residual, loops):
+    def forward(ctx, x, fc_weight, fc_bias, proj_weight, proj_bias, residual):
         shape = (x.shape[0], fc_weight.shape[1])
         u, h = (_SPARE.take(*shape, x.dtype) for _ in range(2))  # [row, d_mlp]
         torch.mm(x, fc_weight, out=u)
-        loops.value_and_slope(u, h, fc_bias)  # the slope is in u now
+        _both_in_strips(u, h, fc_bias)  # the slope is in u now
         ctx.save_for_backward(x, fc_weight, proj_weight, u, h)
         return _project(h, proj_weight, proj_bias, residual)
 
@@ -199,7 +128,7 @@ class _MLP(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, d_y):
         x, fc_weight, proj_weight, slope, h = ctx.saved_tensors
-        of_x, of_fc_weight, of_fc_bias, of_proj_weight, of_proj_bias, of_residual, _ = (
+        of_x, of_fc_weight, of_fc_bias, of_proj_weight, of_proj_bias, of_residual = (
             ctx.needs_input_grad
         )
         d_proj_weight = torch.mm(h.t(), d_y) if of_proj_weight else None
@@ -212,7 +141,6 @@ class _MLP(torch.autograd.Function):
             d_proj_weight,
             d_y.sum(0) if of_proj_bias else None,
             d_y if of_residual else None,
-            None,
         )
         if not kept:
             _SPARE.give(slope, h)

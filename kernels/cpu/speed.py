@@ -3,7 +3,7 @@
     model = speed_up(GPT(config))
 
 Computes the same as without, and rounds otherwise. What is put in, and what each of it earns, is
-measured in docs/cpu.md.
+measured in docs/benchmark.md.
 """
 
 from ..model.decoder_block import EAGER
@@ -36,3 +36,20 @@ def speed_up(model: GPT, compiler: str = "") -> GPT:
     if compiler:
         model.compile(backend=compiler)
     return model
+
+
+def has_cpp_compiler() -> bool:
+    """Say whether Inductor finds what it compiles with for a CPU.
+
+    Returns
+    -------
+    bool
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True

@@ -1,9 +1,9 @@
-"""Sampling in plain PyTorch: on a CPU, as a yardstick, and in a decoding step that is compiled.
+"""Sampling in plain PyTorch: on a CPU, and as a yardstick.
 
 Mathematics: core/language/sampling.py. The tokens are the reference's bit for bit here, too:
 weights are integers after two roundings, and sums of integers have no order. A draw is made in two
-parts, so that a compiler gets the second (compiled_step.py): what only Python knows, which is seed,
-step and rows, becomes tensors (`Draw`), and then logits become tokens.
+parts: what only Python knows, which is seed, step and rows, becomes random bits and factors
+(`Draw`), and then logits become tokens.
 """
 
 import functools
@@ -60,7 +60,7 @@ def sampling_eager(
     row_max = logits.amax(dim=1, keepdim=True).float()  # [row, 1], NaN if a logit is
     if all(map(math.isfinite, row_max[:, 0].tolist())):
         return _drawn(logits, row_max, draw, top_k, top_p)
-    return drawn_where_possible(logits, row_max, draw, top_k, top_p)
+    return _drawn_where_possible(logits, row_max, draw, top_k, top_p)
 
 
 class Draw(NamedTuple):
@@ -71,8 +71,7 @@ class Draw(NamedTuple):
     u_halves : torch.Tensor of int64 [2, row]
         31 higher and 31 lower random bits of each row.
     to_steps, inverse : torch.Tensor [] and the same or None
-        What logits are multiplied with for the draw, and for the log-probability; None: 1. Tensors,
-        since what is compiled would be so for a single number.
+        What logits are multiplied with for the draw, and for the log-probability; None: 1.
     """
 
     u_halves: torch.Tensor
@@ -103,24 +102,14 @@ def _factors(temperature: float, device: torch.device) -> tuple[torch.Tensor, to
     return to_steps, None if temperature == 1 else inverse
 
 
-def drawn_where_possible(
+def _drawn_where_possible(
     logits: torch.Tensor,
     row_max: torch.Tensor,
     draw: Draw,
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw a token of each row.
-
-    Parameters
-    ----------
-    logits : torch.Tensor [row, vocab]
-    row_max : torch.Tensor of float32 [row, 1]
-        The largest of each row.
-    draw : Draw
-    top_k, top_p
-        As in `sampling`; None where they would keep everything.
-    """
+    """Draw a token of each row; −1 and NaN where its largest logit is not finite."""
     drawable = row_max.isfinite()
     others, of_others = logits.where(drawable, 0), row_max.where(drawable, 0)
     tokens, log_prob = _drawn(others, of_others, draw, top_k, top_p)

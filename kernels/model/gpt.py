@@ -28,7 +28,6 @@ from ...core.model.gpt import check_tokens
 from ...core.model.parameters import initial_std
 from ...core.model.presets import GPTConfig
 from ..common.launch import runs_on_triton
-from ..cpu.mlp import compiled_mlp
 from ..cpu.tied_embedding import tied_embedding
 from ..layers.embedding import embedding
 from ..layers.linear import linear
@@ -136,10 +135,6 @@ class GPT(torch.nn.Module):
     ----------
     checkpointing : bool
         Whether backward computes each block again instead of keeping its activations.
-    compiled_loops : str
-        Backend of `torch.compile` for those parts of eager PyTorch that gain by it (cpu/mlp.py,
-        compiled_step.py), where the model as a whole is not compiled; empty: none. Kernels have
-        their own.
     eager : Parts
         What the model is composed of where kernels do not run; `kernels.cpu.speed_up` puts faster
         parts in.
@@ -165,7 +160,6 @@ class GPT(torch.nn.Module):
             refuse("config", "a model of GPT's parts", "BERT's parts", "a preset to be counted")
         self.config = config
         self.checkpointing = False
-        self.compiled_loops = ""
         self.eager = EAGER
         self.compute_dtype: torch.dtype | None = None
         self.wte = Weights(config.vocab_size, config.d_model)
@@ -257,7 +251,7 @@ class GPT(torch.nn.Module):
         check_masks(tokens, config.n_head, config.d_head, window=None, **masks)
         tables = (self.wte.weight, self.wpe.weight)
         on_triton = runs_on_triton("gpt", tokens=tokens, table=tables[0])
-        parts = KERNELS if on_triton else self.eager_parts
+        parts = KERNELS if on_triton else self.eager
         if with_head and config.tied and not on_triton and not torch.compiler.is_compiling():
             x, table = tied_embedding(tokens, *tables, positions=positions)
             head = table.T
@@ -299,20 +293,6 @@ class GPT(torch.nn.Module):
             return x
         bias = None if self.ln_f.bias is None else self.ln_f.bias.to(x.dtype)
         return parts.layer_norm(x, self.ln_f.weight.to(x.dtype), bias, eps=self.config.eps)
-
-    def compile_loops(self) -> None:
-        """Compile `compiled_loops` now, while no other thread runs; see `compiled_mlp`."""
-        block: Any = self.h[0]
-        *_, fc, fc_bias, proj, proj_bias = block.parameters_in(self.dtype)
-        for with_gradient in (True, False):
-            with torch.set_grad_enabled(with_gradient):
-                self.eager_parts.mlp(fc.new_zeros(2, len(fc)), fc, fc_bias, proj, proj_bias)
-
-    @property
-    def eager_parts(self) -> Parts:
-        """What blocks are composed of where kernels do not run."""
-        backend = self.compiled_loops
-        return self.eager._replace(mlp=compiled_mlp(backend)) if backend else self.eager
 
     @property
     def dtype(self) -> torch.dtype:

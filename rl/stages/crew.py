@@ -41,9 +41,6 @@ class Crew:
             shard(model, group)
         alone = group.world == 1 and group.device.type == "cpu"
         self.halves = Cores.of(alone, *models)
-        for model in models:
-            if model.compiled_loops and model.wte.weight.requires_grad:
-                self.halves.prepare(model.compile_loops)
 
     def part(self, batch: Sequence[Element]) -> list[Element]:
         """Return this rank's part of a batch: every element, if there is one rank."""

@@ -18,10 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...core.checks import refuse
-from ...core.language.sampling import without_filters
 from ...core.model.generation import check_generate, pad_left
-from ...kernels.common.launch import runs_on_triton
-from ...kernels.cpu.compiled_step import CompiledStep
 from ...kernels.language.sampling import sampling
 from ...kernels.model.decode_step import BoundStep, DecodeStep, StaticKVCache
 from ...kernels.model.gpt import GPT
@@ -191,24 +188,11 @@ class _Rollout:
 
     def _prepare_step(self) -> None:
         """Make what turns a token of each row into the next logits, anew when rows have left."""
-        self.decode: DecodeStep | CompiledStep | BoundStep
+        self.decode: DecodeStep | BoundStep
         if isinstance(self.cache, StaticKVCache):
             self.decode = DecodeStep(self.model, self.cache, record=self.graphs)
-        elif len(self.rows) > 1 and (compiler := self._compiler()):
-            self.decode = CompiledStep(
-                self.model, self.cache, compiler, rows=self.numbers.tolist(),
-                temperature=self.options["temperature"], seed=self.options["seed"],
-            )  # fmt: skip
         else:
             self.decode = BoundStep(self.model, self.cache)
-
-    def _compiler(self) -> str:
-        """Return what compiles a step with its draw; empty: nothing does."""
-        table = self.model.wte.weight
-        options = (self.options[name] for name in ("temperature", "top_k", "top_p"))
-        unfiltered = without_filters(len(table), *options)[1:] == (None, None)
-        eager = table.is_cpu and not runs_on_triton("sampling", logits=table)
-        return self.model.compiled_loops if eager and unfiltered else ""
 
     def _sample(self, logits: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Sample a step's tokens: [row] and their log-probabilities."""
@@ -217,12 +201,8 @@ class _Rollout:
 
     def _advance(self, tokens: torch.Tensor, step: int) -> None:
         """Compute the logits that follow tokens [row], and sample from them."""
-        if isinstance(self.decode, CompiledStep):
-            self.state, *drawn = self.decode(tokens, step)
-            self.drawn = (drawn[0], drawn[1])
-        else:
-            self.state, logits = self.decode(tokens)
-            self.drawn = self._sample(logits, step)
+        self.state, logits = self.decode(tokens)
+        self.drawn = self._sample(logits, step)
 
     def take(self, step: int) -> bool:
         """Store a step's tokens and sample the next; say whether there are any."""

@@ -89,7 +89,7 @@ def _ppo(n_episodes: int, device: str, tiny: bool, graphs: bool) -> Workload:
         max_response=6 if tiny else 64, missing_end="keep", cuda_graphs=graphs,
     )  # fmt: skip
     n_prompt = 5 if tiny else 64
-    begin = functools.partial(_stage, config, settings, n_prompt, device, END, None, "")
+    begin = functools.partial(_stage, config, settings, n_prompt, device, END, None)
     return _iterations(config, settings, begin)
 
 
@@ -102,7 +102,6 @@ def ppo_like(
     epochs: int,
     minibatches: int,
     shared_trunk: bool,
-    compiler: str = "",
 ) -> Workload:
     """Return an iteration of a given shape on the CPU, with a reward model of the policy's size.
 
@@ -116,8 +115,6 @@ def ppo_like(
         Passes over the episodes, and optimizer steps in each.
     shared_trunk : bool
         The value is a head on the policy, not a network of its own.
-    compiler : str
-        As `run.compile`.
 
     Returns
     -------
@@ -128,9 +125,7 @@ def ppo_like(
         max_response=n_response, missing_end="keep", shared_trunk=shared_trunk, ptx=0.0,
     )  # fmt: skip
     reward = Scorer(_model(config, "cpu"), seed=1).requires_grad_(False).eval()
-    begin = functools.partial(
-        _stage, config, settings, n_prompt, "cpu", config.vocab_size, reward, compiler
-    )
+    begin = functools.partial(_stage, config, settings, n_prompt, "cpu", config.vocab_size, reward)
     return _iterations(config, settings, begin)
 
 
@@ -139,8 +134,6 @@ def ppo_repeated(
     weights: Mapping[str, Mapping[str, torch.Tensor]],
     prompts: torch.Tensor,
     responses: torch.Tensor,
-    *,
-    compiler: str = "",
     **settings: Any,
 ) -> Statistics:
     """Run an iteration that another trainer has run, with its responses in place of our own.
@@ -152,8 +145,6 @@ def ppo_repeated(
         Of "policy", "reference", "value" and "reward": tensors under Hugging Face's names.
     prompts, responses : torch.Tensor of int64 [batch, ...]
         Without padding.
-    compiler : str
-        As `run.compile`.
     **settings
         Of `PPOSettings`; Adam's are PyTorch's.
 
@@ -168,8 +159,6 @@ def ppo_repeated(
         scorers[name] = Scorer(_loaded(config, weights[name]))
         scorers[name].weight.data.copy_(weights[name]["score.weight"][0])
         scorers[name].bias.requires_grad_(False)  # the other's head has none
-    for model in (policy, *(scorer.trunk for scorer in scorers.values())):
-        model.compiled_loops = compiler
     said = responses.tolist()
     chosen = {
         "episodes": len(said), "batch": len(said), "max_response": responses.shape[1], "ptx": 0.0,
@@ -234,14 +223,11 @@ def _stage(
     device: str,
     end: int,
     reward: Scorer | None,
-    compiler: str,
     watcher: "_Watcher",
 ) -> PPOStage:
     """Make a stage at its start, always the same, which a watcher follows."""
     policy = _model(config, device)
     value = Scorer(policy if settings.shared_trunk else _model(config, device), seed=0)
-    for model in (policy, value.trunk, *(() if reward is None else (reward.trunk,))):
-        model.compiled_loops = compiler
     by_model = None if reward is None else scoring(reward, PAD)
     prompts = [Prompt(ids, ()) for ids in _prompts(settings.batch, n_prompt, config.vocab_size)]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gptwin.kernels.common import launch
-from gptwin.kernels.cpu.compiled_step import has_cpp_compiler
+from gptwin.kernels.cpu.speed import has_cpp_compiler
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,6 @@ import numpy as np
 import pytest
 import tiny
 
-from gptwin.kernels.cpu import compiled_step
-from gptwin.kernels.cpu.mlp import mlp_eager
-from gptwin.kernels.model import gpt
 from gptwin.rl import pipeline
 from gptwin.rl.chat import Chat, converse, examples, find_model, find_scorer
 from gptwin.rl.configuration import PretrainSettings, dump
@@ -22,9 +19,7 @@ from gptwin.rl.data import sources
 from gptwin.rl.data.sources import Prompt
 from gptwin.rl.judging import sampled_rankings
 from gptwin.rl.pipeline import Pipeline, checked_scores, imported
-from gptwin.rl.stages import reward_model
 from gptwin.rl.stages.generation import generate
-from gptwin.rl.stages.ppo import PPOStage
 from gptwin.rl.studies import reproduce, verdicts
 from gptwin.rl.studies.chatgpt import make_chatgpt
 from gptwin.rl.training.run import read_log
@@ -163,45 +158,15 @@ def test_your_own_files_and_reward(run, tmp_path):
     assert read_log(tmp_path / "run/reward")[-1]["validation_accuracy"] >= 0
 
 
-def test_ppo_compiles_loops_with_what_the_run_names(run, tmp_path, monkeypatch):
-    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("ppo"))
-    found = []
-
-    class Looked(PPOStage):
-        def __init__(self, policy, value, *arguments, **options):
-            found.extend(model.compiled_loops for model in (policy, value.trunk))
-            super().__init__(policy, value, *arguments, **options)
-
-    def scoring(scorer, *arguments):
-        found.append(scorer.trunk.compiled_loops)
-        return reward_model.scoring(scorer, *arguments)
-
-    monkeypatch.setattr(pipeline, "PPOStage", Looked)
-    monkeypatch.setattr(pipeline, "scoring", scoring)
-    monkeypatch.setattr(gpt, "compiled_mlp", lambda backend: mlp_eager)
-    monkeypatch.setattr(compiled_step, "_compiled", lambda *what: compiled_step._step)
-
-    def ppo(compiler):
-        configuration = tiny.configuration(
-            tmp_path / "run", run={"compile": compiler}, ppo={"episodes": 16}
-        )
-        Pipeline(configuration, quiet=True).ppo()
+def test_a_compiler_that_is_not_there_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    def run(compiler):
+        Pipeline(tiny.configuration(tmp_path / "run", run={"compile": compiler}), quiet=True).all()
 
     with pytest.raises(ValueError, match=r"^run.compile: expected one of .*, got 'gcc'"):
-        ppo("gcc")
+        run("gcc")
     monkeypatch.setattr(pipeline, "has_cpp_compiler", lambda: False)
     with pytest.raises(ValueError, match=r"^run.compile: expected inductor and a C\+\+ compiler"):
-        ppo("inductor")
-    assert not found
-    monkeypatch.setattr(pipeline, "has_cpp_compiler", lambda: True)
-    ppo("inductor")
-    assert len(found) > 3  # best-of-n scores as well
-    assert set(found) == {"inductor"}
-
-
-def test_a_compiler_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match=r"^run.compile: expected one of"):
-        Pipeline(tiny.configuration(tmp_path / "run", run={"compile": "gcc"}), quiet=True).all()
+        run("inductor")
     assert not (tmp_path / "run").exists()
 
 

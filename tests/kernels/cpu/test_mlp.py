@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gptwin.kernels.cpu import mlp, spare_memory
-from gptwin.kernels.cpu.mlp import compiled_mlp, mlp_eager
+from gptwin.kernels.cpu.mlp import mlp_eager
 from gptwin.kernels.cpu.spare_memory import SpareMemory
 from gptwin.kernels.layers.linear import linear_eager
 
@@ -57,34 +57,6 @@ def test_it_is_the_plain_mlp(compiler, bias, residual):
     own = mlp_eager
     own = torch.compile(own, fullgraph=True, backend=compiler) if compiler else own
     expect_same(both_directions(own, arguments), both_directions(plain, arguments))
-
-
-def test_a_compilers_loops_are_the_plain_mlp(compiler):
-    own = compiled_mlp(compiler)
-    for rows, bias in (((2, 7), True), ((3, 5), True), ((2, 7), False)):
-        arguments = draw(0, rows=rows, bias=bias)
-        expect_same(both_directions(own, arguments), both_directions(plain, arguments))
-        with torch.no_grad():
-            expect_same([own(*arguments)], [plain(*arguments)])
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_loops_are_compiled_once_for_any_number_of_rows(bias):
-    compiled = []
-
-    def backend(graph, inputs):
-        compiled.append(graph)
-        return graph.forward
-
-    torch.compiler.reset()
-    own = compiled_mlp(backend)
-    for rows in ((2, 7), (3, 5), (1, 2)):
-        arguments = draw(len(rows), rows=rows, bias=bias)
-        expect_same(both_directions(own, arguments), both_directions(plain, arguments))
-        with torch.no_grad():
-            expect_same([own(*arguments)], [plain(*arguments)])
-    assert len(compiled) == 2  # both loops, but not once for each number of rows
-    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("frozen", range(6))

@@ -11,7 +11,6 @@ from gptwin.core.model import generation as core
 from gptwin.core.model.parameters import init_parameters
 from gptwin.core.model.presets import GPTConfig
 from gptwin.kernels.common import launch
-from gptwin.kernels.cpu.compiled_step import CompiledStep
 from gptwin.kernels.model.decode_step import BoundStep, DecodeStep
 from gptwin.kernels.model.gpt import GPT
 from gptwin.rl.stages import generation
@@ -56,41 +55,6 @@ def test_on_the_kernels_as_well(device):
         actual = generate(model, PROMPTS[:2], **options)
     assert actual.token_lists() == core.generate(parameters, CONFIG, PROMPTS[:2], **options)
     assert {"sampling_kernel", "decode_attention_split_kernel"} <= {e.kernel for e in log}
-
-
-def test_steps_are_compiled_where_that_pays_and_the_kernels_do_not_run(device, monkeypatch):
-    asked = []
-
-    class Asked(CompiledStep):
-        def __init__(self, model, cache, backend, **options):
-            asked.append(backend)
-            super().__init__(model, cache, "eager", **options)
-
-    monkeypatch.setattr(generation, "CompiledStep", Asked)
-    for backend, where, n_prompts, options in (
-        *(("triton", device, 2, {}), ("eager", "cpu", 1, {}), ("eager", "cpu", 2, {"top_k": 3})),
-        *(("eager", "cpu", 2, {"temperature": 0.0}), ("eager", "cpu", 2, {"static": True})),
-    ):
-        _, model = twins(device=where)
-        model.compiled_loops = "inductor"
-        with launch.backend(backend):
-            generate(model, PROMPTS[:n_prompts], max_new_tokens=2, **options)
-        assert not asked
-    generate(model, PROMPTS[:2], max_new_tokens=2)
-    assert asked == ["inductor"]
-
-
-def test_compiled_steps_say_the_same_while_rows_leave():
-    _, model = twins()
-    options = {"max_new_tokens": 12, "stop_tokens": [7, 11, 30], "temperature": 0.8, "seed": 3}
-    options |= {"rows": [5, 2, 9, 1], "read": lambda state: state.sum(1)}
-    plain = generate(model, PROMPTS, **options)
-    assert len(set(plain.lengths.tolist())) > 1
-    model.compiled_loops = "eager"
-    compiled = generate(model, PROMPTS, **options)
-    assert compiled.token_lists() == plain.token_lists()
-    for found, expected in zip(compiled[1:], plain[1:], strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @each_sampler

@@ -63,42 +63,6 @@ def test_an_iteration_in_halves_is_the_iteration(options, two_threads):
         torch.testing.assert_close(mine, close, rtol=1e-4, atol=1e-6)
 
 
-def test_halves_run_compiled_loops_that_are_compiled_before(two_threads):
-    compiled = []
-
-    def backend(graph, inputs):
-        compiled.append(graph)
-        return graph.forward
-
-    def step(compiler):
-        policy = tiny.gpt()
-        policy.compiled_loops = compiler
-        made = stage(policy)
-        made.value.trunk.compiled_loops = compiler
-        generate, n_compiled = made.generate, []
-
-        def counting(*args, **options):
-            said = generate(*args, **options)
-            n_compiled.append(len(compiled))
-            return said
-
-        made.generate = counting
-        found = made.step(0)
-        assert n_compiled == [len(compiled)]  # while another half runs would be too late
-        return made, found
-
-    torch.compiler.reset()
-    (plain, expected), (one, found), (_, again) = (step(c) for c in ("", backend, backend))
-    torch.compiler.reset()
-    # Two loops for halves, and two of generation, which has all cores.
-    assert len(compiled) == 4
-    assert found == again
-    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
-    assert found != expected  # it rounds otherwise
-    for mine, close in zip(one.policy.parameters(), plain.policy.parameters(), strict=True):
-        torch.testing.assert_close(mine, close, rtol=1e-4, atol=1e-6)
-
-
 def test_what_must_be_done_in_order_is_not_done_in_halves():
     assert Cores.of(True, tiny.gpt()).in_halves
     assert not Cores.of(False, tiny.gpt()).in_halves
