@@ -87,7 +87,7 @@ def test_gradient_of_one_input_alone(wanted, device):
 
 
 def test_rows_do_not_mix(device):
-    """In the same place of the batch: a BLAS may round a row otherwise in another place of a tile."""
+    """In the same place of a batch: a BLAS may round a row otherwise in another place of a tile."""
     x, *parameters = (t.detach() for t in arguments(device))
     before = qkv_projection(x, *parameters, n_head=2)
     x[0] = float("nan")
