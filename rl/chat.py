@@ -1,5 +1,6 @@
 """Talking to a model that the pipeline made."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,15 @@ def find_scorer(model: Path) -> Path:
     return file
 
 
+def _check_options(temperature: float, max_new_tokens: int | None, best_of: int) -> None:
+    if not 0 <= temperature < math.inf:
+        refuse("temperature", "at least 0", str(temperature))
+    if max_new_tokens is not None and max_new_tokens < 1:
+        refuse("max_new_tokens", "at least 1", str(max_new_tokens))
+    if best_of < 1:
+        refuse("best_of", "at least 1", str(best_of))
+
+
 class Chat:
     """A conversation with a model.
 
@@ -92,6 +102,11 @@ class Chat:
         Of sampling; every answer moves on from it.
     best_of : int
         Answers sampled, of which the run's reward model picks one; with a temperature of 0, at 1.
+
+    Raises
+    ------
+    ValueError
+        If there is no model that can chat, or an option has no meaning.
     """
 
     def __init__(
@@ -103,8 +118,12 @@ class Chat:
         seed: int = 0,
         best_of: int = 1,
     ) -> None:
+        _check_options(temperature, max_new_tokens, best_of)
         folder = self.folder = find_model(directory)
         config, parameters = load_gpt2(folder, framework="torch")
+        if max_new_tokens is not None and max_new_tokens >= config.n_ctx:
+            expected = f"below the model's n_ctx = {config.n_ctx}, to leave room for what is said"
+            refuse("max_new_tokens", expected, str(max_new_tokens))
         self.model = GPT(config)
         self.model.load_state_dict(parameters)
         speed_up(self.model.to("cuda" if torch.cuda.is_available() else "cpu").eval())
@@ -131,7 +150,9 @@ class Chat:
         -------
         str
         """
-        self.messages.append(Message("user", text))
+        message = Message("user", text)
+        self.template.prompt([message])  # what cannot be encoded is not kept
+        self.messages.append(message)
         prompt = self.template.prompt(self.messages)
         room = self.model.config.n_ctx - self.max_new_tokens
         while len(prompt) > room and len(self.messages) > 1:

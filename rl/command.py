@@ -1,5 +1,6 @@
 """What `gptwin train` and `gptwin chat` do, between the command line and the pipeline."""
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -87,6 +88,9 @@ def chat(
         directory, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed,
         best_of=best_of,
     )  # fmt: skip
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # A line that is not UTF-8 is refused when it is encoded; the lines after it are read.
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     if sys.stdin.isatty():
         print(talk.introduction())
     for answer in converse(talk, _lines()):

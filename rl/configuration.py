@@ -1,4 +1,4 @@
-"""What a training stage is told: every setting named, with its default and where that is from.
+"""What a training stage is told: every setting, its default, where that is from, and its bounds.
 
 A file and the command line may change any of them:
 
@@ -20,6 +20,27 @@ import tomli_w
 
 from ..core.checks import refuse
 from ..core.model.presets import GPTConfig, preset
+from .bounds import (
+    ABOVE_0,
+    ANY,
+    BELOW_1,
+    COUNT,
+    DECAYS,
+    DEPTH,
+    FINITE,
+    FROM_0,
+    LIMIT,
+    NAMED,
+    ON_LONG,
+    SEED,
+    SEVERAL,
+    SHARE,
+    SIZE,
+    VOCABULARY,
+    check,
+    one_of,
+    setting,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,23 +48,6 @@ else:
     import tomli as tomllib
 
 Settings = TypeVar("Settings")
-
-
-def from_source(default: Any, source: str) -> Any:
-    """Return a dataclass field whose default is a published one.
-
-    Parameters
-    ----------
-    default : object
-        The value.
-    source : str
-        The paper and the place in it.
-
-    Returns
-    -------
-    dataclasses.Field
-    """
-    return dataclasses.field(default=default, metadata={"source": source})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +69,14 @@ class ModelSettings:
         Tokens that the tokenizer is trained to have.
     """
 
-    weights: str = ""
-    preset: str = ""
-    n_ctx: int = 128
-    n_layer: int = 4
-    n_head: int = 4
-    d_model: int = 128
-    dropout: float = 0.0
-    vocab_size: int = 1024
+    weights: str = setting("", ANY)
+    preset: str = setting("", ANY)
+    n_ctx: int = setting(128, SIZE)
+    n_layer: int = setting(4, DEPTH)
+    n_head: int = setting(4, SIZE)
+    d_model: int = setting(128, SIZE)
+    dropout: float = setting(0.0, BELOW_1)
+    vocab_size: int = setting(1024, VOCABULARY)
 
     def architecture(self, vocab_size: int) -> GPTConfig:
         """Return the model's configuration.
@@ -120,18 +124,22 @@ class RunSettings:
         parameters and moments in float32. PPO is float32, since it holds ratios to 1.
     compile : str
         Backend of `torch.compile`, such as "inductor", for pretraining and SFT; empty: none.
+    threads : int
+        Threads that PyTorch computes with; 0: as many as it would take, all cores as a rule. Fewer
+        are faster beside another busy process.
     """
 
-    directory: str = "runs/gptwin"
-    seed: int = 0
-    checkpoint_every: int = 200
-    keep_last: int = 2
-    evaluate_every: int = 200
-    evaluate_first: bool = False
-    tensorboard: bool = False
-    fsdp: bool = False
-    dtype: str = "float32"
-    compile: str = ""
+    directory: str = setting("runs/gptwin", NAMED)
+    seed: int = setting(0, SEED)
+    checkpoint_every: int = setting(200, COUNT)
+    keep_last: int = setting(2, COUNT)
+    evaluate_every: int = setting(200, FROM_0)
+    evaluate_first: bool = setting(False, ANY)
+    tensorboard: bool = setting(False, ANY)
+    fsdp: bool = setting(False, ANY)
+    dtype: str = setting("float32", one_of("float32", "bfloat16"))
+    compile: str = setting("", ANY)
+    threads: int = setting(0, FROM_0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,18 +160,18 @@ class PretrainSettings:
         AdamW's, and the global norm that gradients are clipped to.
     """
 
-    data: str = ""
-    steps: int = 1000
-    batch: int = 16
-    time: int = 128
-    accumulate: int = 1
-    lr: float = from_source(6e-4, "GPT-3 table 2.1, the 125M model")
-    warmup: int = 100
-    final_lr: float = from_source(0.1, "GPT-3 appendix B: cosine to 10%")
-    betas: tuple[float, float] = from_source((0.9, 0.95), "GPT-3 appendix B")
-    eps: float = from_source(1e-8, "GPT-3 appendix B")
-    weight_decay: float = from_source(0.1, "GPT-3 appendix B")
-    clip: float = from_source(1.0, "GPT-3 appendix B")
+    data: str = setting("", ANY)
+    steps: int = setting(1000, COUNT)
+    batch: int = setting(16, COUNT)
+    time: int = setting(128, SIZE)
+    accumulate: int = setting(1, COUNT)
+    lr: float = setting(6e-4, ABOVE_0, "GPT-3 table 2.1, the 125M model")
+    warmup: int = setting(100, FROM_0)
+    final_lr: float = setting(0.1, SHARE, "GPT-3 appendix B: cosine to 10%")
+    betas: tuple[float, float] = setting((0.9, 0.95), DECAYS, "GPT-3 appendix B")
+    eps: float = setting(1e-8, ABOVE_0, "GPT-3 appendix B")
+    weight_decay: float = setting(0.1, FROM_0, "GPT-3 appendix B")
+    clip: float = setting(1.0, LIMIT, "GPT-3 appendix B")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +182,9 @@ class SFTSettings:
     ----------
     data : str
         A file of dialogues (see `data.py`); empty: the exercises of `tasks.py`.
+    on_long : str
+        What becomes of a conversation longer than the model's context: "error", before the first
+        step; "truncate", which cuts its end off; or "drop".
     examples : int
         Exercises drawn, if there is no file.
     carelessness : float
@@ -189,21 +200,22 @@ class SFTSettings:
         the model that PPO begins with; the plain SFT model has none.
     """
 
-    data: str = ""
-    examples: int = 4000
-    carelessness: float = 0.3
-    epochs: int = from_source(16, "InstructGPT C.1")
-    batch: int = from_source(32, "InstructGPT C.1, the 1.3B and 6B models")
-    accumulate: int = 1
-    lr: float = from_source(9.65e-6, "InstructGPT C.1, the 1.3B and 6B models")
-    warmup: int = from_source(0, "InstructGPT C.1: no warm-up")
-    final_lr: float = from_source(0.1, "InstructGPT C.1: cosine to 10%")
-    betas: tuple[float, float] = from_source((0.9, 0.95), "InstructGPT C")
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    dropout: float = from_source(0.2, "InstructGPT C.1: residual dropout")
-    pretraining_share: float = 0.0
+    data: str = setting("", ANY)
+    on_long: str = setting("error", ON_LONG)
+    examples: int = setting(4000, COUNT)
+    carelessness: float = setting(0.3, SHARE)
+    epochs: int = setting(16, COUNT, "InstructGPT C.1")
+    batch: int = setting(32, COUNT, "InstructGPT C.1, the 1.3B and 6B models")
+    accumulate: int = setting(1, COUNT)
+    lr: float = setting(9.65e-6, ABOVE_0, "InstructGPT C.1, the 1.3B and 6B models")
+    warmup: int = setting(0, FROM_0, "InstructGPT C.1: no warm-up")
+    final_lr: float = setting(0.1, SHARE, "InstructGPT C.1: cosine to 10%")
+    betas: tuple[float, float] = setting((0.9, 0.95), DECAYS, "InstructGPT C")
+    eps: float = setting(1e-8, ABOVE_0)
+    weight_decay: float = setting(0.0, FROM_0)
+    clip: float = setting(1.0, LIMIT)
+    dropout: float = setting(0.2, BELOW_1, "InstructGPT C.1: residual dropout")
+    pretraining_share: float = setting(0.0, SHARE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +227,9 @@ class RewardSettings:
     data : str
         A file of rankings or pairs (see `data.py`); empty: completions sampled from the SFT model
         for the exercises, ranked by noisy gold comparisons.
+    on_long : str
+        What becomes of a prompt that is longer than the context with an answer: "error", before
+        the first step; "truncate", which cuts its beginning off; or "drop".
     prompts : int
         Prompts for which completions are sampled, if there is no file.
     k_min, k_max : int
@@ -229,22 +244,23 @@ class RewardSettings:
         Weight of the mean square of a pair's rewards, which keeps them near 0; 0: none.
     """
 
-    data: str = ""
-    prompts: int = 1500
-    k_min: int = from_source(4, "InstructGPT 3.5: K = 4 to 9")
-    k_max: int = from_source(9, "InstructGPT 3.5: K = 4 to 9")
-    noise: float = 0.15
-    epochs: int = from_source(1, "InstructGPT C.2")
-    batch: int = from_source(64, "InstructGPT C.2")
-    accumulate: int = 1
-    lr: float = from_source(9e-6, "InstructGPT C.2")
-    warmup: int = 0
-    final_lr: float = from_source(0.1, "InstructGPT C.2: cosine to 10%")
-    betas: tuple[float, float] = from_source((0.9, 0.95), "InstructGPT C")
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    centring: float = 0.0
+    data: str = setting("", ANY)
+    on_long: str = setting("error", ON_LONG)
+    prompts: int = setting(1500, COUNT)
+    k_min: int = setting(4, SEVERAL, "InstructGPT 3.5: K = 4 to 9")
+    k_max: int = setting(9, SEVERAL, "InstructGPT 3.5: K = 4 to 9")
+    noise: float = setting(0.15, ABOVE_0)
+    epochs: int = setting(1, COUNT, "InstructGPT C.2")
+    batch: int = setting(64, COUNT, "InstructGPT C.2")
+    accumulate: int = setting(1, COUNT)
+    lr: float = setting(9e-6, ABOVE_0, "InstructGPT C.2")
+    warmup: int = setting(0, FROM_0)
+    final_lr: float = setting(0.1, SHARE, "InstructGPT C.2: cosine to 10%")
+    betas: tuple[float, float] = setting((0.9, 0.95), DECAYS, "InstructGPT C")
+    eps: float = setting(1e-8, ABOVE_0)
+    weight_decay: float = setting(0.0, FROM_0)
+    clip: float = setting(1.0, LIMIT)
+    centring: float = setting(0.0, FROM_0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,6 +271,9 @@ class PPOSettings:
     ----------
     data : str
         A file of prompts (see `data.py`); empty: the exercises.
+    on_long : str
+        What becomes of a prompt that leaves no room for `max_response` tokens: "error", before the
+        first step; "truncate", which cuts its beginning off; or "drop".
     pretraining_data : str
         Texts for the pretraining term; empty: Python's documentation.
     reward_fn : str
@@ -299,40 +318,41 @@ class PPOSettings:
         Roll out by CUDA graphs (kernels/model/decode_step.py); needs a GPU.
     """
 
-    data: str = ""
-    pretraining_data: str = ""
-    reward_fn: str = ""
-    episodes: int = from_source(256_000, "InstructGPT C.4")
-    batch: int = from_source(512, "InstructGPT C.4")
-    minibatches: int = from_source(8, "InstructGPT C.4: 8 minibatches of 64")
-    inner_epochs: int = from_source(1, "InstructGPT C.4")
-    max_response: int = 64
-    temperature: float = from_source(1.0, "InstructGPT C.4")
-    kl_coefficient: float = from_source(0.02, "InstructGPT C.4")
-    kl_estimator: str = "k1"
-    adaptive_kl: bool = False
-    kl_target: float = from_source(6.0, "lm-human-preferences")
-    kl_horizon: int = from_source(10_000, "lm-human-preferences")
-    missing_end: str = "replace"
-    missing_end_value: float = from_source(-1.0, "lm-human-preferences")
-    gamma: float = from_source(1.0, "InstructGPT C.4: no discount")
-    gae_lambda: float = from_source(0.95, "lm-human-preferences")
-    clip_ratio: float = from_source(0.2, "InstructGPT C.4")
-    clip_value: float = from_source(0.2, "lm-human-preferences")
-    value_coefficient: float = from_source(0.1, "lm-human-preferences")
-    entropy_coefficient: float = 0.0
-    shared_trunk: bool = False
-    ptx: float = from_source(27.8, "InstructGPT C.4")
-    ptx_ratio: int = from_source(8, "InstructGPT C.4: 8 times more examples than episodes")
-    lr: float = 9e-6
-    value_lr: float = from_source(9e-6, "InstructGPT C.4")
-    lr_warmup: int = from_source(10, "InstructGPT C.4: 10 iterations from a tenth")
-    betas: tuple[float, float] = from_source((0.9, 0.95), "InstructGPT C")
-    eps: float = from_source(1e-5, "lm-human-preferences' implementation details")
-    clip: float = 1.0
-    ema: float = from_source(0.992, "InstructGPT C.4")
-    best_of: int = 0
-    cuda_graphs: bool = False
+    data: str = setting("", ANY)
+    on_long: str = setting("error", ON_LONG)
+    pretraining_data: str = setting("", ANY)
+    reward_fn: str = setting("", ANY)
+    episodes: int = setting(256_000, COUNT, "InstructGPT C.4")
+    batch: int = setting(512, COUNT, "InstructGPT C.4")
+    minibatches: int = setting(8, COUNT, "InstructGPT C.4: 8 minibatches of 64")
+    inner_epochs: int = setting(1, COUNT, "InstructGPT C.4")
+    max_response: int = setting(64, COUNT)
+    temperature: float = setting(1.0, ABOVE_0, "InstructGPT C.4")
+    kl_coefficient: float = setting(0.02, FROM_0, "InstructGPT C.4")
+    kl_estimator: str = setting("k1", one_of("k1", "k2", "k3"))
+    adaptive_kl: bool = setting(False, ANY)
+    kl_target: float = setting(6.0, ABOVE_0, "lm-human-preferences")
+    kl_horizon: int = setting(10_000, COUNT, "lm-human-preferences")
+    missing_end: str = setting("replace", one_of("replace", "penalise", "keep"))
+    missing_end_value: float = setting(-1.0, FINITE, "lm-human-preferences")
+    gamma: float = setting(1.0, SHARE, "InstructGPT C.4: no discount")
+    gae_lambda: float = setting(0.95, SHARE, "lm-human-preferences")
+    clip_ratio: float = setting(0.2, LIMIT, "InstructGPT C.4")
+    clip_value: float = setting(0.2, LIMIT, "lm-human-preferences")
+    value_coefficient: float = setting(0.1, FROM_0, "lm-human-preferences")
+    entropy_coefficient: float = setting(0.0, FINITE)
+    shared_trunk: bool = setting(False, ANY)
+    ptx: float = setting(27.8, FROM_0, "InstructGPT C.4")
+    ptx_ratio: int = setting(8, COUNT, "InstructGPT C.4: 8 times more examples than episodes")
+    lr: float = setting(9e-6, ABOVE_0)
+    value_lr: float = setting(9e-6, ABOVE_0, "InstructGPT C.4")
+    lr_warmup: int = setting(10, FROM_0, "InstructGPT C.4: 10 iterations from a tenth")
+    betas: tuple[float, float] = setting((0.9, 0.95), DECAYS, "InstructGPT C")
+    eps: float = setting(1e-5, ABOVE_0, "lm-human-preferences' implementation details")
+    clip: float = setting(1.0, LIMIT)
+    ema: float = setting(0.992, SHARE, "InstructGPT C.4")
+    best_of: int = setting(0, FROM_0)
+    cuda_graphs: bool = setting(False, ANY)
 
     @property
     def weight_decay(self) -> float:
@@ -376,7 +396,8 @@ def load(
     Raises
     ------
     ValueError
-        If the file cannot be read, or a key or value is wrong: with the nearest key that exists.
+        If the file cannot be read, a key is wrong (with the nearest one that exists), or a value
+        is out of its bounds.
     """
     configuration = defaults or Configuration()
     if file is not None:
@@ -384,6 +405,8 @@ def load(
             tables = tomllib.loads(Path(file).read_text(encoding="utf-8"))
         except OSError as error:
             refuse("config", "a TOML file that can be read", f"{file}: {error.strerror}")
+        except UnicodeDecodeError as error:
+            refuse("config", "text in UTF-8", f"{file}: {error}", "a damaged file")
         except tomllib.TOMLDecodeError as error:
             refuse("config", "valid TOML", f"{file}: {error}")
         configuration = _merged(configuration, tables, file)
@@ -393,6 +416,7 @@ def load(
         if not (equals and dot):
             refuse("setting", "table.key=value, such as ppo.lr=1e-5", repr(change))
         configuration = _merged(configuration, {table: {key: _value(text)}}, change)
+    check(configuration)
     return configuration
 
 

@@ -9,7 +9,7 @@ from ..core.model import generation as core_generation
 from ..kernels.cpu import speed_up
 from ..kernels.model.gpt import GPT
 from .formats.tokenizer import END_OF_TEXT, Tokenizer
-from .formats.weights import load_gpt2
+from .formats.weights import load_gpt2, stop_tokens, with_vocabulary
 from .stages.generation import generate
 
 
@@ -62,16 +62,20 @@ def continue_text(
         If a file is missing or damaged, or an option has no meaning.
     """
     tokenizer = Tokenizer.load(weights)
-    end = tokenizer.special_tokens.get(END_OF_TEXT)
-    ids = tokenizer.encode(prompt) or [0 if end is None else end]
-    framework = "numpy" if reference else "torch"
-    config, parameters = load_gpt2(weights, framework=framework)
+    begin = tokenizer.special_tokens.get(END_OF_TEXT, 0)
+    ends = stop_tokens(weights, tokenizer)
+    ids = tokenizer.encode(prompt) or [begin]
+    config, parameters = load_gpt2(weights, framework="torch")
+    # A padded table would let a token be drawn that is no text.
+    n = tokenizer.vocab_size
+    config, parameters = with_vocabulary(config, parameters, n, n)
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k,
-        "top_p": top_p, "seed": seed, "stop_tokens": [] if end is None else [end],
+        "top_p": top_p, "seed": seed, "stop_tokens": ends,
     }  # fmt: skip
     if reference:
-        (tokens,) = core_generation.generate(parameters, config, [ids], **options)
+        arrays = {name: tensor.numpy() for name, tensor in parameters.items()}
+        (tokens,) = core_generation.generate(arrays, config, [ids], **options)
     else:
         with torch.device("meta"):  # no initial parameters: those of the file take their place
             model = GPT(config)
@@ -79,4 +83,4 @@ def continue_text(
         speed_up(model.to("cuda" if torch.cuda.is_available() else "cpu"))
         generated = generate(model, [ids], **options)
         (tokens,) = generated.token_lists()
-    return Continuation(tokenizer.decode([t for t in tokens if t != end]), tokens)
+    return Continuation(tokenizer.decode([t for t in tokens if t not in ends]), tokens)

@@ -32,15 +32,18 @@ from ..kernels.cpu import speed_up
 from ..kernels.cpu.speed import has_cpp_compiler
 from ..kernels.model.gpt import GPT
 from ..records import WRITING, write_whole
+from .bounds import check, check_context
 from .configuration import Configuration
 from .data import sources
 from .data.batches import Mixed, Shuffled, Windows
 from .data.dialogue import SPACE, SPECIAL_TOKENS, Encoded, Template
+from .data.rankings import Ranking
 from .data.sources import Prompt
 from .formats.checksums import checksums, first_damaged
+from .formats.hf_config import read_config
 from .formats.tensors import save_tensors
 from .formats.tokenizer import Tokenizer
-from .formats.weights import load_gpt2, save_gpt2
+from .formats.weights import load_gpt2, save_gpt2, with_vocabulary
 from .judging import plots
 from .judging.best_of_n import measure
 from .judging.evaluation import distance, grade
@@ -62,10 +65,12 @@ from .training.inputs import (
 )
 from .training.lock import only_writer
 from .training.run import CHECKPOINTS, Statistics, expect_resumable, train
+from .training.threads import use_threads
 
 STAGES = ("pretrain", "sft", "reward", "ppo")
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # None: as the parameters are
 VALIDATION_WINDOWS, VALIDATION_PROMPTS = 64, 200
+CENTRED = 400  # conversations whose mean reward becomes 0
 PLOTS = "plots"
 # What each stage leaves in its folder, beside its log and its checkpoints.
 LEFT = {
@@ -74,6 +79,7 @@ LEFT = {
     "reward": [SCORER, PLOTS],
     "ppo": ["model", "ema", PLOTS],
 }
+WEIGHTS = "model.weights"  # the folder that this setting names
 TOKENIZER, MADE = "tokenizer", "made.json"  # the tokenizer's folder, and its ended.json
 # As much text as the documentation, so that the exercises' words become tokens, too.
 TOKENIZER_EXERCISES = 32_000
@@ -122,9 +128,17 @@ class Pipeline:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict, init=False)
     _is_writing: bool = dataclasses.field(default=False, init=False)
     _steps: int = dataclasses.field(default=0, init=False)
+    _has_said_ptx: bool = dataclasses.field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._compiler()  # refused before anything is written
+        """Refuse, before anything is written, what cannot be done."""
+        c = self.configuration
+        check(c)
+        if c.model.weights:
+            config = read_config(Path(c.model.weights) / "config.json")
+            check_context(c, config.n_ctx)
+        self._compiler()
+        self._say_threads()
 
     # --- the stages ------------------------------------------------------------------------------
 
@@ -132,6 +146,9 @@ class Pipeline:
     def pretrain(self) -> None:
         """Learn to say the next token of running text."""
         c = self.configuration
+        if c.model.weights:
+            cause = "weights that are pretrained already: gptwin train sft goes on from them"
+            refuse("model.weights", "none, to pretrain", repr(c.model.weights), cause)
         training, validation = self.pretraining_text
         with torch.random.fork_rng():
             torch.manual_seed(c.run.seed)
@@ -154,15 +171,16 @@ class Pipeline:
         c = self.configuration
         model = self._model("pretrain", c.model.weights, dropout=c.sft.dropout)
         self._train_as_set(model, compiled=True)
-        training, validation = sources.demonstrations(c.sft, c.run.seed, self.skip_bad_lines)
-        examples = sources.encoded(self.template, training)
-        asked = Shuffled(examples, c.sft.batch, c.run.seed)
+        examples, validation = self._demonstrations
+        asked = Shuffled(examples, c.sft.batch, c.run.seed, "sft.batch")
         n_windows = round(c.sft.pretraining_share * c.sft.batch)
+        if n_windows and c.sft.data and not c.pretrain.data:
+            self._say_builtin("sft.pretraining_share", f"{n_windows} windows a step")
         source = (
             Mixed(asked, self._windows(self.pretraining_text[0], n_windows)) if n_windows else asked
         )
         stage = LanguageModelStage(
-            "sft", model, source, sources.encoded(self.template, validation), c.sft,
+            "sft", model, source, validation, c.sft,
             c.sft.epochs * asked.steps_per_epoch, self.template.pad, self.group,
         )  # fmt: skip
         rows = self._rows_at_once(c.sft.batch, c.sft.accumulate)
@@ -176,7 +194,7 @@ class Pipeline:
         """Learn what people prefer from rankings."""
         c = self.configuration
         if c.reward.data:
-            training, validation = sources.rankings(self.template, c.reward, self.skip_bad_lines)
+            training, validation = self._rankings
         else:
             sft = self._model("sft").eval()
             training, validation = (
@@ -191,8 +209,7 @@ class Pipeline:
                 )
                 for held_out in (False, True)
             )
-        demonstrations, _ = sources.demonstrations(c.sft, c.run.seed, self.skip_bad_lines)
-        rows = [example.tokens for example in sources.encoded(self.template, demonstrations[:400])]
+        rows = self._centred_on(training)
         scorer = Scorer(self._model("sft"), c.run.seed)
         self._train_as_set(scorer.trunk)
         stage = RewardStage(
@@ -214,14 +231,13 @@ class Pipeline:
         """Learn to answer so that people prefer the answer."""
         c = self.configuration
         policy = self._model("sft")
-        prompts = sources.prompts(
-            self.template, c.ppo.data, c.run.seed + 1, 4000, self.skip_bad_lines
-        )
+        prompts = self._prompts
+        asked = Shuffled(prompts, c.ppo.batch, c.run.seed, "ppo.batch")
         value = self._scorer()
         if c.ppo.shared_trunk:
             value.trunk = policy
         stage = PPOStage(
-            policy, value, self._score(), Shuffled(prompts, c.ppo.batch, c.run.seed), c.ppo,
+            policy, value, self._score(), asked, c.ppo,
             pad=self.template.pad, end=self.template.end, seed=c.run.seed, group=self.group,
             pretraining=self._pretraining_term(), judge=self._judge(),
         )  # fmt: skip
@@ -241,6 +257,7 @@ class Pipeline:
     def all(self) -> None:
         """Run the chain; with `resume`, what is left of it."""
         with self.writing():
+            self._read_data()
             for name in STAGES:
                 if name == "pretrain" and self.configuration.model.weights:
                     continue
@@ -322,7 +339,7 @@ class Pipeline:
         also: list[str] = []
         text = ["pretrain.data", "pretrain.time"]
         if stage == "pretrain" or (stage == "sft" and c.model.weights):
-            found |= self._files_of(c.model.weights or TOKENIZER)
+            found |= self._files_of(WEIGHTS if c.model.weights else TOKENIZER)
         elif stage == "sft":
             found |= self._files_of("pretrain/model")
         else:
@@ -338,17 +355,15 @@ class Pipeline:
                 found |= self._files_of("reward")
         return found | read_by(c, also)
 
-    def _files_of(self, folder: str) -> dict[str, str]:
-        """Return the checksums of a model, a tokenizer or a scorer that a stage begins from."""
-        if folder == TOKENIZER:
+    def _files_of(self, folder: str) -> Inputs:
+        """Return the checksums of the model, tokenizer or scorer that a stage begins from."""
+        there = Path(self.configuration.run.directory) / folder
+        if folder == WEIGHTS:
+            there = Path(self.configuration.model.weights)
+        elif folder == TOKENIZER:
             self.tokenizer  # noqa: B018 (made, if it is not there)
-        stage, _, part = folder.partition("/")
-        if part:
-            self._expect_ended(stage)
-        root = Path(self.configuration.run.directory)
-        there = Path(folder) if folder == self.configuration.model.weights else root / folder
-        if not there.is_dir():
-            refuse("model.weights", "a folder with a model", folder, "a wrong path")
+        else:
+            self._expect_ended(folder.partition("/")[0])
         files = [there / SCORER] if folder == "reward" else list(there.iterdir())
         names = checksums(there, (file for file in files if file.is_file()))
         return {f"{folder}/{name}": f"sha256 {found}" for name, found in names.items()}
@@ -379,7 +394,7 @@ class Pipeline:
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer: that of the weights, the one trained before, or a new one."""
         if self.configuration.model.weights:
-            return Tokenizer.load(self.configuration.model.weights)
+            return self._base_tokenizer.with_special_tokens(SPECIAL_TOKENS)
         folder = Path(self.configuration.run.directory) / TOKENIZER
         if self.group.is_main:
             made = read_by(self.configuration, ["pretrain.data", "model.vocab_size"])
@@ -395,10 +410,17 @@ class Pipeline:
             for e in sources.drawn(0, TOKENIZER_EXERCISES, held_out=False)
             for message in sources.answered(e, e.answer)
         ]
+        if self.configuration.pretrain.data:
+            self._say_builtin("the tokenizer", "the words of the built-in exercises")
         size = self.configuration.model.vocab_size
         Tokenizer.train([*training, *spoken], size, SPECIAL_TOKENS).save(folder)
         sums = checksums(folder, (f for f in folder.iterdir() if f.is_file() and f.name != MADE))
         write_whole(folder / MADE, json.dumps({"inputs": made, "files": sums}, indent=1) + "\n")
+
+    @functools.cached_property
+    def _base_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the weights to start from, before a chat's tokens are added."""
+        return Tokenizer.load(self.configuration.model.weights)
 
     @functools.cached_property
     def template(self) -> Template:
@@ -409,6 +431,75 @@ class Pipeline:
         """Return a stage's trained model, in evaluation mode."""
         return self._model(stage).eval()
 
+    # --- what they learn from --------------------------------------------------------------------
+
+    @functools.cached_property
+    def _n_ctx(self) -> int:
+        """Tokens that the model of the chain reads at most."""
+        c = self.configuration
+        if c.model.weights:
+            return read_config(Path(c.model.weights) / "config.json").n_ctx
+        for stage in ("sft", "pretrain"):
+            if (self.folder(stage) / "model/config.json").exists() and self.ended(stage):
+                return read_config(self.folder(stage) / "model/config.json").n_ctx
+        return c.model.architecture(self.tokenizer.vocab_size).n_ctx
+
+    @functools.cached_property
+    def _demonstrations(self) -> tuple[list[Encoded], list[Encoded]]:
+        c = self.configuration
+        return sources.demonstrations(
+            self.template, c.sft, self._n_ctx, c.run.seed, self.skip_bad_lines
+        )
+
+    @functools.cached_property
+    def _rankings(self) -> tuple[list[Ranking], list[Ranking]]:
+        return sources.rankings(
+            self.template, self.configuration.reward, self._n_ctx, self.skip_bad_lines
+        )
+
+    @functools.cached_property
+    def _prompts(self) -> list[Prompt]:
+        c = self.configuration
+        return sources.prompts(
+            self.template, c.ppo, self._n_ctx, c.run.seed + 1, 4000, self.skip_bad_lines
+        )
+
+    def _read_data(self) -> None:
+        """Read what the stages that are left will learn from: faults are found before step 1."""
+        c = self.configuration
+        left = [stage for stage in STAGES if not (self.resume and self.ended(stage))]
+        if "pretrain" in left and not c.model.weights:
+            self._windows(self.pretraining_text[0], c.pretrain.batch)
+        if "sft" in left:
+            Shuffled(self._demonstrations[0], c.sft.batch, c.run.seed, "sft.batch")
+        if "reward" in left and c.reward.data:
+            Shuffled(self._rankings[0], c.reward.batch, c.run.seed, "reward.batch")
+        if "ppo" in left:
+            Shuffled(self._prompts, c.ppo.batch, c.run.seed, "ppo.batch")
+            self._pretraining_term()
+            if c.ppo.reward_fn:
+                imported(c.ppo.reward_fn)
+
+    def _centred_on(self, training: Sequence[Ranking]) -> list[list[int]]:
+        """Return the conversations whose mean reward is to be 0: a labeller's, or the best ranked.
+
+        Where the rankings are the user's and the demonstrations are not, these are exercises, of
+        which such a reward model knows nothing.
+        """
+        c = self.configuration
+        if c.reward.data and not c.sft.data:
+            self.say(
+                "reward: without sft.data, the answers that were ranked best earn 0 on average"
+            )
+            best = (r.completions[r.ranks.index(min(r.ranks))] for r in training)
+            return [r.prompt + answer for r, answer in zip(training[:CENTRED], best, strict=False)]
+        rows = [example.tokens for example in self._demonstrations[0][:CENTRED]]
+        return [row[: self._n_ctx] for row in rows]
+
+    def _say_builtin(self, setting: str, what: str) -> None:
+        """Say that something of gptwin's own is mixed into what the user brought."""
+        self.say(f"Note: {setting} mixes in {what}, which gptwin brings along, not your data")
+
     @functools.cached_property
     def _texts(self) -> tuple[list[str], list[str]]:
         return sources.texts(self.configuration.pretrain, self.skip_bad_lines)
@@ -417,14 +508,15 @@ class Pipeline:
     def pretraining_text(self) -> tuple[np.ndarray, list[Encoded]]:
         """The tokens to pretrain on, and held-out windows."""
         training, validation = (self._tokens(documents) for documents in self._texts)
-        return training, self._windows(validation, 1).all(VALIDATION_WINDOWS)
+        held_out = self._windows(validation, 1, "the held-out part of pretrain.data")
+        return training, held_out.all(VALIDATION_WINDOWS)
 
     def _tokens(self, documents: Sequence[str]) -> np.ndarray:
         return sources.running_tokens(self.tokenizer, documents, self.template.end_of_text)
 
-    def _windows(self, tokens: np.ndarray, batch: int) -> Windows:
+    def _windows(self, tokens: np.ndarray, batch: int, name: str = "pretrain.data") -> Windows:
         c = self.configuration
-        return Windows(tokens, c.pretrain.time, batch, c.run.seed)
+        return Windows(tokens, c.pretrain.time, batch, c.run.seed, name)
 
     def _run(self, stage: Any) -> None:
         self._steps = stage.steps
@@ -451,11 +543,16 @@ class Pipeline:
     def _train_as_set(self, model: GPT, compiled: bool = False) -> None:
         """Let a model compute as `run.dtype` and, where it only trains, `run.compile` say."""
         run = self.configuration.run
-        if run.dtype not in DTYPES:
-            refuse("run.dtype", " or ".join(DTYPES), repr(run.dtype))
         model.compute_dtype = DTYPES[run.dtype]
         if compiled:
             speed_up(model, self._compiler())
+
+    def _say_threads(self) -> None:
+        """Compute with as many threads as the run names, and say where fewer would be faster."""
+        if self.group.device.type == "cpu":
+            line = use_threads(self.configuration.run.threads)
+            if line and not self.quiet:
+                self.say(line)
 
     def _compiler(self) -> str:
         """Return what `run.compile` says, once it can be done."""
@@ -477,6 +574,10 @@ class Pipeline:
         if not weights:
             self._expect_ended(stage)
         config, parameters = load_gpt2(folder, framework="torch")
+        if weights:
+            known, wanted = self._base_tokenizer.vocab_size, self.tokenizer.vocab_size
+            seed = self.configuration.run.seed
+            config, parameters = with_vocabulary(config, parameters, known, wanted, seed)
         model = GPT(dataclasses.replace(config, dropout=dropout))
         model.load_state_dict(parameters)
         return self._placed(model)
@@ -484,7 +585,8 @@ class Pipeline:
     def _export(self, stage: str, model: GPT, name: str = "model") -> None:
         state = whole_state(model)
         if self.group.is_main:
-            save_gpt2(self.folder(stage) / name, model.config, state, self.tokenizer)
+            chat = None if stage == "pretrain" else self.template.exported
+            save_gpt2(self.folder(stage) / name, model.config, state, self.tokenizer, chat)
         self.group.wait()
 
     def _scorer(self) -> Scorer:
@@ -531,13 +633,18 @@ class Pipeline:
         c = self.configuration
         if c.ppo.ptx == 0:
             return None
+        own_text = c.ppo.pretraining_data or c.pretrain.data
+        if c.ppo.data and not own_text and not self._has_said_ptx:
+            self._has_said_ptx = True
+            what = "Python's documentation"
+            self._say_builtin(f"ppo.ptx = {c.ppo.ptx:g} (0: leave it out)", what)
         if c.ppo.pretraining_data:
             data = dataclasses.replace(c.pretrain, data=c.ppo.pretraining_data)
             training = self._tokens(sources.texts(data, self.skip_bad_lines)[0])
         else:
             training, _ = self.pretraining_text
         per_step = max(self.group.world, c.ppo.ptx_ratio * c.ppo.batch // c.ppo.minibatches)
-        return self._windows(training, per_step)
+        return self._windows(training, per_step, "ppo.pretraining_data")
 
     def _judge(self) -> Callable[[GPT, GPT], Statistics] | None:
         """Return what measures the policy on held-out exercises, unless prompts are the user's."""

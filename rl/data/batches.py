@@ -34,19 +34,21 @@ class Shuffled(Generic[Example]):
         Examples a step, over all ranks. What is left at the end of a pass is in a later one.
     seed : int
         Of the orders.
+    name : str
+        Of the setting that a batch's size is, for the error.
     """
 
     examples: Sequence[Example]
     batch_size: int
     seed: int
+    name: str = "batch_size"
 
     def __post_init__(self) -> None:
         """Refuse a batch that the examples cannot fill."""
-        expect_positive("batch_size", self.batch_size)
-        if len(self.examples) < self.batch_size:
-            refuse(
-                "batch_size", f"at most {len(self.examples)}, the examples", f"{self.batch_size}"
-            )
+        expect_positive(self.name, self.batch_size)
+        n = len(self.examples)
+        if n < self.batch_size:
+            refuse(self.name, f"at most {n}, the examples to train on", f"{self.batch_size}")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -75,17 +77,21 @@ class Windows:
         Windows a step, over all ranks.
     seed : int
         Of the draw.
+    name : str
+        What the text is, for the error.
     """
 
     tokens: np.ndarray
     time: int
     batch_size: int
     seed: int
+    name: str = "tokens"
 
     def __post_init__(self) -> None:
         """Refuse a text that is shorter than one window."""
         if len(self.tokens) <= self.time:
-            refuse("tokens", f"more than {self.time}, one window", f"{len(self.tokens)}")
+            expected = f"more than {self.time} tokens, one window"
+            refuse(self.name, expected, f"{len(self.tokens)}", "too short a text for this time")
 
     def batch(self, index: int) -> list[Encoded]:
         """Return the windows of step `index`, from 0."""

@@ -25,6 +25,12 @@ from ..formats.tokenizer import END_OF_TEXT, Tokenizer
 ROLES = ("system", "user", "assistant")
 PAD, END = "<|pad|>", "<|end|>"
 SPACE = " "  # before what is said
+# The same in Jinja, as transformers has it from a model's folder.
+JINJA = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|> ' + message['content'] + '<|end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 SPECIAL_TOKENS = (PAD, END_OF_TEXT, END, *(f"<|{role}|>" for role in ROLES))
 
 
@@ -91,6 +97,11 @@ class Template:
         ids = tokenizer.special_tokens
         self.pad, self.end, self.end_of_text = ids[PAD], ids[END], ids[END_OF_TEXT]
         self.speaker = {role: ids[f"<|{role}|>"] for role in ROLES}
+
+    @property
+    def exported(self) -> dict[str, str]:
+        """What `weights.save_gpt2` writes of a model that chats by this template."""
+        return {"end": END, "pad": PAD, "template": JINJA}
 
     def conversation(self, messages: Sequence[Message]) -> Encoded:
         """Encode a whole conversation, to be trained on.

@@ -8,6 +8,9 @@ r"""Reading training data: JSON lines in every format in use, one record at a ti
     {"chosen": …, "rejected": …}                 Preference; the prompt is what both begin with
     {"prompt": …, "completions": […], "rank": […]}   Preference; the lowest rank is the best
 
+Whoever wants dialogues takes a preference for the prompt with its best answer: so the files of
+Anthropic's HH, which have the entries chosen and rejected alone, teach every stage.
+
 A prompt is a string (what the user says) or a list of messages. A completion is a string (what the
 assistant says) or a list of messages; the list may repeat the prompt. A string that begins as
 Anthropic's transcripts do, with ``\n\nHuman: ``, is taken apart at those marks.
@@ -31,6 +34,25 @@ from ...core.checks import refuse
 from .dialogue import Message
 
 GZIP_MAGIC = b"\x1f\x8b"
+# How files begin that are no JSON lines, and what they are.
+OTHER_FORMATS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: git lfs pull",
+    b"PAR1": "a Parquet file: datasets.Dataset.from_parquet(file).to_json(...) makes JSON lines",
+    b"ARROW1": "an Arrow file: datasets.Dataset.from_file(file).to_json(...) makes JSON lines",
+    b"PK": "a zip archive: unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unzstd, or gzip it",
+    b"BZh": "compressed with bzip2: bunzip2, or gzip it",
+    b"\xfd7zXZ": "compressed with xz: unxz, or gzip it",
+    b"\xff\xfe": "text in UTF-16: convert it to UTF-8",
+    b"\xfe\xff": "text in UTF-16: convert it to UTF-8",
+    b"<": "a web page saved instead of the file",
+}
+# What a line of each kind has, for the error when it has not.
+ENTRIES = {
+    "Text": "text",
+    "Dialogue": "messages; or prompt, with completion or alone; or chosen and rejected",
+    "Preference": "chosen and rejected, with prompt or alone; or prompt, completions and rank",
+}
 TURN = re.compile(r"\n\n(Human|Assistant): ?")
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
@@ -39,16 +61,18 @@ Messages: TypeAlias = tuple[Message, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A document to pretrain on."""
+    """A document to pretrain on; `line` says where in its file it is, from 1."""
 
     text: str
+    line: int = dataclasses.field(default=0, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """A conversation: to imitate, or to continue if the assistant is next."""
+    """A conversation: to imitate, or to continue if the assistant is next; `line` as in `Text`."""
 
     messages: Messages
+    line: int = dataclasses.field(default=0, compare=False)
 
     @property
     def is_prompt(self) -> bool:
@@ -67,11 +91,14 @@ class Preference:
         At least two, the best first.
     ranks : tuple of int
         Never falling, the lowest first; equal ranks are ties.
+    line : int
+        As in `Text`.
     """
 
     prompt: Messages
     completions: tuple[str, ...]
     ranks: tuple[int, ...]
+    line: int = dataclasses.field(default=0, compare=False)
 
 
 Record: TypeAlias = Text | Dialogue | Preference
@@ -90,6 +117,8 @@ class DataFile:
         looking for preferences first and for text last.
     skip_bad_lines : bool
         Count them instead of refusing the file.
+    answered : bool
+        A dialogue in which the assistant has not the last word is a bad line, too.
 
     Attributes
     ----------
@@ -106,11 +135,17 @@ class DataFile:
     """
 
     def __init__(
-        self, path: str | Path, kind: type | None = None, *, skip_bad_lines: bool = False
+        self,
+        path: str | Path,
+        kind: type | None = None,
+        *,
+        skip_bad_lines: bool = False,
+        answered: bool = False,
     ) -> None:
         if kind not in (None, Text, Dialogue, Preference):
             refuse("kind", "Text, Dialogue, Preference or None", repr(kind))
         self.path, self.kind, self.skip_bad_lines = Path(path), kind, skip_bad_lines
+        self.answered = answered
         self.n_records = self.n_bad_lines = 0
         self.first_bad_line = ""
 
@@ -119,7 +154,10 @@ class DataFile:
         self.first_bad_line = ""
         for number, line in _numbered_lines(self.path):
             try:
-                record = parse(line, self.kind)
+                record = dataclasses.replace(parse(line, self.kind), line=number)
+                if self.answered and isinstance(record, Dialogue) and record.is_prompt:
+                    said = f"{record.messages[-1].role}'s"
+                    refuse("line", "a last turn of the assistant", said, "a prompt alone")
             except ValueError as error:
                 problem = f"{self.path}:{number}: {error}"
                 if not self.skip_bad_lines:
@@ -163,23 +201,28 @@ def parse(line: bytes, kind: type | None = None) -> Record:
         If it is none of the formats, or not of the kind.
     """
     try:
-        found = json.loads(line.decode("utf-8"))
+        found = json.loads(line.decode("utf-8"), object_pairs_hook=_once_each)
     except UnicodeDecodeError as error:
         refuse("line", "text in UTF-8", str(error), "another encoding: convert the file")
     except (json.JSONDecodeError, RecursionError) as error:
         cause = "one JSON array instead of an object per line" if line[:1] in b"[]" else ""
         refuse("line", "a JSON object", str(error), cause or "a line that was cut, or no JSON")
+    except ValueError as error:
+        raise ValueError(f"line: {error}") from None
     if not isinstance(found, dict):
         cause = "one JSON array instead of an object per line" if isinstance(found, list) else ""
         refuse("line", "a JSON object", type(found).__name__, cause)
     if kind in (None, Preference):
-        if {"prompt", "completions", "rank"} <= found.keys():
-            return _ranked(found)
-        if {"chosen", "rejected"} <= found.keys():
-            return _pair(found)
+        preference = _preference(found)
+        if preference:
+            return preference
     if kind in (None, Dialogue):
         if "messages" in found:
             return Dialogue(_messages(found, "messages"))
+        preferred = _preference(found)
+        if preferred:
+            best = Message("assistant", preferred.completions[0])
+            return Dialogue((*preferred.prompt, best))
         if {"prompt", "completion"} <= found.keys():
             prompt = _prompt(found)
             answer = Message("assistant", _completion(found["completion"], "completion", prompt))
@@ -188,12 +231,20 @@ def parse(line: bytes, kind: type | None = None) -> Record:
             return Dialogue(_prompt(found))
     if kind in (None, Text) and "text" in found:
         return Text(_string(found["text"], "text"))
-    wanted = (
-        "one of the formats of this file" if kind is None else f"the entries of a {kind.__name__}"
-    )
-    refuse(
-        "line", wanted, f"the entries {', '.join(found) or 'of nothing'}", "other names for them"
-    )
+    formats = "one of the formats of this file"
+    wanted = formats if kind is None else f"the entries {ENTRIES[kind.__name__]}"
+    got = f"the entries {', '.join(found) or 'of nothing'}"
+    refuse("line", wanted, got, "other names for them")
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, unless it says one thing twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        refuse(repr(twice), "once in an object", f"{names.count(twice)} times", "a faulty export")
+    return found
 
 
 # --- the lines of a file ---------------------------------------------------------------------
@@ -219,7 +270,11 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _open(path: Path) -> BinaryIO:
     """Open a file, unpacking it if its first bytes, whatever its name, say gzip."""
     with path.open("rb") as file:
-        packed = file.read(2) == GZIP_MAGIC
+        start = file.read(64)
+    for beginning, what in OTHER_FORMATS.items():
+        if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(beginning):
+            refuse(str(path), "JSON lines", repr(start[:20]), what)
+    packed = start.startswith(GZIP_MAGIC)
     return cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb")
 
 
@@ -291,6 +346,15 @@ def _completion(value: Any, name: str, prompt: Messages) -> str:
         refuse(name, "one turn, the assistant's, after the prompt", f"turns of: {said}",
                "chosen and rejected begin with different prompts")  # fmt: skip
     return messages[0].content
+
+
+def _preference(found: dict[str, Any]) -> Preference | None:
+    """Read a preference, if the entries are those of one."""
+    if {"prompt", "completions", "rank"} <= found.keys():
+        return _ranked(found)
+    if {"chosen", "rejected"} <= found.keys():
+        return _pair(found)
+    return None
 
 
 def _pair(found: dict[str, Any]) -> Preference:

@@ -26,6 +26,16 @@ FIXED = {
     "add_cross_attention": False,
 }
 OWN_TYPE = "gptwin"
+# The largest sizes that are read: what is beyond them is a mistake, and would take minutes to find.
+LARGEST = {
+    "d_model": 2**20,
+    "vocab_size": 2**24,
+    "n_ctx": 2**24,
+    "n_layer": 10_000,
+    "n_head": 2**16,
+}
+THEIR_NAMES = {"n_ctx": "n_positions", "d_model": "n_embd"}
+NUMBERS = ("layer_norm_epsilon", "resid_pdrop", "embd_pdrop", "attn_pdrop")
 
 
 def read_config(path: Path) -> GPTConfig:
@@ -47,7 +57,11 @@ def read_config(path: Path) -> GPTConfig:
     found = read_json(path)
     try:
         if OWN_TYPE in found:
-            return GPTConfig(**found[OWN_TYPE])
+            if not isinstance(found[OWN_TYPE], dict):
+                refuse(OWN_TYPE, "a JSON object", repr(found[OWN_TYPE])[:40])
+            config = GPTConfig(**found[OWN_TYPE])
+            _check_sizes(dataclasses.asdict(config), LARGEST)
+            return config
         return _from_hugging_face(found)
     except KeyError as error:
         refuse(str(path), f"the entry {error}", "a file without it", "another model's config.json")
@@ -72,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
         If it is not there or holds something else.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes(), object_pairs_hook=_once_each)
     except FileNotFoundError:
         refuse(str(path), "a file", "nothing there", "only the weights were copied")
     except ValueError as error:
@@ -82,12 +96,36 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, unless it says one thing twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        refuse(next(n for n in names if names.count(n) > 1), "one entry", "two of this name")
+    return found
+
+
+def _check_sizes(found: dict[str, Any], most: dict[str, int]) -> None:
+    """Refuse sizes that are no whole numbers, or larger than any model's."""
+    for name, limit in most.items():
+        value = found[name]
+        if not isinstance(value, int) or isinstance(value, bool):
+            refuse(name, "a whole number", repr(value), "written by another program")
+        if not 1 <= value <= limit:
+            refuse(name, f"from 1 to {limit:,}", f"{value:,}", "a damaged or edited file")
+
+
 def _from_hugging_face(found: dict[str, Any]) -> GPTConfig:
     if found.get("model_type") != "gpt2":
         refuse("model_type", "'gpt2'", repr(found.get("model_type")), "another architecture")
     for name, value in FIXED.items():
         if found.get(name, value) != value:
             refuse(name, repr(value), repr(found[name]), "a variant of GPT-2 not computed here")
+    _check_sizes(found, {THEIR_NAMES.get(name, name): most for name, most in LARGEST.items()})
+    for name in NUMBERS:
+        value = found.get(name, 0.1)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            refuse(name, "a number", repr(value), "written by another program")
     width = found["n_embd"]
     if found.get("n_inner") not in (None, 4 * width):
         refuse("n_inner", f"null or 4 · n_embd = {4 * width}", repr(found["n_inner"]))
@@ -112,7 +150,7 @@ def _from_hugging_face(found: dict[str, Any]) -> GPTConfig:
     )
 
 
-def config_json(config: GPTConfig, end_of_text: int | None) -> str:
+def config_json(config: GPTConfig, end_of_text: int | None, end: int | None = None) -> str:
     """Write config.json.
 
     Parameters
@@ -120,6 +158,8 @@ def config_json(config: GPTConfig, end_of_text: int | None) -> str:
     config : GPTConfig
     end_of_text : int or None
         Id of the token that ends a document, if there is one.
+    end : int, optional
+        Id of the token that ends what the model says, if it is another: that of a chat's turn.
 
     Returns
     -------
@@ -142,7 +182,7 @@ def config_json(config: GPTConfig, end_of_text: int | None) -> str:
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
         "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
+        "eos_token_id": end_of_text if end is None else end,
     }
     if _from_hugging_face(written) != config:
         written["model_type"], written["architectures"] = OWN_TYPE, []

@@ -40,6 +40,7 @@ VOCABULARY_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 # Beside the two: which tokens are special, and those that were added later, by their ids.
 SPECIAL_FILE, ADDED_FILE = "special_tokens_map.json", "added_tokens.json"
 CLASS_FILE = "tokenizer_config.json"  # for transformers, which asks it for the class
+WHOLE_FILE = "tokenizer.json"  # what transformers 5 writes instead of all of these
 MERGES_HEADER = "#version: 0.2"
 N_BYTES = 256
 
@@ -154,7 +155,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: str | Path) -> "Tokenizer":
-        """Read vocab.json and merges.txt, or OpenAI's encoder.json and vocab.bpe.
+        """Read vocab.json and merges.txt, OpenAI's encoder.json and vocab.bpe, or tokenizer.json.
 
         Text can become a token only if the token is a byte or what a merge makes. So the others
         are special: those that special_tokens_map.json or added_tokens.json names, if they are
@@ -175,6 +176,8 @@ class Tokenizer:
             If a file is missing, damaged, or does not fit the other.
         """
         directory = Path(directory)
+        if not _has_pair(directory) and (directory / WHOLE_FILE).is_file():
+            return cls(*_read_whole(directory / WHOLE_FILE))
         vocabulary_file, merges_file = _find_files(directory)
         vocabulary = _read_ids(vocabulary_file)
         merges = _read_merges(merges_file)
@@ -201,6 +204,22 @@ class Tokenizer:
             return cls({t: i for t, i in vocabulary.items() if t in from_text}, merges, special)
         except ValueError as error:
             raise ValueError(f"{vocabulary_file} with {merges_file.name}: {error}") from None
+
+    def with_special_tokens(self, tokens: Sequence[str]) -> "Tokenizer":
+        """Return a tokenizer that knows more special tokens, under the ids after its last.
+
+        Parameters
+        ----------
+        tokens : sequence of str
+            Those that it knows already stay as they are.
+
+        Returns
+        -------
+        Tokenizer
+        """
+        fresh = [token for token in tokens if token not in self.special_tokens]
+        added = {token: self.vocab_size + i for i, token in enumerate(fresh)}
+        return Tokenizer(self._vocabulary, self._merges, self.special_tokens | added)
 
     def save(self, directory: str | Path) -> None:
         """Write vocab.json, merges.txt and what Hugging Face has beside them, all or none.
@@ -377,6 +396,68 @@ def _check_merges(vocabulary: dict[str, int], merges: Sequence[Merge]) -> None:
                 )
 
 
+def _has_pair(directory: Path) -> bool:
+    """Say whether a vocabulary or its merges are there, in files of their own."""
+    return any((directory / name).is_file() for names in VOCABULARY_FILES for name in names)
+
+
+# What tokenizer.json must say for its text to become the same tokens here.
+WHOLE_MODEL = {
+    "type": ("BPE",),
+    "unk_token": (None, END_OF_TEXT),
+    "continuing_subword_prefix": (None, ""),
+    "end_of_word_suffix": (None, ""),
+    "byte_fallback": (None, False),
+    "ignore_merges": (None, False),
+    "dropout": (None, 0.0),
+}
+
+
+def _read_whole(path: Path) -> tuple[dict[str, int], list[Merge], dict[str, int]]:
+    """Read tokenizer.json: vocabulary, merges and special tokens."""
+    found = _read_json_object(path)
+    model, before = found.get("model"), found.get("pre_tokenizer")
+    if not isinstance(model, dict) or not isinstance(before, dict):
+        refuse(str(path), "entries model and pre_tokenizer", "others", "another file of this name")
+    for name, allowed in WHOLE_MODEL.items():
+        if model.get(name) not in allowed:
+            cause = "a tokenizer that is not GPT-2's byte-level BPE"
+            refuse(f"{path}: model.{name}", repr(allowed[0]), repr(model.get(name)), cause)
+    plain = before.get("type") == "ByteLevel" and before.get("use_regex", True)
+    if not plain or before.get("add_prefix_space") or found.get("normalizer"):
+        expected = "ByteLevel without a prefix space, and no normalizer"
+        cause = "a tokenizer that cuts text otherwise than GPT-2's"
+        refuse(f"{path}: pre_tokenizer", expected, repr(before)[:80], cause)
+    merges = [_as_merge(path, merge) for merge in model.get("merges", [])]
+    ids = _integers(path, model.get("vocab"))
+    from_text = set(byte_letters()) | {left + right for left, right in merges}
+    special = {token: i for token, i in ids.items() if token not in from_text}
+    added = found.get("added_tokens") or []
+    for token in added if isinstance(added, list) else [added]:
+        if not isinstance(token, dict) or not {"content", "id"} <= token.keys():
+            refuse(f"{path}: added_tokens", "objects with content and id", repr(token)[:60])
+        special |= _integers(path, {token["content"]: token["id"]})
+    return {t: i for t, i in ids.items() if t not in special}, merges, special
+
+
+def _as_merge(path: Path, merge: object) -> Merge:
+    """Return a merge, which older files write as one text with a space."""
+    pair = merge.split(" ") if isinstance(merge, str) else merge
+    if not isinstance(pair, list) or len(pair) != 2:
+        refuse(f"{path}: model.merges", "two tokens each", repr(merge)[:60])
+    return pair[0], pair[1]
+
+
+def _integers(path: Path, found: object) -> dict[str, int]:
+    """Return an object of tokens and their ids."""
+    if not isinstance(found, dict):
+        refuse(f"{path}: vocab", "a JSON object", type(found).__name__)
+    for token, i in found.items():
+        if not isinstance(i, int) or isinstance(i, bool):
+            refuse(str(path), "an integer id for each token", f"{i!r} for {token!r}")
+    return dict(found)
+
+
 def _find_files(directory: Path) -> tuple[Path, Path]:
     """Return the paths of the vocabulary and of the merges."""
     for names in VOCABULARY_FILES:
@@ -388,7 +469,8 @@ def _find_files(directory: Path) -> tuple[Path, Path]:
             cause = f"only {there[0]} was copied; a tokenizer is both"
             refuse(str(directory / absent), "a file", "nothing there", cause)
     pairs = ", or ".join(" and ".join(names) for names in VOCABULARY_FILES)
-    got = "neither" if directory.is_dir() else "no such directory"
+    pairs += f", or {WHOLE_FILE}"
+    got = "none of them" if directory.is_dir() else "no such directory"
     refuse(str(directory), f"a directory with {pairs}", got, "the path of the weights alone")
 
 
@@ -411,12 +493,7 @@ def _read_json_object(path: Path) -> dict[str, object]:
 
 def _read_ids(path: Path) -> dict[str, int]:
     """Read a JSON object of tokens and their ids."""
-    ids = {}
-    for token, i in _read_json_object(path).items():
-        if not isinstance(i, int) or isinstance(i, bool):
-            refuse(str(path), "an integer id for each token", f"{i!r} for {token!r}")
-        ids[token] = i
-    return ids
+    return _integers(path, _read_json_object(path))
 
 
 def _read_special(path: Path) -> set[str]:

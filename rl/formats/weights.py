@@ -14,6 +14,8 @@ The names are those of `core.presets.parameter_shapes`; projections are stored [
 OpenAI's own release is a TensorFlow checkpoint; as an .npz it can be read too (openai_weights.py).
 """
 
+import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,12 +39,13 @@ from .tensors import (
     read_safetensors,
     save_tensors,
 )
-from .tokenizer import END_OF_TEXT, Tokenizer
+from .tokenizer import CLASS_FILE, END_OF_TEXT, SPECIAL_FILE, Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+GENERATION, TEMPLATE = "generation_config.json", "chat_template.jinja"  # for transformers
 PREFIX, HEAD, TABLE = "transformer.", "lm_head.weight", "wte.weight"
 BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 
@@ -95,6 +98,7 @@ def save_gpt2(
     config: GPTConfig,
     parameters: "Mapping[str, np.ndarray | torch.Tensor]",
     tokenizer: Tokenizer | None = None,
+    chat: Mapping[str, str] | None = None,
 ) -> None:
     """Write a model as Hugging Face does; the files that were there stay until all are written.
 
@@ -108,6 +112,9 @@ def save_gpt2(
         As `load_gpt2` returns; stored in the dtype they have.
     tokenizer : Tokenizer, optional
         Written beside the weights.
+    chat : mapping of str to str, optional
+        Of a model that chats: "end", the token that ends a turn; "pad"; and "template", the Jinja
+        template of transformers that writes a conversation as it was trained on.
 
     Raises
     ------
@@ -128,10 +135,113 @@ def save_gpt2(
             refuse("tokenizer", expected, str(tokenizer.vocab_size), "another model's")
         end_of_text = tokenizer.special_tokens.get(END_OF_TEXT)
         files |= tokenizer.files()
-    files[CONFIG] = config_json(config, end_of_text)
+    end = None
+    if tokenizer is not None and chat is not None:
+        end = tokenizer.special_tokens[chat["end"]]
+        files |= _chat_files(tokenizer, chat, files)
+    files[CONFIG] = config_json(config, end_of_text, end)
     # transformers asks for the entry "format".
     files[WEIGHTS] = lambda path: save_tensors(tensors, path, {"format": "pt"})
     write_together(Path(directory), files)
+
+
+def _chat_files(
+    tokenizer: Tokenizer, chat: Mapping[str, str], files: Mapping[str, Content]
+) -> dict[str, Content]:
+    """Return what lets transformers begin and end a turn as the model was taught."""
+    ids = tokenizer.special_tokens
+    ends = [ids[chat["end"]], *([ids[END_OF_TEXT]] if END_OF_TEXT in ids else [])]
+    stops = {
+        "bos_token_id": ids.get(END_OF_TEXT),
+        "eos_token_id": ends,
+        "pad_token_id": ids[chat["pad"]],
+    }
+    tokens = {"eos_token": chat["end"], "pad_token": chat["pad"]}
+    classes = json.loads(str(files[CLASS_FILE])) | tokens | {"chat_template": chat["template"]}
+    special = json.loads(str(files[SPECIAL_FILE])) | tokens
+    return {
+        GENERATION: json.dumps(stops, indent=1) + "\n",
+        CLASS_FILE: json.dumps(classes, ensure_ascii=False, indent=1),
+        SPECIAL_FILE: json.dumps(special, ensure_ascii=False, indent=1),
+        TEMPLATE: chat["template"],
+    }
+
+
+def stop_tokens(path: str | Path, tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens that end what a model says.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A folder in Hugging Face's layout.
+    tokenizer : Tokenizer
+        Its own.
+
+    Returns
+    -------
+    list of int
+        `<|endoftext|>`, if there is one, and what generation_config.json and config.json name.
+    """
+    ids = set()
+    if END_OF_TEXT in tokenizer.special_tokens:
+        ids.add(tokenizer.special_tokens[END_OF_TEXT])
+    for name in (GENERATION, CONFIG):
+        file = Path(path) / name
+        named = read_json(file).get("eos_token_id") if file.exists() else None
+        listed = named if isinstance(named, list) else [named]
+        ids |= {i for i in listed if isinstance(i, int) and 0 <= i < tokenizer.vocab_size}
+    return sorted(ids)
+
+
+def with_vocabulary(
+    config: GPTConfig,
+    parameters: Mapping[str, torch.Tensor],
+    known: int,
+    wanted: int,
+    seed: int = 0,
+) -> tuple[GPTConfig, dict[str, torch.Tensor]]:
+    """Give a model a row for each token that there is, and for nothing else.
+
+    A table that was padded to a round number of rows loses the padding, so that no token can be
+    drawn that means nothing. New tokens begin as the mean of those that are known, with GPT-2's
+    noise of 0.02, so that they are neither likely nor all the same.
+
+    Parameters
+    ----------
+    config : GPTConfig
+    parameters : mapping of str to torch.Tensor
+    known : int
+        Tokens that were trained: the tokenizer's.
+    wanted : int
+        Tokens that there shall be; at least `known`.
+    seed : int
+        Of the noise.
+
+    Returns
+    -------
+    config, parameters
+        As they were where nothing is to be done.
+
+    Raises
+    ------
+    ValueError
+        If the table has fewer rows than the tokenizer has tokens.
+    """
+    if known > config.vocab_size:
+        expected = f"at most the model's {config.vocab_size} ids"
+        refuse("tokenizer", expected, str(known), "another model's tokenizer")
+    if known == wanted == config.vocab_size:
+        return config, dict(parameters)
+    resized = dict(parameters)
+    for name in (TABLE, HEAD):
+        if name in parameters:
+            rows = parameters[name][:known]
+            noise = torch.randn(
+                (wanted - known, rows.shape[1]), generator=torch.Generator().manual_seed(seed)
+            )
+            fresh = rows.float().mean(0) + 0.02 * noise
+            resized[name] = torch.cat([rows, fresh.to(rows)])
+    return dataclasses.replace(config, vocab_size=wanted), resized
 
 
 def _their_name(name: str) -> str:

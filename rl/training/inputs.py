@@ -77,6 +77,8 @@ def read_by(configuration: Configuration, names: list[str]) -> Inputs:
         if key.endswith("data"):
             text = name in ("pretrain.data", "ppo.pretraining_data")
             value = data_file(name, value) or (DOCUMENTATION if text else EXERCISES)
+        if name == "model.weights":
+            value = bool(value)  # the checksums of the folder's files say which
         found[name] = list(value) if isinstance(value, tuple) else value
     return found
 

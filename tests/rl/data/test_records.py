@@ -127,7 +127,7 @@ def test_a_bad_line_is_refused_with_the_reason(bad, message):
 
 def test_a_line_of_another_kind_is_refused():
     with pytest.raises(
-        ValueError, match="expected the entries of a Preference, got the entries te"
+        ValueError, match=r"expected the entries chosen and rejected, .*, got the entries text"
     ):
         parse(line(text="Once"), Preference)
     with pytest.raises(ValueError, match="kind: expected Text, Dialogue, Preference or None"):
