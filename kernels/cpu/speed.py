@@ -11,8 +11,11 @@ from ..model.gpt import GPT
 from .block import StraightBlock
 from .loss import mean_cross_entropy
 from .mlp import mlp_eager
+from .tied_embedding import tied_embedding
 
-PARTS = EAGER._replace(mlp=mlp_eager, loss=mean_cross_entropy, bind=StraightBlock)
+PARTS = EAGER._replace(
+    mlp=mlp_eager, embed=tied_embedding, loss=mean_cross_entropy, bind=StraightBlock
+)
 
 
 def speed_up(model: GPT, compiler: str = "") -> GPT:

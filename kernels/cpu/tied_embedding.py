@@ -3,48 +3,39 @@
 The head's gradient is as large as the table, [vocab, d_model]; the embedding's has as many rows
 that are not 0 as there are tokens. Left to themselves, the two meet as two whole tables: autograd
 fills one with zeros, writes the few rows into it, and adds both into a third. At GPT-2's size that
-is 0.6 GB through the memory in every step. Here the table goes through one autograd function on its
-way to both uses, so its backward pass sees the head's gradient and adds the tokens' rows to it.
+is 0.6 GB through the memory in every step. Here the table is handed on once, for both uses, and the
+embedding's gradient comes back as its rows alone. Autograd adds rows to a table that nobody else
+holds in place, and to one that somebody holds in a new one: so the head may be used and looked at
+in any way.
+
+    wte ── handed on ──┬── head          gradient: a table
+                       └── embedding     gradient: some rows, added to that table
+
 A table that the cache holds is left to autograd.
 """
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
+from ...core.layers.embedding import check_embedding, check_ids
+from ..common.launch import expect_same_dtype
 from ..layers.embedding import embedding
 
 # Numbers of a table that the cache holds: 1 MB in float32.
 SMALL = 2**18
 
 
-class _TiedEmbedding(torch.autograd.Function):
+class _HandedOn(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tokens, token_table, position_table, positions):
-        ctx.save_for_backward(tokens, positions)
-        ctx.shapes = (token_table.shape, position_table.shape)
-        ctx.set_materialize_grads(False)
-        x = embedding(tokens, token_table, position_table, positions=positions)
-        return x, token_table.view_as(token_table)
+    def forward(ctx, table):
+        return table.view_as(table)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_x, d_head):
-        tokens, positions = ctx.saved_tensors
-        table_shape, position_shape = ctx.shapes
-        if d_x is None:
-            return None, d_head, None, None
-        d_table, d_position_table = d_head, None
-        if ctx.needs_input_grad[1]:
-            d_table = d_x.new_zeros(table_shape) if d_head is None else d_head
-            d_table.index_add_(0, tokens.reshape(-1).long(), d_x.flatten(0, 1))
-        if ctx.needs_input_grad[2]:
-            d_position_table = d_x.new_zeros(position_shape)
-            if positions is None:
-                d_position_table[: tokens.shape[1]] = d_x.sum(0)
-            else:
-                flat = positions.expand(tokens.shape).reshape(-1).long()
-                d_position_table.index_add_(0, flat, d_x.flatten(0, 1))
-        return None, d_table, d_position_table, None
+    def backward(ctx, d_table):
+        # Rows alone come back where the head was not used.
+        return d_table.to_dense() if d_table.is_sparse else d_table
 
 
 def tied_embedding(
@@ -65,16 +56,21 @@ def tied_embedding(
     -------
     x : torch.Tensor [batch, time, d_model]
         As from `embedding`.
-    head : torch.Tensor [vocab, d_model]
-        The table again. Its gradient is written into: for one product that makes a new one, such as
-        `mean_cross_entropy`.
+    table : torch.Tensor [vocab, d_model]
+        The token table, to be the head.
 
     Raises
     ------
     ValueError
         As in `embedding`.
     """
-    if token_table.numel() <= SMALL:
+    if token_table.numel() <= SMALL or torch.compiler.is_compiling():
         return embedding(tokens, token_table, position_table, positions=positions), token_table
-    x, head = _TiedEmbedding.apply(tokens, token_table, position_table, positions)
-    return x, head
+    check_embedding(tokens, token_table, position_table, positions)
+    expect_same_dtype(token_table=token_table, position_table=position_table)
+    check_ids(tokens, positions, len(token_table), len(position_table))
+    table = _HandedOn.apply(token_table)
+    x = functional.embedding(tokens.long(), table, sparse=True)  # [batch, time, d_model]
+    if positions is None:
+        return x + position_table[: tokens.shape[1]], table
+    return x + functional.embedding(positions.long(), position_table), table

@@ -41,6 +41,7 @@ from ..attention.qkv_attention import qkv_attention
 from ..attention.sdpa import masked_attention
 from ..common.launch import expect_same_dtype, runs_on_triton
 from ..language.cross_entropy import cross_entropy
+from ..layers.embedding import embedding
 from ..layers.layer_norm import layer_norm, layer_norm_eager
 from ..layers.linear import linear, linear_eager
 
@@ -158,6 +159,16 @@ def _mean_loss(
     return cross_entropy(hidden, weight, targets, ignore_index=ignore_index)[0]
 
 
+def _embed(
+    tokens: torch.Tensor,
+    token_table: torch.Tensor,
+    position_table: torch.Tensor,
+    *,
+    positions: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return embedding(tokens, token_table, position_table, positions=positions), token_table
+
+
 class Parts(NamedTuple):
     """What a model is composed of, on one backend; `attention` fills a cache."""
 
@@ -166,6 +177,8 @@ class Parts(NamedTuple):
     mlp: Callable[..., torch.Tensor]
     qkv_attention: Callable[..., torch.Tensor]
     attention: Callable[..., torch.Tensor]
+    # (tokens, token_table, position_table, positions=) -> x, and the token table to be a tied head
+    embed: Callable[..., tuple[torch.Tensor, torch.Tensor]]
     loss: Callable[..., torch.Tensor]
     # (parameters, cache, layer, config, parts) -> a block for one new token a row (decode_step.py)
     bind: Callable[..., Callable[[torch.Tensor], torch.Tensor]]
@@ -325,10 +338,12 @@ def bind_block(
     )  # fmt: skip
 
 
-KERNELS = Parts(norm, linear, _mlp, _qkv_attention, _attention_output, _mean_loss, bind_block)
+KERNELS = Parts(
+    norm, linear, _mlp, _qkv_attention, _attention_output, _embed, _mean_loss, bind_block
+)
 EAGER = Parts(
-    layer_norm_eager, linear_eager, _mlp_eager, qkv_attention_eager, masked_attention, _mean_loss,
-    bind_block,
+    layer_norm_eager, linear_eager, _mlp_eager, qkv_attention_eager, masked_attention, _embed,
+    _mean_loss, bind_block,
 )  # fmt: skip
 
 

@@ -28,8 +28,6 @@ from ...core.model.gpt import check_tokens
 from ...core.model.parameters import initial_std
 from ...core.model.presets import GPTConfig
 from ..common.launch import runs_on_triton
-from ..cpu.tied_embedding import tied_embedding
-from ..layers.embedding import embedding
 from ..layers.linear import linear
 from .decoder_block import EAGER, KERNELS, Parts, check_masks, run_block
 from .kv_cache import KVCache
@@ -215,8 +213,8 @@ class GPT(torch.nn.Module):
         cache : KVCache, optional
             Read and extended; for evaluation mode.
         with_head : bool
-            Return `output_matrix()` as well, for one product with the hidden states: on a CPU its
-            gradient and the embedding's are then one (tied_embedding.py).
+            Return `output_matrix()` as well. Of a tied head, it is the table that the tokens were
+            looked up in, as `parts.embed` hands it on: the gradients of both uses may be one.
         states_from : int
             The first position of `tokens` whose hidden state is wanted. Those before it end as keys
             and values of the last block, whose other products and the final norm they are spared.
@@ -252,12 +250,8 @@ class GPT(torch.nn.Module):
         tables = (self.wte.weight, self.wpe.weight)
         on_triton = runs_on_triton("gpt", tokens=tokens, table=tables[0])
         parts = KERNELS if on_triton else self.eager
-        if with_head and config.tied and not on_triton and not torch.compiler.is_compiling():
-            x, table = tied_embedding(tokens, *tables, positions=positions)
-            head = table.T
-        else:
-            x, head = embedding(tokens, *tables, positions=positions), self.output_matrix()
-        x, head = x.to(self.dtype), head.to(self.dtype)
+        x, table = parts.embed(tokens, *tables, positions=positions)
+        x = x.to(self.dtype)  # [batch, time, d_model]
         if config.dropout > 0:
             x = functional.dropout(x, config.dropout, self.training)
 
@@ -274,7 +268,9 @@ class GPT(torch.nn.Module):
             else:
                 x = block(x, attend, parts, first)
         x = self.final_norm(x, parts)
-        return (x, head) if with_head else x
+        if not with_head:
+            return x
+        return x, table.to(self.dtype).T if config.tied else self.output_matrix()
 
     def final_norm(self, x: torch.Tensor, parts: Parts) -> torch.Tensor:
         """Normalise the last block's output, if the model does.

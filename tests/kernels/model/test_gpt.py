@@ -293,25 +293,35 @@ def test_bad_input_is_refused(prepared):
         KVCache(SMALL, 2, 41)
 
 
-@pytest.mark.usefixtures("prepared")
-@pytest.mark.parametrize("uses", ["both", "states", "head"])
-def test_a_tied_tables_gradient_is_one_whoever_uses_it(uses):
+@pytest.mark.parametrize("uses", ["both", "states", "head", "head in two ways"])
+def test_a_tied_tables_gradient_is_one_whoever_uses_it(uses, prepared):
     """On the CPU the embedding's rows are added to the head's gradient, where there is one."""
-    _, model = twins(SMALL)
+    model = prepared(twins(SMALL)[1])
     tokens = torch.from_numpy(text()[0])
+    factor = torch.full((SMALL.d_model, 61), 0.3, dtype=torch.float64, requires_grad=True)
+    seen = []
 
     def gradients(hidden, head):
         model.zero_grad()
+        factor.grad = None
+        if uses == "head in two ways":  # such as LoRA: others share the head's gradient
+            head.register_hook(seen.append)
+            head = head + factor
         states = hidden if uses != "head" else hidden.detach()
         (states.square().sum() if uses == "states" else (states @ head).square().sum()).backward()
-        return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        kept = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        return kept if factor.grad is None else kept | {"factor": factor.grad}
 
     with launch.backend("eager"):
         expected = gradients(model(tokens), model.output_matrix())
         actual = gradients(*model(tokens, with_head=True))
     assert actual.keys() == expected.keys()
     for name, gradient in actual.items():
+        assert not gradient.is_sparse
         torch.testing.assert_close(gradient, expected[name], msg=name)
+    if seen:
+        torch.testing.assert_close(seen[1], seen[0])
+        torch.testing.assert_close(seen[1], actual["factor"])
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
