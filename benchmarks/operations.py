@@ -10,7 +10,7 @@ import numpy as np
 
 from ..lab.twins.twin import Case, Twin, as_tuple
 from .inputs import Arguments, draw_arguments
-from .timing import Provider
+from .timing import Contender
 
 D_HEAD = 64
 
@@ -48,7 +48,7 @@ def arguments(twin: Twin, case: Case) -> Arguments:
     return draw_arguments(twin, case, "float32", "cpu")
 
 
-def by_torch(given: Arguments, operation: Callable[..., Any]) -> Provider:
+def by_torch(given: Arguments, operation: Callable[..., Any]) -> Contender:
     """Make the provider of an operation on tensors: eager, compiled, or a kernel.
 
     Parameters
@@ -59,7 +59,7 @@ def by_torch(given: Arguments, operation: Callable[..., Any]) -> Provider:
 
     Returns
     -------
-    Provider
+    Contender
     """
     cotangents = given.cotangents(_roots(given))
 
@@ -72,10 +72,10 @@ def by_torch(given: Arguments, operation: Callable[..., Any]) -> Provider:
     def result() -> Mapping[str, Any]:
         return comparable({name: x.detach().numpy() for name, x in run().items()})
 
-    return Provider(run, result)
+    return Contender(run, result)
 
 
-def by_numpy(given: Arguments) -> Provider:
+def by_numpy(given: Arguments) -> Contender:
     """Make the provider of the NumPy reference.
 
     Parameters
@@ -84,7 +84,7 @@ def by_numpy(given: Arguments) -> Provider:
 
     Returns
     -------
-    Provider
+    Contender
     """
     twin = given.twin
     tensors = {name: x.detach().numpy() for name, x in given.leaves.items()}
@@ -110,7 +110,7 @@ def by_numpy(given: Arguments) -> Provider:
             if name in tensors
         }
 
-    return Provider(run, lambda: comparable(run()))
+    return Contender(run, lambda: comparable(run()))
 
 
 def _roots(given: Arguments) -> dict[str, Any]:

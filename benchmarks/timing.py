@@ -22,6 +22,7 @@ import numpy as np
 
 Finding = dict[str, Any]
 Seconds = dict[str, list[float]]
+Mark = Callable[[str], None]  # told the name of the phase that begins
 
 MINIMUM_ROUNDS = 3
 
@@ -37,7 +38,7 @@ class Skipped(RuntimeError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Provider:
+class Contender:
     """One way to do the work.
 
     Attributes
@@ -205,7 +206,7 @@ def not_measured(claim: Claim, reason: str, settings: Mapping[str, Any]) -> Find
 
 def measure(
     claims: Sequence[Claim],
-    makers: Mapping[str, Callable[[], Provider]],
+    makers: Mapping[str, Callable[[], Contender]],
     *,
     tolerances: Mapping[str, float],
     settings: Mapping[str, Any],

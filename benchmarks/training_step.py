@@ -20,7 +20,7 @@ from ..kernels.cpu import speed_up
 from ..kernels.model.gpt import GPT
 from ..kernels.optimizer.adamw import AdamW
 from .baselines.nanogpt import NanoGPT
-from .timing import Provider
+from .timing import Contender
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -35,7 +35,7 @@ def gptwin(
     *,
     compiler: str | None = None,
     dtype: torch.dtype = torch.float32,
-) -> Provider:
+) -> Contender:
     """Make gptwin's training step."""
     model = speed_up(GPT(config).to(data.device, dtype))
 
@@ -55,7 +55,7 @@ def nanogpt(
     compiler: str | None = None,
     dtype: torch.dtype = torch.float32,
     autocast: torch.dtype | None = None,
-) -> Provider:
+) -> Contender:
     """Make the plain model's training step, perhaps with products in another dtype."""
     model = NanoGPT(config.vocab_size, config.n_ctx, config.n_layer, config.n_head,
                     config.d_model, config.bias).to(data.device, dtype)  # fmt: skip
@@ -80,7 +80,7 @@ def transformers(
     *,
     compiler: str | None = None,
     dtype: torch.dtype = torch.float32,
-) -> Provider:
+) -> Contender:
     """Make the training step of transformers' GPT2LMHeadModel."""
     model = transformers_model(config).to(data.device, dtype).train()
 
@@ -131,7 +131,7 @@ def provider(
     clip: float | None,
     data: torch.Tensor,
     compiler: str | None,
-) -> Provider:
+) -> Contender:
     """Make a provider of training steps on one batch.
 
     Parameters
@@ -151,7 +151,7 @@ def provider(
 
     Returns
     -------
-    Provider
+    Contender
         Its result: losses of the first steps.
     """
     loss = torch.compile(loss, backend=compiler) if compiler else loss
@@ -173,7 +173,7 @@ def provider(
             "progress": losses[0] - losses[-1],
         }  # fmt: skip
 
-    return Provider(step, result)
+    return Contender(step, result)
 
 
 def decay_groups(model: torch.nn.Module) -> list[dict[str, Any]]:

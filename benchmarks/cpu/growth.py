@@ -18,8 +18,8 @@ from ..inputs import Arguments
 from ..models import Settings
 from ..operations import MODEL_CASES, arguments, by_numpy, by_torch
 from ..timing import (
+    Contender,
     Finding,
-    Provider,
     describe,
     expect_same,
     finding,
@@ -59,7 +59,7 @@ def _growth_of(
 ) -> Iterator[Finding]:
     """Time a twin's reference and eager PyTorch at every size; the gate stands before each."""
     drawn = [arguments(twin, case) for case in cases]
-    makers: dict[str, Callable[[Arguments], Provider]] = {
+    makers: dict[str, Callable[[Arguments], Contender]] = {
         "NumPy reference": by_numpy,
         "eager PyTorch": functools.partial(by_torch, operation=twin.eager),
     }

@@ -14,7 +14,7 @@ from ...core.model.presets import preset
 from ..baselines import picogpt
 from ..baselines.nanogpt import NanoGPT, is_projection
 from ..models import QUICK, Settings, describe_model, draw_parameters
-from ..timing import LONGER, Claim, Finding, Provider, measure
+from ..timing import LONGER, Claim, Contender, Finding, measure
 
 
 def numpy_generation(settings: Settings) -> Iterator[Finding]:
@@ -33,10 +33,10 @@ def numpy_generation(settings: Settings) -> Iterator[Finding]:
         extend(parameters, np.array([prompt[:-1]]), config, cache)
         return extend(parameters, np.array([prompt[-1:]]), config, cache)[0]
 
-    def make_gptwin() -> Provider:
-        return Provider(cached, lambda: {"tokens": cached(), "logits": cached_logits()})
+    def make_gptwin() -> Contender:
+        return Contender(cached, lambda: {"tokens": cached(), "logits": cached_logits()})
 
-    def make_picogpt(keep_float32: bool) -> Provider:
+    def make_picogpt(keep_float32: bool) -> Contender:
         def run() -> list[int]:
             return picogpt.generate(
                 prompt, parameters, *size, max_new_tokens=n_new, keep_float32=keep_float32
@@ -45,7 +45,7 @@ def numpy_generation(settings: Settings) -> Iterator[Finding]:
         def logits() -> np.ndarray:
             return picogpt.gpt2(prompt, parameters, *size, keep_float32=keep_float32)[-1]
 
-        return Provider(run, lambda: {"tokens": run(), "logits": logits()})
+        return Contender(run, lambda: {"tokens": run(), "logits": logits()})
 
     # The harder goal first, and apart, so that it is stored whatever becomes of the other: without
     # the slip into float64 that picoGPT has under NumPy 2.
@@ -67,7 +67,7 @@ def numpy_training(settings: Settings) -> Iterator[Finding]:
     parameters = draw_parameters(config)
     tokens, targets = np.random.default_rng(2).integers(0, config.vocab_size, (2, batch, time))
 
-    def make_gptwin() -> Provider:
+    def make_gptwin() -> Contender:
         def run() -> tuple[np.ndarray, Parameters]:
             return loss_and_gradients(parameters, tokens, targets, config)
 
@@ -75,9 +75,9 @@ def numpy_training(settings: Settings) -> Iterator[Finding]:
             loss, gradients = run()
             return {"loss": loss, **gradients}
 
-        return Provider(run, result)
+        return Contender(run, result)
 
-    def make_pytorch() -> Provider:
+    def make_pytorch() -> Contender:
         model = NanoGPT(config.vocab_size, config.n_ctx, config.n_layer, config.n_head,
                         config.d_model, config.bias)  # fmt: skip
         model.load({name: torch.from_numpy(p) for name, p in parameters.items()})
@@ -97,7 +97,7 @@ def numpy_training(settings: Settings) -> Iterator[Finding]:
                 results[name] = gradient.T if is_projection(name) else gradient
             return results
 
-        return Provider(run, result)
+        return Contender(run, result)
 
     yield from measure(
         [Claim("gptwin, NumPy", "PyTorch, eager", 1.5, LONGER)],

@@ -15,7 +15,7 @@ from ..compiling import under_compile
 from ..inputs import Arguments
 from ..models import Settings
 from ..operations import MODEL_CASES, arguments, by_numpy, by_torch
-from ..timing import FASTER, LONGER, Claim, Finding, Provider, Skipped, measure
+from ..timing import FASTER, LONGER, Claim, Contender, Finding, Skipped, measure
 from .growth import LENGTH, TOLERANCE, WIDTH
 
 QUICK_TWINS = ("gelu", "gae")
@@ -58,7 +58,7 @@ def compiled(settings: Settings) -> Iterator[Finding]:
         twin = TWINS[name]
         given = arguments(twin, MODEL_CASES[name](time, width))
 
-        def make_compiled(given: Arguments = given, twin: Twin = twin) -> Provider:
+        def make_compiled(given: Arguments = given, twin: Twin = twin) -> Contender:
             return by_torch(given, under_compile(twin.eager, compiler))
 
         yield _ratio(
@@ -72,7 +72,7 @@ def compiled(settings: Settings) -> Iterator[Finding]:
 def _ratio(
     given: Arguments,
     claim: Claim,
-    makers: dict[str, Callable[[], Provider]],
+    makers: dict[str, Callable[[], Contender]],
     kept: dict[str, Any],
     settings: Settings,
     of: int,

@@ -12,7 +12,7 @@ import torch
 
 from ...core.model.presets import GPTConfig, preset
 from ..models import QUICK, Settings, describe_model, draw_parameters
-from ..timing import Claim, Finding, Provider, measure
+from ..timing import Claim, Contender, Finding, measure
 from ..training_step import as_tensors, gptwin, nanogpt, transformers
 
 # nanoGPT's configuration for tinyshakespeare on a CPU.
@@ -53,7 +53,7 @@ def _training(
 
     compiler = "aot_eager" if settings.quick else "inductor"
 
-    def make(build: Callable[..., Any], compiler: str | None = None) -> Callable[[], Provider]:
+    def make(build: Callable[..., Any], compiler: str | None = None) -> Callable[[], Contender]:
         return lambda: build(config, parameters, data, compiler=compiler)
 
     eager = {"nanoGPT": make(nanogpt), "gptwin": make(gptwin), "transformers": make(transformers)}

@@ -29,7 +29,7 @@ from .providers import providers as providers_of
 from .results import OURS
 from .roofline import peaks_of
 from .summary import print_summary
-from .supervise import CUT_OFF, Outcome, watch
+from .supervise import CUT_OFF, Outcome, supervise
 
 VERIFY, ROOFLINE, OPERATIONS = "verify", "roofline", "operations"
 ASKED_FOR = (*TWINS, OPERATIONS, *results.END_TO_END, VERIFY)
@@ -390,7 +390,7 @@ def process(
         environment["TORCHINDUCTOR_COMPILE_THREADS"] = "4"  # each of the processes side by side
     whole = name.partition("/")[0] in (*results.END_TO_END, VERIFY)
     limit = run.limit_s * (WHOLE if whole else 1)
-    return watch(job, on_event, environment=environment, limit_s=limit, deadline=run.deadline)
+    return supervise(job, on_event, environment=environment, limit_s=limit, deadline=run.deadline)
 
 
 def given_up(found: Mapping[str, Finding]) -> list[str]:

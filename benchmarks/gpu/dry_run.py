@@ -34,7 +34,7 @@ from ..models import QUICK
 from ..timing import Finding, describe
 from . import driver, goals, plots
 from .cells import default_dtypes, directions_of, timed_at
-from .job import makers
+from .job import Workloads, makers
 from .providers import providers
 from .results import END_TO_END, cell_name
 from .roofline import MATMULS
@@ -46,12 +46,11 @@ COMPILED_AHEAD = ("gelu/bfloat16", "training", "generation")
 RUN, UNAVAILABLE, FAILED = "run", "unavailable", "FAILED"
 SLOWER = 1.2
 
-Workloads = Callable[[], Mapping[str, Callable[..., Any]]]
 Cells = dict[tuple[str, str], list[str]]  # by part and provider, names of cells
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class TriedPath:
     """How a path ended.
 
     Attributes
@@ -97,7 +96,7 @@ def dry_run(
     if code == driver.OUT_OF_TIME:
         return code
     parts = result_file.load(path)
-    outcomes = [*outcomes_of(expected_cells(workloads()), parts), *closing(path, limit_s)]
+    outcomes = [*tried_paths(expected_cells(workloads()), parts), *closing(path, limit_s)]
     return print_list(outcomes)
 
 
@@ -150,17 +149,17 @@ def sizes_note(part: str) -> str:
 # --- what became of it ---------------------------------------------------------------------------
 
 
-def outcomes_of(cells: Cells, parts: Mapping[str, result_file.Part]) -> Iterator[Outcome]:
+def tried_paths(cells: Cells, parts: Mapping[str, result_file.Part]) -> Iterator[TriedPath]:
     """Yield how each path ended by what is stored."""
     for (part, provider), names in cells.items():
         path = f"{part} | {provider}" if provider else part
         stored = parts.get(part)
         if stored is None or stored["status"] != "measured":
             reason = (stored or {}).get("reason") or "not reached"
-            yield Outcome(path, FAILED, reason)
+            yield TriedPath(path, FAILED, reason)
             continue
         found = {finding["name"]: finding for finding in stored["findings"]}
-        yield Outcome(path, *judge([found.get(name) for name in names]))
+        yield TriedPath(path, *judge([found.get(name) for name in names]))
 
 
 def judge(cells: list[Finding | None]) -> tuple[str, str]:
@@ -184,7 +183,7 @@ def judge(cells: list[Finding | None]) -> tuple[str, str]:
 # --- what comes of the figures -------------------------------------------------------------------
 
 
-def closing(path: Path, limit_s: float) -> Iterator[Outcome]:
+def closing(path: Path, limit_s: float) -> Iterator[TriedPath]:
     """Try what follows the measuring, each step by itself."""
     steps: dict[str, Callable[[], str]] = {
         f"compile ahead: {part}": functools.partial(compile_ahead, path, part, limit_s)
@@ -194,9 +193,9 @@ def closing(path: Path, limit_s: float) -> Iterator[Outcome]:
               "compare": lambda: compare_with_slower(path)}  # fmt: skip
     for name, step in steps.items():
         try:
-            yield Outcome(name, RUN, step())
+            yield TriedPath(name, RUN, step())
         except Exception as error:  # whatever a step raises is what is found
-            yield Outcome(name, FAILED, describe(error))
+            yield TriedPath(name, FAILED, describe(error))
 
 
 def compile_ahead(path: Path, part: str, limit_s: float) -> str:
@@ -286,7 +285,7 @@ def as_if_real(parts: Mapping[str, result_file.Part]) -> dict[str, result_file.P
 # --- the list ------------------------------------------------------------------------------------
 
 
-def print_list(outcomes: list[Outcome]) -> int:
+def print_list(outcomes: list[TriedPath]) -> int:
     """Print how every path ended; return the exit code."""
     console = Console(highlight=False)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)

@@ -46,7 +46,7 @@ Generate = Callable[..., Any]  # rl.generation.generate
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
+class PromptSize:
     """How much is generated.
 
     Attributes
@@ -66,7 +66,10 @@ class Size:
         return f"{self.prompts} {many}, {self.prompt_tokens} + {self.new_tokens} tokens"
 
 
-SIZES, TINY_SIZES = (Size(64, 64, 128), Size(1, 64, 128)), (Size(3, 5, 4), Size(1, 5, 4))
+SIZES, TINY_SIZES = (
+    (PromptSize(64, 64, 128), PromptSize(1, 64, 128)),
+    (PromptSize(3, 5, 4), PromptSize(1, 5, 4)),
+)
 
 
 def generation(generate: Generate, device: str, *, tiny: bool) -> Makers:
@@ -103,12 +106,12 @@ class Scene:
     Parameters
     ----------
     generate : callable
-    size : Size
+    size : PromptSize
     device : str
     tiny : bool
     """
 
-    def __init__(self, generate: Generate, size: Size, device: str, tiny: bool) -> None:
+    def __init__(self, generate: Generate, size: PromptSize, device: str, tiny: bool) -> None:
         self.generate, self.size, self.device = generate, size, device
         self.config: GPTConfig = QUICK if tiny else preset("gpt2")
         self.dtype = torch.float32 if tiny else torch.bfloat16

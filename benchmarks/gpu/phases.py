@@ -15,13 +15,12 @@ from typing import Any, Protocol
 
 import torch
 
-from ..timing import Skipped, describe, expect_same, spread
+from ..timing import Mark, Skipped, describe, expect_same, spread
 from .cells import Event
 from .results import not_measured, parts_of_name
 
 ROUNDS = 5
 
-Mark = Callable[[str], None]
 # By name: what came, what should have, and by how much they may differ; see `timing.expect_same`.
 Checks = Mapping[str, tuple[Any, Any, float]]
 

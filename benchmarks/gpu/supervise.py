@@ -51,7 +51,7 @@ class Outcome:
     out_of_time: bool = False
 
 
-def watch(
+def supervise(
     job: Mapping[str, Any],
     on_event: Callable[[dict[str, Any]], None],
     *,

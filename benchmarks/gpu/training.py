@@ -23,7 +23,7 @@ import torch
 
 from ...core.model.presets import GPTConfig, parameter_count, preset
 from ..models import QUICK, describe_model, draw_parameters
-from ..timing import Finding, Provider, describe, expect_same, spread
+from ..timing import Contender, Finding, describe, expect_same, spread
 from ..training_step import as_tensors, gptwin, nanogpt, transformers
 from .cells import Event
 from .clock import Clock
@@ -110,7 +110,7 @@ def training(
 
 def makers(
     config: GPTConfig, parameters: Mapping[str, torch.Tensor], data: torch.Tensor, compiler: str
-) -> Iterator[tuple[str, Callable[[], Provider]]]:
+) -> Iterator[tuple[str, Callable[[], Contender]]]:
     """Yield everyone who trains: name, and what makes the provider."""
     half = getattr(torch, DTYPE)
     for name, build in (("gptwin", gptwin), ("nanoGPT", nanogpt), ("transformers", transformers)):

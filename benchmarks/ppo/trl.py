@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 
 from ...core.model.presets import GPTConfig
+from ..timing import Mark
 from ..training_step import checkout_hidden
 
-Mark = Callable[[str], None]
 KL_COEFFICIENT = 0.05  # TRL's default
 
 

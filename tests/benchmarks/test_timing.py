@@ -11,8 +11,8 @@ from gptwin.benchmarks.timing import (
     LONGER,
     MINIMUM_ROUNDS,
     Claim,
+    Contender,
     GateError,
-    Provider,
     expect_same,
     finding,
     judge,
@@ -23,7 +23,7 @@ from gptwin.benchmarks.timing import (
 
 
 def provider(value, log=None, name=""):
-    return Provider(lambda: log is not None and log.append(name), lambda: {"loss": value})
+    return Contender(lambda: log is not None and log.append(name), lambda: {"loss": value})
 
 
 ONE_CLAIM = (Claim("ours", "other", 1.0),)

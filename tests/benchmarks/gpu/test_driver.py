@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from gptwin import records
 from gptwin.benchmarks import result_file
 from gptwin.benchmarks.gpu import driver
-from gptwin.benchmarks.gpu.supervise import watch
+from gptwin.benchmarks.gpu.supervise import supervise
 from gptwin.cli import app
 
 
@@ -62,7 +62,9 @@ def follow(path, monkeypatch, code, limit_s=30.0, left_s=60.0):
     """Let a made-up process measure a part."""
     command = (sys.executable, "-c", EVENTS + code)
     monkeypatch.setattr(
-        driver, "watch", lambda job, on_event, **o: watch(job, on_event, command=command, **o)
+        driver,
+        "supervise",
+        lambda job, on_event, **o: supervise(job, on_event, command=command, **o),
     )
     run = driver.Run(path, True, (), limit_s, time.monotonic() + left_s, 0, "none: a dry run")
     driver.begin(run, "gelu/bfloat16", again=False)

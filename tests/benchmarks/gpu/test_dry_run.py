@@ -52,7 +52,7 @@ def test_a_new_twins_and_a_new_peers_cells_are_on_the_list(monkeypatch):
     """...by themselves, and fail until they are reached."""
     monkeypatch.setitem(TWINS, "gelu2", TWINS["gelu"])
     monkeypatch.setitem(PEERS, "kl", (Provider("somebody", None),))
-    found = {o.path: o.status for o in dry_run.outcomes_of(dry_run.expected_cells(WORKLOADS), {})}
+    found = {o.path: o.status for o in dry_run.tried_paths(dry_run.expected_cells(WORKLOADS), {})}
     assert found["gelu2/bfloat16 | gptwin"] == found["kl/float32 | somebody"] == FAILED
 
 
@@ -76,7 +76,10 @@ def test_a_path_has_run_if_nothing_of_it_failed(cells, status, note):
 
 
 def test_the_exit_code_is_1_if_a_path_failed(capsys):
-    good, bad = dry_run.Outcome("a", RUN, ""), dry_run.Outcome("gelu/float32 | b", FAILED, "why")
+    good, bad = (
+        dry_run.TriedPath("a", RUN, ""),
+        dry_run.TriedPath("gelu/float32 | b", FAILED, "why"),
+    )
     assert dry_run.print_list([good]) == 0
     assert dry_run.print_list([good, bad]) == 1
     printed = capsys.readouterr().out
