@@ -23,8 +23,8 @@ from .judge import KERNELS
 from .mutants import source_of
 from .mutate import (
     REQUIRED_SCORE,
+    KnownVerdicts,
     Score,
-    Store,
     mutants_by_twin,
     sample,
     score_twin,
@@ -138,7 +138,7 @@ def _run_with_progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[state]}"),
     )  # fmt: skip
-    verdicts = Store(Path(store))
+    known = KnownVerdicts(Path(store))
     scores = []
     # Drawn by hand: a thread that draws could hold a lock just when a child is forked.
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
@@ -156,7 +156,7 @@ def _run_with_progress(
 
             scores.append(
                 score_twin(
-                    TWINS[name], size=size, seed=seed, examples=examples, store=verdicts,
+                    TWINS[name], size=size, seed=seed, examples=examples, known=known,
                     processes=processes, on_event=on_event,
                 )
             )  # fmt: skip

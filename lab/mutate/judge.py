@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from ... import kernels
 from ..sanitize.guard import Guard
 from ..twins.twin import Case, Twin
-from ..verify.check import Finding, Prepared, check_prepared, prepare, run_eager
+from ..verify.check import Checked, Prepared, check_prepared, prepare, run_eager
 from ..verify.verify import fixed_cases, variants
 from .mutants import Mutant, source_of
 
@@ -134,15 +134,15 @@ def make_trials(
                 tiles = _tiles(twin, kernels_of[plain], index)
                 if tiles in seen[plain]:
                     continue
-            trial, finding = _try(twin, case, dtype)
+            trial, checked = _try(twin, case, dtype)
             on_case()
-            if not finding.passed:
+            if not checked.passed:
                 raise RuntimeError(
                     f"mutate: expected {twin.name} to pass its own checks, but "
-                    f"{trial.name} fails: {_reason(finding)} (likely cause: a change to be "
+                    f"{trial.name} fails: {_reason(checked)} (likely cause: a change to be "
                     f"verified first: gptwin verify {twin.name})"
                 )
-            kernels_of[plain] = {name for name, _ in finding.reached}
+            kernels_of[plain] = {name for name, _ in checked.reached}
             seen.setdefault(plain, set()).add(_tiles(twin, kernels_of[plain], index))
             trials.append(trial)
     return sorted(trials, key=lambda trial: trial.seconds)
@@ -212,19 +212,19 @@ def _tiles(twin: Twin, names: set[str], index: int) -> frozenset[tuple[str, str]
     return frozenset(tiles)
 
 
-def _check(twin: Twin, case: Case, dtype: str, prepared: Prepared, eager: dict) -> Finding:
+def _check(twin: Twin, case: Case, dtype: str, prepared: Prepared, eager: dict) -> Checked:
     with Guard().watching():
         return check_prepared(twin, case, dtype, "cpu", prepared, eager)
 
 
-def _try(twin: Twin, case: Case, dtype: str) -> tuple[Trial, Finding]:
+def _try(twin: Twin, case: Case, dtype: str) -> tuple[Trial, Checked]:
     prepared = prepare(twin, case, dtype, "cpu", None)
     eager = run_eager(twin, prepared)
     started = time.process_time()
     with _watching_lines() as lines:
-        finding = _check(twin, case, dtype, prepared, eager)
+        checked = _check(twin, case, dtype, prepared, eager)
     seconds = time.process_time() - started
-    return Trial(case, dtype, prepared, eager, seconds, lines), finding
+    return Trial(case, dtype, prepared, eager, seconds, lines), checked
 
 
 @contextlib.contextmanager
@@ -360,19 +360,19 @@ def _be_child(twin: Twin, mutant: Mutant, trials: list[Trial], answer: int) -> N
             patience = GRACE_SECONDS + PATIENCE * trial.seconds
             signal.setitimer(signal.ITIMER_PROF, patience)
             signal.setitimer(signal.ITIMER_REAL, 20 * patience)  # a child that waits for ever
-            finding = _check(twin, trial.case, trial.dtype, trial.prepared, trial.eager)
-            if not finding.passed:
-                say(True, _reason(finding), trial.name)
+            checked = _check(twin, trial.case, trial.dtype, trial.prepared, trial.eager)
+            if not checked.passed:
+                say(True, _reason(checked), trial.name)
                 return
         say(False, f"passed {len(trials)} cases", "")
     except BaseException as error:  # such as MemoryError while results are compared
         say(True, f"{type(error).__name__} outside the kernel", "")
 
 
-def _reason(finding: Finding) -> str:
-    if finding.error:
-        return finding.error.splitlines()[0][:200]
-    return f"{', '.join(c.name for c in finding.wrong)} beyond the budget"
+def _reason(checked: Checked) -> str:
+    if checked.error:
+        return checked.error.splitlines()[0][:200]
+    return f"{', '.join(c.name for c in checked.wrong)} beyond the budget"
 
 
 # --- the parent -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from .operators import Edits, Operators, Text, edited
+from .operators import Edits, Operators, SourceText, edited
 
 # Calls that the compiler alone looks at, or that end a program rather than change its results.
 IGNORED_CALLS = {
@@ -155,7 +155,7 @@ def derive_from_source(source: str, file: str) -> list[Mutant]:
     -------
     list of Mutant
     """
-    tree, text = ast.parse(source), Text(source)
+    tree, text = ast.parse(source), SourceText(source)
     found = []
     alike: Counter[tuple[str, ...]] = Counter()
     for name, function in _functions(tree):

@@ -188,7 +188,7 @@ def load_equivalent(file: Path = EQUIVALENT_FILE) -> dict[str, str]:
 # --- what was said before -------------------------------------------------------------------------
 
 
-class Store:
+class KnownVerdicts:
     """Verdicts of earlier runs, one JSON line each, kept as they come.
 
     A verdict holds while the mutant's file is the same. That of a killed mutant holds while the
@@ -335,7 +335,7 @@ def score_twin(
     size: int | None,
     seed: int,
     examples: int,
-    store: Store,
+    known: KnownVerdicts,
     processes: int,
     on_event: Callable[[str, int], None] = lambda what, n: None,
 ) -> Score:
@@ -351,7 +351,7 @@ def score_twin(
         Of the choice, and of the random cases.
     examples : int
         Random cases beside the fixed ones.
-    store : Store
+    known : KnownVerdicts
         Verdicts of earlier runs.
     processes : int
         Children at a time.
@@ -365,13 +365,13 @@ def score_twin(
     derived = mutants_by_twin()[twin.name]
     chosen = sample(derived, size, seed)
     cases = case_names(twin, examples, seed)
-    verdicts = {m: v for m in chosen if (v := store.find(m, cases)) is not None}
+    verdicts = {m: v for m in chosen if (v := known.find(m, cases)) is not None}
     on_event("mutants", len(verdicts))
     left = [m for m in chosen if m not in verdicts]
     if left:
         trials = make_trials(twin, examples, seed, lambda: on_event("cases", 1))
         for mutant, verdict in judge(twin, left, trials, processes):
-            store.add(mutant, cases, verdict)
+            known.add(mutant, cases, verdict)
             verdicts[mutant] = verdict
             on_event("mutants", 1)
     equivalent = load_equivalent()

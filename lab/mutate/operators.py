@@ -55,7 +55,7 @@ def _from(start: int, edits: Edits) -> Edits:
     return tuple((first - start, end - start, new) for first, end, new in edits)
 
 
-class Text:
+class SourceText:
     """A file's bytes, and where in them the nodes of its tree lie."""
 
     def __init__(self, source: str) -> None:
@@ -103,7 +103,7 @@ class Operators:
     Each method yields the kind of fault, the expression whose text names it, and the edits.
     """
 
-    text: Text
+    text: SourceText
     in_kernel: bool
     accumulators: frozenset[str]  # names that start as float32 zeros or the like
     inside: tuple[str, ...]  # from the outermost: calls, keywords, fields of the syntax tree

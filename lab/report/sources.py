@@ -30,7 +30,7 @@ CLASSES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class SourceFile:
     """A file as the page shows it.
 
     Attributes
@@ -99,7 +99,7 @@ def _function(kernel: object) -> object:
     return kernel
 
 
-def read_source(path: str) -> Source:
+def read_source(path: str) -> SourceFile:
     """Read and highlight a file of the package.
 
     Parameters
@@ -109,12 +109,12 @@ def read_source(path: str) -> Source:
 
     Returns
     -------
-    Source
+    SourceFile
     """
     text = (PACKAGE / path).read_text(encoding="utf-8")
     docstring = ast.get_docstring(ast.parse(text)) or ""
     numbers = "\n".join(map(str, range(1, text.count("\n") + 1)))
-    return Source(path, docstring.split("\n")[0], highlight(text), numbers)
+    return SourceFile(path, docstring.split("\n")[0], highlight(text), numbers)
 
 
 def highlight(text: str) -> Markup:

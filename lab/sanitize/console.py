@@ -21,7 +21,7 @@ from ..verify.verify import variants
 from .drivers import PREFIX, DriverTarget, find_drivers, load
 from .own_twins import IN_PLACE, TwinTarget, targets
 from .sanitize import Report, Target, sanitize
-from .violation import KINDS, Finding, shown_path
+from .violation import KINDS, Violation, shown_path
 
 
 @dataclasses.dataclass
@@ -38,7 +38,7 @@ class Row:
         Of a twin: kernels with the configurations that ran.
     n_cases, n_launches, n_accesses : int
         How much was run.
-    findings : list of Finding
+    violations : list of Violation
         One for each kind, line and tensor, counted over all cases.
     """
 
@@ -48,7 +48,7 @@ class Row:
     n_cases: int = 0
     n_launches: int = 0
     n_accesses: int = 0
-    findings: list[Finding] = dataclasses.field(default_factory=list)
+    violations: list[Violation] = dataclasses.field(default_factory=list)
 
     def add(self, target: Target, report: Report, allowed: list[str]) -> None:
         """Take up what one case showed."""
@@ -58,12 +58,12 @@ class Row:
         self.kernels |= report.kernels
         if isinstance(target, TwinTarget):
             self.reached |= target.reached
-        known = {finding.key: finding for finding in self.findings}
-        for finding in report.findings:
-            if finding.key in known:
-                known[finding.key].count += finding.count
-            elif finding.kind not in allowed:
-                self.findings.append(finding)
+        known = {violation.key: violation for violation in self.violations}
+        for violation in report.violations:
+            if violation.key in known:
+                known[violation.key].count += violation.count
+            elif violation.kind not in allowed:
+                self.violations.append(violation)
 
 
 def run(
@@ -124,12 +124,12 @@ def run(
     started = time.monotonic()
     rows = _run_with_progress(jobs, seed, allow, console)
     console.print(_table(rows))
-    findings = [finding for row in rows for finding in row.findings]
-    for finding in findings:
-        text = f"{finding}\n    in {finding.case}\n"
+    violations = [violation for row in rows for violation in row.violations]
+    for violation in violations:
+        text = f"{violation}\n    in {violation.case}\n"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     _tell_unreached(rows, console)
-    n = len(findings)
+    n = len(violations)
     verdict = f"{n} finding{'s' if n > 1 else ''}" if n else "nothing found"
     console.print(
         f"{sum(row.n_accesses for row in rows):,} accesses of "
@@ -139,7 +139,7 @@ def run(
     )
     if stored is not None:
         _write_json(stored, rows, seed)
-    return 1 if findings else 0
+    return 1 if violations else 0
 
 
 def _jobs(
@@ -200,7 +200,7 @@ def _table(rows: list[Row]) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("")
     for row in rows:
-        n = len(row.findings)
+        n = len(row.violations)
         verdict = f"[bold red]{n} found[/bold red]" if n else "[green]ok[/green]"
         numbers = (row.n_cases, len(row.kernels), row.n_launches, row.n_accesses)
         table.add_row(shown_path(row.name), *(f"{number:,}" for number in numbers), verdict)
@@ -210,7 +210,7 @@ def _table(rows: list[Row]) -> Table:
 def _tell_unreached(rows: list[Row], console: Console) -> None:
     """Name the kernels and configurations of a twin about which nothing was learnt."""
     for row in rows:
-        if row.name in TWINS and not row.findings:
+        if row.name in TWINS and not row.violations:
             left = [v for v in variants(TWINS[row.name]) if v not in row.reached]
             if left:
                 names = ", ".join(f"{kernel} #{i}" for kernel, i in left)
@@ -225,9 +225,9 @@ def _write_json(path: Path, rows: list[Row], seed: int) -> None:
             "kernels": sorted(row.kernels),
             "launches": row.n_launches,
             "accesses": row.n_accesses,
-            "findings": [dataclasses.asdict(finding) for finding in row.findings],
+            "findings": [dataclasses.asdict(violation) for violation in row.violations],
         }
         for row in rows
     ]
-    head = {"seed": seed, "passed": not any(row.findings for row in rows)}
+    head = {"seed": seed, "passed": not any(row.violations for row in rows)}
     write_rows(path, made_with() | head, found)

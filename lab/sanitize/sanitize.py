@@ -18,7 +18,7 @@ from triton.runtime.errors import InterpreterError
 
 from ...kernels import interpreter
 from .storages import Storage, Storages, element_positions
-from .violation import KINDS, Finding, bounds_of
+from .violation import KINDS, Violation, bounds_of
 from .watch import Done, Watch, Written
 
 
@@ -49,7 +49,7 @@ class Report:
 
     Attributes
     ----------
-    findings : list of Finding
+    violations : list of Violation
         One for each kind, line and tensor.
     kernels : set of str
         The kernels that were launched.
@@ -57,7 +57,7 @@ class Report:
         Of the first run.
     """
 
-    findings: list[Finding]
+    violations: list[Violation]
     kernels: set[str]
     n_launches: int
     n_accesses: int
@@ -82,10 +82,10 @@ def sanitize(target: Target, seed: int = 0) -> Report:
         _find_unwritten(first)
         with interpreter.undefined_as(_numbers):
             second = _run(target, _shuffle(seed))
-        for key, finding in second.watch.findings.items():
-            if finding.kind in ("failure", "out of bounds") and key not in first.watch.findings:
-                finding.detail += " (programs shuffled, undefined lanes 0 and 100)"
-                first.watch.findings[key] = finding
+        for key, violation in second.watch.violations.items():
+            if violation.kind in ("failure", "out of bounds") and key not in first.watch.violations:
+                violation.detail += " (programs shuffled, undefined lanes 0 and 100)"
+                first.watch.violations[key] = violation
         difference = _difference(first.watch, second.watch)
         if difference is not None:
             kind = "order dependence"
@@ -95,11 +95,11 @@ def sanitize(target: Target, seed: int = 0) -> Report:
                 kind = "undefined lane" if still is None else kind
                 difference = still or difference
             _find_difference(first.watch, kind, *difference)
-    findings = list(first.watch.findings.values())
-    for finding in findings:
-        finding.case = target.name
+    violations = list(first.watch.violations.values())
+    for violation in violations:
+        violation.case = target.name
     done = first.watch.done
-    return Report(findings, {d.launch.kernel for d in done}, len(done), first.watch.n_accesses)
+    return Report(violations, {d.launch.kernel for d in done}, len(done), first.watch.n_accesses)
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def _run(target: Target, order: Callable[[int], Sequence[int]]) -> _Run:
     allowed = {watch.storages.of(tensor) for tensor in target.may_update(results)}
     for key, storages in watch.inputs_written.items():
         if storages <= allowed:
-            del watch.findings[key]
+            del watch.violations[key]
     return _Run(watch, results, failed=False)
 
 
@@ -171,10 +171,10 @@ def _find_failure(watch: Watch, error: InterpreterError) -> None:
     assert found is not None, error
     message, x, y, z, where = found.groups()
     kernel = watch.done[-1].launch.kernel
-    finding = Finding(
+    violation = Violation(
         "failure", kernel, where, (int(x), int(y), int(z)), "", "", (), "", message, ""
     )
-    watch.findings[finding.key] = finding
+    watch.violations[violation.key] = violation
 
 
 def _find_unwritten(run: _Run) -> None:
@@ -189,7 +189,7 @@ def _find_unwritten(run: _Run) -> None:
         if not len(unwritten):
             continue
         done, argument, where = _last_user(watch, storage)
-        finding = Finding(
+        violation = Violation(
             kind="unwritten result",
             kernel=done.launch.kernel,
             where=where,
@@ -202,7 +202,7 @@ def _find_unwritten(run: _Run) -> None:
             cause=KINDS["unwritten result"][1],
             count=len(unwritten),
         )
-        watch.findings[finding.key] = finding
+        watch.violations[violation.key] = violation
 
 
 def _last_user(watch: Watch, storage: Storage) -> tuple[Done, str, str]:
@@ -232,12 +232,12 @@ def _difference(first: Watch, second: Watch) -> tuple[Done, Written, int] | None
 
 def _find_difference(watch: Watch, kind: str, done: Done, written: Written, byte: int) -> None:
     """Report a byte that differs, unless its launch is known for that already."""
-    if any(f.kind == kind and f.kernel == done.launch.kernel for f in watch.findings.values()):
+    if any(f.kind == kind and f.kernel == done.launch.kernel for f in watch.violations.values()):
         return
     shadow, argument = written.shadow, written.argument
     cell = byte // shadow.unit
     program, where = done.clock.moments[max(shadow.writer[cell], shadow.atomic[cell])]
-    finding = Finding(
+    violation = Violation(
         kind=kind,
         kernel=done.launch.kernel,
         where=where,
@@ -249,4 +249,4 @@ def _find_difference(watch: Watch, kind: str, done: Done, written: Written, byte
         detail=done.left_undefined() if kind == "undefined lane" else "",
         cause=KINDS[kind][1],
     )
-    watch.findings[finding.key] = finding
+    watch.violations[violation.key] = violation

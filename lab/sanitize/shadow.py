@@ -130,7 +130,7 @@ class Shadow:
 Program = tuple[int, int, int]
 
 
-class Clock:
+class VectorClock:
     """The ticks of one launch, and which of them atomics put before the running program's.
 
     Attributes

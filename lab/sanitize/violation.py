@@ -1,4 +1,4 @@
-"""What the sanitizer can find, and how a finding reads."""
+"""What the sanitizer can find, and how it reads."""
 
 import dataclasses
 import os
@@ -62,7 +62,7 @@ KINDS = {
 
 
 @dataclasses.dataclass(eq=False)
-class Finding:
+class Violation:
     """One fault: a line of a kernel, and what it does wrong with one tensor.
 
     Attributes
@@ -74,7 +74,7 @@ class Finding:
     program : tuple of int
         The first program that did it.
     access : str
-        "load", "store" or "atomic"; "" if the finding is about none.
+        "load", "store" or "atomic"; "" if it is about none.
     tensor : str
         The kernel's argument; "" if memory was reached through an address in memory.
     index : tuple of int

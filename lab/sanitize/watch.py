@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...kernels import interpreter
-from .shadow import Argument, Clock, Shadow
+from .shadow import Argument, Shadow, VectorClock
 from .storages import Storage, Storages
-from .violation import KINDS, Finding, bounds_of
+from .violation import KINDS, Violation, bounds_of
 
 
 @dataclasses.dataclass(eq=False)
@@ -29,7 +29,7 @@ class Done:
 
     launch: interpreter.Launch
     arguments: list[Argument]
-    clock: Clock = dataclasses.field(default_factory=Clock)
+    clock: VectorClock = dataclasses.field(default_factory=VectorClock)
     written: list[Written] = dataclasses.field(default_factory=list)
     careless: list[str] = dataclasses.field(default_factory=list)
 
@@ -71,8 +71,8 @@ class Watch:
 
     Attributes
     ----------
-    findings : dict
-        `Finding.key` to the first finding with it, which counts the rest.
+    violations : dict
+        `Violation.key` to the first violation with it, which counts the rest.
     inputs_written : dict
         The same for writes to inputs, to the storages that were written.
     done : list of Done
@@ -88,7 +88,7 @@ class Watch:
         order: Callable[[int], Sequence[int]] = range,
     ) -> None:
         self.storages = storages
-        self.findings: dict[tuple[str, str, str], Finding] = {}
+        self.violations: dict[tuple[str, str, str], Violation] = {}
         self.inputs_written: dict[tuple[str, str, str], set[Storage]] = {}
         self.done: list[Done] = []
         self.n_accesses = 0
@@ -234,7 +234,7 @@ class Watch:
             if len(different):
                 self._find("duplicate lanes", items.where(different))
 
-    # --- findings ---------------------------------------------------------------------------------
+    # --- violations -------------------------------------------------------------------------------
 
     def _find_missing(self, items: _Items) -> None:
         """Tell a neighbour's memory from the gaps of a view."""
@@ -253,10 +253,10 @@ class Watch:
 
     def _find_lost(self, access: interpreter.Access, addresses: np.ndarray) -> None:
         key = "out of bounds", access.where, ""
-        if key in self.findings:
-            self.findings[key].count += len(addresses)
+        if key in self.violations:
+            self.violations[key].count += len(addresses)
             return
-        self.findings[key] = Finding(
+        self.violations[key] = Violation(
             "out of bounds", access.kernel, access.where, access.program, access.kind, "",
             (int(addresses[0]),), "no tensor is at this address", "",
             "an address that was kept longer than its tensor, or a wrong column of a table",
@@ -267,11 +267,11 @@ class Watch:
         """Note a fault of some items; only the first of a kind, on a line, is described."""
         access, argument = items.access, items.argument
         key = kind, access.where, argument.name
-        found = self.findings.get(key)
+        found = self.violations.get(key)
         if found is not None:
             found.count += len(items.addresses)
             return
-        self.findings[key] = Finding(
+        self.violations[key] = Violation(
             kind, access.kernel, access.where, access.program, access.kind, argument.name,
             argument.index(int(items.addresses[0])), bounds_of(argument), detail, KINDS[kind][1],
             len(items.addresses),

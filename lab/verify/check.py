@@ -73,8 +73,8 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
-    """The outcome of one check.
+class Checked:
+    """What one check of a case showed.
 
     Attributes
     ----------
@@ -283,7 +283,7 @@ def run_eager(twin: Twin, prepared: Prepared) -> dict[str, torch.Tensor]:
     return run(twin, twin.eager, best)
 
 
-def check(twin: Twin, case: Case, dtype: str, device: str, text: str | None = None) -> Finding:
+def check(twin: Twin, case: Case, dtype: str, device: str, text: str | None = None) -> Checked:
     """Run a twin's kernel on one case and compare everything it returns with the truth.
 
     Output memory is filled with NaN before the launch, so an element that is never written shows.
@@ -296,15 +296,15 @@ def check(twin: Twin, case: Case, dtype: str, device: str, text: str | None = No
 
     Returns
     -------
-    Finding
+    Checked
     """
     prepared = prepare(twin, case, dtype, device, text)
     eager = run_eager(twin, prepared)
-    finding = check_prepared(twin, case, dtype, device, prepared, eager)
-    if any(0 < c.n_elements <= FEW_NUMBERS for c in finding.wrong):
+    checked = check_prepared(twin, case, dtype, device, prepared, eager)
+    if any(0 < c.n_elements <= FEW_NUMBERS for c in checked.wrong):
         elsewhere = _errors_on_more_draws(twin, case, dtype, device, text)
-        finding = check_prepared(twin, case, dtype, device, prepared, eager, elsewhere)
-    return finding
+        checked = check_prepared(twin, case, dtype, device, prepared, eager, elsewhere)
+    return checked
 
 
 def check_prepared(
@@ -315,7 +315,7 @@ def check_prepared(
     prepared: Prepared,
     eager: dict[str, torch.Tensor],
     elsewhere: dict[str, float] | None = None,
-) -> Finding:
+) -> Checked:
     """Check a kernel as `check` does, when all but the kernel has run already.
 
     Parameters
@@ -331,15 +331,15 @@ def check_prepared(
 
     Returns
     -------
-    Finding
+    Checked
     """
     with launch.backend("triton"), launch.configuration(case.get("configuration", 0)):
         with launch.recording() as log, _poisoned_memory():
             try:
                 actual = run(twin, twin.kernel, prepared)
                 repeat = run(twin, twin.kernel, prepared) if device == "cuda" else actual
-            except Exception as error:  # whatever a kernel raises is the finding
-                return Finding(case, (), frozenset(), f"{type(error).__name__}: {error}")
+            except Exception as error:  # whatever a kernel raises is the outcome
+                return Checked(case, (), frozenset(), f"{type(error).__name__}: {error}")
     reached = frozenset((entry.kernel, entry.configuration) for entry in log)
     comparisons = tuple(
         compare(
@@ -355,7 +355,7 @@ def check_prepared(
     )
     differing = [n for n in actual if not _same_bits(actual[n], repeat[n])]
     unstable = f"two runs on the same input differ in {', '.join(differing)}" if differing else ""
-    return Finding(case, comparisons, reached, unstable)
+    return Checked(case, comparisons, reached, unstable)
 
 
 def compare(

@@ -22,7 +22,7 @@ from ..store import expect_writable, made_with, write_rows
 from ..twins.catalogue import TWINS
 from ..twins.real_text import read_text
 from ..twins.twin import DTYPES, Case
-from .check import Finding, case_inputs
+from .check import Checked, case_inputs
 from .regressions import FILE, expect_place
 from .verify import (
     DEFAULT_EXAMPLES,
@@ -72,7 +72,7 @@ def verify(
     json_file : str, optional
         Where to store the findings.
     remember : bool
-        Keep the smallest failing case of each row in tests/regressions.json (memory.py).
+        Keep the smallest failing case of each row in tests/regressions.json (regressions.py).
 
     Returns
     -------
@@ -309,15 +309,15 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "cases": row.n_cases,
         "variants_reached": len(row.reached),
         "variants": len(variants(TWINS[row.job.operation])),
-        "worst": row.worst and _finding_as_json(row.worst),
-        "failure": row.failure and _finding_as_json(row.failure),
+        "worst": row.worst and _checked_as_json(row.worst),
+        "failure": row.failure and _checked_as_json(row.failure),
         "tile": row.tile and dataclasses.asdict(row.tile),
         "reproduce": reproduce_command(row) if row.failure else None,
     }
 
 
-def _finding_as_json(finding: Finding) -> dict[str, Any]:
-    """Write a finding; infinities and NaN as strings, since JSON has none."""
+def _checked_as_json(checked: Checked) -> dict[str, Any]:
+    """Write what a check showed; infinities and NaN as strings, since JSON has none."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
@@ -325,10 +325,10 @@ def _finding_as_json(finding: Finding) -> dict[str, Any]:
         return value
 
     return {
-        "case": finding.case,
-        "error": finding.error,
+        "case": checked.case,
+        "error": checked.error,
         "comparisons": [
             {name: plain(value) for name, value in dataclasses.asdict(comparison).items()}
-            for comparison in finding.comparisons
+            for comparison in checked.comparisons
         ],
     }

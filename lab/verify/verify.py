@@ -1,10 +1,10 @@
 """Verify: prove on this machine that each kernel agrees with its reference.
 
-One row of the table is one twin in one dtype. A row runs what failed once (memory.py), then the
-twin's corner cases and the decoder block's real activations with every autotune configuration, then
-random cases by Hypothesis, which shrinks a disagreement to the smallest case that still shows it. A
-kernel or configuration that no case reached in any dtype is a failure too: nothing was proved about
-it.
+One row of the table is one twin in one dtype. A row runs what failed once (regressions.py), then
+the twin's corner cases and the decoder block's real activations with every autotune configuration,
+then random cases by Hypothesis, which shrinks a disagreement to the smallest case that still shows
+it. A kernel or configuration that no case reached in any dtype is a failure too: nothing was proved
+about it.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from ..twins.catalogue import TWINS
 from ..twins.twin import Case, Twin
 from .blame import Tile, find_tile
-from .check import TEXT_CASE, Finding, check
+from .check import TEXT_CASE, Checked, check
 from .regressions import Failure, failures, remember
 
 DEFAULT_EXAMPLES, THOROUGH_EXAMPLES = 25, 400
@@ -73,9 +73,9 @@ class Row:
         Checks run, shrinking not counted.
     reached : frozenset of (str, int)
         Kernels that ran, each with its configuration's index.
-    worst : Finding or None
-        The finding with the largest share of its budget.
-    failure : Finding or None
+    worst : Checked or None
+        The check with the largest share of its budget.
+    failure : Checked or None
         The smallest disagreement.
     tile : Tile or None
         Which tile wrote the first wrong element of the first wrong result.
@@ -84,8 +84,8 @@ class Row:
     job: Job
     n_cases: int
     reached: frozenset[tuple[str, int]]
-    worst: Finding | None
-    failure: Finding | None
+    worst: Checked | None
+    failure: Checked | None
     tile: Tile | None
 
     @property
@@ -177,21 +177,21 @@ class _RowRunner:
         self.twin = TWINS[job.operation]
         self.n_cases = 0
         self.reached: set[tuple[str, int]] = set()
-        self.worst: Finding | None = None
-        self.failures: dict[str, Finding] = {}
+        self.worst: Checked | None = None
+        self.failures: dict[str, Checked] = {}
         self.first_failure_at: float | None = None
 
-    def check(self, case: Case) -> Finding:
-        finding = check(self.twin, case, self.job.dtype, self.device, self.job.text)
+    def check(self, case: Case) -> Checked:
+        checked = check(self.twin, case, self.job.dtype, self.device, self.job.text)
         self.n_cases += 1
-        self.reached |= finding.reached
-        if finding.share > (self.worst.share if self.worst else -1):
-            self.worst = finding
-        if not finding.passed:
-            self.failures[json.dumps(case)] = finding
+        self.reached |= checked.reached
+        if checked.share > (self.worst.share if self.worst else -1):
+            self.worst = checked
+        if not checked.passed:
+            self.failures[json.dumps(case)] = checked
             self.first_failure_at = self.first_failure_at or time.monotonic()
         self.on_case()
-        return finding
+        return checked
 
     def random(self, examples: int) -> None:
         """Let Hypothesis draw cases, and shrink the first that fails."""
@@ -219,10 +219,10 @@ class _RowRunner:
         with contextlib.suppress(_Disagreement):
             agrees()
 
-    def smallest_failure(self) -> Finding | None:
-        def size(finding: Finding) -> tuple[int, int]:
-            worst = finding.worst
-            return (worst.n_elements if worst else 0, len(json.dumps(finding.case)))
+    def smallest_failure(self) -> Checked | None:
+        def size(checked: Checked) -> tuple[int, int]:
+            worst = checked.worst
+            return (worst.n_elements if worst else 0, len(json.dumps(checked.case)))
 
         return min(self.failures.values(), key=size, default=None)
 

@@ -257,7 +257,7 @@ def test_a_mutant_that_no_case_executes_survives(softmax, trials):
 
 def score(softmax, store, **changes):
     arguments = {"size": 4, "seed": 0, "examples": 1, "processes": 1} | changes
-    return mutate.score_twin(softmax, store=mutate.Store(store), **arguments)
+    return mutate.score_twin(softmax, known=mutate.KnownVerdicts(store), **arguments)
 
 
 @interpreted
@@ -276,10 +276,10 @@ def test_a_second_run_judges_nothing_again(softmax, tmp_path, monkeypatch):
 @interpreted
 def test_verdicts_hold_while_the_file_and_the_cases_are_the_same(tmp_path, monkeypatch):
     (killed, survivor), cases = mutate.mutants_by_twin()["softmax"][:2], ["case a", "case b"]
-    store = mutate.Store(tmp_path / "verdicts.jsonl")
+    store = mutate.KnownVerdicts(tmp_path / "verdicts.jsonl")
     store.add(killed, cases, mutation_judge.Verdict(True, "wrong", "case a", 0.1))
     store.add(survivor, cases, mutation_judge.Verdict(False, "passed 2 cases", "", 0.1))
-    store = mutate.Store(tmp_path / "verdicts.jsonl")
+    store = mutate.KnownVerdicts(tmp_path / "verdicts.jsonl")
     assert store.find(killed, cases).killed and not store.find(survivor, cases).killed
     more = [*cases, "case c"]  # may kill the survivor; the other is dead already
     assert store.find(killed, more).killed and store.find(survivor, more) is None

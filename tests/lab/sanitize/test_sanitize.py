@@ -37,17 +37,17 @@ def planted(path: Path) -> Iterator[tuple[str, int, str]]:
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
 def test_each_planted_fault_is_found_and_nothing_else(path: Path) -> None:
     report = sanitize(DriverTarget(load(str(path)), "drive_broken_kernel"))
-    found = {(f.kind, int(f.where.rpartition(":")[2]), f.tensor) for f in report.findings}
-    assert found == set(planted(path)), "\n".join(map(str, report.findings))
-    for finding in report.findings:
-        assert finding.kernel == "broken_kernel"
-        assert Path(finding.where.rpartition(":")[0]) == path
+    found = {(f.kind, int(f.where.rpartition(":")[2]), f.tensor) for f in report.violations}
+    assert found == set(planted(path)), "\n".join(map(str, report.violations))
+    for violation in report.violations:
+        assert violation.kernel == "broken_kernel"
+        assert Path(violation.where.rpartition(":")[0]) == path
 
 
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
 def test_nothing_is_found_once_it_is_mended(path: Path) -> None:
     report = sanitize(DriverTarget(load(str(path)), "drive_fixed_kernel"))
-    assert not report.findings, "\n".join(map(str, report.findings))
+    assert not report.violations, "\n".join(map(str, report.violations))
     assert "fixed_kernel" in report.kernels and report.n_accesses
 
 
@@ -58,8 +58,8 @@ def test_every_kind_is_planted_somewhere() -> None:
 def test_the_neighbour_that_was_hit_is_named() -> None:
     for name, neighbour in (("neighbour", "bias_ptr[0]"), ("neighbour_in_a_pool", "values_ptr[0]")):
         path = next(path for path in BROKEN if path.stem == name)
-        (finding,) = sanitize(DriverTarget(load(str(path)), "drive_broken_kernel")).findings
-        assert finding.detail == f"that is {neighbour}"
+        (violation,) = sanitize(DriverTarget(load(str(path)), "drive_broken_kernel")).violations
+        assert violation.detail == f"that is {neighbour}"
 
 
 # --- a person's own file --------------------------------------------------------------------------
@@ -171,12 +171,12 @@ def test_a_wrong_option_is_refused(own_file: str) -> None:
 @pytest.mark.parametrize("name", [*TWINS, *IN_PLACE])
 def test_nothing_is_found_in_our_own_kernels(name: str) -> None:
     report = sanitize(next(targets(name, [])))
-    assert not report.findings, "\n".join(map(str, report.findings))
+    assert not report.violations, "\n".join(map(str, report.violations))
     assert report.n_accesses
 
 
 def test_an_update_in_place_must_be_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     undeclared = dataclasses.replace(IN_PLACE["ema_"], updates=("no such kind",))
     monkeypatch.setitem(IN_PLACE, "ema_", undeclared)
-    findings = sanitize(next(targets("ema_", []))).findings
-    assert {finding.kind for finding in findings} == {"write to an input"}
+    violations = sanitize(next(targets("ema_", []))).violations
+    assert {violation.kind for violation in violations} == {"write to an input"}

@@ -112,8 +112,8 @@ def test_the_tile_is_found_from_a_process_that_does_not_interpret(monkeypatch):
 def test_the_reproduce_command_can_be_typed():
     case = {"shape": [2], "note": "it's"}
     job = verify.Job("gelu", "float16", 1, 0, "my text.txt", case)
-    finding = verify.Finding(case, (), frozenset(), "boom")
-    row = verify.Row(job, 1, frozenset(), None, finding, None)
+    checked = verify.Checked(case, (), frozenset(), "boom")
+    row = verify.Row(job, 1, frozenset(), None, checked, None)
     words = shlex.split(verify.reproduce_command(row))
     assert words[:5] == ["gptwin", "verify", "gelu", "--dtype", "float16"]
     assert words[5:7] == ["--text", "my text.txt"]
