@@ -129,7 +129,7 @@ def _read_nvidia(compiled: Any) -> Resources:
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump: expected REG and STACK of {compiled.name}, got {usage!r}")
-    # Disassembly takes as long as compilation: most kernels can do without.
+    # Disassembly takes as long as compilation, and most kernels do not need it.
     special = _PTX_SPECIAL.search(compiled.asm["ptx"])
     opcodes = _SASS_OPCODE.findall(_sass(compiled)) if special else []
     return Resources(

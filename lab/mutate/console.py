@@ -140,7 +140,7 @@ def _run_with_progress(
     )  # fmt: skip
     known = KnownVerdicts(Path(store))
     scores = []
-    # Drawn by hand: a thread that draws could hold a lock just when a child is forked.
+    # We draw by hand, because a drawing thread could hold a lock while a child is forked.
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         chosen = {name: len(sample(mutants_by_twin()[name], size, seed)) for name in names}
         task = progress.add_task("mutants", total=sum(chosen.values()), state="")

@@ -35,7 +35,7 @@ from ..verify.check import Checked, Prepared, check_prepared, prepare, run_eager
 from ..verify.verify import fixed_cases, variants
 from .mutants import Mutant, source_of
 
-KERNELS = Path(kernels.__file__).parent  # not resolved: as in every code object's file name
+KERNELS = Path(kernels.__file__).parent  # code objects name files without resolving links
 ROOT = KERNELS.parent
 # A mutant may take this many times as long as the kernel did, and some seconds, of processor time.
 PATIENCE, GRACE_SECONDS = 10.0, 5.0
@@ -122,7 +122,7 @@ def make_trials(
     RuntimeError
         If a case fails as it is: nothing could be concluded from one that fails on a mutant.
     """
-    torch.set_num_threads(1)  # before the fork: no pool of threads may exist
+    torch.set_num_threads(1)  # no pool of threads may exist when we fork
     trials = []
     for dtype in twin.dtypes:
         seen: dict[str, set[Any]] = {}
@@ -355,17 +355,17 @@ def _be_child(twin: Twin, mutant: Mutant, trials: list[Trial], answer: int) -> N
     try:
         install(mutant)
         for number, trial in enumerate(trials):
-            # Said before it is known: a crash or the clock may end this process.
+            # We name the trial first: a crash or the clock may end this process.
             os.write(answer, f"{number}\n".encode())
             patience = GRACE_SECONDS + PATIENCE * trial.seconds
             signal.setitimer(signal.ITIMER_PROF, patience)
-            signal.setitimer(signal.ITIMER_REAL, 20 * patience)  # a child that waits for ever
+            signal.setitimer(signal.ITIMER_REAL, 20 * patience)  # the child may wait for ever
             checked = _check(twin, trial.case, trial.dtype, trial.prepared, trial.eager)
             if not checked.passed:
                 say(True, _reason(checked), trial.name)
                 return
         say(False, f"passed {len(trials)} cases", "")
-    except BaseException as error:  # such as MemoryError while results are compared
+    except BaseException as error:  # comparing may raise, too, such as MemoryError
         say(True, f"{type(error).__name__} outside the kernel", "")
 
 
@@ -426,12 +426,12 @@ def judge(
                 child = running[key.fd]
                 said = os.read(key.fd, 65536)
                 child.said += said
-                if not said:  # it is gone
+                if not said:  # the child has ended already
                     selector.unregister(key.fd)
                     os.close(key.fd)
                     del running[key.fd]
                     yield child.mutant, _verdict(child)
-    finally:  # Ctrl-C, say
+    finally:  # for instance Ctrl-C
         for end, child in running.items():
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)

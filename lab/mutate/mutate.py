@@ -50,7 +50,7 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
     """
     found: set[tuple[str, str]] = set()
     mentioned: set[str] = set()
-    menus: list[Any] = []  # named tuples of functions: some of which may be taken
+    menus: list[Any] = []  # named tuples of functions, of which a caller takes some
     seen: set[int] = set()
     to_see: list[Any] = [twin.kernel, *twin.kernels().values()]
     package = kernels.__name__ + "."
@@ -79,7 +79,7 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
             if not isinstance(function, types.FunctionType):
                 continue
             module = function.__module__
-            if "eager" in function.__qualname__:  # what it calls, no kernel does
+            if "eager" in function.__qualname__:  # no kernel is among what it calls
                 continue
             inside = module.startswith(package) and ".interpreter" not in module
             if inside:
@@ -207,7 +207,7 @@ class KnownVerdicts:
             for line in file.read_text(encoding="utf-8").splitlines():
                 try:
                     entry = json.loads(line)
-                except json.JSONDecodeError:  # cut short by a kill
+                except json.JSONDecodeError:  # a kill cut this line short
                     continue
                 self.known[entry["mutant"], entry["source"]] = entry
 

@@ -198,7 +198,7 @@ class Operators:
     def _Constant(self, node: ast.Constant) -> Faults:
         if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
             return
-        # A tile that is no power of two does not compile: no fault to find.
+        # A tile that is no power of two does not compile, so it plants no fault.
         shapes = {"tl.arange", "tl.zeros", "tl.full"} & set(self.inside)
         slices = self.in_kernel and "Subscript.slice" in self.inside
         if (shapes and "List.elts" in self.inside) or "tl.arange" in shapes or slices:
@@ -206,7 +206,7 @@ class Operators:
         yield "constant changed", node, self._whole(node, repr(node.value + 1).encode())
 
     def _Attribute(self, node: ast.Attribute) -> Faults:
-        initial = {"tl.zeros", "tl.full"} & set(self.inside)  # it is what is added that counts
+        initial = {"tl.zeros", "tl.full"} & set(self.inside)  # what is added has its own precision
         lowered = LOWERED.get(self.text.of(node))
         if self.in_kernel and lowered and not initial:
             yield "precision lowered", node, self._whole(node, lowered)

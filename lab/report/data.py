@@ -80,7 +80,7 @@ class Verification:
     def only(self, operations: list[str]) -> "Verification":
         """Return what it says of some twins."""
         rows = [row for row in self.rows if row.operation in operations]
-        # The run may have failed for another reason than a row: a kernel that nothing reached.
+        # A run also fails without a failed row: no case may have reached a kernel.
         passed = self.passed or any(not row.passed for row in self.rows)
         passed = passed and all(row.passed for row in rows)
         return dataclasses.replace(self, rows=rows, passed=passed)

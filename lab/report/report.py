@@ -83,7 +83,7 @@ def report(
         refuse("results", "a directory", results)
     if examples is not None and verification != FRESH:
         refuse("examples", "none beside a stored verification", str(examples))
-    # What is stored is read first: a bad file is told before minutes of verification.
+    # We read first, so that a bad file is refused before minutes of verification.
     inspection, benchmarks = read_inspection(folder / "inspect.jsonl"), read_benchmarks(folder)
     names = list(dict.fromkeys(operations)) or list(TWINS)
     if verification == FRESH:

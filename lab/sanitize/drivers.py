@@ -57,7 +57,7 @@ class DriverTarget:
             with self._configured():
                 results = self.driver()
         except InterpreterError:
-            raise  # the kernel's, not the driver's
+            raise  # the kernel raised, not the driver
         except Exception as error:
             own = self.driver.__code__.co_filename
             *_, frame = (f for f in traceback.extract_tb(error.__traceback__) if f.filename == own)
@@ -130,12 +130,12 @@ def load(path: str) -> ModuleType:
     file = Path(path).resolve()
     if not file.is_file() or file.suffix != ".py":
         refuse("target", "a Python file that exists, as in file.py::kernel", path)
-    name = f"sanitized_{file.stem}"  # a person's random.py is not to be everybody's
+    name = f"sanitized_{file.stem}"  # keep a person's random.py from being imported by others
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.insert(0, str(file.parent))  # its neighbours, as if it were run
+    sys.path.insert(0, str(file.parent))  # so that it finds the files beside it
     try:
         spec.loader.exec_module(module)
     except Exception as error:

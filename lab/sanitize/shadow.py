@@ -142,7 +142,7 @@ class VectorClock:
     """
 
     def __init__(self) -> None:
-        self.moments: list[tuple[Program, str]] = [((-1, -1, -1), "")]  # tick 0: nobody
+        self.moments: list[tuple[Program, str]] = [((-1, -1, -1), "")]  # tick 0 stands for nobody
         self.first = 1
         self._released: dict[int, dict[Program, int]] = {}
         self._acquired: dict[Program, int] = {}

@@ -182,7 +182,7 @@ class Watch:
                 key = "write to an input", access.where, items.argument.name
                 self.inputs_written.setdefault(key, set()).add(storage)
             undefined = access.stores_undefined().reshape(-1)[items.lanes]
-            # otherwise an earlier launch, found already, left it in memory
+            # else an earlier launch left it, which was reported there
             if self.done[-1].careless and undefined.any():
                 self._find("undefined lane", items.where(undefined), self.done[-1].left_undefined())
             storage.write(items.positions, access.itemsize)

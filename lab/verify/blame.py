@@ -113,7 +113,7 @@ def _watch(
             tensor = run(twin, twin.kernel, prepared)[result]
     offset = sum(i * stride for i, stride in zip(index, tensor.stride(), strict=True))
     address = tensor.data_ptr() + offset * tensor.element_size()
-    # The last one: memory of a freed intermediate tensor may have been given out again.
+    # We take the last store: a freed tensor may have had the same memory before.
     for access in reversed(stores):
         if ((access.addresses == address) & access.mask).any():
             block = _extent(tensor, access)

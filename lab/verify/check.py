@@ -338,7 +338,7 @@ def check_prepared(
             try:
                 actual = run(twin, twin.kernel, prepared)
                 repeat = run(twin, twin.kernel, prepared) if device == "cuda" else actual
-            except Exception as error:  # whatever a kernel raises is the outcome
+            except Exception as error:  # what a kernel raises is what the check shows
                 return Checked(case, (), frozenset(), f"{type(error).__name__}: {error}")
     reached = frozenset((entry.kernel, entry.configuration) for entry in log)
     comparisons = tuple(

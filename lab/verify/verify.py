@@ -212,7 +212,7 @@ class _RowRunner:
             known = json.dumps(case) in self.failures
             started = self.first_failure_at
             small_enough = started is not None and time.monotonic() - started > SHRINK_SECONDS
-            # One raise: Hypothesis tells failures apart by the line that raised.
+            # Only one line raises, since Hypothesis tells failures apart by their line.
             if known or (not small_enough and not self.check(case).passed):
                 raise _Disagreement
 
@@ -326,7 +326,7 @@ def verify_rows(
                 for future in done:
                     yield future.result()
                 pending -= done
-        except BaseException:  # Ctrl-C, say: the pool would wait for its workers to finish
+        except BaseException:  # on Ctrl-C the pool would wait for its workers
             for worker in multiprocessing.active_children():
                 worker.terminate()
             raise
