@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gptwin import records
 from gptwin.rl.configuration import (
     Configuration,
     ModelSettings,
@@ -19,6 +20,8 @@ from gptwin.rl.configuration import (
 )
 from gptwin.rl.formats import checkpoint
 from gptwin.rl.ranks.group import Group
+from gptwin.rl.training import log as log_module
+from gptwin.rl.training.lock import only_writer
 from gptwin.rl.training.run import CHECKPOINTS, LOG, SETTINGS, Interrupted, read_log, train
 from gptwin.rl.training.update import Update
 
@@ -187,3 +190,167 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
     log = Path(tmp_path / "walk" / LOG)
     log.write_text(log.read_text()[:-20])
     assert [r["step"] for r in read_log(tmp_path / "walk")] == list(range(1, 12))
+
+
+# --- damage ----------------------------------------------------------------------------------
+
+
+def stopped_at(directory, step=7):
+    """A run that was stopped, with checkpoints of steps 6 and `step`."""
+
+    class Stopped(Walk):
+        def step(self, index):
+            if index + 1 == step:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().step(index)
+
+    with pytest.raises(Interrupted):
+        train(Stopped(), settings(directory), quiet=True)
+    return directory / "walk"
+
+
+def flip(path, place=None):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if place is None else place] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "a byte": flip,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "removed": Path.unlink,
+}
+
+
+def resumed(directory):
+    stage = Walk()
+    train(stage, settings(directory), resume=True, quiet=True)
+    return stage.weight.detach()
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("name", [checkpoint.STATE, checkpoint.TENSORS, checkpoint.SUMS])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys, kind, name):
+    weight, expected = whole(tmp_path / "whole")
+    folder = stopped_at(tmp_path / "run")
+    DAMAGE[kind](folder / CHECKPOINTS / "step-00000007" / name)
+    torch.testing.assert_close(resumed(tmp_path / "run"), weight, rtol=0, atol=0)
+    assert losses(tmp_path / "run") == expected
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "is damaged: going on from step-00000006" in said[0]
+    assert (folder / CHECKPOINTS / "step-00000007.damaged").exists()
+
+
+def test_where_all_checkpoints_are_damaged_nothing_is_lost(tmp_path):
+    folder = stopped_at(tmp_path)
+    for kept in checkpoint.complete(folder / CHECKPOINTS):
+        flip(kept / checkpoint.TENSORS)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match=r"a whole checkpoint, got damaged ones: step-00000007/"):
+        resumed(tmp_path)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_a_damaged_checkpoint_is_written_anew_by_the_run_that_comes_to_it(tmp_path):
+    weight, _ = whole(tmp_path)
+    last = checkpoint.complete(tmp_path / "walk" / CHECKPOINTS)[-1]
+    flip(last / checkpoint.TENSORS)
+    torch.testing.assert_close(resumed(tmp_path), weight, rtol=0, atol=0)
+    assert checkpoint.damage(last) is None
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda log: flip(log, log.read_bytes().index(b"{", 200)), r"log\.jsonl:3: expected a"),
+        (lambda log: flip(log, log.read_bytes().index(b'"loss": ') + 8), r"its first 7 lines .*ot"),
+        (DAMAGE["cut"], r"its first 7 lines as .* got only 3 of them"),
+        (DAMAGE["emptied"], r"its first 7 lines as .* got only 0 of them"),
+    ],
+)
+def test_a_damaged_log_is_named_and_nothing_is_deleted(tmp_path, harm, message):
+    log = stopped_at(tmp_path) / LOG
+    harm(log)
+    before = log.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        resumed(tmp_path)
+    assert log.read_bytes() == before
+
+
+def test_without_its_log_a_run_goes_on_and_says_so(tmp_path, capsys):
+    weight, _ = whole(tmp_path / "whole")
+    (stopped_at(tmp_path / "run") / LOG).unlink()
+    torch.testing.assert_close(resumed(tmp_path / "run"), weight, rtol=0, atol=0)
+    assert "begins anew, without the 7 lines" in capsys.readouterr().err
+    assert [r["step"] for r in read_log(tmp_path / "run/walk")] == list(range(8, 13))
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_settings_are_written_anew(tmp_path, kind):
+    folder = stopped_at(tmp_path)
+    DAMAGE[kind](folder / SETTINGS)
+    resumed(tmp_path)
+    assert load(str(folder / SETTINGS)) == settings(tmp_path)
+
+
+def test_fewer_steps_than_are_done_are_refused(tmp_path):
+    stopped_at(tmp_path)
+    with pytest.raises(ValueError, match=r"^walk: expected at least the 7 steps .*, got 5"):
+        train(Walk(steps=5), settings(tmp_path), resume=True, quiet=True)
+
+
+@pytest.mark.parametrize("full", ["fsync", "line"])
+def test_a_full_disk_is_one_error_and_the_run_goes_on_when_there_is_room(
+    tmp_path, monkeypatch, full
+):
+    weight, expected = whole(tmp_path / "whole")
+    count = iter(range(10**6))
+
+    def failing(whole_write):
+        def write(*arguments):
+            if next(count) >= 9:
+                raise OSError(28, "No space left on device")
+            return whole_write(*arguments)
+
+        return write
+
+    with monkeypatch.context() as patch:
+        if full == "fsync":
+            patch.setattr(records.os, "fsync", failing(os.fsync))
+        else:
+            patch.setattr(log_module, "_write_all", failing(log_module._write_all))
+        with pytest.raises(OSError, match="No space left"):
+            train(Walk(), settings(tmp_path / "run"), quiet=True)
+    folder = tmp_path / "run/walk"
+    assert not list(folder.rglob("*.writing*"))
+    assert load(str(folder / SETTINGS)) == settings(tmp_path / "run")
+    torch.testing.assert_close(resumed(tmp_path / "run"), weight, rtol=0, atol=0)
+    assert losses(tmp_path / "run") == expected
+
+
+# --- one writer ------------------------------------------------------------------------------
+
+
+def hold(directory, ready):
+    with only_writer(directory):
+        ready.send(True)
+        time.sleep(60)
+
+
+def test_a_folder_has_one_writer_and_a_killed_one_holds_nothing(tmp_path):
+    mine, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=hold, args=(tmp_path, theirs))
+    process.start()
+    assert mine.recv()
+    with (
+        pytest.raises(ValueError, match=rf"run\.directory: .*process {process.pid} on "),
+        only_writer(tmp_path),
+    ):
+        pass
+    process.kill()
+    process.join()
+    assert (tmp_path / ".lock").exists()
+    with only_writer(tmp_path):
+        pass
