@@ -52,23 +52,27 @@ from ...core.attention.key_intervals import check_attention
 from ..common._triton import compiles_for_amd, tl, triton
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
-from ..common.rows import tile_at
+from ..common.strided import strided
 from .attention_backward import attention_backward
 from .attention_tiles import (
     LOG2_E,
     NOT_SPECIALIZED,
     TUNING_KEY,
     Masks,
-    dropout_arguments,
+    features_per_tile,
+    from_row,
+    head_of,
     is_kept,
     key_interval,
     key_stretch,
     load_key_start,
-    load_rows,
+    load_tile,
+    mask_arguments,
     parts,
     place,
     row_products,
     rows_per_tile,
+    store_tile,
     tile_grid,
 )
 
@@ -95,112 +99,63 @@ if compiles_for_amd():
 @triton.autotune(FORWARD_CONFIGS, key=TUNING_KEY)
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def attention_forward_kernel(
-    query_ptr,  # [batch, head, query, d_head], any strides, like the next three
-    key_ptr,  # [batch, kv_head, key, d_head]
-    value_ptr,
-    output_ptr,  # [batch, head, query, d_head], written
+    query,  # [batch, head, query, d_head], like the next three
+    key,  # [batch, kv_head, key, d_head]
+    value,
+    output,  # [batch, head, query, d_head], written
     lse_ptr,  # float32 [batch, head, query] contiguous, written
-    key_start_ptr,  # int32 [batch], or query_ptr if there is none; likewise the next two
-    document_start_ptr,  # int32 [query]
-    document_end_ptr,
+    masks,  # Masks
+    dropout,  # Dropout or None
+    seed,
     n_head,
     n_query,
     n_key,
-    length_bucket,  # the length rounded up to a power of two: tuned once for each
-    window,
-    seed,
-    dropout_threshold,
-    keep_scale,  # 1 / (1 - dropout)
+    tuned_for,  # kinds of masks and the length, rounded up to a power of two: tuned once for each
     scale_log2_e,
-    query_batch_stride,
-    query_head_stride,
-    query_row_stride,
-    query_feature_stride,
-    key_batch_stride,
-    key_head_stride,
-    key_row_stride,
-    key_feature_stride,
-    value_batch_stride,
-    value_head_stride,
-    value_row_stride,
-    value_feature_stride,
-    output_batch_stride,
-    output_head_stride,
-    output_row_stride,
-    output_feature_stride,
-    CAUSAL: tl.constexpr,
-    HAS_WINDOW: tl.constexpr,
-    HAS_KEY_START: tl.constexpr,
-    HAS_DOCUMENTS: tl.constexpr,
-    DROPOUT: tl.constexpr,
     GROUP: tl.constexpr,  # query heads for each key head
     D_HEAD: tl.constexpr,
-    BLOCK_D: tl.constexpr,
     QUERY_TILE_BYTES: tl.constexpr,
     KEY_TILE_BYTES: tl.constexpr,
 ):
     """One tile of queries of one head."""
-    ITEMSIZE: tl.constexpr = query_ptr.dtype.element_ty.primitive_bitwidth // 8
+    ITEMSIZE: tl.constexpr = query.ptr.dtype.element_ty.primitive_bitwidth // 8
     BLOCK_QUERIES: tl.constexpr = rows_per_tile(QUERY_TILE_BYTES, D_HEAD, ITEMSIZE)
     # Dropout's random numbers need registers: half as many keys stream past at a time.
     BLOCK_KEYS: tl.constexpr = rows_per_tile(
-        KEY_TILE_BYTES // 2 if DROPOUT else KEY_TILE_BYTES, D_HEAD, ITEMSIZE
+        KEY_TILE_BYTES if dropout is None else KEY_TILE_BYTES // 2, D_HEAD, ITEMSIZE
     )
-    LOW_VARIES: tl.constexpr = HAS_WINDOW or HAS_DOCUMENTS
-    tile, batch_head, batch, head = place(
-        tl.cdiv(n_query, BLOCK_QUERIES), n_head, LAST_FIRST=CAUSAL
-    )
+    # Otherwise the keys start at the same one for all queries of a sequence.
+    LOW_VARIES: tl.constexpr = masks.window is not None or masks.document_start is not None
+    n_tiles = tl.cdiv(n_query, BLOCK_QUERIES)
+    tile, batch_head, batch, head = place(n_tiles, n_head, LAST_FIRST=masks.causal)
+    kv_head = head // GROUP
     first_query = tile * BLOCK_QUERIES
     queries = first_query + tl.arange(0, BLOCK_QUERIES)
-    features = tl.arange(0, BLOCK_D)
     in_block = tl.arange(0, BLOCK_KEYS)
     row_inside = queries < n_query
 
-    key_start = load_key_start(key_start_ptr, batch, HAS_KEY_START)
-    low, high = key_interval(
-        queries, key_start, n_query, n_key, window, document_start_ptr, document_end_ptr,
-        CAUSAL, HAS_WINDOW, HAS_DOCUMENTS,
-    )  # fmt: skip
+    key_start = load_key_start(batch, masks)
+    low, high = key_interval(queries, key_start, n_query, n_key, masks)
     start, full_start, full_end, end = key_stretch(
-        first_query, BLOCK_QUERIES, key_start, n_query, n_key, window,
-        document_start_ptr, document_end_ptr, CAUSAL, HAS_WINDOW, HAS_DOCUMENTS,
-    )  # fmt: skip
+        first_query, BLOCK_QUERIES, key_start, n_query, n_key, masks
+    )
     starts, ends = parts(start, full_start, full_end, end, BLOCK_KEYS)
 
-    batch, head = batch.to(tl.int64), head.to(tl.int64)
-    kv_head = head // GROUP
-    query_ptr += batch * query_batch_stride + head * query_head_stride
-    key_ptr += batch * key_batch_stride + kv_head * key_head_stride
-    value_ptr += batch * value_batch_stride + kv_head * value_head_stride
-    output_ptr += batch * output_batch_stride + head * output_head_stride
-    query = load_rows(
-        query_ptr, queries, features, row_inside, query_row_stride, query_feature_stride,
-        True, D_HEAD, BLOCK_D,
-    )  # fmt: skip
-
-    accumulator = tl.zeros([BLOCK_QUERIES, BLOCK_D], tl.float32)
+    key_rows, value_rows = head_of(key, batch, kv_head), head_of(value, batch, kv_head)
+    query_tile = load_tile(head_of(query, batch, head), queries, row_inside, True, D_HEAD)
+    accumulator = tl.zeros([BLOCK_QUERIES, features_per_tile(D_HEAD)], tl.float32)
     running_max = tl.full([BLOCK_QUERIES], -float("inf"), tl.float32)
     running_sum = tl.zeros([BLOCK_QUERIES], tl.float32)
-    # A masked part comes first only where the keys do not start at the same one for all queries.
+    # Part 1 needs no mask. Part 0, before it, is empty where the keys start at the same one.
     for part in tl.static_range(0 if LOW_VARIES else 1, 3):
         for first_key in range(starts[part], ends[part], BLOCK_KEYS):
             keys = first_key + in_block
             inside = in_block < ends[part] - first_key
-            # int64, here and for every position that meets a stride: their product passes 2^31.
-            first = tl.cast(first_key, tl.int64)
-            key_tile_ptr = key_ptr + first * key_row_stride
-            key = load_rows(
-                key_tile_ptr, in_block, features, inside,
-                key_row_stride, key_feature_stride, part != 1, D_HEAD, BLOCK_D,
-            )  # fmt: skip
-            scores = row_products(  # [queries, keys]
-                query, key, query_ptr, queries, row_inside, query_row_stride, query_feature_stride,
-                key_tile_ptr, in_block, inside, key_row_stride, key_feature_stride,
-                part != 1, D_HEAD, BLOCK_D,
-            )  # fmt: skip
+            key_tile = load_tile(from_row(key_rows, first_key), in_block, inside, part != 1, D_HEAD)
+            scores = row_products(query_tile, key_tile, part != 1, D_HEAD)  # [query, key]
             if part != 1:
                 seen = keys[None, :] < high[:, None]
-                if LOW_VARIES:  # elsewhere the keys start at low
+                if LOW_VARIES:
                     seen = seen & (keys[None, :] >= low[:, None])
                 scores = tl.where(seen, scores, -float("inf"))
 
@@ -212,27 +167,21 @@ def attention_forward_kernel(
             rescale = tl.exp2(running_max * scale_log2_e - pivot)
             running_sum = running_sum * rescale + tl.sum(weights, axis=1)
             running_max = new_max
-            if DROPOUT:
-                kept = is_kept(
-                    seed, dropout_threshold, batch_head, queries[:, None], keys[None, :]
-                )  # fmt: skip
+            if dropout is not None:
+                kept = is_kept(dropout, seed, batch_head, queries[:, None], keys[None, :])
                 weights = tl.where(kept, weights, 0.0)
 
-            value = load_rows(
-                value_ptr + first * value_row_stride, in_block, features, inside,
-                value_row_stride, value_feature_stride, part != 1, D_HEAD, BLOCK_D,
-            )  # fmt: skip
+            value_tile = load_tile(
+                from_row(value_rows, first_key), in_block, inside, part != 1, D_HEAD
+            )
             accumulator = accumulator * rescale[:, None]
-            weights = weights.to(value.dtype)
-            accumulator = tl.dot(weights, value, accumulator, input_precision="ieee")
+            weights = weights.to(value_tile.block.dtype)
+            accumulator = tl.dot(weights, value_tile.block, accumulator, input_precision="ieee")
 
     total = tl.where(running_sum == 0.0, 1.0, running_sum)
-    output = accumulator * (keep_scale / total)[:, None]
-    output_at = tile_at(
-        output_ptr, queries.to(tl.int64), features, output_row_stride, output_feature_stride
-    )
-    inside = row_inside[:, None] & (features < D_HEAD)[None, :]
-    tl.store(output_at, output, mask=inside)
+    keep_scale = 1.0 if dropout is None else dropout.keep_scale
+    rows = accumulator * (keep_scale / total)[:, None]
+    store_tile(head_of(output, batch, head), queries, rows, row_inside, D_HEAD)
     # Nothing seen: -inf + log 0, which is -inf.
     lse = (running_max * scale_log2_e + tl.log2(running_sum)) * LN_2
     tl.store(lse_ptr + batch_head.to(tl.int64) * n_query + queries, lse, mask=row_inside)
@@ -272,19 +221,14 @@ def attention_forward(
     n_batch, n_head, n_query, _ = query.shape
     output = torch.empty_like(query, memory_format=torch.contiguous_format) if out is None else out
     lse = torch.empty(n_batch, n_head, n_query, dtype=torch.float32, device=query.device)
-    constants = masks.constants(query, key, dropout)
     launch(
         attention_forward_kernel,
-        tile_grid(n_query, n_batch * n_head, query, constants["D_HEAD"], "QUERY_TILE_BYTES"),
-        *(query, key, value, output, lse),
-        *masks.arguments(query, key),
-        *dropout_arguments(dropout, seed),
+        tile_grid(query, "QUERY_TILE_BYTES"),
+        *(strided(query), strided(key), strided(value), strided(output), lse),
+        *mask_arguments(query, key, masks, dropout, seed),
         scale * LOG2_E,
-        *query.stride(),
-        *key.stride(),
-        *value.stride(),
-        *output.stride(),
-        **constants,
+        GROUP=n_head // key.shape[1],
+        D_HEAD=query.shape[-1],
     )
     return output, lse
 

@@ -47,6 +47,7 @@ from ..common.launch import (
     runs_on_triton,
 )
 from ..common.registered import registered
+from ..common.strided import block_at, part_of, strided, transposed
 
 MAX_D_HEAD = 256
 # Query rows in a tile: tl.dot takes 16 at the least, and ROWS_TIMES_D bounds the accumulator. With
@@ -68,11 +69,11 @@ _LN_2 = tl.constexpr(math.log(2))
 @triton.autotune(SPLIT_CONFIGS, key=["BLOCK_D", "BLOCK_ROWS", "size_bucket"])
 @triton.jit
 def decode_attention_split_kernel(
-    query_ptr,
-    key_ptr,
-    value_ptr,
+    query,  # [batch, head, query, d_head]
+    key,  # [batch, kv_head, capacity, d_head]
+    value,
     lengths_ptr,  # int [batch]
-    key_start_ptr,  # int [batch], or lengths_ptr if there is none
+    key_start_ptr,  # int [batch] or None
     output_ptr,  # [split, batch, query, head, d_head] contiguous
     lse_ptr,  # float32 [split, batch, query, head] contiguous
     n_query,
@@ -81,23 +82,9 @@ def decode_attention_split_kernel(
     d_head,
     capacity,
     size_bucket,  # capacity rounded up to a power of two: tuned once for each
-    window,
+    window,  # or None
     scale_log2_e,
     split_rows,  # batch · query · head
-    query_batch_stride,
-    query_head_stride,
-    query_stride,
-    query_d_stride,
-    key_batch_stride,
-    key_head_stride,
-    key_stride,
-    key_d_stride,
-    value_batch_stride,
-    value_head_stride,
-    value_stride,
-    value_d_stride,
-    HAS_WINDOW: tl.constexpr,
-    HAS_KEY_START: tl.constexpr,
     ROW_TILES: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -105,7 +92,7 @@ def decode_attention_split_kernel(
 ):
     """One piece of one cache, for a tile of the queries that read it."""
     # Float32 counts double: without a tensor core, what is multiplied stays in registers.
-    ELEMENT_BYTES: tl.constexpr = key_ptr.dtype.element_ty.primitive_bitwidth // 8
+    ELEMENT_BYTES: tl.constexpr = key.ptr.dtype.element_ty.primitive_bitwidth // 8
     KEY_BYTES: tl.constexpr = BLOCK_D * ELEMENT_BYTES * (ELEMENT_BYTES // 2)
     BLOCK_KEYS: tl.constexpr = (
         16 if KEY_TILE_BYTES < 16 * KEY_BYTES else KEY_TILE_BYTES // KEY_BYTES
@@ -129,10 +116,10 @@ def decode_attention_split_kernel(
     position = length - n_query + new  # [BLOCK_ROWS]
     low = tl.zeros([BLOCK_ROWS], tl.int64)
     first = tl.zeros([], tl.int64)
-    if HAS_WINDOW:
+    if window is not None:
         low = position - window + 1
         first = tl.maximum(first, length - n_query - window + 1)
-    if HAS_KEY_START:
+    if key_start_ptr is not None:
         key_start = tl.load(key_start_ptr + batch).to(tl.int64)
         low = tl.maximum(low, key_start)
         first = tl.maximum(first, key_start)
@@ -141,11 +128,13 @@ def decode_attention_split_kernel(
     start = first + split * per_split
     stop = tl.minimum(start + per_split, last)
 
-    query_at = query_ptr + batch * query_batch_stride + head[:, None] * query_head_stride
-    query_at += new.to(tl.int64)[:, None] * query_stride + d_at[None, :] * query_d_stride
-    query = tl.load(query_at, mask=row_inside[:, None] & d_inside[None, :], other=0.0)
-    key_base = key_ptr + batch * key_batch_stride + kv_head * key_head_stride
-    value_base = value_ptr + batch * value_batch_stride + kv_head * value_head_stride
+    query_of = part_of(query, batch)  # [head, query, d_head]
+    query_at = query_of.ptr + head[:, None] * query_of.strides[0]
+    query_at += new.to(tl.int64)[:, None] * query_of.strides[1]
+    query_at += d_at[None, :] * query_of.strides[2]
+    query_tile = tl.load(query_at, mask=row_inside[:, None] & d_inside[None, :], other=0.0)
+    key_rows = part_of(part_of(key, batch), kv_head)  # [capacity, d_head]
+    value_rows = part_of(part_of(value, batch), kv_head)
 
     running_max = tl.full([BLOCK_ROWS], -float("inf"), tl.float32)
     running_sum = tl.zeros([BLOCK_ROWS], tl.float32)
@@ -154,9 +143,9 @@ def decode_attention_split_kernel(
         keys = block + tl.arange(0, BLOCK_KEYS)  # int64
         # Beyond `stop` the cache may hold anything: it is not read.
         inside = keys < stop
-        key_at = key_base + d_at[:, None] * key_d_stride + keys[None, :] * key_stride
-        key = tl.load(key_at, mask=d_inside[:, None] & inside[None, :], other=0.0)
-        scores = tl.dot(query, key, input_precision="ieee") * scale_log2_e
+        key_at = block_at(transposed(key_rows), dims, keys)
+        key_tile = tl.load(key_at, mask=d_inside[:, None] & inside[None, :], other=0.0)
+        scores = tl.dot(query_tile, key_tile, input_precision="ieee") * scale_log2_e
         seen = inside[None, :] & (keys[None, :] <= position[:, None])
         seen = seen & (keys[None, :] >= low[:, None])
         scores = tl.where(seen, scores, -float("inf"))  # [BLOCK_ROWS, BLOCK_KEYS]
@@ -167,10 +156,11 @@ def decode_attention_split_kernel(
         exponents = tl.exp2(scores - origin[:, None])
         running_sum = running_sum * rescale + tl.sum(exponents, axis=1)
         running_max = new_max
-        value_at = value_base + keys[:, None] * value_stride + d_at[None, :] * value_d_stride
-        value = tl.load(value_at, mask=inside[:, None] & d_inside[None, :], other=0.0)
+        value_at = block_at(value_rows, keys, dims)
+        value_tile = tl.load(value_at, mask=inside[:, None] & d_inside[None, :], other=0.0)
         accumulator = accumulator * rescale[:, None]
-        accumulator = tl.dot(exponents.to(value.dtype), value, accumulator, input_precision="ieee")
+        weights = exponents.to(value_tile.dtype)
+        accumulator = tl.dot(weights, value_tile, accumulator, input_precision="ieee")
 
     unseen = running_sum == 0.0
     total = tl.where(unseen, 1.0, running_sum)
@@ -283,13 +273,10 @@ def decode_attention_forward(
     launch(
         decode_attention_split_kernel,
         (programs, n_splits),
-        *(query, key_cache, value_cache, lengths.contiguous()),
-        lengths if key_start is None else key_start.contiguous(),
-        *(partial, partial_lse, n_query, n_head, n_kv_head, d_head),
-        *(*bucketed(capacity), window or 0, scale * math.log2(math.e), lse.numel()),
-        *(*query.stride(), *key_cache.stride(), *value_cache.stride()),
-        HAS_WINDOW=window is not None,
-        HAS_KEY_START=key_start is not None,
+        *(strided(query), strided(key_cache), strided(value_cache), lengths.contiguous()),
+        None if key_start is None else key_start.contiguous(),
+        *(partial, partial_lse, n_query, n_head, n_kv_head, d_head, *bucketed(capacity), window),
+        *(scale * math.log2(math.e), lse.numel()),
         ROW_TILES=row_tiles,
         BLOCK_ROWS=block_rows,
         BLOCK_D=block_d,

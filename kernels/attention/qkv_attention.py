@@ -210,9 +210,8 @@ class _QKVAttention(torch.autograd.Function):
         packed = statistics = None
         if chosen == "single":
             output, lse = short_attention(
-                x, w_qkv, b_qkv, norm, n_head=n_head, eps=eps, scale=options["scale"],
-                causal=masks.causal, window=masks.window, key_start=masks.key_start,
-            )  # fmt: skip
+                x, w_qkv, b_qkv, norm, masks, n_head=n_head, eps=eps, scale=options["scale"]
+            )
         else:
             packed, statistics = qkv_projection_forward(x, w_qkv, b_qkv, norm, n_heads, eps)
             output, lse = attend_packed(packed, n_head, masks, **options)

@@ -8,12 +8,14 @@ Numbers are as in kernels/layers/layer_norm.py: float32, two passes over a row, 
 two numbers. The normalised tile is rounded to x's dtype, as if it had been stored.
 """
 
+from typing import Any, NamedTuple
+
 import torch
 
 from ..common._triton import tl, triton
 from ..common.launch import launch
 from ..common.rows import load_tile
-from ..common.strided import Strided
+from ..common.strided import strided
 
 STATISTICS_CONFIGS = [
     triton.Config({"BLOCK_ROWS": 4, "BLOCK_FEATURES": 512}, num_warps=4),
@@ -21,20 +23,35 @@ STATISTICS_CONFIGS = [
 ]
 
 
+class Norm(NamedTuple):
+    """A layer norm in front of a product; None stands for no norm.
+
+    Attributes
+    ----------
+    weight, bias : torch.Tensor [d_model]
+        Contiguous.
+    mean, mean_rest, rstd : torch.Tensor of float32 [row]
+        From `norm_statistics`; None where a kernel computes them itself.
+    """
+
+    weight: Any
+    bias: Any
+    mean: Any = None
+    mean_rest: Any = None
+    rstd: Any = None
+
+
 @triton.jit
 def row_statistics(
-    x_ptr,
-    rows,  # int64 [BLOCK_ROWS]
+    x,  # [row, feature]
+    rows,  # [BLOCK_ROWS]
     row_inside,
     n_features,
-    x_row_stride,
-    x_feature_stride,
     eps,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
 ):
     """Return mean, what its rounding left, and 1/√(variance + ε) of each row, in two passes."""
-    x = Strided(x_ptr, (x_row_stride, x_feature_stride))
     sums = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
     for start in range(0, n_features, BLOCK_FEATURES):
         features = start + tl.arange(0, BLOCK_FEATURES)
@@ -57,11 +74,11 @@ def row_statistics(
 
 
 @triton.jit
-def load_norm(norm_weight_ptr, norm_bias_ptr, features, n_features):
+def load_norm(norm, features, n_features):
     """Load the norm's weight and bias as float32; 0 beyond the last feature."""
     inside = features < n_features
-    weight = tl.load(norm_weight_ptr + features, mask=inside, other=0.0).to(tl.float32)
-    return weight, tl.load(norm_bias_ptr + features, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(norm.weight + features, mask=inside, other=0.0).to(tl.float32)
+    return weight, tl.load(norm.bias + features, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -77,14 +94,12 @@ def normed_tile(x, mean, mean_rest, rstd, weight, bias):
 @triton.autotune(STATISTICS_CONFIGS, key=["n_features"])
 @triton.jit
 def qkv_statistics_kernel(
-    x_ptr,
+    x,  # [row, feature]
     mean_ptr,  # float32 [row], like the next two
     mean_rest_ptr,
     rstd_ptr,
     n_rows,
     n_features,
-    x_row_stride,
-    x_feature_stride,
     eps,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
@@ -93,9 +108,8 @@ def qkv_statistics_kernel(
     rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     row_inside = rows < n_rows
     mean, mean_rest, rstd = row_statistics(
-        x_ptr, rows, row_inside, n_features, x_row_stride, x_feature_stride, eps,
-        BLOCK_ROWS, BLOCK_FEATURES,
-    )  # fmt: skip
+        x, rows, row_inside, n_features, eps, BLOCK_ROWS, BLOCK_FEATURES
+    )
     tl.store(mean_ptr + rows, mean, mask=row_inside)
     tl.store(mean_rest_ptr + rows, mean_rest, mask=row_inside)
     tl.store(rstd_ptr + rows, rstd, mask=row_inside)
@@ -121,32 +135,29 @@ def norm_statistics(x_rows: torch.Tensor, eps: float) -> torch.Tensor:
     launch(
         qkv_statistics_kernel,
         lambda meta: (triton.cdiv(n_rows, meta["BLOCK_ROWS"]),),
-        *(x_rows, *statistics, n_rows, n_features, *x_rows.stride(), eps),
+        *(strided(x_rows), *statistics, n_rows, n_features, eps),
     )
     return statistics
 
 
-def norm_arguments(
-    x_rows: torch.Tensor,
-    norm: tuple[torch.Tensor, torch.Tensor] | None,
-    statistics: torch.Tensor | None,
-) -> tuple[torch.Tensor, ...]:
+def norm_argument(
+    norm: tuple[torch.Tensor, torch.Tensor] | None, statistics: torch.Tensor | None = None
+) -> Norm | None:
     """Return what the prologue takes.
 
     Parameters
     ----------
-    x_rows : torch.Tensor
-        Stands in where there is no norm.
     norm : (norm_weight, norm_bias) or None
         The layer norm in front.
-    statistics : torch.Tensor or None
+    statistics : torch.Tensor, optional
         From `norm_statistics`.
 
     Returns
     -------
-    tuple of torch.Tensor
-        The norm's weight and bias, contiguous, then the three statistics.
+    Norm or None
+        None if there is no norm.
     """
-    if norm is None or statistics is None:
-        return (x_rows,) * 5
-    return (*(parameter.contiguous() for parameter in norm), *statistics)
+    if norm is None:
+        return None
+    weight, bias = (parameter.contiguous() for parameter in norm)
+    return Norm(weight, bias) if statistics is None else Norm(weight, bias, *statistics)

@@ -37,8 +37,10 @@ from ...core.attention.qkv_projection import check_qkv_projection
 from ..common._triton import tl, triton
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
+from ..common.rows import load_statistics
+from ..common.strided import block_at, strided
 from ..layers.linear import grouped_tile
-from .qkv_norm import load_norm, norm_arguments, norm_statistics, normed_tile
+from .qkv_norm import load_norm, norm_argument, norm_statistics, normed_tile
 from .qkv_projection_backward import (
     PROJECTION_CONFIGS,
     TUNING_KEY,
@@ -51,26 +53,15 @@ from .qkv_projection_backward import (
 @triton.autotune(PROJECTION_CONFIGS, key=TUNING_KEY)
 @triton.jit
 def qkv_projection_kernel(
-    x_ptr,
-    weight_ptr,
-    bias_ptr,  # or x_ptr if there is none; likewise the next five
-    norm_weight_ptr,
-    norm_bias_ptr,
-    mean_ptr,
-    mean_rest_ptr,
-    rstd_ptr,
+    x,  # [row, d_model]
+    weight,  # [d_model, column]
+    bias,  # [column] or None
+    norm,  # Norm or None
     packed_ptr,  # [head, row, d_head] contiguous
     n_rows,
     n_columns,
     d_model,
     row_bucket,  # n_rows rounded up to a power of two: tuned once for each
-    x_row_stride,
-    x_feature_stride,
-    weight_row_stride,
-    weight_column_stride,
-    bias_stride,
-    HAS_BIAS: tl.constexpr,
-    HAS_NORM: tl.constexpr,
     D_HEAD: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -78,7 +69,7 @@ def qkv_projection_kernel(
     GROUP_M: tl.constexpr,
 ):
     """One tile of norm(x) · w + b, written head by head."""
-    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (x_ptr.dtype.element_ty.primitive_bitwidth // 8)
+    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (x.ptr.dtype.element_ty.primitive_bitwidth // 8)
     tile_row, tile_column = grouped_tile(
         tl.program_id(0), n_rows, n_columns, BLOCK_M, BLOCK_N, GROUP_M
     )
@@ -87,32 +78,29 @@ def qkv_projection_kernel(
     row_inside, column_inside = rows < n_rows, columns < n_columns
     in_step = tl.arange(0, BLOCK_K)
     step = tl.full([], BLOCK_K, tl.int64)
-    wide = in_step.to(tl.int64)
-    x_at = x_ptr + rows[:, None] * x_row_stride + wide[None, :] * x_feature_stride
-    weight_at = weight_ptr + wide[:, None] * weight_row_stride
-    weight_at += columns[None, :] * weight_column_stride
-    if HAS_NORM:
-        mean = tl.load(mean_ptr + rows, mask=row_inside, other=0.0)
-        mean_rest = tl.load(mean_rest_ptr + rows, mask=row_inside, other=0.0)
-        rstd = tl.load(rstd_ptr + rows, mask=row_inside, other=0.0)
+    x_at, weight_at = block_at(x, rows, in_step), block_at(weight, in_step, columns)
+    if norm is not None:
+        mean, mean_rest, rstd = load_statistics(norm, rows, row_inside)
 
     accumulator = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, d_model, BLOCK_K):
         inside = in_step < d_model - start
-        x = tl.load(x_at, mask=row_inside[:, None] & inside[None, :], other=0.0)
-        weight = tl.load(weight_at, mask=inside[:, None] & column_inside[None, :], other=0.0)
-        if HAS_NORM:
-            gain, shift = load_norm(norm_weight_ptr, norm_bias_ptr, start + in_step, d_model)
-            x = normed_tile(
-                x, mean[:, None], mean_rest[:, None], rstd[:, None], gain[None, :], shift[None, :]
-            )
-        accumulator = tl.dot(x, weight, accumulator, input_precision="ieee")
-        x_at += step * x_feature_stride
-        weight_at += step * weight_row_stride
+        x_tile = tl.load(x_at, mask=row_inside[:, None] & inside[None, :], other=0.0)
+        weight_tile = tl.load(weight_at, mask=inside[:, None] & column_inside[None, :], other=0.0)
+        if norm is not None:
+            gain, shift = load_norm(norm, start + in_step, d_model)
+            x_tile = normed_tile(
+                x_tile, mean[:, None], mean_rest[:, None], rstd[:, None],
+                gain[None, :], shift[None, :],
+            )  # fmt: skip
+        accumulator = tl.dot(x_tile, weight_tile, accumulator, input_precision="ieee")
+        x_at += step * x.strides[1]
+        weight_at += step * weight.strides[0]
 
-    if HAS_BIAS:
-        bias = tl.load(bias_ptr + columns * bias_stride, mask=column_inside, other=0.0)
-        accumulator += bias.to(tl.float32)[None, :]
+    if bias is not None:
+        bias_at = bias.ptr + columns * bias.strides[0]
+        bias_tile = tl.load(bias_at, mask=column_inside, other=0.0)
+        accumulator += bias_tile.to(tl.float32)[None, :]
     at = packed_offsets(rows[:, None], columns[None, :], n_rows, D_HEAD)
     tl.store(packed_ptr + at, accumulator, mask=row_inside[:, None] & column_inside[None, :])
 
@@ -152,12 +140,8 @@ def qkv_projection_forward(
     launch(
         qkv_projection_kernel,
         tile_grid(n_rows, n_columns),
-        *(x_rows, w_qkv, x_rows if b_qkv is None else b_qkv),
-        *norm_arguments(x_rows, norm, statistics),
+        *(strided(x_rows), strided(w_qkv), strided(b_qkv), norm_argument(norm, statistics)),
         *(packed, n_rows, n_columns, d_model, triton.next_power_of_2(n_rows)),
-        *(*x_rows.stride(), *w_qkv.stride(), 0 if b_qkv is None else b_qkv.stride(0)),
-        HAS_BIAS=b_qkv is not None,
-        HAS_NORM=norm is not None,
         D_HEAD=d_head,
     )
     return packed, statistics

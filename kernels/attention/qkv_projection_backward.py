@@ -17,9 +17,11 @@ import torch
 from ..common._triton import tl, triton
 from ..common.launch import launch
 from ..common.registered import registered
+from ..common.rows import load_statistics
+from ..common.strided import block_at, strided, transposed
 from ..layers.layer_norm import layer_norm_backward
 from ..layers.linear import grouped_tile
-from .qkv_norm import load_norm, norm_arguments, normed_tile
+from .qkv_norm import load_norm, norm_argument, normed_tile
 
 # As in linear.py, but steps of 128 bytes would spill at 128 x 128 in float32: the norm and the walk
 # from head to head take registers too.
@@ -49,14 +51,12 @@ def packed_offsets(rows, columns, n_rows, D_HEAD: tl.constexpr):
 @triton.jit
 def qkv_projection_d_rows_kernel(
     d_packed_ptr,  # [head, row, d_head] contiguous
-    weight_ptr,
+    weight,  # [d_model, column]
     d_rows_ptr,  # [row, d_model] contiguous
     n_rows,
     n_columns,
     d_model,
     row_bucket,
-    weight_row_stride,
-    weight_column_stride,
     D_HEAD: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -64,7 +64,7 @@ def qkv_projection_d_rows_kernel(
     GROUP_M: tl.constexpr,
 ):
     """One tile of d_qkv · wᵀ, walking along the columns of w from head to head."""
-    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (weight_ptr.dtype.element_ty.primitive_bitwidth // 8)
+    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (weight.ptr.dtype.element_ty.primitive_bitwidth // 8)
     tile_row, tile_feature = grouped_tile(
         tl.program_id(0), n_rows, d_model, BLOCK_M, BLOCK_N, GROUP_M
     )
@@ -73,18 +73,17 @@ def qkv_projection_d_rows_kernel(
     row_inside, feature_inside = rows < n_rows, features < d_model
     step = tl.full([], BLOCK_K, tl.int64)
     columns = tl.arange(0, BLOCK_K).to(tl.int64)
-    weight_at = weight_ptr + columns[:, None] * weight_column_stride
-    weight_at += features[None, :] * weight_row_stride
+    weight_at = block_at(transposed(weight), columns, features)
 
     accumulator = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for _ in range(0, n_columns, BLOCK_K):
         inside = columns < n_columns
         at = packed_offsets(rows[:, None], columns[None, :], n_rows, D_HEAD)
         d_qkv = tl.load(d_packed_ptr + at, mask=row_inside[:, None] & inside[None, :], other=0.0)
-        weight = tl.load(weight_at, mask=inside[:, None] & feature_inside[None, :], other=0.0)
-        accumulator = tl.dot(d_qkv, weight, accumulator, input_precision="ieee")
+        weight_tile = tl.load(weight_at, mask=inside[:, None] & feature_inside[None, :], other=0.0)
+        accumulator = tl.dot(d_qkv, weight_tile, accumulator, input_precision="ieee")
         columns += step
-        weight_at += step * weight_column_stride
+        weight_at += step * weight.strides[1]
 
     d_rows_at = d_rows_ptr + rows[:, None] * d_model + features[None, :]
     tl.store(d_rows_at, accumulator, mask=row_inside[:, None] & feature_inside[None, :])
@@ -93,22 +92,15 @@ def qkv_projection_d_rows_kernel(
 @triton.autotune(PROJECTION_CONFIGS, key=TUNING_KEY)
 @triton.jit
 def qkv_projection_d_weight_kernel(
-    x_ptr,
+    x,  # [row, d_model]
     d_packed_ptr,  # [head, row, d_head] contiguous
-    norm_weight_ptr,  # or x_ptr if there is none; likewise the next four
-    norm_bias_ptr,
-    mean_ptr,
-    mean_rest_ptr,
-    rstd_ptr,
+    norm,  # Norm or None
     d_weight_ptr,  # [d_model, column] contiguous
     d_bias_ptr,  # [column]
     n_rows,
     n_columns,
     d_model,
     row_bucket,
-    x_row_stride,
-    x_feature_stride,
-    HAS_NORM: tl.constexpr,
     D_HEAD: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -116,7 +108,7 @@ def qkv_projection_d_weight_kernel(
     GROUP_M: tl.constexpr,
 ):
     """One tile of norm(x)ᵀ · d_qkv; in the first row of tiles, also Σ_rows d_qkv."""
-    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (x_ptr.dtype.element_ty.primitive_bitwidth // 8)
+    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (x.ptr.dtype.element_ty.primitive_bitwidth // 8)
     tile_feature, tile_column = grouped_tile(
         tl.program_id(0), d_model, n_columns, BLOCK_M, BLOCK_N, GROUP_M
     )
@@ -125,26 +117,25 @@ def qkv_projection_d_weight_kernel(
     feature_inside, column_inside = features < d_model, columns < n_columns
     step = tl.full([], BLOCK_K, tl.int64)
     rows = tl.arange(0, BLOCK_K).to(tl.int64)
-    x_at = x_ptr + features[:, None] * x_feature_stride + rows[None, :] * x_row_stride
+    x_at = block_at(transposed(x), features, rows)
     d_qkv_at = d_packed_ptr + packed_offsets(rows[:, None], columns[None, :], n_rows, D_HEAD)
 
     accumulator = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    if HAS_NORM:
-        gain, shift = load_norm(norm_weight_ptr, norm_bias_ptr, features, d_model)
+    if norm is not None:
+        gain, shift = load_norm(norm, features, d_model)
     for _ in range(0, n_rows, BLOCK_K):
         row_inside = rows < n_rows
-        x = tl.load(x_at, mask=feature_inside[:, None] & row_inside[None, :], other=0.0)
+        x_tile = tl.load(x_at, mask=feature_inside[:, None] & row_inside[None, :], other=0.0)
         d_qkv = tl.load(d_qkv_at, mask=row_inside[:, None] & column_inside[None, :], other=0.0)
-        if HAS_NORM:
-            mean = tl.load(mean_ptr + rows, mask=row_inside, other=0.0)
-            mean_rest = tl.load(mean_rest_ptr + rows, mask=row_inside, other=0.0)
-            rstd = tl.load(rstd_ptr + rows, mask=row_inside, other=0.0)
-            x = normed_tile(
-                x, mean[None, :], mean_rest[None, :], rstd[None, :], gain[:, None], shift[:, None]
-            )
-        accumulator = tl.dot(x, d_qkv, accumulator, input_precision="ieee")
+        if norm is not None:
+            mean, mean_rest, rstd = load_statistics(norm, rows, row_inside)
+            x_tile = normed_tile(
+                x_tile, mean[None, :], mean_rest[None, :], rstd[None, :],
+                gain[:, None], shift[:, None],
+            )  # fmt: skip
+        accumulator = tl.dot(x_tile, d_qkv, accumulator, input_precision="ieee")
         rows += step
-        x_at += step * x_row_stride
+        x_at += step * x.strides[0]
         d_qkv_at += step * D_HEAD
 
     at = features[:, None] * n_columns + columns[None, :]
@@ -229,9 +220,8 @@ def qkv_projection_backward(
         launch(
             qkv_projection_d_weight_kernel,
             tile_grid(d_model, n_columns),
-            *(x_rows, d_packed, *norm_arguments(x_rows, norm, statistics), d_weight, d_bias),
-            *(*sizes, *x_rows.stride()),
-            HAS_NORM=norm is not None,
+            *(strided(x_rows), d_packed, norm_argument(norm, statistics), d_weight, d_bias),
+            *sizes,
             D_HEAD=d_head,
         )
     if wants_rows:
@@ -240,7 +230,7 @@ def qkv_projection_backward(
         launch(
             qkv_projection_d_rows_kernel,
             tile_grid(n_rows, d_model),
-            *(d_packed, w_qkv, d_x, *sizes, *w_qkv.stride()),
+            *(d_packed, strided(w_qkv), d_x, *sizes),
             D_HEAD=d_head,
         )
         if norm is not None and statistics is not None:

@@ -26,17 +26,6 @@ class Statistics(NamedTuple):
 
 
 @triton.jit
-def tile_at(ptr, rows, features, row_stride, feature_stride):
-    """Point at these rows' features.
-
-    int64: row times stride passes 2^31 long before memory runs out, and so does feature times
-    stride in a transposed matrix.
-    """
-    feature_offsets = features.to(tl.int64) * feature_stride
-    return ptr + rows[:, None] * row_stride + feature_offsets[None, :]
-
-
-@triton.jit
 def contiguous(ptr, n_features):
     """Make a matrix of a pointer to rows that follow one another.
 

@@ -4,7 +4,8 @@ Triton takes named tuples as arguments. The host writes `strided(x)`; in the ker
 at the first element and `x.strides` are the strides, in elements. None stands for a tensor that is
 not there: a kernel asks `if bias is not None`, and the branch is compiled or left out. What belongs
 together, such as the masks of attention, is a named tuple of its own; a bool in it is a
-`tl.constexpr`. The instruments name what they see `x.ptr`, `masks.key_start` or `pair[0]`.
+`tl.constexpr`, and no field is called `values` or `type`, which Triton's own tuples have. The
+instruments name what they see `x.ptr`, `masks.key_start` or `pair[0]`.
 
 `do_not_specialize` does not reach into tuples: a number there is compiled in if it is 1, and
 compiled for if it is a multiple of 16. So a number that changes from call to call, a length or a
@@ -82,6 +83,12 @@ def tensors_in(name: str, argument: Any) -> Iterator[tuple[str, torch.Tensor]]:
 def part_of(x, index):
     """Take part number `index` along the first axis: x[index], with one stride less."""
     return Strided(x.ptr + index.to(tl.int64) * x.strides[0], x.strides[1:])
+
+
+@triton.jit
+def transposed(x):
+    """Exchange the axes of a matrix."""
+    return Strided(x.ptr, (x.strides[1], x.strides[0]))
 
 
 @triton.jit

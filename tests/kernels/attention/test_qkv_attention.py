@@ -39,7 +39,7 @@ class NoCopies(TorchDispatchMode):
 
 
 def storages(launch, names):
-    return [launch.tensors[f"{name}_ptr"].untyped_storage().data_ptr() for name in names]
+    return [launch.tensors[name].untyped_storage().data_ptr() for name in names]
 
 
 # --- the rule ------------------------------------------------------------------------------------
@@ -117,13 +117,13 @@ def test_attention_reads_what_the_projection_wrote(device):
         output = qkv_attention(*given, n_head=2)
     projection, attention = log
     packed = projection.tensors["packed_ptr"]
-    assert set(storages(attention, ("query", "key", "value"))) == {
+    assert set(storages(attention, ("query.ptr", "key.ptr", "value.ptr"))) == {
         packed.untyped_storage().data_ptr()
     }
-    assert attention.tensors["query_ptr"].data_ptr() == packed[0].data_ptr()
-    assert attention.tensors["key_ptr"].data_ptr() == packed[2].data_ptr()
-    assert attention.tensors["value_ptr"].data_ptr() == packed[4].data_ptr()
-    assert attention.tensors["output_ptr"].data_ptr() == output.data_ptr()
+    assert attention.tensors["query.ptr"].data_ptr() == packed[0].data_ptr()
+    assert attention.tensors["key.ptr"].data_ptr() == packed[2].data_ptr()
+    assert attention.tensors["value.ptr"].data_ptr() == packed[4].data_ptr()
+    assert attention.tensors["output.ptr"].data_ptr() == output.data_ptr()
     assert output.is_contiguous()
 
     with recording() as log:
@@ -131,12 +131,12 @@ def test_attention_reads_what_the_projection_wrote(device):
     written, read = set(), set()
     for launch in log:
         for name in ("query", "key", "value"):
-            if launch.kernel.startswith("attention") and f"{name}_ptr" in launch.tensors:
-                assert storages(launch, [name]) == [packed.untyped_storage().data_ptr()]
-            if f"d_{name}_ptr" in launch.tensors:
-                written |= set(storages(launch, [f"d_{name}"]))
+            if launch.kernel.startswith("attention") and f"{name}.ptr" in launch.tensors:
+                assert storages(launch, [f"{name}.ptr"]) == [packed.untyped_storage().data_ptr()]
+            if f"d_{name}.ptr" in launch.tensors:
+                written |= set(storages(launch, [f"d_{name}.ptr"]))
         if launch.kernel.startswith("qkv_projection"):
-            read |= set(storages(launch, ["d_packed"]))
+            read |= set(storages(launch, ["d_packed_ptr"]))
     assert len(written) == 1 and written == read
 
 

@@ -33,13 +33,13 @@ def test_the_normalised_rows_are_never_stored(device):
         packed = qkv_projection(*given, n_head=2)
     statistics, product = log
     assert statistics.kernel == "qkv_statistics_kernel"
-    assert product.tensors["x_ptr"].data_ptr() == given[0].data_ptr()
+    assert product.tensors["x.ptr"].data_ptr() == given[0].data_ptr()
     assert product.tensors["packed_ptr"].data_ptr() == packed.data_ptr()
-    written = {t.data_ptr() for n, t in statistics.tensors.items() if n != "x_ptr"}
+    written = {t.data_ptr() for n, t in statistics.tensors.items() if n != "x.ptr"}
     assert {
-        product.tensors[f"{n}_ptr"].data_ptr() for n in ("mean", "mean_rest", "rstd")
+        product.tensors[f"norm.{n}"].data_ptr() for n in ("mean", "mean_rest", "rstd")
     } == written
-    assert all(t.numel() == 40 for n, t in statistics.tensors.items() if n != "x_ptr")
+    assert all(t.numel() == 40 for n, t in statistics.tensors.items() if n != "x.ptr")
 
 
 def test_the_packed_gradient_is_read_where_it_lies(device):
