@@ -141,8 +141,9 @@ def attention_forward_kernel(
     )
     starts, ends = parts(start, full_start, full_end, end, BLOCK_KEYS)
 
+    query_rows, output_rows = head_of(query, batch, head), head_of(output, batch, head)
     key_rows, value_rows = head_of(key, batch, kv_head), head_of(value, batch, kv_head)
-    query_tile = load_tile(head_of(query, batch, head), queries, row_inside, True, D_HEAD)
+    query_tile = load_tile(query_rows, queries, row_inside, True, D_HEAD)
     accumulator = tl.zeros([BLOCK_QUERIES, features_per_tile(D_HEAD)], tl.float32)
     running_max = tl.full([BLOCK_QUERIES], -float("inf"), tl.float32)
     running_sum = tl.zeros([BLOCK_QUERIES], tl.float32)
@@ -181,7 +182,7 @@ def attention_forward_kernel(
     total = tl.where(running_sum == 0.0, 1.0, running_sum)
     keep_scale = 1.0 if dropout is None else dropout.keep_scale
     rows = accumulator * (keep_scale / total)[:, None]
-    store_tile(head_of(output, batch, head), queries, rows, row_inside, D_HEAD)
+    store_tile(output_rows, queries, rows, row_inside, D_HEAD)
     # Nothing seen: -inf + log 0, which is -inf.
     lse = (running_max * scale_log2_e + tl.log2(running_sum)) * LN_2
     tl.store(lse_ptr + batch_head.to(tl.int64) * n_query + queries, lse, mask=row_inside)

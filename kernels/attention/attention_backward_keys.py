@@ -34,7 +34,8 @@ from .attention_tiles import (
 # sm_80 and sm_90 do with 4 warps. maxnreg, all that there are, keeps ptxas from spilling a few
 # registers for the sake of one more program on a multiprocessor. Lists by the bytes of a number:
 # in float32 ptxas moves loads ahead for as long as there are registers, and at d_head 128 on sm_100
-# a few more: with 255 it spills there, with 128 to 192 elsewhere, with 240 nowhere.
+# a few more: with 255 it spills there, with 240 on sm_90, with 128 to 192 elsewhere, with 232
+# nowhere.
 KEY_VALUE_CONFIGS = {
     itemsize: [
         triton.Config(
@@ -42,7 +43,7 @@ KEY_VALUE_CONFIGS = {
             num_warps=8, num_stages=2, maxnreg=maxnreg,
         ),
     ]
-    for itemsize, maxnreg in ((2, 255), (4, 240))
+    for itemsize, maxnreg in ((2, 255), (4, 232))
 }  # fmt: skip
 if compiles_for_amd():
     KEY_VALUE_CONFIGS = {
@@ -130,7 +131,7 @@ def attention_backward_key_value_kernel(
         head = kv_head * GROUP + member
         batch_head = batch * n_head + head
         query_rows, d_output_rows = head_of(query, batch, head), head_of(d_output, batch, head)
-        of_head = (batch.to(tl.int64) * n_head + head.to(tl.int64)) * n_query
+        of_head = batch_head.to(tl.int64) * n_query
         # Part 1 needs no mask. Part 0, before it, is empty unless the first queries see less.
         for part in tl.static_range(0 if HIGH_VARIES else 1, 3):
             for first_query in tl.range(starts[part], ends[part], BLOCK_QUERIES, num_stages=STAGES):

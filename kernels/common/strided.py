@@ -98,5 +98,5 @@ def block_at(x, rows, columns):
     int64: row times stride passes 2^31 long before memory runs out, and so does column times stride
     in a transposed matrix.
     """
-    row_offsets = rows.to(tl.int64)[:, None] * x.strides[0]
-    return x.ptr + row_offsets + columns.to(tl.int64)[None, :] * x.strides[1]
+    column_offsets = columns.to(tl.int64) * x.strides[1]
+    return x.ptr + rows.to(tl.int64)[:, None] * x.strides[0] + column_offsets[None, :]
