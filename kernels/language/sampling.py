@@ -48,6 +48,7 @@ from ...core.language.sampling import (
 )
 from ..common._triton import tl, triton
 from ..common.launch import launch, runs_on_triton
+from ..common.strided import part_of, strided
 from .sampling_eager import sampling_eager
 
 # Of six sizes the one that spills nowhere: half a dozen int64 values live for each token.
@@ -66,10 +67,10 @@ _SIGN = tl.constexpr(2**31)
 
 
 @triton.jit
-def _load_logits(row_ptr, tokens, vocab, token_stride):
+def _load_logits(row, tokens, vocab):
     """Load as float32; −inf, which is never drawn, beyond the vocabulary."""
     x = tl.load(
-        row_ptr + tokens.to(tl.int64) * token_stride, mask=tokens < vocab, other=-float("inf")
+        row.ptr + tokens.to(tl.int64) * row.strides[0], mask=tokens < vocab, other=-float("inf")
     )
     return x.to(tl.float32)
 
@@ -99,9 +100,8 @@ def _weights(x, row_max, steps_per_unit):
 
 @triton.jit
 def _threshold(
-    row_ptr,
+    row,  # Strided [token]
     vocab,
-    token_stride,
     row_max,
     steps_per_unit,
     target,  # int64
@@ -123,7 +123,7 @@ def _threshold(
         at_third = tl.full([], 0, tl.int64)
         for start in range(0, vocab, BLOCK):
             tokens = start + tl.arange(0, BLOCK)
-            x = _load_logits(row_ptr, tokens, vocab, token_stride)
+            x = _load_logits(row, tokens, vocab)
             keys = _keys(x, LOW_BITS)
             if BY_WEIGHT:
                 size = _weights(x, row_max, steps_per_unit)
@@ -143,7 +143,7 @@ def _threshold(
     at = tl.full([], 0, tl.int64)
     for start in range(0, vocab, BLOCK):
         tokens = start + tl.arange(0, BLOCK)
-        x = _load_logits(row_ptr, tokens, vocab, token_stride)
+        x = _load_logits(row, tokens, vocab)
         keys = _keys(x, LOW_BITS)
         weights = _weights(x, row_max, steps_per_unit)
         n_above += tl.sum((keys > threshold).to(tl.int32), axis=0)
@@ -165,33 +165,28 @@ def _draw_target(total, seed, row, step):
 @triton.autotune(SAMPLING_CONFIGS, key=["vocab"])
 @triton.jit(do_not_specialize=["seed", "step"])
 def sampling_kernel(
-    logits_ptr,
+    logits,  # Strided [row, token]
     tokens_ptr,  # int64 [row]
     log_prob_ptr,  # float32 [row]
     rows_ptr,  # int32 or int64 [row], or None
     vocab,
-    row_stride,
-    token_stride,
     steps_per_unit,  # log₂e · 2²⁴ / temperature
     inverse_temperature,
-    top_k,
-    top_p_units,  # in 2⁻³¹
+    top_k,  # or None
+    top_p_units,  # in 2⁻³¹, or None
     seed,
     step,
     GREEDY: tl.constexpr,
-    HAS_ROWS: tl.constexpr,
-    HAS_TOP_K: tl.constexpr,
-    HAS_TOP_P: tl.constexpr,
     LOW_BITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Draw one row's token."""
-    row = tl.program_id(0)
-    row_ptr = logits_ptr + row.to(tl.int64) * row_stride  # int64: logits have 2^31 elements soon
+    number = tl.program_id(0)
+    row = part_of(logits, number)
     largest = tl.full([BLOCK], -float("inf"), tl.float32)
     broken = tl.zeros([BLOCK], tl.int32)
     for start in range(0, vocab, BLOCK):
-        x = _load_logits(row_ptr, start + tl.arange(0, BLOCK), vocab, token_stride)
+        x = _load_logits(row, start + tl.arange(0, BLOCK), vocab)
         largest = tl.maximum(largest, x)
         broken |= ((x != x) | (x == float("inf"))).to(tl.int32)
     row_max = tl.max(largest, axis=0)
@@ -199,7 +194,7 @@ def sampling_kernel(
 
     total = tl.full([], 0, tl.int64)
     for start in range(0, vocab, BLOCK):
-        x = _load_logits(row_ptr, start + tl.arange(0, BLOCK), vocab, token_stride)
+        x = _load_logits(row, start + tl.arange(0, BLOCK), vocab)
         total += tl.sum(_weights(x, row_max, steps_per_unit), axis=0)
     rest = (total - _ONE).to(tl.float32) * (1.0 / _ONE)
     more = 1.0 + rest
@@ -211,45 +206,43 @@ def sampling_kernel(
         x_token = row_max
         for start in range(0, vocab, BLOCK):
             tokens = start + tl.arange(0, BLOCK)
-            x = _load_logits(row_ptr, tokens, vocab, token_stride)
+            x = _load_logits(row, tokens, vocab)
             token = tl.minimum(token, tl.min(tl.where(x == row_max, tokens, vocab), axis=0))
     else:
         # Kept is what lies above the threshold, and the first n_tied of what lies at it.
         threshold = tl.full([], 0, tl.uint32)
         n_tied = tl.cast(vocab, tl.int64)
         kept_total = total
-        if HAS_TOP_K:
+        if top_k is not None:
             target = tl.cast(top_k, tl.int64)
             threshold, n_above, above, weight = _threshold(
-                row_ptr, vocab, token_stride, row_max, steps_per_unit, target,
-                False, LOW_BITS, BLOCK,
+                row, vocab, row_max, steps_per_unit, target, False, LOW_BITS, BLOCK
             )  # fmt: skip
             n_tied = target - n_above
             kept_total = above + n_tied * weight
-        if HAS_TOP_P:
+        if top_p_units is not None:
             p = tl.cast(top_p_units, tl.int64)
             # ⌈p · kept_total / 2³¹⌉, in halves that do not overflow.
             rest = p * (kept_total & _LOW_HALF)
             target = p * (kept_total >> _HALF_BITS) + ((rest + _LOW_HALF) >> _HALF_BITS)
             threshold, n_above, above, weight = _threshold(
-                row_ptr, vocab, token_stride, row_max, steps_per_unit, target,
-                True, LOW_BITS, BLOCK,
+                row, vocab, row_max, steps_per_unit, target, True, LOW_BITS, BLOCK
             )  # fmt: skip
             weight = tl.maximum(weight, 1)  # it is, but in a row that cannot be drawn from
             n_tied = (target - above + weight - 1) // weight
             kept_total = above + n_tied * weight
 
-        number = tl.load(rows_ptr + row) if HAS_ROWS else row
-        target = _draw_target(kept_total, seed, number, step)
+        drawn_for = number if rows_ptr is None else tl.load(rows_ptr + number)
+        target = _draw_target(kept_total, seed, drawn_for, step)
         token = tl.full([], 0, tl.int32)  # the first whose cumulative weight lies above the target
         x_token = tl.full([], 0.0, tl.float32)
         weight_before = tl.full([], 0, tl.int64)
         tied_before = tl.full([], 0, tl.int32)
         for start in range(0, vocab, BLOCK):
             tokens = start + tl.arange(0, BLOCK)
-            x = _load_logits(row_ptr, tokens, vocab, token_stride)
+            x = _load_logits(row, tokens, vocab)
             weights = _weights(x, row_max, steps_per_unit)
-            if HAS_TOP_K or HAS_TOP_P:
+            if top_k is not None or top_p_units is not None:
                 keys = _keys(x, LOW_BITS)
                 tied = ((keys == threshold) & (tokens < vocab)).to(tl.int32)
                 rank = tied_before + tl.cumsum(tied, axis=0)
@@ -262,8 +255,8 @@ def sampling_kernel(
             x_token += tl.sum(tl.where(drawn, x, 0.0), axis=0)
             weight_before += tl.sum(weights, axis=0)
     log_prob = (x_token - row_max) * inverse_temperature - log_total
-    tl.store(tokens_ptr + row, tl.where(drawable, token, -1).to(tl.int64))
-    tl.store(log_prob_ptr + row, tl.where(drawable, log_prob, float("nan")))
+    tl.store(tokens_ptr + number, tl.where(drawable, token, -1).to(tl.int64))
+    tl.store(log_prob_ptr + number, tl.where(drawable, log_prob, float("nan")))
 
 
 def sampling(
@@ -333,14 +326,11 @@ def sampling(
     launch(
         sampling_kernel,
         (n_rows,),
-        *(logits.detach(), tokens, log_prob, None if rows is None else rows.contiguous()),
-        *(vocab, *logits.stride()),
+        *(strided(logits.detach()), tokens, log_prob),
+        *(None if rows is None else rows.contiguous(), vocab),
         *(steps_per_unit(temperature), inverse_temperature(temperature)),
-        *(top_k or 0, 0 if top_p is None else units(top_p), seed, step),
+        *(top_k, None if top_p is None else units(top_p), seed, step),
         GREEDY=top_k == 1,
-        HAS_ROWS=rows is not None,
-        HAS_TOP_K=top_k is not None and top_k > 1,
-        HAS_TOP_P=top_p is not None,
         LOW_BITS=LOW_BITS[logits.dtype],
     )
     return tokens, log_prob
