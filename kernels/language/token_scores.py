@@ -57,6 +57,7 @@ import torch
 from ..common._triton import compiles_for_amd, tl, triton
 from ..common.launch import launch
 from ..common.registered import registered
+from ..common.strided import strided
 from ..layers.linear import grouped_tile
 from ..layers.product import product
 
@@ -101,8 +102,8 @@ def _logits_tile(
     row_inside,
     column_inside,
     d_model,
-    hidden_inner_stride,
-    weight_inner_stride,
+    hidden_stride,  # from one number of a hidden state to the next; likewise of a column
+    weight_stride,
     scale,
     BLOCK_K: tl.constexpr,
 ):
@@ -110,15 +111,15 @@ def _logits_tile(
     inner = tl.arange(0, BLOCK_K).to(tl.int64)
     step = tl.full([], BLOCK_K, tl.int64)
     accumulator = tl.zeros([row_at.shape[0], column_at.shape[0]], tl.float32)
-    hidden_at = row_at[:, None] + inner[None, :] * hidden_inner_stride
-    weight_at = column_at[None, :] + inner[:, None] * weight_inner_stride
+    hidden_at = row_at[:, None] + inner[None, :] * hidden_stride
+    weight_at = column_at[None, :] + inner[:, None] * weight_stride
     for start in range(0, d_model, BLOCK_K):
         inner_inside = inner < d_model - start
         a = tl.load(hidden_at, mask=row_inside[:, None] & inner_inside[None, :], other=0.0)
         b = tl.load(weight_at, mask=inner_inside[:, None] & column_inside[None, :], other=0.0)
         accumulator = tl.dot(a, b, accumulator, input_precision="ieee")
-        hidden_at += step * hidden_inner_stride
-        weight_at += step * weight_inner_stride
+        hidden_at += step * hidden_stride
+        weight_at += step * weight_stride
     return accumulator * scale
 
 
@@ -136,18 +137,14 @@ def _merge(maximum, total, weighted, tile_maximum, tile_total, tile_weighted):
 @triton.autotune(SCORE_CONFIGS, key=["vocab", "d_model"])
 @triton.jit
 def token_scores_kernel(
-    hidden_ptr,  # [token, d_model]
-    weight_ptr,  # [d_model, vocab]
+    hidden,  # Strided [token, d_model]
+    weight,  # Strided [d_model, vocab]
     targets_ptr,  # [token] contiguous, like all that follow
     mask_ptr,  # int8
     partial_ptr,  # float32 [span, 4, token]: m, S, E, x[target]
     n_tokens,
     vocab,
     d_model,
-    hidden_row_stride,
-    hidden_inner_stride,
-    weight_inner_stride,
-    weight_column_stride,
     scale,  # log₂e / T
     SPAN: tl.constexpr,
     M_BYTES: tl.constexpr,
@@ -156,7 +153,7 @@ def token_scores_kernel(
     GROUP_M: tl.constexpr,
 ):
     """Score a block of tokens against one span of the vocabulary."""
-    ITEM: tl.constexpr = hidden_ptr.dtype.element_ty.primitive_bitwidth // 8
+    ITEM: tl.constexpr = hidden.ptr.dtype.element_ty.primitive_bitwidth // 8
     BLOCK_M: tl.constexpr = M_BYTES // ITEM
     BLOCK_N: tl.constexpr = N_BYTES // ITEM
     block, span = grouped_tile(tl.program_id(0), n_tokens, vocab, BLOCK_M, SPAN, GROUP_M)
@@ -164,7 +161,7 @@ def token_scores_kernel(
     row_inside = rows < n_tokens
     counts = tl.load(mask_ptr + rows, mask=row_inside, other=0) != 0
     target = tl.load(targets_ptr + rows, mask=counts, other=0).to(tl.int64)
-    row_at = hidden_ptr + rows * hidden_row_stride
+    row_at = hidden.ptr + rows * hidden.strides[0]
     first = span.to(tl.int64) * SPAN
     maximum = tl.full([BLOCK_M], _LOWEST, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
@@ -177,8 +174,8 @@ def token_scores_kernel(
         columns = start + tl.arange(0, BLOCK_N)
         column_inside = columns < left
         x = _logits_tile(
-            row_at, weight_ptr + (first + columns) * weight_column_stride, counts, column_inside,
-            d_model, hidden_inner_stride, weight_inner_stride, scale, K_BYTES // ITEM,
+            row_at, weight.ptr + (first + columns) * weight.strides[1], counts, column_inside,
+            d_model, hidden.strides[1], weight.strides[0], scale, K_BYTES // ITEM,
         )  # fmt: skip
         wanted += tl.sum(tl.where(columns[None, :] == target_at[:, None], x, 0.0), axis=1)
         x = tl.where(column_inside[None, :], x, _LOWEST)
@@ -246,34 +243,29 @@ def token_scores_merge_kernel(
 
 @triton.jit
 def token_scores_d_logits_kernel(
-    hidden_ptr,  # [token, d_model]
-    weight_ptr,  # [d_model, column], one chunk of columns
+    hidden,  # Strided [token, d_model]
+    weight,  # Strided [d_model, column], one chunk of columns
     targets_ptr,  # [token] contiguous, like the next five
     mask_ptr,  # int8
     entropy_ptr,
     lse_ptr,
     d_log_prob_ptr,
-    d_entropy_ptr,  # or lse_ptr if there is none
-    d_logits_ptr,  # [token, column]: of the products before T
+    d_entropy_ptr,  # or None
+    d_logits_ptr,  # [token, column], written: of the products before T
+    d_logits_row_stride,
     n_tokens,
     vocab,  # columns of the chunk
     d_model,
     first_column,
-    hidden_row_stride,
-    hidden_inner_stride,
-    weight_inner_stride,
-    weight_column_stride,
-    d_logits_row_stride,
     scale,  # log₂e / T
     inverse_temperature,
-    HAS_D_ENTROPY: tl.constexpr,
     M_BYTES: tl.constexpr,
     N_BYTES: tl.constexpr,
     K_BYTES: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
     """One tile of the logits, and their gradient."""
-    ITEM: tl.constexpr = hidden_ptr.dtype.element_ty.primitive_bitwidth // 8
+    ITEM: tl.constexpr = hidden.ptr.dtype.element_ty.primitive_bitwidth // 8
     BLOCK_M: tl.constexpr = M_BYTES // ITEM
     BLOCK_N: tl.constexpr = N_BYTES // ITEM
     tile_row, tile_column = grouped_tile(
@@ -284,8 +276,8 @@ def token_scores_d_logits_kernel(
     row_inside, column_inside = rows < n_tokens, columns < vocab
     counts = tl.load(mask_ptr + rows, mask=row_inside, other=0) != 0
     x = _logits_tile(
-        hidden_ptr + rows * hidden_row_stride, weight_ptr + columns * weight_column_stride,
-        counts, column_inside, d_model, hidden_inner_stride, weight_inner_stride,
+        hidden.ptr + rows * hidden.strides[0], weight.ptr + columns * weight.strides[1],
+        counts, column_inside, d_model, hidden.strides[1], weight.strides[0],
         scale, K_BYTES // ITEM,
     )  # fmt: skip
     target = tl.load(targets_ptr + rows, mask=counts, other=0).to(tl.int64)
@@ -297,7 +289,7 @@ def token_scores_d_logits_kernel(
     log2_p = x - lse[:, None]
     p = tl.exp2(log2_p)
     d_x = (tl.where(is_target, 1.0, 0.0) - p) * d_log_prob[:, None]
-    if HAS_D_ENTROPY:
+    if d_entropy_ptr is not None:
         entropy = tl.load(entropy_ptr + rows, mask=counts, other=0.0)
         d_entropy = tl.load(d_entropy_ptr + rows, mask=counts, other=0.0) * inverse_temperature
         d_x -= p * (log2_p * _LN_2 + entropy[:, None]) * d_entropy[:, None]
@@ -341,8 +333,8 @@ def score(
     launch(
         token_scores_kernel,
         lambda meta: (triton.cdiv(n_tokens, meta["M_BYTES"] // hidden.element_size()) * n_spans,),
-        *(hidden, weight, targets, mask, partials, n_tokens, vocab, d_model),
-        *(*hidden.stride(), *weight.stride(), math.log2(math.e) / temperature),
+        *(strided(hidden), strided(weight), targets, mask, partials, n_tokens, vocab, d_model),
+        math.log2(math.e) / temperature,
         SPAN=SPAN,
     )
     log_prob, entropy, lse = scores.unbind()
@@ -446,12 +438,10 @@ def _launch_d_logits(
             triton.cdiv(n_tokens, meta["M_BYTES"] // hidden.element_size())
             * triton.cdiv(n_columns, meta["N_BYTES"] // hidden.element_size()),
         ),
-        *(hidden, weight, targets, mask.view(torch.int8), entropy, lse, d_log_prob),
-        *(lse if d_entropy is None else d_entropy, d_logits),
+        *(strided(hidden), strided(weight), targets, mask.view(torch.int8), entropy, lse),
+        *(d_log_prob, d_entropy, d_logits, d_logits.stride(0)),
         *(n_tokens, n_columns, d_model, first_column),
-        *(*hidden.stride(), *weight.stride(), d_logits.stride(0)),
         *(math.log2(math.e) / temperature, 1 / temperature),
-        HAS_D_ENTROPY=d_entropy is not None,
     )
 
 

@@ -44,6 +44,7 @@ from ..common._triton import tl, triton
 from ..common.column_sum import column_sum
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
+from ..common.strided import block_at, strided
 from .gelu import gate, gelu_slope
 
 PRECISIONS = ("ieee", "tf32")
@@ -94,27 +95,17 @@ def grouped_tile(
 @triton.autotune(MATMUL_CONFIGS, key=["row_bucket", "n_columns", "n_inner", "INPUT_PRECISION"])
 @triton.jit
 def matmul_kernel(
-    a_ptr,  # [row, inner]
-    b_ptr,  # [inner, column]
-    result_ptr,  # [row, column] contiguous
-    bias_ptr,  # [column], or a_ptr if there is none; likewise the next two
-    residual_ptr,  # [row, column]
-    pre_activation_ptr,  # [row, column] contiguous, written
+    a,  # Strided [row, inner]
+    b,  # Strided [inner, column]
+    bias,  # Strided [column], or None
+    residual,  # Strided [row, column], or None
+    result_ptr,  # [row, column] contiguous, like the next
+    pre_activation_ptr,  # written, or None
     n_rows,
     n_columns,
     n_inner,
     row_bucket,  # n_rows rounded up to a power of two: tuned once for each, not for every length
-    a_row_stride,
-    a_inner_stride,
-    b_inner_stride,
-    b_column_stride,
-    bias_stride,
-    residual_row_stride,
-    residual_column_stride,
-    HAS_BIAS: tl.constexpr,
     GELU: tl.constexpr,
-    KEEP_PRE_ACTIVATION: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -122,7 +113,7 @@ def matmul_kernel(
     GROUP_M: tl.constexpr,
 ):
     """One tile of A B, and everything that follows it."""
-    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (a_ptr.dtype.element_ty.primitive_bitwidth // 8)
+    BLOCK_K: tl.constexpr = BLOCK_K_BYTES // (a.ptr.dtype.element_ty.primitive_bitwidth // 8)
     tile_row, tile_column = grouped_tile(
         tl.program_id(0), n_rows, n_columns, BLOCK_M, BLOCK_N, GROUP_M
     )
@@ -134,32 +125,28 @@ def matmul_kernel(
 
     accumulator = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     step = tl.full([], BLOCK_K, tl.int64)
-    a_at = a_ptr + rows[:, None] * a_row_stride + inner[None, :] * a_inner_stride
-    b_at = b_ptr + inner[:, None] * b_inner_stride + columns[None, :] * b_column_stride
+    a_at, b_at = block_at(a, rows, inner), block_at(b, inner, columns)
     for start in range(0, n_inner, BLOCK_K):
         inner_inside = inner < n_inner - start
-        a = tl.load(a_at, mask=row_inside[:, None] & inner_inside[None, :], other=0.0)
-        b = tl.load(b_at, mask=inner_inside[:, None] & column_inside[None, :], other=0.0)
-        accumulator = tl.dot(a, b, accumulator, input_precision=INPUT_PRECISION)
-        a_at += step * a_inner_stride
-        b_at += step * b_inner_stride
+        a_tile = tl.load(a_at, mask=row_inside[:, None] & inner_inside[None, :], other=0.0)
+        b_tile = tl.load(b_at, mask=inner_inside[:, None] & column_inside[None, :], other=0.0)
+        accumulator = tl.dot(a_tile, b_tile, accumulator, input_precision=INPUT_PRECISION)
+        a_at += step * a.strides[1]
+        b_at += step * b.strides[0]
 
     inside = row_inside[:, None] & column_inside[None, :]
     at = rows[:, None] * n_columns + columns[None, :]
-    if HAS_BIAS:
-        bias = tl.load(bias_ptr + columns * bias_stride, mask=column_inside, other=0.0)
-        accumulator += bias.to(tl.float32)[None, :]
+    if bias is not None:
+        bias_at = bias.ptr + columns * bias.strides[0]
+        bias_tile = tl.load(bias_at, mask=column_inside, other=0.0)
+        accumulator += bias_tile.to(tl.float32)[None, :]
     if GELU:
-        if KEEP_PRE_ACTIVATION:
+        if pre_activation_ptr is not None:
             tl.store(pre_activation_ptr + at, accumulator, mask=inside)
         g, _ = gate(accumulator, True)
         accumulator = accumulator * g
-    if HAS_RESIDUAL:
-        residual_at = (
-            residual_ptr
-            + rows[:, None] * residual_row_stride
-            + columns[None, :] * residual_column_stride
-        )
+    if residual is not None:
+        residual_at = block_at(residual, rows, columns)
         accumulator += tl.load(residual_at, mask=inside, other=0.0).to(tl.float32)
     tl.store(result_ptr + at, accumulator, mask=inside)
 
@@ -167,14 +154,12 @@ def matmul_kernel(
 @triton.autotune(D_U_CONFIGS, key=["n_columns"])
 @triton.jit
 def linear_backward_activation_kernel(
-    d_y_ptr,
-    pre_activation_ptr,  # contiguous
-    d_u_ptr,  # contiguous
+    d_y,  # Strided [row, column]
+    pre_activation_ptr,  # [row, column] contiguous, like the next
+    d_u_ptr,
     d_bias_partial_ptr,  # float32 [row block, column]
     n_rows,
     n_columns,
-    d_y_row_stride,
-    d_y_column_stride,
     ROWS_PER_PROGRAM: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -189,10 +174,9 @@ def linear_backward_activation_kernel(
         rows = first + start + tl.arange(0, BLOCK_ROWS)
         inside = (rows < n_rows)[:, None] & column_inside[None, :]
         at = rows[:, None] * n_columns + columns[None, :]
-        d_y_at = d_y_ptr + rows[:, None] * d_y_row_stride + columns[None, :] * d_y_column_stride
+        d_y_at = block_at(d_y, rows, columns)
         u = tl.load(pre_activation_ptr + at, mask=inside, other=0.0).to(tl.float32)
-        d_y = tl.load(d_y_at, mask=inside, other=0.0).to(tl.float32)
-        d_u = d_y * gelu_slope(u, True)
+        d_u = tl.load(d_y_at, mask=inside, other=0.0).to(tl.float32) * gelu_slope(u, True)
         tl.store(d_u_ptr + at, d_u, mask=inside)
         partial += d_u
     partial_at = d_bias_partial_ptr + row_block * n_columns + columns
@@ -236,21 +220,9 @@ def matmul(
     launch(
         matmul_kernel,
         grid,
-        a,
-        b,
-        result,
-        a if bias is None else bias,
-        a if residual is None else residual,
-        a if pre_activation is None else pre_activation,
+        *(strided(a), strided(b), strided(bias), strided(residual), result, pre_activation),
         *(n_rows, n_columns, n_inner, triton.next_power_of_2(n_rows)),
-        *a.stride(),
-        *b.stride(),
-        0 if bias is None else bias.stride(0),
-        *((0, 0) if residual is None else residual.stride()),
-        HAS_BIAS=bias is not None,
         GELU=gelu,
-        KEEP_PRE_ACTIVATION=pre_activation is not None,
-        HAS_RESIDUAL=residual is not None,
         INPUT_PRECISION=precision,
     )
     return result
@@ -278,7 +250,7 @@ def backward_activation(
     launch(
         linear_backward_activation_kernel,
         lambda meta: (triton.cdiv(n_columns, meta["BLOCK_COLUMNS"]), row_blocks),
-        *(d_y, pre_activation, d_u, partial, n_rows, n_columns, *d_y.stride()),
+        *(strided(d_y), pre_activation, d_u, partial, n_rows, n_columns),
         ROWS_PER_PROGRAM=ROWS_PER_PROGRAM,
     )
     return d_u, column_sum(partial, d_y.dtype)

@@ -12,6 +12,7 @@ import torch
 
 from ..common._triton import triton
 from ..common.launch import launch
+from ..common.strided import strided
 from .linear import matmul_kernel
 
 _KEY = ["row_bucket", "n_columns", "n_inner", "INPUT_PRECISION"]
@@ -64,14 +65,9 @@ def product(
     launch(
         PRODUCT_KERNELS[a.element_size()],
         partial(_tiles, n_rows, n_columns),
-        *(a, b, result, a, a if add is None else add, a),
+        *(strided(a), strided(b), None, strided(add), result, None),
         *(n_rows, n_columns, n_inner, triton.next_power_of_2(n_rows)),
-        *(*a.stride(), *b.stride(), 0),
-        *((0, 0) if add is None else add.stride()),
-        HAS_BIAS=False,
         GELU=False,
-        KEEP_PRE_ACTIVATION=False,
-        HAS_RESIDUAL=add is not None,
         INPUT_PRECISION="ieee",
     )
     return result
