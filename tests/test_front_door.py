@@ -64,6 +64,12 @@ def test_the_top_holds_what_it_promises():
         assert getattr(gptwin, name).__doc__, name
 
 
+@pytest.mark.parametrize("name", TOP)
+def test_a_name_can_be_the_first_to_be_asked_for(name):
+    """Rooms that import each other would load in one order alone."""
+    run_alone(f"import gptwin; gptwin.{name}")
+
+
 def test_type_checkers_are_told_of_the_same_names():
     tree = ast.parse(Path(gptwin.__file__).read_text(encoding="utf-8"))
     told = {
