@@ -127,6 +127,15 @@ def _naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno or errno.EIO, reason, str(path)) from error
 
 
+def results_folder(folder: str) -> Path:
+    """Return where figures are kept: a folder of the checkout.
+
+    A wheel brings none along; an installed gptwin keeps its own below the working folder, in build.
+    """
+    kept = PACKAGE / folder
+    return kept if kept.is_dir() else Path("build") / folder
+
+
 def flush(path: Path) -> None:
     """Ask the system to put a file or a folder's entries on the disk now.
 

@@ -19,11 +19,11 @@ from typing import Any
 
 from .. import __version__
 from ..core.checks import refuse
-from ..records import json_lines, provenance, read_json_lines, write_whole
+from ..records import json_lines, provenance, read_json_lines, results_folder, write_whole
 
 FORMAT = 2
 ENDING = ".jsonl"
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = results_folder("benchmarks/results")
 PACKAGES = ("numpy", "torch", "transformers", "matplotlib")
 GPU_PACKAGES = ("numpy", "torch", "triton", "transformers", "liger-kernel", "flash-attn")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -89,7 +89,7 @@ def results_path(out: str | None, name: str) -> Path:
         If `out` ends otherwise, or its folder does not exist.
     """
     if out is None:
-        RESULTS.mkdir(exist_ok=True)
+        RESULTS.mkdir(parents=True, exist_ok=True)
         return RESULTS / f"{name}{ENDING}"
     path = Path(out)
     if path.suffix != ENDING or path.is_dir() or not path.resolve().parent.is_dir():

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ... import __version__
 from ...core.checks import refuse
-from ...records import PACKAGE, write_whole
+from ...records import results_folder, write_whole
 from .. import store
 from ..twins.catalogue import TWINS
 from ..twins.roofline import DEVICES
@@ -35,7 +35,7 @@ from .data import (
 from .plots import budget_strip, roofline, stored_plots
 from .sources import anchor, files_of, read_source
 
-RESULTS = PACKAGE / "benchmarks" / "results"
+RESULTS = results_folder("benchmarks/results")
 FRESH = "fresh"
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...records import write_whole
+from ...records import results_folder, write_whole
 from ..configuration import Configuration, PPOSettings
 from ..judging.plots import graded, over_optimisation
 from ..pipeline import Pipeline
@@ -26,7 +26,7 @@ from .chatgpt import REPORT, SMALL, made_with, make_chatgpt
 
 SEEDS = (0, 1, 2)
 GAMMAS = (0.0, 0.1, 1.0)
-RESULTS = Path(__file__).parent / "results"
+RESULTS = results_folder("rl/studies/results")
 # What PPO starts from.
 SHARED = ("tokenizer", "pretrain", "sft", "reward")
 
@@ -162,7 +162,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--directory", default="runs/reproduce", help="of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="SEED")
     asked = parser.parse_args(None if arguments is None else list(arguments))
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     found = STUDIES[asked.study](Path(asked.directory), which=asked.seeds)
     document = made_with() | {"settings": dataclasses.asdict(SMALL)} | found
     write_whole(RESULTS / f"{asked.study}.json", json.dumps(document, indent=1) + "\n")

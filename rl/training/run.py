@@ -320,7 +320,7 @@ def _tensorboard(folder: Path, wanted: bool) -> Iterator[Callable[[int, Statisti
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        cause = "it is an extra: pip install gptwin[tensorboard]"
+        cause = "it is an extra: pip install tensorboard"
         refuse("run.tensorboard", "the package tensorboard", "none", cause)
     with SummaryWriter(folder / "tensorboard") as writer:
 
