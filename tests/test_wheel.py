@@ -23,7 +23,7 @@ LEAST_SETUPTOOLS = 77  # as pyproject.toml asks
 NO_PART = (".*", "__pycache__", "*.egg-info", "build", "docs", "results", "runs", "shared", "tests")
 OWN = "PYTHONPATH", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER"
 TINY = (
-    "model.n_layer=1", "model.n_head=2", "model.d_model=16", "model.n_ctx=32",
+    "model.n_layer=1", "model.n_head=2", "model.d_model=16", "model.n_ctx=96",
     "model.vocab_size=300", "pretrain.steps=2", "pretrain.batch=2", "pretrain.time=16",
 )  # fmt: skip
 
@@ -109,6 +109,13 @@ def test_import_brings_the_installed_package(installed: Path, tmp_path: Path) ->
     python = installed / "env/bin/python"
     where = succeed([python, "-c", "import gptwin; print(gptwin.reference.__file__)"], tmp_path)
     assert Path(where.strip()).is_relative_to(installed)
+
+
+def test_figures_are_kept_below_the_working_folder(installed: Path, tmp_path: Path) -> None:
+    code = "from gptwin.records import results_folder; print(results_folder('benchmarks/results'))"
+    assert succeed([installed / "env/bin/python", "-c", code], tmp_path) == (
+        "build/benchmarks/results\n"
+    )
 
 
 def test_verify_and_report(gptwin: Path, tmp_path: Path) -> None:
