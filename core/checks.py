@@ -45,6 +45,16 @@ def expect_ndim(name: str, array: Any, at_least: int, meaning: str) -> None:
         refuse(name, f"at least {at_least} dimensions {meaning}", f"shape {tuple(array.shape)}")
 
 
+def expect_floats(**arrays: Any) -> None:
+    """Refuse an array that holds no floats; None passes, as an argument that is not given."""
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        # PyTorch's dtypes say it themselves, NumPy's have a kind.
+        if not getattr(array.dtype, "is_floating_point", getattr(array.dtype, "kind", "") == "f"):
+            refuse(name, "floats", f"dtype {array.dtype}", "counts or ids where scores are meant")
+
+
 def expect_positive(name: str, value: float) -> None:
     """Refuse `value` unless it is a finite number above 0."""
     if not (math.isfinite(value) and value > 0):

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_positive, expect_shape
+from ..checks import expect_floats, expect_positive, expect_shape
 from ..layers.softmax import weigh
 from ..operation import at_least_float32, value_of
 from ..philox import philox
@@ -101,6 +101,7 @@ def attention_forward(
     check_attention(
         query, key, value, scale, causal, window, key_start, cu_seqlens, dropout, seed
     )  # fmt: skip
+    expect_floats(query=query, key=key, value=value)
     n_batch, n_head, n_query, d_head = query.shape
     n_kv_head, n_key = key.shape[1:3]
     if cu_seqlens is not None:

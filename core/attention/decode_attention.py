@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_positive, expect_shape, refuse
+from ..checks import expect_floats, expect_positive, expect_shape, refuse
 from ..layers.softmax import weigh
 from ..operation import at_least_float32, value_of
 from .attention import default_scale
@@ -156,6 +156,7 @@ def visible_keys(
 ) -> np.ndarray:
     """Say which keys of its cache each query sees: bool [batch, query, capacity]."""
     keys = np.arange(capacity)
+    lengths = lengths.astype(np.int64)  # Unsigned lengths below n_query would wrap around.
     position = (lengths[:, None] - n_query + np.arange(n_query))[..., None]  # [batch, query, 1]
     seen = keys <= position
     if window is not None:
@@ -175,6 +176,7 @@ def check_decode_attention(
     key_start: Any,
 ) -> None:
     """Refuse arguments that do not fit together; looks at shapes and dtypes alone."""
+    expect_floats(query=query, key_cache=key_cache, value_cache=value_cache)
     if len(query.shape) != 4 or query.shape[-1] < 1:
         refuse("query", "shape [batch, head, query, d_head]", f"shape {tuple(query.shape)}")
     if len(key_cache.shape) != 4:

@@ -65,7 +65,7 @@ def key_intervals(
     if window is not None:
         low = np.maximum(low, last_seen + 1 - window)
     if key_start is not None:
-        low = np.maximum(low, key_start[:, None])
+        low = np.maximum(low, key_start.astype(np.int64)[:, None])
     if cu_seqlens is not None:
         start, end = document_bounds(cu_seqlens, n_query)
         low, high = np.maximum(low, start), np.minimum(high, end)
@@ -79,7 +79,7 @@ def document_bounds(cu_seqlens: np.ndarray, n_query: int) -> tuple[np.ndarray, n
     """
     # The last boundary at or before a position counts, which steps over documents of length 0.
     document = np.searchsorted(cu_seqlens, np.arange(n_query), side="right") - 1
-    bounds = np.append(cu_seqlens, cu_seqlens[-1])
+    bounds = np.append(cu_seqlens, cu_seqlens[-1]).astype(np.int64)
     return bounds[document], bounds[document + 1]
 
 
@@ -171,7 +171,7 @@ def check_cu_seqlens(cu_seqlens: np.ndarray, n_query: int) -> None:
 
     It reads the values. The kernels cannot do so without waiting.
     """
-    if cu_seqlens[0] != 0 or (np.diff(cu_seqlens) < 0).any() or cu_seqlens[-1] > n_query:
+    if cu_seqlens[0] != 0 or (cu_seqlens[1:] < cu_seqlens[:-1]).any() or cu_seqlens[-1] > n_query:
         refuse(
             "cu_seqlens",
             f"boundaries from 0 upwards to at most {n_query}",

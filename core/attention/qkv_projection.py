@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_positive, expect_shape, refuse
+from ..checks import expect_floats, expect_positive, expect_shape, refuse
 from ..layers.layer_norm import layer_norm_backward, layer_norm_forward
 from ..layers.linear import linear_backward, linear_forward
 from ..operation import at_least_float32, value_of
@@ -124,6 +124,7 @@ def check_qkv_projection(
     eps: float,
 ) -> int:
     """Refuse arguments that do not fit together; return n_head + 2 * n_kv_head."""
+    expect_floats(x=x, w_qkv=w_qkv, b_qkv=b_qkv)
     if len(x.shape) != 3:
         refuse("x", "shape [batch, time, d_model]", f"shape {tuple(x.shape)}")
     n_kv_head = n_head if n_kv_head is None else n_kv_head

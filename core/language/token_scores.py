@@ -33,6 +33,7 @@ import numpy as np
 
 from ..checks import (
     all_below,
+    expect_floats,
     expect_ndim,
     expect_positive,
     expect_shape,
@@ -182,6 +183,7 @@ def backward_tiled(
 
 def check_token_scores(hidden: Any, weight: Any, targets: Any) -> None:
     """Refuse hidden states, an output matrix and targets that do not fit together."""
+    expect_floats(hidden=hidden, weight=weight)
     for name, matrix, meaning in (
         ("hidden", hidden, "[token, d_model]"),
         ("weight", weight, "[d_model, vocab]"),

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import all_below, expect_positive, expect_shape, refuse
+from ..checks import all_below, expect_floats, expect_positive, expect_shape, refuse
 from ..operation import at_least_float32, value_of
 
 Saved = tuple[Any, ...]
@@ -144,6 +144,7 @@ def scatter_add_sorted(ids: np.ndarray, rows: np.ndarray, n_rows: int, chunk: in
 
 def check_embedding(tokens: Any, token_table: Any, position_table: Any, positions: Any) -> None:
     """Refuse what `embedding` has no meaning for; the ids' values are not looked at."""
+    expect_floats(token_table=token_table, position_table=position_table)
     for name, table, meaning in (
         ("token_table", token_table, "[vocab, d_model]"),
         ("position_table", position_table, "[n_ctx, d_model]"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_shape, refuse
+from ..checks import expect_floats, expect_shape, refuse
 from ..operation import at_least_float32, value_of
 
 Saved = tuple[np.ndarray, str]
@@ -51,6 +51,7 @@ def gelu_forward(x: np.ndarray, *, approximate: str = "tanh") -> tuple[np.ndarra
         If there is no such form.
     """
     check_gelu(approximate)
+    expect_floats(x=x)
     return x * gate(x, approximate), (x, approximate)
 
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_ndim, expect_positive, expect_shape, refuse
+from ..checks import expect_floats, expect_ndim, expect_positive, expect_shape, refuse
 from ..operation import at_least_float32, value_of
 
 Saved = tuple[np.ndarray, np.ndarray, np.ndarray, bool]
@@ -164,6 +164,7 @@ def row_statistics_tiled(x: np.ndarray, block: int) -> tuple[np.ndarray, np.ndar
 
 def check_layer_norm(x: Any, weight: Any, bias: Any, residual: Any, eps: float) -> None:
     """Refuse arguments that `layer_norm` has no meaning for."""
+    expect_floats(x=x, weight=weight, bias=bias, residual=residual)
     expect_ndim("x", x, 1, "[..., d_model]")
     d_model = x.shape[-1]
     if d_model == 0:

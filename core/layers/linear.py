@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_ndim, expect_shape, refuse
+from ..checks import expect_floats, expect_ndim, expect_shape, refuse
 from ..operation import at_least_float32, value_of
 from .gelu import gelu_backward, gelu_forward
 
@@ -118,6 +118,7 @@ def as_rows(x: np.ndarray) -> np.ndarray:
 
 def check_linear(x: Any, weight: Any, bias: Any, activation: Any, residual: Any) -> None:
     """Refuse arguments that do not fit together."""
+    expect_floats(x=x, weight=weight, bias=bias, residual=residual)
     expect_ndim("x", x, 1, "[..., d_in]")
     if len(weight.shape) != 2:
         refuse("weight", "2 dimensions [d_in, d_out]", f"shape {tuple(weight.shape)}")

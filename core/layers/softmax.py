@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_ndim, expect_positive, expect_shape, refuse
+from ..checks import expect_floats, expect_ndim, expect_positive, expect_shape, refuse
 from ..operation import at_least_float32, value_of
 
 Saved = tuple[np.ndarray, float]
@@ -166,6 +166,7 @@ def pivot(scores: np.ndarray) -> np.ndarray:
 
 def check_softmax(x: Any, scale: float, causal: bool, key_mask: Any) -> None:
     """Refuse arguments that `softmax` has no meaning for."""
+    expect_floats(x=x)
     expect_positive("scale", scale)
     if causal or key_mask is not None:
         expect_ndim("x", x, 2, "[batch, ..., query, key]")

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_ndim, expect_positive, expect_shape, refuse
+from ..checks import expect_floats, expect_ndim, expect_positive, expect_shape, refuse
 from ..masking import expect_mask
 from ..operation import at_least_float32, value_of
 
@@ -171,6 +171,7 @@ def _log_softmax(x: np.ndarray) -> np.ndarray:
 
 def check_exact_kl(logits: Any, reference_logits: Any, mask: Any) -> None:
     """Refuse arguments that `exact_kl` has no meaning for."""
+    expect_floats(logits=logits, reference_logits=reference_logits)
     expect_ndim("logits", logits, 1, "[..., vocab]")
     expect_shape(
         "reference_logits", reference_logits, logits.shape, "a reference of another vocabulary"

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_finite, expect_positive, expect_shape, refuse
+from ..checks import expect_finite, expect_floats, expect_positive, expect_shape, refuse
 from ..masking import expect_batch_time, expect_mask
 from ..operation import at_least_float32, value_of
 
@@ -188,6 +188,7 @@ def scan_from_the_end(decay: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, 
 
 def check_gae(rewards: Any, values: Any, mask: Any, gamma: float, lam: float) -> None:
     """Refuse arguments that `gae` has no meaning for."""
+    expect_floats(rewards=rewards, values=values)
     expect_batch_time("rewards", rewards)
     expect_shape(
         "values", values, rewards.shape, "one value too many: V after the last token is taken as 0"

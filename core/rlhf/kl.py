@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_finite, expect_shape, refuse
+from ..checks import expect_finite, expect_floats, expect_shape, refuse
 from ..masking import expect_batch_time, expect_mask
 from ..operation import at_least_float32, value_of
 
@@ -133,6 +133,7 @@ def sequence_kl(
 
 def check_kl(log_prob: Any, reference_log_prob: Any, mask: Any, estimator: str) -> None:
     """Refuse arguments that `kl` has no meaning for."""
+    expect_floats(log_prob=log_prob, reference_log_prob=reference_log_prob)
     if estimator not in ESTIMATORS:
         refuse("estimator", "'k1', 'k2' or 'k3'", repr(estimator))
     expect_shape(

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import expect_finite, expect_positive, expect_shape, refuse
+from ..checks import expect_finite, expect_floats, expect_positive, expect_shape, refuse
 from ..masking import expect_bool_mask, scatter
 from ..operation import at_least_float32, value_of
 
@@ -136,6 +136,7 @@ def ppo_loss_forward(
     coefficients = (clip, value_clip, value_coefficient, entropy_coefficient)
     arrays = (log_prob, old_log_prob, advantages, values, old_values, returns, entropy)
     check_ppo_loss(*arrays, mask, *coefficients)
+    expect_floats(**dict(zip(FLOAT_ARGUMENTS, arrays, strict=True)))
     for name, array in zip(FLOAT_ARGUMENTS, arrays, strict=True):
         expect_finite(name, array, mask)
     # A NumPy float64 scalar would promote a float32 model.

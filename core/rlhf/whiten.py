@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_finite, expect_shape
+from ..checks import expect_finite, expect_floats, expect_shape
 from ..masking import expect_mask
 from ..operation import at_least_float32, value_of
 
@@ -107,4 +107,5 @@ def whiten_backward(saved: Saved, d_whitened: np.ndarray) -> np.ndarray:
 
 def check_whiten(x: Any, mask: Any) -> None:
     """Refuse arguments that `whiten` has no meaning for."""
+    expect_floats(x=x)
     expect_mask("mask", mask, x.shape, "x")

@@ -293,7 +293,7 @@ def test_bad_arguments_are_named(device):
     lists = draw(11, device, [(4,), (4,)])
     with launch.backend("triton"):
         halved = [*lists[:2], [x.half() for x in lists[2]], lists[3]]
-        with pytest.raises(ValueError, match=r"first_moments\[0\]: expected dtype float32, got dt"):
+        with pytest.raises(ValueError, match=r"first_moments\[0\]: expected dtype float32"):
             adamw(*halved, step=1, lr=0.1)
         twice = [[lists[0][0]] * 2, *lists[1:]]
         with pytest.raises(ValueError, match=r"parameters\[1\]: expected memory of its own"):
