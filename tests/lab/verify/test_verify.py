@@ -99,6 +99,15 @@ def test_the_tile_that_wrote_an_element_is_found(device):
     assert "kernels/layers/softmax.py:" in tile.where
 
 
+def test_the_tile_is_found_in_a_tensor_given_with_its_strides(device):
+    case = {"batch": 1, "head": 2, "queries": 130, "d_head": 16, "causal": True, "configuration": 0}
+    tile = find_tile("attention", case, "float32", "output", (0, 1, 129, 3), None)
+    assert tile is not None
+    assert tile.kernel == "attention_forward_kernel"
+    assert tile.program == (2, 0, 0)  # of the second head's two tiles the last comes first
+    assert tile.block == ((0, 0), (1, 1), (128, 129), (0, 15))
+
+
 def test_the_tile_is_found_from_a_process_that_does_not_interpret(monkeypatch):
     """As on a GPU: the case runs again in an interpreting process."""
     case = {"rows": 70, "d_in": 5, "d_out": 40, "configuration": 2}
