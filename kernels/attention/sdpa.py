@@ -79,12 +79,6 @@ def seen_keys(
     n_query, n_key : int
         The queries are the last of as many positions as there are keys.
     device : torch.device
-    causal, window, key_start, cu_seqlens
-        As in `attention`.
-
-    Returns
-    -------
-    torch.Tensor of bool [1 or batch, query, key]
     """
     keys = torch.arange(n_key, device=device)
     own = torch.arange(n_key - n_query, n_key, device=device)[:, None]  # [query, 1]

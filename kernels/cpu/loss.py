@@ -23,11 +23,6 @@ def mean_cross_entropy(
 ) -> torch.Tensor:
     """Compute the mean cross-entropy of the targets that count.
 
-    Parameters
-    ----------
-    hidden, weight, targets, ignore_index
-        As in `cross_entropy`.
-
     Returns
     -------
     torch.Tensor []

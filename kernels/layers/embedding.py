@@ -271,11 +271,6 @@ def sort_ids(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Parameters
     ----------
     ids : torch.Tensor of integers [batch, time]
-
-    Returns
-    -------
-    order, sorted_ids : torch.Tensor of int64 [batch · time]
-        As in `scatter_add`.
     """
     sorted_ids, order = torch.sort(ids.reshape(-1).long(), stable=True)
     return order, sorted_ids
@@ -290,11 +285,6 @@ def count_positions(batch: int, time: int, device: torch.device) -> tuple[Any, A
         The tokens' shape.
     device : torch.device
         Of the result.
-
-    Returns
-    -------
-    order, sorted_ids : torch.Tensor of int64 [batch · time]
-        As in `scatter_add`.
     """
     numbers = torch.arange(batch * time, device=device).view(batch, time)
     return numbers.T.reshape(-1), torch.arange(time, device=device).repeat_interleave(batch)
@@ -372,18 +362,7 @@ def embedding_eager(
     *,
     positions: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    tokens, token_table, position_table, positions
-        As in `embedding`.
-
-    Returns
-    -------
-    torch.Tensor
-        As in `embedding`.
-    """
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
     y = torch.nn.functional.embedding(tokens.long(), token_table)
     if positions is None:
         return y + position_table[: tokens.shape[1]]

@@ -401,11 +401,6 @@ def layer_norm_eager(
     ----------
     x, weight, bias, residual, eps
         As in `layer_norm`; here `bias` may be None.
-
-    Returns
-    -------
-    torch.Tensor or tuple
-        As in `layer_norm`.
     """
     summed = x if residual is None else x + residual
     y = functional.layer_norm(summed, (x.shape[-1],), weight, bias, float(eps))

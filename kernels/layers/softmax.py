@@ -356,18 +356,7 @@ def softmax_eager(
     causal: bool = False,
     key_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    x, scale, causal, key_mask
-        As in `softmax`.
-
-    Returns
-    -------
-    torch.Tensor
-        As in `softmax`.
-    """
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
     hidden = torch.zeros((1,) * x.ndim, dtype=torch.bool, device=x.device)
     if causal:
         n_query, n_key = x.shape[-2:]

@@ -148,18 +148,7 @@ class DecodeStep:
 
     @torch.no_grad()
     def __call__(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take a token of each row, and score the next.
-
-        Parameters
-        ----------
-        tokens
-            As in `BoundStep`.
-
-        Returns
-        -------
-        state, logits
-            As in `BoundStep`.
-        """
+        """Take a token of each row, and score the next."""
         self.tokens.copy_(tokens[:, None])
         if not self.record:
             return self.compute()

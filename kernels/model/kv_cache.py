@@ -126,14 +126,8 @@ class KVCache:
             As in `qkv_attention`, and the backend's parts (decoder_block.py).
         layer : int
             Whose cache.
-        window : int or None
-            As in `attention`.
         first : int
             The first new position that asks.
-
-        Returns
-        -------
-        torch.Tensor [batch, time - first, n_head * d_head]
         """
         if norm_weight is not None:
             x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)

@@ -124,8 +124,6 @@ def adamw_(
     gradients : list of torch.Tensor
         As in `adamw`; no tensor twice. On the CPU they are clipped afterwards, as
         torch.nn.utils.clip_grad_norm_ leaves them; on Triton they stay as they were.
-    step, lr, **options
-        As in `adamw`.
     norm : torch.Tensor [], optional
         What to clip by instead of these gradients' norm, such as `global_norm` of more of them.
 
@@ -138,8 +136,6 @@ def adamw_(
     ------
     ValueError
         As in `adamw`, or if two tensors start at the same memory.
-    RuntimeError
-        As in `adamw`.
     """
     lists = (parameters, gradients, first_moments, second_moments)
     everything = {"step": step, "lr": lr, **DEFAULTS, **options}
@@ -247,20 +243,7 @@ def adamw_eager(
     max_norm: float | None = None,
     epsilon: str = "pytorch",
 ) -> AdamWResults:
-    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    parameters, gradients, first_moments, second_moments
-        As in `adamw`.
-    step, lr, betas, eps, weight_decay, max_norm, epsilon
-        As in `adamw`.
-
-    Returns
-    -------
-    AdamWResults
-        As in `adamw`.
-    """
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
     known = coefficients(step, lr, betas, eps, epsilon)
     new: tuple[list[torch.Tensor], ...] = ([], [], [])
     with torch.no_grad():
@@ -392,11 +375,6 @@ class AdamW(torch.optim.Optimizer):
         -------
         object
             What the closure returned, or None.
-
-        Raises
-        ------
-        ValueError
-            As in `adamw_`.
         """
         loss = None
         if closure is not None:

@@ -246,8 +246,6 @@ def launch_update(
     groups : Groups
     norm : torch.Tensor []
         The gradients' norm, float32.
-    step, lr, betas, eps, max_norm, epsilon
-        As in `adamw`.
     """
     known = coefficients(step, lr, betas, eps, epsilon)
     beta_1, beta_2 = map(float, betas)

@@ -160,15 +160,11 @@ def ema_(
     averages : list of torch.Tensor
         Written. As in `ema`; no tensor twice (list tied weights once). One that is not contiguous
         takes a copy there and back. Each rank moves its part of what is sharded.
-    parameters, decay
-        As in `ema`.
 
     Raises
     ------
     ValueError
         As in `ema`, or if two averages start at the same memory: two programs would write it.
-    RuntimeError
-        As in `ema`.
     """
     averages, parameters = own_parts(averages), own_parts(parameters)
     on_triton = _runs_on_triton("ema_", averages, parameters, decay)
@@ -213,18 +209,7 @@ def _runs_on_triton(
 def ema_eager(
     averages: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor], decay: float
 ) -> list[torch.Tensor]:
-    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    averages, parameters, decay
-        As in `ema`.
-
-    Returns
-    -------
-    list of torch.Tensor
-        As in `ema`.
-    """
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
     with torch.no_grad():
         return [
             torch.lerp(average, parameter.to(average.dtype), 1 - float(decay))

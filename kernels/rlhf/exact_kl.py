@@ -281,11 +281,6 @@ def exact_kl_eager(
     ----------
     logits, reference_logits, mask
         As in `exact_kl`; float64 is allowed and gives float64.
-
-    Returns
-    -------
-    torch.Tensor [...]
-        As in `exact_kl`.
     """
     if logits.dtype != torch.float64:
         logits, reference_logits = logits.float(), reference_logits.float()

@@ -400,20 +400,7 @@ def ppo_loss_eager(
     value_coefficient: float = 0.1,
     entropy_coefficient: float = 0.0,
 ) -> PPOResults:
-    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    log_prob, old_log_prob, advantages, values, old_values, returns, entropy, mask
-        As in `ppo_loss`.
-    clip, value_clip, value_coefficient, entropy_coefficient
-        As in `ppo_loss`.
-
-    Returns
-    -------
-    PPOResults
-        As in `ppo_loss`.
-    """
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
     constants = (x.detach() for x in (old_log_prob, advantages, old_values, returns))
     # where, not a product: masked NaN must not leak, in either direction.
     new, value, disorder, old, advantage, old_value, target = (

@@ -334,11 +334,6 @@ def reward_loss_eager(
 ) -> RewardLoss:
     """Compute the same in plain PyTorch, for the CPU and as a yardstick.
 
-    Parameters
-    ----------
-    scores, ranks, margin, centring
-        As in `reward_loss`.
-
     Returns
     -------
     RewardLoss

@@ -238,20 +238,7 @@ def token_rewards_eager(
     missing_end: str | None = None,
     missing_end_value: float = -1.0,
 ) -> torch.Tensor:
-    """Compute the same in plain PyTorch, for the CPU and as a yardstick.
-
-    Parameters
-    ----------
-    log_prob, reference_log_prob, scores, mask, beta, estimator, ended, missing_end
-        As in `token_rewards`.
-    missing_end_value : float
-        As in `token_rewards`.
-
-    Returns
-    -------
-    torch.Tensor [batch, time]
-        As in `token_rewards`.
-    """
+    """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
     if ended is not None and missing_end == "replace":
         scores = scores.masked_fill(~ended, missing_end_value)
     elif ended is not None:
