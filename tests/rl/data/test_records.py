@@ -217,3 +217,27 @@ def test_a_file_is_not_held_in_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000  # of 20 MB
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"PAR1\x15\x04\x15", "a Parquet file"),
+        (b"\n<!DOCTYPE html><html>", "a web page saved instead"),
+        (b"PK\x03\x04", "a zip archive"),
+        ('{"text": "x"}'.encode("utf-16"), "text in UTF-16"),
+    ],
+)
+def test_another_format_is_named(tmp_path, start, message):
+    (tmp_path / "data.jsonl").write_bytes(start)
+    for skip in (False, True):
+        with pytest.raises(ValueError, match=rf"data\.jsonl: expected JSON lines, got .*{message}"):
+            list(DataFile(tmp_path / "data.jsonl", skip_bad_lines=skip))
+
+
+def test_an_entry_that_is_there_twice_is_refused():
+    with pytest.raises(ValueError, match=r"'text': expected once in an object, got 2 times"):
+        parse(b'{"text": "one", "text": "two"}')
+    with pytest.raises(ValueError, match=r"'role': expected once in an object"):
+        parse(b'{"messages": [{"role": "user", "role": "system", "content": "x"}]}')

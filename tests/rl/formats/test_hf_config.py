@@ -103,3 +103,26 @@ def test_a_damaged_file_is_refused(path, content, message):
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(ValueError, match=message):
         read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"n_layer": 2.0}, r"n_layer: expected a whole number, got 2\.0"),
+        ({"n_layer": 10**9}, r"n_layer: expected from 1 to 10,000, got 1,000,000,000"),
+        ({"n_head": True}, r"n_head: expected a whole number, got True"),
+        ({"vocab_size": "300"}, r"vocab_size: expected a whole number, got '300'"),
+        ({"n_positions": -1}, r"n_positions: expected from 1"),
+        ({"layer_norm_epsilon": "1e-5"}, r"layer_norm_epsilon: expected a number"),
+    ],
+)
+def test_sizes_that_are_none_are_refused_at_once(path, entries, message):
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+    with pytest.raises(ValueError, match=message):
+        read_config(path)
+
+
+def test_an_entry_that_is_there_twice_is_refused(path):
+    path.write_text('{"n_layer": 1,' + path.read_text().lstrip()[1:])
+    with pytest.raises(ValueError, match=r"n_layer: expected one entry, got two"):
+        read_config(path)
