@@ -4,9 +4,9 @@ The head's gradient is as large as the table, [vocab, d_model]; the embedding's 
 that are not 0 as there are tokens. Left to themselves, the two meet as two whole tables: autograd
 fills one with zeros, writes the few rows into it, and adds both into a third. At GPT-2's size that
 is 0.6 GB through the memory in every step. Here the table is handed on once, for both uses, and the
-embedding's gradient comes back as its rows alone. Autograd adds rows to a table that nobody else
-holds in place, and to one that somebody holds in a new one: so the head may be used and looked at
-in any way.
+embedding's gradient comes back as its rows alone. Autograd adds them to a copy of the head's, which
+saves filling a table; the head may be used and looked at in any way. (Rows written into the head's
+gradient itself saved the copy as well. But that gradient may belong to others.)
 
     wte ── handed on ──┬── head          gradient: a table
                        └── embedding     gradient: some rows, added to that table
@@ -38,6 +38,21 @@ class _HandedOn(torch.autograd.Function):
         return d_table.to_dense() if d_table.is_sparse else d_table
 
 
+class _Transposed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, table):
+        return table.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_head):
+        # A view would hold d_head, and autograd would add to a copy of both. This is the same
+        # memory as a tensor of its own: who else still has it is seen by the memory's count.
+        own = d_head.new_empty(0)
+        shape, stride = d_head.shape[::-1], d_head.stride()[::-1]
+        return own.set_(d_head.untyped_storage(), d_head.storage_offset(), shape, stride)
+
+
 def tied_embedding(
     tokens: torch.Tensor,
     token_table: torch.Tensor,
@@ -56,8 +71,8 @@ def tied_embedding(
     -------
     x : torch.Tensor [batch, time, d_model]
         As from `embedding`.
-    table : torch.Tensor [vocab, d_model]
-        The token table, to be the head.
+    head : torch.Tensor [d_model, vocab]
+        The token table, transposed.
 
     Raises
     ------
@@ -65,12 +80,13 @@ def tied_embedding(
         As in `embedding`.
     """
     if token_table.numel() <= SMALL or torch.compiler.is_compiling():
-        return embedding(tokens, token_table, position_table, positions=positions), token_table
+        return embedding(tokens, token_table, position_table, positions=positions), token_table.T
     check_embedding(tokens, token_table, position_table, positions)
     expect_same_dtype(token_table=token_table, position_table=position_table)
     check_ids(tokens, positions, len(token_table), len(position_table))
     table = _HandedOn.apply(token_table)
+    head = _Transposed.apply(table)  # [d_model, vocab]
     x = functional.embedding(tokens.long(), table, sparse=True)  # [batch, time, d_model]
     if positions is None:
-        return x + position_table[: tokens.shape[1]], table
-    return x + functional.embedding(positions.long(), position_table), table
+        return x + position_table[: tokens.shape[1]], head
+    return x + functional.embedding(positions.long(), position_table), head
