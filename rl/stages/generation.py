@@ -12,7 +12,8 @@ who else is in the batch, or has left it, changes nothing; the NumPy twin (core/
 draws the same tokens from the same logits.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from ...kernels.model.decode_step import BoundStep, DecodeStep, StaticKVCache
 from ...kernels.model.gpt import GPT
 from ...kernels.model.kv_cache import KVCache
 
-# The cache is copied when sequences leave it, so they leave together: at this share of the batch.
+# The cache is copied when sequences leave it. So they leave together, at this share of the batch.
 LEAVING_SHARE = 0.25
 HALF = 0.5
 
@@ -112,32 +113,46 @@ def generate(
         If a prompt is empty, or with what is to come does not fit into the context; if, on a CPU,
         the model's logits are not finite; and as in `GPT.forward` and `sampling`.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():  # a small model's steps are short enough to feel autograd
-            rollout = _Rollout(
-                model,
-                prompts,
-                max_new_tokens,
-                stop_tokens,
-                rows,
-                {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed},
-                static=static or graphs,
-                graphs=graphs,
-                read=read,
-            )
-            for step in range(max_new_tokens):
-                if not rollout.take(step):
-                    break
-            found = rollout.result()
-    finally:
-        model.train(was_training)
-    # Copies, since tensors made in inference mode may not take part in a loss.
+    # Inference mode, since a small model's steps are short enough to feel autograd.
+    with in_evaluation_mode(model), torch.inference_mode():
+        rollout = _Rollout(
+            model,
+            prompts,
+            max_new_tokens,
+            stop_tokens,
+            rows,
+            {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed},
+            static=static or graphs,
+            graphs=graphs,
+            read=read,
+        )
+        for step in range(max_new_tokens):
+            if not rollout.take(step):
+                break
+        found = rollout.result()
+    # Tensors made in inference mode may not take part in a loss, but their copies may.
     readings = None if found.readings is None else found.readings.clone()
     return Generation(
         found.tokens.clone(), found.log_probs.clone(), found.lengths.clone(), readings
     )
+
+
+@contextlib.contextmanager
+def in_evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode while the context lasts; then each part into its own again.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Some of whose parts may be in training mode, and others not.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 class _Rollout:
@@ -196,7 +211,7 @@ class _Rollout:
 
     def _sample(self, logits: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Sample a step's tokens: [row] and their log-probabilities."""
-        # Whoever else is still here changes nothing.
+        # A prompt draws by its number, so that its tokens do not depend on the other rows.
         return sampling(logits, step=step, rows=self.numbers, **self.options)
 
     def _advance(self, tokens: torch.Tensor, step: int) -> None:
@@ -207,7 +222,7 @@ class _Rollout:
     def take(self, step: int) -> bool:
         """Store a step's tokens and sample the next; say whether there are any."""
         tokens, log_probs = self.drawn
-        # On a GPU, looking waits for it.
+        # Reading tokens from a GPU waits for it, so they are read only if something may end.
         drawn = tokens.tolist() if tokens.is_cpu or self.stop else []
         if tokens.is_cpu and min(drawn, default=0) < 0:
             refuse(
@@ -228,7 +243,7 @@ class _Rollout:
         return True
 
     def _store(self, kept: torch.Tensor, new: torch.Tensor, step: int) -> None:
-        """Write a step's column; what lies beyond a sequence's end, nobody will look at."""
+        """Write a step's column. What it writes beyond a sequence's end is never read."""
         column = kept.select(1, step)  # [prompt]
         if len(self.rows) == len(kept):
             column.copy_(new)

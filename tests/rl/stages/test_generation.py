@@ -213,3 +213,21 @@ def test_one_prompt_s_logits_that_are_not_finite_are_named_when_others_have_left
     monkeypatch.setattr(generation, "sampling", draw)
     with pytest.raises(ValueError, match=r"none to draw from for prompt 3 at step 1"):
         generate(model, PROMPTS, max_new_tokens=3, stop_tokens=[7])
+
+
+def test_each_part_of_a_model_keeps_its_mode():
+    """A part that is frozen, or whose dropout is switched off, stays so, though others train."""
+    model = GPT(CONFIG).train()
+    model.h[0].eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    assert set(before.values()) == {True, False}
+    seen = []
+    model.register_forward_pre_hook(
+        lambda *_: seen.append(any(m.training for m in model.modules()))
+    )
+    generate(model, PROMPTS, max_new_tokens=2)
+    assert seen == [False]
+    assert {name: module.training for name, module in model.named_modules()} == before
+    with pytest.raises(ValueError, match="prompt"):
+        generate(model, [[]], max_new_tokens=2)
+    assert {name: module.training for name, module in model.named_modules()} == before
