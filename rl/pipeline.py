@@ -46,13 +46,13 @@ from .formats.tokenizer import Tokenizer
 from .formats.weights import load_gpt2, save_gpt2, with_vocabulary
 from .judging import plots
 from .judging.best_of_n import measure
-from .judging.evaluation import distance, grade
+from .judging.evaluation import ANSWERED_AT_ONCE, MEASURED_AT_ONCE, distance, grade
 from .judging.sampled_rankings import sample_rankings
 from .ranks.group import Group
 from .ranks.sharding import shard, whole_state
-from .stages.language_model import LanguageModelStage, summed_loss
+from .stages.language_model import EVALUATED_AT_ONCE, LanguageModelStage, summed_loss
 from .stages.ppo import PPOStage
-from .stages.reward_model import RewardStage, Score, scoring
+from .stages.reward_model import SCORED_AT_ONCE, RewardStage, Score, scoring
 from .stages.scorer import SCORER, Scorer
 from .training.estimate import announce, ppo_bytes, training_bytes
 from .training.inputs import (
@@ -531,6 +531,11 @@ class Pipeline:
         """Return the examples of a micro-batch on one rank."""
         return -(-batch // (accumulate * self.group.world))
 
+    def _answers_at_once(self, most: int) -> int:
+        """Return the answers of a pass without gradients: at most those of PPO's minibatch."""
+        c = self.configuration.ppo
+        return min(most, self._rows_at_once(c.batch, c.minibatches))
+
     def _announce(self, stage: str, model: torch.nn.Module, needed: int) -> None:
         if self.group.is_main and not self.quiet:
             size = sum(parameter.numel() for parameter in model.parameters())
@@ -613,7 +618,7 @@ class Pipeline:
             return by_function
         scorer = self._scorer().requires_grad_(False).eval()
         shard(scorer.trunk, self.group)
-        return scoring(scorer, template.pad)
+        return scoring(scorer, template.pad, self._answers_at_once(SCORED_AT_ONCE))
 
     def _measure_best_of_n(self) -> None:
         """Measure what PPO is to be compared with: best-of-n of the model that it began from."""
@@ -658,14 +663,27 @@ class Pipeline:
         def judge(policy: GPT, reference: GPT) -> Statistics:
             limit = self.configuration.ppo.max_response
             group = self.group
-            grades = grade(policy, self.template, prompts, max_response=limit, group=group)
+            grades = grade(
+                policy, self.template, prompts, max_response=limit, group=group,
+                at_once=min(ANSWERED_AT_ONCE, self._rows_at_once(self.configuration.ppo.batch, 1)),
+            )  # fmt: skip
             proxy = score(group.part(prompts), group.part(grades.responses)).sum().item()
-            summed, counted = summed_loss(policy, windows, self.template.pad, group.device)
+            summed, counted = summed_loss(
+                policy, windows, self.template.pad, group.device,
+                at_once=self._answers_at_once(EVALUATED_AT_ONCE),
+            )  # fmt: skip
             return {
                 "gold": grades.mean,
                 "pass_rate": grades.pass_rate,
                 "score": group.total(proxy) / len(prompts),
-                "kl": distance(policy, reference, self.template, prompts, grades.responses),
+                "kl": distance(
+                    policy,
+                    reference,
+                    self.template,
+                    prompts,
+                    grades.responses,
+                    at_once=self._answers_at_once(MEASURED_AT_ONCE),
+                ),
                 "pretraining_loss": summed / counted,
             }
 

@@ -15,7 +15,8 @@ from ..ranks.group import ALONE, Group
 from ..stages.generation import generate
 from ..stages.rollout import response_log_probs, side_by_side
 
-ANSWERED_AT_ONCE = 256
+ANSWERED_AT_ONCE = 256  # prompts
+MEASURED_AT_ONCE = 32  # answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,7 @@ def grade(
     temperature: float = 1.0,
     seed: int = 0,
     group: Group = ALONE,
+    at_once: int = ANSWERED_AT_ONCE,
 ) -> Grades:
     """Let a model answer exercises, and grade the answers.
 
@@ -124,6 +126,8 @@ def grade(
         Of sampling.
     group : Group
         The ranks, which share the prompts; each gets all the answers.
+    at_once : int
+        The most prompts that are answered together, by which the cache grows.
 
     Returns
     -------
@@ -132,8 +136,8 @@ def grade(
     numbers = group.part(list(range(len(prompts))))
     numbers.sort(key=lambda i: len(prompts[i].ids))
     responses: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(numbers), ANSWERED_AT_ONCE):
-        part = numbers[start : start + ANSWERED_AT_ONCE]
+    for start in range(0, len(numbers), at_once):
+        part = numbers[start : start + at_once]
         said = generate(
             model,
             [prompts[i].ids for i in part],
@@ -166,6 +170,8 @@ def distance(
     template: Template,
     prompts: Sequence[Prompt],
     responses: Sequence[list[int]],
+    *,
+    at_once: int = MEASURED_AT_ONCE,
 ) -> float:
     """Estimate how far a policy has gone: KL from a reference, a mean over answers.
 
@@ -178,6 +184,8 @@ def distance(
     prompts : sequence of Prompt
     responses : sequence of list of int
         The policy's answers, at a temperature of 1.
+    at_once : int
+        The most answers in one pass, by which its memory grows.
 
     Returns
     -------
@@ -185,6 +193,11 @@ def distance(
         In nats an answer; by the estimator k3, which is never negative.
     """
     device = policy.wte.weight.device
-    batch = side_by_side([prompt.ids for prompt in prompts], responses, template.pad, device)
-    log_prob, before = (response_log_probs(model, batch, 1.0) for model in (policy, reference))
-    return kl(log_prob, before, batch.mask, estimator="k3").sum().item() / len(prompts)
+    summed = 0.0
+    for start in range(0, len(prompts), at_once):
+        part = slice(start, start + at_once)
+        ids = [prompt.ids for prompt in prompts[part]]
+        batch = side_by_side(ids, responses[part], template.pad, device)
+        log_prob, before = (response_log_probs(model, batch, 1.0) for model in (policy, reference))
+        summed += kl(log_prob, before, batch.mask, estimator="k3").sum().item()
+    return summed / len(prompts)

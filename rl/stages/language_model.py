@@ -22,7 +22,7 @@ from ..training.run import Statistics
 from ..training.schedule import cosine
 from ..training.update import Update
 
-EVALUATED_AT_ONCE = 32
+EVALUATED_AT_ONCE = 32  # examples, unless training takes fewer
 
 
 class Source(Protocol):
@@ -102,8 +102,13 @@ class LanguageModelStage:
     def evaluate(self) -> Statistics:
         """Measure the loss of held-out examples; see `run.Stage`."""
         mine = self.group.part(list(self.validation))
+        s = self.settings
+        trained_at_once = math.ceil(s.batch / (s.accumulate * self.group.world))
         with together(self.model):
-            summed, counted = summed_loss(self.model.eval(), mine, self.pad, self.group.device)
+            summed, counted = summed_loss(
+                self.model.eval(), mine, self.pad, self.group.device,
+                at_once=min(EVALUATED_AT_ONCE, trained_at_once),
+            )  # fmt: skip
         loss = self.group.total(summed) / max(self.group.total(counted), 1)
         return {"loss": loss, "perplexity": math.exp(loss)}
 
@@ -126,7 +131,12 @@ class LanguageModelStage:
 
 @torch.no_grad()
 def summed_loss(
-    model: GPT, examples: Sequence[Encoded], pad: int, device: torch.device
+    model: GPT,
+    examples: Sequence[Encoded],
+    pad: int,
+    device: torch.device,
+    *,
+    at_once: int = EVALUATED_AT_ONCE,
 ) -> tuple[float, int]:
     """Measure a model's loss on examples.
 
@@ -139,6 +149,8 @@ def summed_loss(
         Id of the padding token.
     device : torch.device
         The model's.
+    at_once : int
+        The most examples in one pass, by which its memory grows.
 
     Returns
     -------
@@ -146,7 +158,7 @@ def summed_loss(
         Summed over the tokens that count, and how many these are.
     """
     summed, counted = 0.0, 0
-    for part in split_by_length(examples, math.ceil(len(examples) / EVALUATED_AT_ONCE)):
+    for part in split_by_length(examples, math.ceil(len(examples) / at_once)):
         tokens, targets = _on(device, collate(part, pad))
         n = _count(targets)
         summed += model.loss(tokens, targets, ignore_index=IGNORED).item() * n

@@ -6,6 +6,7 @@ shifted so that demonstrations earn 0 on average: a reward then says how much be
 labeller.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...core.checks import refuse
 from ...core.rlhf.reward_loss import N_BINS, expected_calibration_error
 from ...kernels.rlhf.reward_loss import reward_loss
 from ..configuration import RewardSettings
@@ -28,7 +30,8 @@ from .scorer import Scorer
 NO_COMPLETION = -1
 # (prompts, responses) -> scores [response]; a prompt is a sources.Prompt
 Score = Callable[[Sequence[Any], Sequence[list[int]]], torch.Tensor]
-EVALUATED_AT_ONCE = 32
+EVALUATED_AT_ONCE = 32  # rankings, unless training takes fewer
+SCORED_AT_ONCE = 64  # conversations, unless training takes fewer
 
 
 class RewardStage:
@@ -62,8 +65,11 @@ class RewardStage:
         seed: int,
         group: Group,
     ) -> None:
+        expect_a_preference(rankings)
         self.scorer, self.validation, self.settings = scorer, validation, settings
         self.demonstrations, self.pad, self.group = demonstrations, pad, group
+        self.at_once = math.ceil(settings.batch / (settings.accumulate * group.world))
+        self.most_completions = max(len(r.completions) for r in rankings)
         self.source = Shuffled(rankings, settings.batch, seed)
         self.steps = settings.epochs * self.source.steps_per_epoch
         shard(scorer.trunk, group)
@@ -76,7 +82,7 @@ class RewardStage:
         mine = self.group.part(batch)
         summed = right = pairs = tokens = 0.0
         for part in split_by_length(mine, self.settings.accumulate):
-            # Every rank runs every micro-batch: one without a pair adds nothing.
+            # Every rank runs every micro-batch. A ranking without a pair adds nothing to it.
             part = part or [self._nothing()]
             scores, ranks, n_tokens = self._scored(part)
             result = reward_loss(scores, ranks, centring=self.settings.centring)
@@ -107,8 +113,9 @@ class RewardStage:
         # loss, right, margin, pairs; then of each bin of confidence its pairs and those right
         sums = np.zeros(4 + 2 * N_BINS)
         mine = self.group.part(list(self.validation))
+        at_once = min(EVALUATED_AT_ONCE, self.at_once)
         with together(self.scorer):
-            for part in split_by_length(mine, math.ceil(len(mine) / EVALUATED_AT_ONCE)):
+            for part in split_by_length(mine, math.ceil(len(mine) / at_once)):
                 scores, ranks, _ = self._scored(part)
                 result = reward_loss(scores, ranks)
                 n = float(result.n_pairs)
@@ -152,11 +159,40 @@ class RewardStage:
 
     @torch.no_grad()
     def _centre(self) -> None:
+        """Shift the bias so that the demonstrations earn 0 on average."""
         if self.demonstrations:
             self.scorer.eval()
+            at_once = min(SCORED_AT_ONCE, self.at_once * self.most_completions)
             with together(self.scorer):
-                scores = score_rows(self.scorer, self.demonstrations, self.pad)
+                scores = score_in_parts(self.scorer, self.demonstrations, self.pad, at_once)
             self.scorer.bias.sub_(scores.mean())
+
+
+def expect_a_preference(rankings: Sequence[Ranking]) -> None:
+    """Refuse rankings none of which says that one completion is better than another.
+
+    Parameters
+    ----------
+    rankings : sequence of Ranking
+
+    Raises
+    ------
+    ValueError
+        If every pair is a tie, or of two completions that are the same.
+    """
+    if not any(_prefers(ranking) for ranking in rankings):
+        refuse(
+            "rankings",
+            "a prompt with two different completions of different rank",
+            f"{len(rankings)} prompts whose completions are tied or the same",
+            "chosen and rejected read from one column, or a rank that is the same everywhere",
+        )
+
+
+def _prefers(ranking: Ranking) -> bool:
+    """Say whether a ranking puts a completion before another one."""
+    said = zip(map(tuple, ranking.completions), ranking.ranks, strict=True)
+    return any(a != b and i != j for (a, i), (b, j) in itertools.combinations(said, 2))
 
 
 def score_rows(scorer: Scorer, rows: Sequence[list[int]], pad: int) -> torch.Tensor:
@@ -183,7 +219,28 @@ def score_rows(scorer: Scorer, rows: Sequence[list[int]], pad: int) -> torch.Ten
     return scorer.last(tokens, lengths)
 
 
-def scoring(scorer: Scorer, pad: int) -> Score:
+def score_in_parts(
+    scorer: Scorer, rows: Sequence[list[int]], pad: int, at_once: int
+) -> torch.Tensor:
+    """Score whole conversations a few at a time, so that memory does not grow with their number.
+
+    Parameters
+    ----------
+    scorer, rows, pad
+        As in `score_rows`.
+    at_once : int
+        The most conversations in one pass.
+
+    Returns
+    -------
+    torch.Tensor [row]
+        float32.
+    """
+    parts = [rows[i : i + at_once] for i in range(0, len(rows), at_once)]
+    return torch.cat([score_rows(scorer, part, pad) for part in parts])
+
+
+def scoring(scorer: Scorer, pad: int, at_once: int = SCORED_AT_ONCE) -> Score:
     """Return a reward model as what PPO and best-of-n call.
 
     Parameters
@@ -192,6 +249,8 @@ def scoring(scorer: Scorer, pad: int) -> Score:
         Frozen.
     pad : int
         Id of the padding token.
+    at_once : int
+        The most conversations in one pass.
 
     Returns
     -------
@@ -201,6 +260,7 @@ def scoring(scorer: Scorer, pad: int) -> Score:
 
     def score(prompts: Sequence[Any], responses: Sequence[list[int]]) -> torch.Tensor:
         rows = [p.ids + response for p, response in zip(prompts, responses, strict=True)]
-        return score_rows(scorer, rows, pad)
+        with together(scorer):  # ranks may take different numbers of passes
+            return score_in_parts(scorer, rows, pad, at_once)
 
     return score

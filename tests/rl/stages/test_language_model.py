@@ -87,3 +87,19 @@ def test_only_the_assistants_words_matter():
     model = tiny.gpt()
     found = stage(model, [deaf] * 8).step(0)
     assert found["loss"] == found["gradient_norm"] == 0
+
+
+@pytest.mark.parametrize(("batch", "accumulate", "most"), [(6, 3, 2), (100, 1, 32)])
+def test_an_evaluation_takes_no_more_at_once_than_training(batch, accumulate, most, monkeypatch):
+    model, examples = tiny.gpt(), tiny.conversations(40)
+    settings = SFTSettings(batch=batch, accumulate=accumulate)
+    made = LanguageModelStage(
+        "sft", model, None, examples, settings, 1, tiny.template().pad, Group()
+    )
+    rows, loss = [], model.loss
+    monkeypatch.setattr(
+        model, "loss", lambda tokens, *a, **o: rows.append(len(tokens)) or loss(tokens, *a, **o)
+    )
+    made.evaluate()
+    assert sum(rows) == 40
+    assert max(rows) <= most
