@@ -38,21 +38,6 @@ class _HandedOn(torch.autograd.Function):
         return d_table.to_dense() if d_table.is_sparse else d_table
 
 
-class _Transposed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, table):
-        return table.T
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, d_head):
-        # A view would hold d_head, and autograd would add to a copy of both. This is the same
-        # memory as a tensor of its own: who else still has it is seen by the memory's count.
-        own = d_head.new_empty(0)
-        shape, stride = d_head.shape[::-1], d_head.stride()[::-1]
-        return own.set_(d_head.untyped_storage(), d_head.storage_offset(), shape, stride)
-
-
 def tied_embedding(
     tokens: torch.Tensor,
     token_table: torch.Tensor,
@@ -71,8 +56,8 @@ def tied_embedding(
     -------
     x : torch.Tensor [batch, time, d_model]
         As from `embedding`.
-    head : torch.Tensor [d_model, vocab]
-        The token table, transposed.
+    table : torch.Tensor [vocab, d_model]
+        The token table, to be the head.
 
     Raises
     ------
@@ -80,13 +65,12 @@ def tied_embedding(
         As in `embedding`.
     """
     if token_table.numel() <= SMALL or torch.compiler.is_compiling():
-        return embedding(tokens, token_table, position_table, positions=positions), token_table.T
+        return embedding(tokens, token_table, position_table, positions=positions), token_table
     check_embedding(tokens, token_table, position_table, positions)
     expect_same_dtype(token_table=token_table, position_table=position_table)
     check_ids(tokens, positions, len(token_table), len(position_table))
     table = _HandedOn.apply(token_table)
-    head = _Transposed.apply(table)  # [d_model, vocab]
     x = functional.embedding(tokens.long(), table, sparse=True)  # [batch, time, d_model]
     if positions is None:
-        return x + position_table[: tokens.shape[1]], head
-    return x + functional.embedding(positions.long(), position_table), head
+        return x + position_table[: tokens.shape[1]], table
+    return x + functional.embedding(positions.long(), position_table), table

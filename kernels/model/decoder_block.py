@@ -166,7 +166,7 @@ def _embed(
     *,
     positions: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return embedding(tokens, token_table, position_table, positions=positions), token_table.T
+    return embedding(tokens, token_table, position_table, positions=positions), token_table
 
 
 class Parts(NamedTuple):
@@ -177,7 +177,7 @@ class Parts(NamedTuple):
     mlp: Callable[..., torch.Tensor]
     qkv_attention: Callable[..., torch.Tensor]
     attention: Callable[..., torch.Tensor]
-    # (tokens, token_table, position_table, positions=) -> x, and the head if it is tied
+    # (tokens, token_table, position_table, positions=) -> x, and the token table to be a tied head
     embed: Callable[..., tuple[torch.Tensor, torch.Tensor]]
     loss: Callable[..., torch.Tensor]
     # (parameters, cache, layer, config, parts) -> a block for one new token a row (decode_step.py)

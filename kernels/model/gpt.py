@@ -213,8 +213,8 @@ class GPT(torch.nn.Module):
         cache : KVCache, optional
             Read and extended; for evaluation mode.
         with_head : bool
-            Return `output_matrix()` as well. Of a tied head, it is what `parts.embed` hands on:
-            the gradients of both uses of the table may be one.
+            Return `output_matrix()` as well. Of a tied head, it is the table that the tokens were
+            looked up in, as `parts.embed` hands it on: the gradients of both uses may be one.
         states_from : int
             The first position of `tokens` whose hidden state is wanted. Those before it end as keys
             and values of the last block, whose other products and the final norm they are spared.
@@ -250,7 +250,7 @@ class GPT(torch.nn.Module):
         tables = (self.wte.weight, self.wpe.weight)
         on_triton = runs_on_triton("gpt", tokens=tokens, table=tables[0])
         parts = KERNELS if on_triton else self.eager
-        x, head = parts.embed(tokens, *tables, positions=positions)
+        x, table = parts.embed(tokens, *tables, positions=positions)
         x = x.to(self.dtype)  # [batch, time, d_model]
         if config.dropout > 0:
             x = functional.dropout(x, config.dropout, self.training)
@@ -270,7 +270,7 @@ class GPT(torch.nn.Module):
         x = self.final_norm(x, parts)
         if not with_head:
             return x
-        return x, head.to(self.dtype) if config.tied else self.output_matrix()
+        return x, table.to(self.dtype).T if config.tied else self.output_matrix()
 
     def final_norm(self, x: torch.Tensor, parts: Parts) -> torch.Tensor:
         """Normalise the last block's output, if the model does.
