@@ -224,3 +224,40 @@ def test_the_command_line(run, tmp_path):
 def test_held_out_exercises_are_in_no_stages_data():
     seen = {e.messages for e in sources.drawn(0, 2000, held_out=False)}
     assert not seen & {e.messages for e in sources.drawn(1, 400, held_out=True)}
+
+
+def test_a_line_that_is_not_utf8_and_options_without_meaning_are_refused(run):
+    chat = Chat(str(run), max_new_tokens=5)
+    bad, good = converse(chat, ["caf\udce9", "Hello"])
+    assert bad.startswith("(text: expected characters that UTF-8 has")
+    assert not good.startswith("(")
+    assert chat.messages[0].content == "Hello"
+    for options, message in (
+        ({"max_new_tokens": 0}, r"^max_new_tokens: expected at least 1, got 0"),
+        ({"max_new_tokens": 96}, r"^max_new_tokens: expected below the model's n_ctx"),
+        ({"best_of": 0}, r"^best_of: expected at least 1, got 0"),
+        ({"temperature": -1.0}, r"^temperature: expected at least 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Chat(str(run), **options)
+
+
+def test_resume_names_what_has_changed(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+
+    def going_on(**tables):
+        Pipeline(tiny.configuration(tmp_path / "run", **tables), resume=True, quiet=True).all()
+
+    for tables, message in (
+        ({"pretrain": {"time": 16}}, r"^pretrain\.time: expected 32, got 16"),
+        ({"ppo": {"max_response": 9}}, r"^ppo\.max_response: expected 8, got 9"),
+        ({"ppo": {"episodes": 48}}, r"^ppo: expected at least the 4 steps that are done, got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            going_on(**tables)
+    weights = tmp_path / "run/reward/scorer.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-5] ^= 1
+    weights.write_bytes(damaged)
+    going_on()  # written again from the last checkpoint
+    assert weights.read_bytes() == (run / "reward/scorer.safetensors").read_bytes()
