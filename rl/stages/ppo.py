@@ -172,10 +172,11 @@ class PPOStage:
         values = answers.values if exact else None
         if values is None:
             values = crew.of_each(batch, lambda rows: response_values(self.value, rows))
+        reference = log_probs_of(self.reference)
         scores = self.score(crew.part(answers.prompts), crew.part(answers.responses))
         scores = crew.whole(scores.to(values), batch)
         difference = None if exact else (answers.log_probs - log_probs).abs().max().item()
-        return Judged(log_probs, log_probs_of(self.reference), values, scores, difference)
+        return Judged(log_probs, reference, values, scores, difference)
 
     @torch.no_grad()
     def credit(self, answers: Answers, judged: Judged) -> Experience:
