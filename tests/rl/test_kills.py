@@ -16,7 +16,7 @@ import tiny
 import torch
 
 from gptwin import records
-from gptwin.rl import pipeline
+from gptwin.rl import pipeline, run_data
 from gptwin.rl.formats import checkpoint
 from gptwin.rl.judging import sampled_rankings
 from gptwin.rl.pipeline import STAGES, Pipeline
@@ -28,9 +28,9 @@ VARYING = ("seconds", "tokens_per_second")
 
 
 def few(patch):
-    patch.setattr(pipeline, "TOKENIZER_EXERCISES", 1000)
+    patch.setattr(run_data, "TOKENIZER_EXERCISES", 1000)
     patch.setattr(pipeline, "VALIDATION_PROMPTS", 4)
-    patch.setattr(pipeline, "VALIDATION_WINDOWS", 4)
+    patch.setattr(run_data, "VALIDATION_WINDOWS", 4)
     patch.setattr(sampled_rankings, "HELD_OUT_PROMPTS", 8)
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import tiny
 
-from gptwin.rl import pipeline
+from gptwin.rl import pipeline, run_data, run_models
 from gptwin.rl.chat import Chat, converse, examples, find_model, find_scorer
 from gptwin.rl.configuration import PretrainSettings, dump
 from gptwin.rl.data import sources
 from gptwin.rl.data.sources import Prompt
 from gptwin.rl.judging import sampled_rankings
-from gptwin.rl.pipeline import Pipeline, checked_scores, imported
+from gptwin.rl.judging.reward_function import checked_scores, imported
+from gptwin.rl.pipeline import Pipeline
 from gptwin.rl.stages.generation import generate
 from gptwin.rl.studies import reproduce, verdicts
 from gptwin.rl.studies.chatgpt import make_chatgpt
@@ -29,9 +30,9 @@ from gptwin.rl.training.run import read_log
 def few_exercises():
     """Measure on few exercises: what is measured is not what these tests are about."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "TOKENIZER_EXERCISES", 1000)
+        patch.setattr(run_data, "TOKENIZER_EXERCISES", 1000)
         patch.setattr(pipeline, "VALIDATION_PROMPTS", 16)
-        patch.setattr(pipeline, "VALIDATION_WINDOWS", 8)
+        patch.setattr(run_data, "VALIDATION_WINDOWS", 8)
         patch.setattr(sampled_rankings, "HELD_OUT_PROMPTS", 16)
         patch.setattr(verdicts, "HELD_OUT_PROMPTS", 48)
         yield
@@ -164,7 +165,7 @@ def test_a_compiler_that_is_not_there_is_refused_before_anything_is_written(tmp_
 
     with pytest.raises(ValueError, match=r"^run.compile: expected one of .*, got 'gcc'"):
         run("gcc")
-    monkeypatch.setattr(pipeline, "has_cpp_compiler", lambda: False)
+    monkeypatch.setattr(run_models, "has_cpp_compiler", lambda: False)
     with pytest.raises(ValueError, match=r"^run.compile: expected inductor and a C\+\+ compiler"):
         run("inductor")
     assert not (tmp_path / "run").exists()
