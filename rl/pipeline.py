@@ -174,6 +174,7 @@ class Pipeline(RunModels):
                     c.run.seed,
                     held_out=held_out,
                     group=self.group,
+                    say=self.say,
                 )
                 for held_out in (False, True)
             )

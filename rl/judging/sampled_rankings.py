@@ -7,7 +7,7 @@ best accuracy that any reward model can have is known: that of the gold rewards 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from ...kernels.model.gpt import GPT
@@ -31,6 +31,7 @@ def sample_rankings(
     *,
     held_out: bool,
     group: Group = ALONE,
+    say: Callable[[str], None] | None = None,
 ) -> list[Ranking]:
     """Sample completions and rank them.
 
@@ -50,11 +51,14 @@ def sample_rankings(
         On `HELD_OUT_PROMPTS` prompts that no stage trains on, or on those to train on.
     group : Group
         The ranks, which share the work; each gets all rankings.
+    say : callable, optional
+        Told in a line how many prompts are left out, if any are.
 
     Returns
     -------
     list of Ranking
-        With their golds. Equal completions of a prompt are one.
+        With their golds. Equal completions of a prompt are one; a prompt whose completions are all
+        equal has nothing to rank, and is left out.
     """
     rng = Random(f"comparisons {seed} {held_out}")
     n = HELD_OUT_PROMPTS if held_out else settings.prompts
@@ -64,11 +68,11 @@ def sample_rankings(
     found: dict[int, dict[tuple[int, ...], float]] = {id(prompt): {} for prompt in prompts}
     for prompt, response, gold in zip(repeated, grades.responses, grades.gold, strict=True):
         found[id(prompt)][tuple(response)] = gold
-    return [
-        _labelled(prompt, found[id(prompt)], rng, settings.noise)
-        for prompt in prompts
-        if len(found[id(prompt)]) > 1
-    ]
+    differing = [prompt for prompt in prompts if len(found[id(prompt)]) > 1]
+    if say and len(differing) < n:
+        which = "held-out prompts" if held_out else "prompts"
+        say(f"reward: {n - len(differing)} of {n} {which} left out: all their answers are alike")
+    return [_labelled(prompt, found[id(prompt)], rng, settings.noise) for prompt in differing]
 
 
 def ceiling(rankings: Sequence[Ranking], noise: float) -> float:
