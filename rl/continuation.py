@@ -8,7 +8,8 @@ import torch
 from ..core.model import generation as core_generation
 from ..kernels.cpu import speed_up
 from ..kernels.model.gpt import GPT
-from .formats.tokenizer import END_OF_TEXT, Tokenizer
+from .formats.tokenizer import Tokenizer
+from .formats.tokenizer_files import END_OF_TEXT
 from .formats.weights import load_gpt2, stop_tokens, with_vocabulary
 from .stages.generation import generate
 

@@ -20,7 +20,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from ...core.checks import refuse
-from ..formats.tokenizer import END_OF_TEXT, Tokenizer
+from ..formats.tokenizer import Tokenizer
+from ..formats.tokenizer_files import END_OF_TEXT
 
 ROLES = ("system", "user", "assistant")
 PAD, END = "<|pad|>", "<|end|>"

@@ -9,7 +9,8 @@ import pytest
 from gptwin.core.model.parameters import init_parameters
 from gptwin.core.model.presets import GPTConfig
 from gptwin.rl.continuation import continue_text
-from gptwin.rl.formats.tokenizer import END_OF_TEXT, Tokenizer
+from gptwin.rl.formats.tokenizer import Tokenizer
+from gptwin.rl.formats.tokenizer_files import END_OF_TEXT
 from gptwin.rl.formats.weights import save_gpt2
 
 

@@ -12,7 +12,8 @@ from gptwin.kernels.model.gpt import GPT
 from gptwin.rl.continuation import continue_text
 from gptwin.rl.data.dialogue import END, Message, Template
 from gptwin.rl.formats.hf_config import read_config
-from gptwin.rl.formats.tokenizer import END_OF_TEXT, Tokenizer
+from gptwin.rl.formats.tokenizer import Tokenizer
+from gptwin.rl.formats.tokenizer_files import END_OF_TEXT
 from gptwin.rl.formats.weights import load_gpt2, save_gpt2, stop_tokens, with_vocabulary
 from gptwin.rl.pipeline import Pipeline
 from gptwin.rl.training.run import read_log

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.rl.formats.tokenizer import END_OF_TEXT, Tokenizer, byte_letters
+from gptwin.rl.formats.tokenizer import Tokenizer
+from gptwin.rl.formats.tokenizer_files import END_OF_TEXT, byte_letters
 
 REAL = Path(__file__).resolve().parents[4] / "shared/data"  # beside the checkout
 NAMES = {"gpt2-encoder.json": "encoder.json", "gpt2-vocab.bpe": "vocab.bpe"}

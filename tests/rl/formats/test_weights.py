@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from gptwin.core.model.presets import GPTConfig, parameter_shapes
 from gptwin.rl.formats.tensors import DTYPES
-from gptwin.rl.formats.tokenizer import END_OF_TEXT, Tokenizer
+from gptwin.rl.formats.tokenizer import Tokenizer
+from gptwin.rl.formats.tokenizer_files import END_OF_TEXT
 from gptwin.rl.formats.weights import load_gpt2, save_gpt2
 
 CONFIG = GPTConfig(vocab_size=300, n_ctx=16, n_layer=2, n_head=2, d_model=8)
