@@ -344,11 +344,6 @@ def attention_eager(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute the same in plain PyTorch, for the CPU and as a yardstick.
 
-    Parameters
-    ----------
-    query, key, value, scale, causal, window, key_start, cu_seqlens, dropout, seed
-        As in `attention`.
-
     Returns
     -------
     output, lse : torch.Tensor

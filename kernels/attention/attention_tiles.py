@@ -68,12 +68,6 @@ class Masks(NamedTuple):
         ----------
         n_query : int
             Positions.
-        causal, window, key_start, cu_seqlens
-            As in `attention`.
-
-        Returns
-        -------
-        Masks
         """
         start = end = None
         if cu_seqlens is not None:
@@ -377,8 +371,6 @@ def mask_arguments(
 
     Parameters
     ----------
-    query, key, dropout, seed
-        As in `attention`.
     masks : Masks
         From `Masks.of`.
 

@@ -366,11 +366,6 @@ def decode_attention_eager(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute the same in plain PyTorch, for the CPU and as a yardstick.
 
-    Parameters
-    ----------
-    query, key_cache, value_cache, lengths, scale, window, key_start
-        As in `decode_attention`.
-
     Returns
     -------
     output, lse : torch.Tensor

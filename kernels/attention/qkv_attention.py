@@ -62,11 +62,6 @@ def path(
     "single" where it can and where the context fills a quarter of the largest tile at least: with
     less, most of a tile's products would be padding, which the packed path's do not have.
 
-    Parameters
-    ----------
-    time, n_head, n_kv_head, d_head, dropout, documents
-        As in `can_be_single`.
-
     Returns
     -------
     str
@@ -96,14 +91,8 @@ def can_be_single(
         Positions.
     n_head, n_kv_head, d_head : int
         Heads and their width.
-    dropout : float
-        As in `attention`.
     documents : bool
         Whether `cu_seqlens` is given.
-
-    Returns
-    -------
-    bool
     """
     one_tile = time <= MAX_TIME and d_head <= MAX_D_HEAD
     return one_tile and n_head == n_kv_head and dropout == 0 and not documents
@@ -148,8 +137,6 @@ def attend_packed(
         Query heads.
     masks : Masks
         From `Masks.of`.
-    scale, dropout, seed
-        As in `attention`.
 
     Returns
     -------
@@ -345,15 +332,8 @@ def qkv_attention_eager(
 
     Parameters
     ----------
-    x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, n_kv_head, eps, causal
-        As in `qkv_attention`.
     **options
         `scale`, `window`, `key_start`, `cu_seqlens`, `dropout` and `seed`, as in `attention`.
-
-    Returns
-    -------
-    torch.Tensor [batch, time, n_head * d_head]
-        As in `qkv_attention`.
     """
     packed = qkv_projection_eager(
         x, w_qkv, b_qkv, norm_weight, norm_bias, n_head=n_head, n_kv_head=n_kv_head, eps=eps

@@ -235,11 +235,6 @@ def qkv_projection_eager(
 ) -> torch.Tensor:
     """Compute the same in plain PyTorch, for the CPU and as a yardstick.
 
-    Parameters
-    ----------
-    x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, n_kv_head, eps
-        As in `qkv_projection`.
-
     Returns
     -------
     torch.Tensor

@@ -61,15 +61,8 @@ def norm(
 
     Parameters
     ----------
-    x, weight, residual, eps
-        As in `layer_norm`.
     bias : torch.Tensor [d_model] or None
         None is 0.
-
-    Returns
-    -------
-    torch.Tensor or tuple
-        As in `layer_norm`.
     """
     bias = torch.zeros_like(weight) if bias is None else bias
     return layer_norm(x, weight, bias, residual=residual, eps=eps)
@@ -93,16 +86,8 @@ def qkv_attention_eager(
 
     Parameters
     ----------
-    x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, eps
-        As in `qkv_attention`.
     first : int
         The first position that asks.
-    dropout, seed, **masks
-        As in `masked_attention`.
-
-    Returns
-    -------
-    torch.Tensor [batch, time - first, n_head * d_head]
     """
     if norm_weight is not None:
         x = layer_norm_eager(x, norm_weight, norm_bias, eps=eps)
@@ -236,8 +221,6 @@ def check_masks(
         The stream, or its tokens.
     n_head, d_head : int
         The heads that the stream will be split into.
-    causal, window
-        As in `attention`.
     **masks
         `key_start` and `cu_seqlens`, as in `attention`.
 
@@ -274,16 +257,10 @@ def run_block(
         As `Parts.qkv_attention`, with its options given.
     parts : Parts
         Of the backend that runs.
-    norm, eps
-        As in `decoder_block`.
     dropout : float
         Share of each branch's numbers that are zeroed on their way into the stream.
     first : int
         The first position that goes on: those before it are keys and values of the others alone.
-
-    Returns
-    -------
-    torch.Tensor [batch, time - first, d_model]
     """
     ln_1, c_attn, attn_proj, ln_2, c_fc, mlp_proj = zip(
         parameters[::2], parameters[1::2], strict=True
@@ -447,21 +424,7 @@ def decoder_block_eager(
     cu_seqlens: torch.Tensor | None = None,
     eps: float = 1e-5,
 ) -> torch.Tensor:
-    """Compute the same in plain PyTorch, as a yardstick.
-
-    Parameters
-    ----------
-    x, n_head, norm, causal, window, key_start, cu_seqlens, eps
-        As in `decoder_block`.
-    ln_1_weight, ln_1_bias, c_attn_weight, c_attn_bias, attn_proj_weight, attn_proj_bias
-        As in `decoder_block`.
-    ln_2_weight, ln_2_bias, c_fc_weight, c_fc_bias, mlp_proj_weight, mlp_proj_bias
-        As in `decoder_block`.
-
-    Returns
-    -------
-    torch.Tensor [batch, time, d_model]
-    """
+    """Compute the same in plain PyTorch, as a yardstick."""
 
     def normalise(weight: torch.Tensor, bias: torch.Tensor | None, rows: torch.Tensor) -> Any:
         return layer_norm_eager(rows, weight, bias, eps=eps)

@@ -82,12 +82,6 @@ class Block(torch.nn.Module):
         Parameters
         ----------
         x : torch.Tensor [batch, time, d_model]
-        attend, parts, first
-            As in `run_block`.
-
-        Returns
-        -------
-        torch.Tensor [batch, time - first, d_model]
         """
         dropout = self.config.dropout if self.training else 0.0
         if dropout > 0:
@@ -360,11 +354,6 @@ def count_positions(
     tokens: torch.Tensor, key_start: torch.Tensor | None, cu_seqlens: torch.Tensor | None
 ) -> torch.Tensor | None:
     """Count each token's position from the first of its sequence, or of its document.
-
-    Parameters
-    ----------
-    tokens, key_start, cu_seqlens
-        As in `GPT.forward`.
 
     Returns
     -------
