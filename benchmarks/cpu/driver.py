@@ -61,8 +61,8 @@ PARTS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
 WIDTH_WHEN_PIPED = 130
 BAD = ("failed", "cut off")
 INTERPRETED = ("interpreter",)  # parts that run kernels
-# Where NumPy and PyTorch take turns at small sizes, the one's threads spin while the other works:
-# with two threads the exponents of eager PyTorch were off by as much as 1.
+# Where NumPy and PyTorch take turns at small sizes, one library's threads spin while the other
+# works. With two threads the exponents found for eager PyTorch were off by as much as 1.
 ONE_THREAD = ("growth-length", "growth-width", "compile", "interpreter")
 
 CHILD = (

@@ -77,7 +77,7 @@ def _growth_of(
             yield _not_measured(twin.name, name, axis, describe(error), kept)
         return
     labels = {f"{name}, {size}": run for (name, size), run in runs.items()}
-    share = settings.limit_s / (2 * len(MODEL_CASES))  # the other half: gates and overshooting
+    share = settings.limit_s / (2 * len(MODEL_CASES))  # gates and overshooting take the other half
     seconds = side_by_side(labels, rounds=3 if settings.quick else 15, budget_s=share)
     counted = [sum(cost.flops for cost in twin.cost(case, 4) if cost) for case in cases]
     for name in makers:

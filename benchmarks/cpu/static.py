@@ -73,7 +73,7 @@ def read_kernels(path: Path) -> dict[str, list[dict[str, Any]]]:
         return {}
     found: dict[str, list[dict[str, Any]]] = {}
     try:
-        for row in read_json_lines(path)[1:]:  # behind what made them
+        for row in read_json_lines(path)[1:]:  # the first line says what made them
             if row["resources"]:
                 taken = {name: row[name] for name in ("kernel", "arch", "dtype", "configuration")}
                 taken |= {name: row["resources"][name] for name in RESOURCES}

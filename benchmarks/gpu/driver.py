@@ -33,15 +33,15 @@ from .supervise import CUT_OFF, Outcome, supervise
 
 VERIFY, ROOFLINE, OPERATIONS = "verify", "roofline", "operations"
 ASKED_FOR = (*TWINS, OPERATIONS, *results.END_TO_END, VERIFY)
-# What README's goals are about comes first, should the time not suffice.
+# The operations of README's goals come first, since the time may not suffice for all.
 ORDER = (
     "attention", "softmax", "layer_norm", "cross_entropy", "qkv_attention", "ppo_loss",
     "reward_loss", "gae", "adamw", "linear", "gelu",
 )  # fmt: skip
 LEAST_S = 15.0  # no part begins with less time left
 RESTARTS = 40
-WHOLE = 3  # times as long may a whole model take, or all of an operation's verification
-AHEAD = 0.45  # of the time that is left, at the most, for compiling ahead
+WHOLE = 3  # times as long for a whole model, or for all of an operation's verification
+AHEAD = 0.45  # at most this share of the time left goes to compiling ahead
 STORING = threading.Lock()
 DRY_RUN = Path("build", "dry-run.jsonl")  # here
 DONE, FAILED, OUT_OF_TIME = 0, 1, 3
@@ -365,7 +365,7 @@ def follow(
         if not outcome.at_stake:
             return "failed", outcome.reason
         reason = outcome.reason
-        if len({cell.rpartition(" | ")[2] for cell in outcome.at_stake}) > 1:  # nobody's own
+        if len({cell.rpartition(" | ")[2] for cell in outcome.at_stake}) > 1:  # all wait for it
             reason = f"no truth: {reason.replace(CUT_OFF, 'ended')}"
         for cell in outcome.at_stake:
             on_event({"finding": failed_cell(cell, reason)})
@@ -387,7 +387,7 @@ def process(
     }  # fmt: skip
     environment = run.environment
     if compile_only:
-        environment["TORCHINDUCTOR_COMPILE_THREADS"] = "4"  # each of the processes side by side
+        environment["TORCHINDUCTOR_COMPILE_THREADS"] = "4"  # for each process of several
     whole = name.partition("/")[0] in (*results.END_TO_END, VERIFY)
     limit = run.limit_s * (WHOLE if whole else 1)
     return supervise(job, on_event, environment=environment, limit_s=limit, deadline=run.deadline)

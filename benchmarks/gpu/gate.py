@@ -114,7 +114,7 @@ def run(
         Only what every provider has: see `Arguments.roots`.
     """
     twin = arguments.twin
-    # Dropout draws by a head's place in the whole.
+    # Dropout's draws depend on a head's place among all heads.
     apart = twin.name == "attention" and not arguments.options.get("dropout")
     if apart and operation is twin.eager:
         return _head_by_head(arguments, operation, cotangents_of or arguments)

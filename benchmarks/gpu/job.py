@@ -14,7 +14,7 @@ from .roofline import measure_roofline
 from .training import training
 from .verification import verify
 
-# Loads what the pipeline, needed for two parts alone, hands over: what generates, and PPO's makers.
+# Loads generation and PPO's makers from the pipeline, which two parts alone need.
 Workloads = Callable[[], Mapping[str, Callable[..., Any]]]
 
 

@@ -19,7 +19,7 @@ BACKENDS = {
     "math": SDPBackend.MATH,
 }
 ON_A_GPU_ALONE = ("cuDNN", "efficient")
-# The math backend holds all scores: beyond this many it would fill the memory, and minutes.
+# The math backend holds all scores: more than these would fill the memory and take minutes.
 MOST_SCORES = 2**31
 
 

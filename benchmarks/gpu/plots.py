@@ -13,7 +13,7 @@ from ..result_file import RESULTS, Part, load
 from ..timing import Finding
 from .results import OURS, is_real, measured, newest
 
-# Told apart also by people who see few colours (Okabe and Ito); gptwin's is the darkest.
+# People who see few colours can tell these apart (Okabe and Ito); gptwin's is the darkest.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#b8a000")
 MINE = "#111111"
 MARKERS = "osD^vP*X"
@@ -120,7 +120,7 @@ def _over_size(name: str, findings: list[Finding]) -> Figure:
     axes = figure.subplots(len(directions), 2, squeeze=False)
     for row, direction in zip(axes, directions, strict=True):
         chosen = [found for found in findings if found["direction"] == direction]
-        # What bounds most sizes says what size is.
+        # Sizes are measured in what bounds most of them.
         bounds = [found["roofline"]["bound"] for found in chosen if found["roofline"]]
         measure = "flops" if bounds.count("flops") * 2 > len(bounds) else "bytes"
         _lines(row[0], chosen, measure, lambda found: found["value"]["median"] * 1e6)

@@ -22,7 +22,7 @@ from .clock import Clock
 Peaks = Mapping[str, Any]
 
 MATMULS = ("bfloat16", "float16", "tf32", "float32")
-# Above the measured peak by no more than this is its noise.
+# A figure above the measured peak by no more than this is the noise of that peak.
 TOLERANCE = 1.03
 
 # The vendor's peaks by the device's name, under the names of those that are measured.

@@ -231,7 +231,7 @@ def _peak(make: Make, quick: bool, threads: int, name: str) -> int:
     torch.set_num_threads(threads)
     shape = shape_of(quick)
     if name == TRL:
-        # The libraries' own size does not count: their first iteration would be measured, too.
+        # We count from the first phase on, so that the libraries' own size is left out.
         before = [0]
 
         def mark(phase: str) -> None:

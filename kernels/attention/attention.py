@@ -124,7 +124,7 @@ def attention_forward_kernel(
     BLOCK_KEYS: tl.constexpr = rows_per_tile(
         KEY_TILE_BYTES if dropout is None else KEY_TILE_BYTES // 2, D_HEAD, ITEMSIZE
     )
-    # Otherwise the keys start at the same one for all queries of a sequence.
+    # Without these masks all queries of a sequence start at the same key.
     LOW_VARIES: tl.constexpr = masks.window is not None or masks.document_start is not None
     n_tiles = tl.cdiv(n_query, BLOCK_QUERIES)
     tile, batch_head, batch, head = place(n_tiles, n_head, LAST_FIRST=masks.causal)
@@ -147,7 +147,7 @@ def attention_forward_kernel(
     accumulator = tl.zeros([BLOCK_QUERIES, features_per_tile(D_HEAD)], tl.float32)
     running_max = tl.full([BLOCK_QUERIES], -float("inf"), tl.float32)
     running_sum = tl.zeros([BLOCK_QUERIES], tl.float32)
-    # Part 1 needs no mask. Part 0, before it, is empty where the keys start at the same one.
+    # Part 1 needs no mask. Part 0, before it, is empty where all queries start at the same key.
     for part in tl.static_range(0 if LOW_VARIES else 1, 3):
         for first_key in range(starts[part], ends[part], BLOCK_KEYS):
             keys = first_key + in_block
@@ -183,7 +183,7 @@ def attention_forward_kernel(
     keep_scale = 1.0 if dropout is None else dropout.keep_scale
     rows = accumulator * (keep_scale / total)[:, None]
     store_tile(output_rows, queries, rows, row_inside, D_HEAD)
-    # Nothing seen: -inf + log 0, which is -inf.
+    # Of a query that sees no key this is -inf + log 0, which is -inf.
     lse = (running_max * scale_log2_e + tl.log2(running_sum)) * LN_2
     tl.store(lse_ptr + batch_head.to(tl.int64) * n_query + queries, lse, mask=row_inside)
 
@@ -240,7 +240,7 @@ class _Attention(torch.autograd.Function):
         output, lse = attention_forward(query, key, value, masks, **options)
         ctx.save_for_backward(query, key, value, output, lse)
         ctx.masks, ctx.options = masks, options
-        ctx.set_materialize_grads(False)  # most have no use for lse: its gradient is None then
+        ctx.set_materialize_grads(False)  # where nobody uses lse, its gradient is None
         return output, lse
 
     @staticmethod
@@ -355,7 +355,7 @@ def attention_eager(
         n_query, causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens
     )
     seen = _seen(masks, n_query, n_key, query.device)  # [batch or 1, query, key]
-    # 0, even instead of NaN: 0 · NaN in a product would be NaN.
+    # What nobody sees becomes 0, even if it is NaN: 0 · NaN in a product would be NaN.
     sees, is_seen = seen.any(dim=2)[:, None, None, :, None], seen.any(dim=1)[:, None, None, :, None]
     # [batch, head, ...] -> [batch, kv_head, group, ...]
     query = query.unflatten(1, (n_kv_head, -1)).masked_fill(~sees, 0)
@@ -365,7 +365,7 @@ def attention_eager(
     exact = torch.promote_types(torch.float32, query.dtype)
     scores = scores.to(exact).masked_fill(~seen[:, None, None], -math.inf)
     row_max = scores.new_full((*scores.shape[:-1], 1), -math.inf)
-    if n_key > 0:  # PyTorch knows no maximum of nothing
+    if n_key > 0:  # PyTorch refuses the maximum of an empty axis
         row_max = scores.detach().amax(dim=-1, keepdim=True)
     exponents = torch.exp(scores - row_max.masked_fill(row_max == -math.inf, 0))
     total = exponents.sum(dim=-1, keepdim=True)

@@ -142,7 +142,7 @@ def attention_backward_query_kernel(
     BLOCK_KEYS: tl.constexpr = rows_per_tile(
         KEY_TILE_BYTES if dropout is None else KEY_TILE_BYTES // 2, D_HEAD, ITEMSIZE
     )
-    # Otherwise the keys start at the same one for all queries of a sequence.
+    # Without these masks all queries of a sequence start at the same key.
     LOW_VARIES: tl.constexpr = masks.window is not None or masks.document_start is not None
     n_tiles = tl.cdiv(n_query, BLOCK_QUERIES)
     tile, batch_head, batch, head = place(n_tiles, n_head, LAST_FIRST=masks.causal)
@@ -251,7 +251,7 @@ def attention_backward(
     rest = (*mask_arguments(query, key, masks, dropout, seed), scale, scale * LOG2_E)
     if wants_key_value:
         d_key, d_value = _buffer(d_key, key), _buffer(d_value, value)
-        if n_query == 0:  # there is no first and no last query to ask for its keys
+        if n_query == 0:  # the kernel asks the first and the last query for their keys
             d_key.zero_()
             d_value.zero_()
         else:

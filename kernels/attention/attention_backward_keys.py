@@ -29,13 +29,14 @@ from .attention_tiles import (
     store_tile,
 )
 
-# In bytes: see rows_per_tile. In 2-byte floats 128 keys × 64 queries at d_head 64, 64 × 32 at 128:
-# the two sums take half of the registers of 8 warps there, and with 128 keys sm_80 spills, as both
-# sm_80 and sm_90 do with 4 warps. maxnreg, all that there are, keeps ptxas from spilling a few
-# registers for the sake of one more program on a multiprocessor. Lists by the bytes of a number:
-# in float32 ptxas moves loads ahead for as long as there are registers, and at d_head 128 on sm_100
-# a few more: with 255 it spills there, with 240 on sm_90, with 128 to 192 elsewhere, with 232
-# nowhere.
+# Tiles are given in bytes: see rows_per_tile. In 2-byte floats they are 128 keys × 64 queries at
+# d_head 64, and 64 × 32 at 128: there the two sums take half of the registers of 8 warps, sm_80
+# spills with 128 keys, and sm_80 and sm_90 spill with 4 warps. maxnreg allows all registers that
+# there are: left alone, ptxas spills a few to fit one more program on a multiprocessor.
+#
+# Each number of bytes has its list. In float32 ptxas moves loads ahead until the registers are used
+# up, and at d_head 128 on sm_100 beyond that. It spills there with 255 registers, on sm_90 with
+# 240, elsewhere with 128 to 192, and nowhere with 232.
 KEY_VALUE_CONFIGS = {
     itemsize: [
         triton.Config(
@@ -90,8 +91,8 @@ def attention_backward_key_value_kernel(
 ):
     """d_key and d_value of one tile of keys, from all query heads of its group."""
     ITEMSIZE: tl.constexpr = query.ptr.dtype.element_ty.primitive_bitwidth // 8
-    # Dropout's random numbers need registers, and NVIDIA's products on other chips than sm_90 read
-    # their operands from there: half as many queries stream past at a time.
+    # Dropout's random numbers need registers, and so do the operands of products on NVIDIA's chips
+    # other than sm_90. With either, half as many queries stream past at a time.
     FROM_REGISTERS: tl.constexpr = tl.target_info.is_cuda() and (
         not tl.target_info.cuda_capability_geq(9) or tl.target_info.cuda_capability_geq(10)
     )
@@ -101,10 +102,10 @@ def attention_backward_key_value_kernel(
     )
     BLOCK_KEYS: tl.constexpr = summed_rows_per_tile(KEY_TILE_BYTES, D_HEAD, ITEMSIZE)
     BLOCK_D: tl.constexpr = features_per_tile(D_HEAD)
-    # With loads in flight sm_100 spills at d_head 128, whichever the tiles; None: as configured.
+    # At d_head 128 sm_100 spills whenever loads are in flight. None leaves it as configured.
     STAGES: tl.constexpr = 1 if tl.target_info.cuda_capability_geq(10) and BLOCK_D >= 128 else None
     LOW_VARIES: tl.constexpr = masks.window is not None or masks.document_start is not None
-    # Otherwise a key that the last query sees is seen by the first, too.
+    # Without these masks the first query sees every key that the last one sees.
     HIGH_VARIES: tl.constexpr = masks.causal or masks.document_start is not None
     # With a causal mask the first keys are seen by the most queries: the first tile is the longest.
     n_tiles = tl.cdiv(n_key, BLOCK_KEYS)
@@ -113,7 +114,7 @@ def attention_backward_key_value_kernel(
     keys = first_key + tl.arange(0, BLOCK_KEYS)
     in_block = tl.arange(0, BLOCK_QUERIES)
 
-    # Which of these keys anyone sees: from the first query's low to the last one's high.
+    # The keys that some query sees go from the first query's low to the last one's high.
     key_start = load_key_start(batch, masks)
     first_seen, _ = key_interval(batch * 0, key_start, n_query, n_key, masks)
     _, end_seen = key_interval(batch * 0 + n_query - 1, key_start, n_query, n_key, masks)
@@ -166,7 +167,7 @@ def attention_backward_key_value_kernel(
                 d_scores = (p * (d_p - delta[None, :])).to(query_tile.block.dtype)
                 key_sums = tl.dot(d_scores, query_tile.block, key_sums, input_precision="ieee")
 
-    # Where nobody sees a key, its zeros were scored like any other in the loop without a mask.
+    # The loop without a mask also scored the zeros that stand for keys that nobody sees.
     keep_scale = 1.0 if dropout is None else dropout.keep_scale
     key_sums = tl.where(is_seen[:, None], key_sums * scale, 0.0)
     value_sums = tl.where(is_seen[:, None], value_sums * keep_scale, 0.0)
@@ -174,7 +175,7 @@ def attention_backward_key_value_kernel(
     store_tile(head_of(d_value, batch, kv_head), keys, value_sums, keys < n_key, D_HEAD)
 
 
-# By the bytes of a number.
+# One kernel for each number of bytes.
 KEY_VALUE_KERNELS = {
     itemsize: triton.autotune(configs, key=[*TUNING_KEY, "GROUP"])(
         attention_backward_key_value_kernel

@@ -17,15 +17,15 @@ from ...core.attention.attention import DROPOUT_BITS, dropout_threshold
 from ..common._triton import tl, triton
 from ..common.strided import Strided, block_at
 
-# What a configuration's speed depends on.
+# A configuration's speed depends on these.
 TUNING_KEY = ["D_HEAD", "tuned_for"]
-# A kernel is not compiled again where one of these happens to be 1 or a multiple of 16: a seed is
-# one in 16 steps, a length in one of 16 sequences, and nothing is gained.
+# Triton would compile a kernel again when one of these is 1 or a multiple of 16, as one seed or
+# length in 16 is. Nothing would be gained by it.
 NOT_SPECIALIZED = ["seed", "n_head", "n_query", "n_key"]
 LOG2_E = math.log2(math.e)
 LOG2_E_CONSTANT = tl.constexpr(LOG2_E)
 DROPOUT_SHIFT = tl.constexpr(32 - DROPOUT_BITS)
-# Below it a block is mostly overhead, above it a tile of scores no longer fits into the registers.
+# A smaller block is mostly overhead; the scores of a larger one do not fit into the registers.
 SMALLEST_BLOCK, LARGEST_BLOCK = 32, 128
 SMALLEST_D = 16  # of tl.dot
 FLOAT32_FEATURES = tl.constexpr(16)

@@ -116,7 +116,7 @@ def qkv_attention_short_kernel(
     key_inside = row_inside
     if masks.key_start is not None:
         key_inside = key_inside & (positions >= tl.load(masks.key_start + batch))
-    # 0, even instead of NaN, where padding is: a weight of 0 times NaN would be NaN.
+    # Padding becomes 0, even if it is NaN: a weight of 0 times NaN would be NaN.
     key = tl.where(key_inside[:, None], key, 0.0).to(dtype)
     value = tl.where(key_inside[:, None], value, 0.0).to(dtype)
 

@@ -141,7 +141,7 @@ def qkv_projection_d_weight_kernel(
     at = features[:, None] * n_columns + columns[None, :]
     tl.store(d_weight_ptr + at, accumulator, mask=feature_inside[:, None] & column_inside[None, :])
     if tile_feature == 0:
-        # A loop of its own: inside the one above it would cost all programs registers, and spill.
+        # The bias has its own loop: in the loop above, its sums would make every program spill.
         sums = tl.zeros([BLOCK_K, BLOCK_N], tl.float32)
         rows = tl.arange(0, BLOCK_K).to(tl.int64)
         d_qkv_at = d_packed_ptr + packed_offsets(rows[:, None], columns[None, :], n_rows, D_HEAD)
@@ -225,7 +225,7 @@ def qkv_projection_backward(
             D_HEAD=d_head,
         )
     if wants_rows:
-        # Float32 before a norm: d_norm_bias sums d_n over all rows, and its rounding with it.
+        # Before a norm it is float32: d_norm_bias sums d_n, and its rounding errors, over all rows.
         d_x = torch.empty(x.shape, **(like if norm is None else like | {"dtype": torch.float32}))
         launch(
             qkv_projection_d_rows_kernel,

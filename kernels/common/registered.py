@@ -92,7 +92,7 @@ def registered(
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        # One host function may call another: while shapes are asked for, too, it does so directly.
+        # One host function calls another directly, also while a compiler asks for shapes.
         if is_tracing() or not torch.compiler.is_compiling():
             return function(*args, **options)
         flat = {}
@@ -141,7 +141,7 @@ def _operator_signature(
     """Write the host function's signature as an operator's schema can say it."""
     parameters = []
     for p in signature.parameters.values():
-        kind = p.POSITIONAL_OR_KEYWORD  # a schema knows no tensors by keyword alone
+        kind = p.POSITIONAL_OR_KEYWORD  # a schema allows no keyword-only tensors
         if p.name in without:
             continue
         if not taken_apart[p.name]:

@@ -46,7 +46,7 @@ def load_summed(x, residual, rows, features, inside):
     tile = load_tile(x, rows, features, inside)
     if residual is not None:
         tile += load_tile(residual, rows, features, inside)
-        # Backward sees the sum as it was stored, and so must the statistics.
+        # Backward reads the sum as it was stored, so the statistics are taken of that.
         tile = tile.to(x.ptr.dtype.element_ty).to(tl.float32)
     return tile
 

@@ -16,7 +16,7 @@ from ..layers.linear import linear_eager
 
 _LINEAR = 2 * math.sqrt(2 / math.pi)
 _CUBIC = 0.044715 * _LINEAR
-# a as a tensor, which is what addcmul takes.
+# addcmul takes the factor as a tensor.
 _CONSTANTS = {
     dtype: torch.tensor(_LINEAR, dtype=dtype, device="cpu")
     for dtype in (torch.float32, torch.float64)

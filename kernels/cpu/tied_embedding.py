@@ -34,7 +34,7 @@ class _HandedOn(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, d_table):
-        # Rows alone come back where the head was not used.
+        # The gradient is sparse, the embedded rows alone, where the head was not used.
         return d_table.to_dense() if d_table.is_sparse else d_table
 
 

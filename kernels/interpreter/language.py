@@ -68,7 +68,7 @@ def _scope():
 @extends("_patch_lang")
 def _patch_language(original, fn):
     if not _language.during:
-        # upstream patches the modules among a kernel's globals: here both that there are
+        # upstream patches the modules that it finds among a kernel's globals: we name both
         original(SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
         _language.set_attr(tl.tensor, "__bool__", _truth)
     _language.patch()

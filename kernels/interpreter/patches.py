@@ -12,10 +12,10 @@ from triton.runtime import interpreter as upstream
 
 Method = Callable[..., Any]
 
-# Each makes a replacement from the original, or from what an earlier one made of that.
+# Each function makes a replacement from the original, or from what an earlier one made of it.
 _repairs: dict[str, list[Callable[[Method], Method]]] = {}
 _additions: dict[str, Method] = {}
-_USED = (  # though not mended
+_USED = (  # the repairs use these and do not mend them
     "TensorHandle",
     "TensorDescriptor",
     "_unwrap_tensor",
@@ -96,7 +96,7 @@ def apply() -> None:
     if missing := [name for name in (*_USED, *_repairs) if not _exists(name)]:
         raise RuntimeError(
             f"Triton {triton.__version__}: triton.runtime.interpreter has no {', '.join(missing)}; "
-            "gptwin's interpreter knows Triton 3.7 and 3.8"
+            "gptwin's interpreter knows Triton 3.6, 3.7 and 3.8"
         )
     for name, repairs in _repairs.items():
         owner, attribute = _find(name)

@@ -40,7 +40,7 @@ class _TokenScores(torch.autograd.Function):
     def forward(ctx, hidden, weight, targets, counted):
         log_prob, entropy, lse = score(hidden, weight, targets, counted, 1.0)
         ctx.save_for_backward(hidden, weight, targets, counted, entropy, lse)
-        ctx.set_materialize_grads(False)  # nobody asked for the entropy's: its arithmetic is spared
+        ctx.set_materialize_grads(False)  # no gradient of the entropy: no arithmetic for it
         return log_prob, entropy
 
     @staticmethod
@@ -143,7 +143,7 @@ def _checked(
     expect_same_dtype(hidden=hidden, weight=weight)
     on_triton = runs_on_triton("cross_entropy", hidden=hidden, weight=weight, targets=targets)
     counted = targets != ignore_index
-    # Elsewhere, looking at them would wait for the device; under torch.compile, break the graph.
+    # To look at targets on a GPU is to wait for it; under torch.compile it would break the graph.
     if targets.device.type == "cpu" and not torch.compiler.is_compiling():
         check_targets(targets, counted, weight.shape[1])
     expect_all_finite(counted, hidden=hidden)

@@ -51,7 +51,7 @@ from ..common.launch import launch, runs_on_triton
 from ..common.strided import part_of, strided
 from .sampling_eager import sampling_eager
 
-# Of six sizes the one that spills nowhere: half a dozen int64 values live for each token.
+# The other five sizes that we tried spill: each token needs half a dozen int64 values at once.
 SAMPLING_CONFIGS = [triton.Config({"BLOCK": 2048}, num_warps=8, num_stages=1)]
 # Low bits of a float32 that are the same in all numbers of one sign.
 LOW_BITS = {torch.float32: 0, torch.float16: 12, torch.bfloat16: 16}
@@ -132,7 +132,7 @@ def _threshold(
             at_first += tl.sum(tl.where(keys >= first, size, 0), axis=0)
             at_second += tl.sum(tl.where(keys >= second, size, 0), axis=0)
             at_third += tl.sum(tl.where(keys >= third, size, 0), axis=0)
-        # The sums fall from one candidate to the next: so many of them are reached.
+        # The sums fall from one candidate to the next, so the first ones reach the target.
         reached = (at_first >= target).to(tl.uint32)
         reached += (at_second >= target).to(tl.uint32)
         reached += (at_third >= target).to(tl.uint32)
@@ -209,7 +209,7 @@ def sampling_kernel(
             x = _load_logits(row, tokens, vocab)
             token = tl.minimum(token, tl.min(tl.where(x == row_max, tokens, vocab), axis=0))
     else:
-        # Kept is what lies above the threshold, and the first n_tied of what lies at it.
+        # All tokens above the threshold are kept, and the first n_tied of those at it.
         threshold = tl.full([], 0, tl.uint32)
         n_tied = tl.cast(vocab, tl.int64)
         kept_total = total
@@ -228,7 +228,7 @@ def sampling_kernel(
             threshold, n_above, above, weight = _threshold(
                 row, vocab, row_max, steps_per_unit, target, True, LOW_BITS, BLOCK
             )  # fmt: skip
-            weight = tl.maximum(weight, 1)  # it is, but in a row that cannot be drawn from
+            weight = tl.maximum(weight, 1)  # it is 0 only in a row that cannot be drawn from
             n_tied = (target - above + weight - 1) // weight
             kept_total = above + n_tied * weight
 

@@ -84,13 +84,13 @@ def _tile(
 # to the bit. A token whose p is 1 to all digits gets a gradient of 0, as its loss says, and not
 # the difference of two roundings.
 SCORE_CONFIGS = [_tile(256, 64, 8, 4), _tile(128, 64, 4, 4)]
-# The same for backward in float32, but for maxnreg: left alone, ptxas spills two registers on sm_90
-# for the sake of a third program on a multiprocessor. With 128 two fit; with 96 sm_80 spills.
+# Backward in float32 sets maxnreg, too: left alone, ptxas spills two registers on sm_90 to fit a
+# third program on a multiprocessor. With 128 registers two fit; with 96 sm_80 spills.
 FLOAT32_D_LOGITS_CONFIGS = [_tile(256, 64, 8, 4, maxnreg=128), _tile(128, 64, 4, 4)]
 if compiles_for_amd():  # there is no such limit
     FLOAT32_D_LOGITS_CONFIGS = SCORE_CONFIGS
 
-# Below any logit, and yet a number: what is multiplied with the first rescaling stays 0.
+# This is below any logit and yet finite: sums of 0 stay 0 when they are first rescaled.
 _LOWEST = tl.constexpr(-1e30)
 _LN_2 = tl.constexpr(math.log(2))
 
@@ -168,7 +168,7 @@ def token_scores_kernel(
     weighted = tl.zeros([BLOCK_M], tl.float32)
     wanted = tl.zeros([BLOCK_M], tl.float32)
     left = tl.minimum(vocab - first, SPAN).to(tl.int32)
-    # Within the span, in 32 bits: 64-bit columns beside the tile would cost its registers.
+    # A place within the span fits 32 bits; columns of 64 bits would take registers from the tile.
     target_at = (target - first).to(tl.int32)
     for start in range(0, left, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
@@ -231,7 +231,7 @@ def token_scores_merge_kernel(
         at += 4 * stride
 
     log_total = tl.log2(total)
-    # ≤ 0 and ≥ 0 in exact arithmetic: the clamps undo what a logarithm's last bit may do.
+    # In exact arithmetic one is ≤ 0, the other ≥ 0: the clamps undo a logarithm's rounding.
     log_prob = tl.minimum(wanted - maximum - log_total, 0.0) * _LN_2
     log_prob = tl.where((target >= 0) & (target < vocab), log_prob, float("nan"))
     entropy = tl.maximum(log_total - weighted / total, 0.0) * _LN_2
@@ -281,7 +281,7 @@ def token_scores_d_logits_kernel(
         scale, K_BYTES // ITEM,
     )  # fmt: skip
     target = tl.load(targets_ptr + rows, mask=counts, other=0).to(tl.int64)
-    # Within the tile, in 32 bits, as above.
+    # A place within the tile fits 32 bits, as above.
     target_at = (target - first_column - tile_column.to(tl.int64) * BLOCK_N).to(tl.int32)
     is_target = tl.arange(0, BLOCK_N)[None, :] == target_at[:, None]
     lse = tl.load(lse_ptr + rows, mask=counts, other=0.0)
@@ -298,7 +298,8 @@ def token_scores_d_logits_kernel(
     tl.store(at, d_x, mask=row_inside[:, None] & column_inside[None, :])
 
 
-# By the bytes of a number, and of one length: the instruments count one kernel's configurations.
+# One kernel for each number of bytes. Their lists are of one length, since the instruments count
+# one kernel's configurations.
 D_LOGITS_KERNELS = {
     itemsize: triton.autotune(configs, key=["vocab", "d_model"])(token_scores_d_logits_kernel)
     for itemsize, configs in ((2, SCORE_CONFIGS), (4, FLOAT32_D_LOGITS_CONFIGS))

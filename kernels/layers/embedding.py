@@ -87,7 +87,7 @@ def embedding_forward_kernel(
     real = rows < n_tokens
     token = _load_ids(tokens, rows, real, time)
     position = rows % time if positions is None else _load_ids(positions, rows, real, time)
-    # An id out of range is no address: its row is NaN.
+    # An id out of range reads nothing: its row is NaN.
     known = (token >= 0) & (token < vocab) & (position >= 0) & (position < n_ctx)
     inside = (features < d_model)[None, :]
     read = (real & known)[:, None] & inside

@@ -149,7 +149,7 @@ def layer_norm_backward_kernel(
     features = tl.arange(0, BLOCK_FEATURES)
     feature_inside = features < n_features
     weight = tl.load(weight_ptr + features, mask=feature_inside, other=0.0).to(tl.float32)
-    # Per element, and summed over the tile's rows once at the end.
+    # Each element has its sum; a tile's rows are added once, at the end.
     d_weight = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
     d_bias = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
     n_tiles = tl.cdiv(n_rows, BLOCK_ROWS)
@@ -162,7 +162,7 @@ def layer_norm_backward_kernel(
 
         normalised = normalise(x_tile, found)
         d_normalised = d_y_tile * weight[None, :]  # 0 outside, like d_y
-        # In this order: mean_d first, and ptxas spills a few bytes on sm_80 and sm_100.
+        # The coupling comes first: after mean_d, ptxas would spill a few bytes on sm_80 and sm_100.
         coupling = tl.sum(d_normalised * normalised, axis=1) / n_features
         mean_d = tl.sum(d_normalised, axis=1) / n_features
         d_x_tile = d_normalised - mean_d[:, None] - normalised * coupling[:, None]
@@ -175,7 +175,7 @@ def layer_norm_backward_kernel(
             d_bias += d_y_tile
 
     if partial_ptr is not None:
-        # Also where there was no tile: every program's row is added up.
+        # A program without a tile writes zeros: every program's row is added up.
         d_weight_at = partial_ptr + tl.program_id(0).to(tl.int64) * 2 * n_features + features
         tl.store(d_weight_at, tl.sum(d_weight, axis=0), mask=feature_inside)
         tl.store(d_weight_at + n_features, tl.sum(d_bias, axis=0), mask=feature_inside)
@@ -301,7 +301,7 @@ def layer_norm_backward(
     if partial is None:
         return d_x, None, None
 
-    # Detached: autograd refuses some changes in place to what it knows to be a view.
+    # We detach them, since autograd refuses some changes in place to views that it knows.
     d_weight, d_bias = (half.detach() for half in column_sum(partial, weight.dtype).chunk(2))
     return d_x, d_weight, d_bias
 

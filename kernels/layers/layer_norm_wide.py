@@ -81,7 +81,7 @@ def layer_norm_forward_wide_kernel(
     for start in range(0, n_features, BLOCK_FEATURES):
         features = start + tl.arange(0, BLOCK_FEATURES)
         inside = (features < n_features)[None, :]
-        # Added again rather than read back: the stores of other threads need a barrier.
+        # We add again: to read what other threads stored would need a barrier.
         x_tile = load_summed(x, residual, row, features, inside)
         if residual is not None:
             summed_at = block_at(contiguous(summed_ptr, n_features), row, features)

@@ -23,8 +23,8 @@ def _tile(m: int, n: int, k_bytes: int, num_warps: int, num_stages: int) -> trit
     return triton.Config(tile, num_warps=num_warps, num_stages=num_stages)
 
 
-# The kernel of `linear`, with lists by the operands' bytes an element that do not spill for odd
-# strides either. They are of one length: the instruments count one kernel's configurations.
+# The kernel of `linear`, with a list for each number of bytes that does not spill for odd strides
+# either. The lists are of one length, since the instruments count one kernel's configurations.
 PRODUCT_KERNELS = {
     2: triton.autotune([_tile(128, 128, 128, 8, 3), _tile(64, 128, 64, 4, 3)], key=_KEY)(
         matmul_kernel.fn

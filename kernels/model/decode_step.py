@@ -168,7 +168,7 @@ class DecodeStep:
         before = self.cache.lengths.clone()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # once by itself: kernels are compiled and tuned in it
+        with torch.cuda.stream(stream):  # the first run compiles and tunes the kernels
             self.compute()
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()

@@ -182,8 +182,8 @@ def split_heads(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, ...]:
     -------
     query, key, value : torch.Tensor [batch, head, time, d_head]
     """
-    # [batch, time, 3 * n_head * d_head] -> 3 x [batch, head, time, d_head]. Cut first, so that
-    # backward three gradients side by side are one copy of whole rows.
+    # [batch, time, 3 * n_head * d_head] -> 3 x [batch, head, time, d_head]. The cut comes first,
+    # so that backward puts the three gradients side by side in one copy of whole rows.
     batch, time, width = qkv.shape
     apart = qkv.view(batch, time, 3, n_head, width // (3 * n_head))
     return tuple(part.transpose(1, 2) for part in apart.unbind(2))

@@ -85,8 +85,9 @@ class Block(torch.nn.Module):
         """
         dropout = self.config.dropout if self.training else 0.0
         if dropout > 0:
-            # Drawn here, so that checkpointing, which restores the generator, draws it again. A
-            # compiler would stop at it, and without kernels it means nothing (attention/sdpa.py).
+            # The seed is drawn here, so that checkpointing, which restores the generator,
+            # repeats it. A compiler would stop at the draw, and what it compiles without kernels
+            # reads no seed (attention/sdpa.py).
             unused = parts is not KERNELS and torch.compiler.is_compiling()
             seed = 0 if unused else int(torch.randint(2**62, ()))
             attend = functools.partial(attend, dropout=dropout, seed=seed)

@@ -207,7 +207,7 @@ def _runs_on_triton(operation: str, lists: Sequence[Tensors], options: dict[str,
     check_adamw(parameters, gradients, first, second, **options)
     if not parameters:
         return False
-    # Asked first without names, which cost more than the answer: a CPU's training comes here.
+    # The first check makes no names, which would cost more: a CPU's training comes here each step.
     in_one_place = len({tensor.device for tensors in lists for tensor in tensors}) == 1
     if in_one_place and not runs_on_triton(operation, **{"parameters[0]": parameters[0]}):
         return False
@@ -284,7 +284,7 @@ def _eager_in_place(
     gradients = lists[1]
     norm = _eager_norm(gradients) if norm is None else norm
     scale = _eager_scale(norm, gradients, options["max_norm"])
-    # PyTorch's kernel walks through memory: strides it does not look at.
+    # PyTorch's kernel walks through memory and ignores strides.
     everything = [x for xs in lists for x in xs]
     if len({x.dtype for x in everything}) > 1 or not all(x.is_contiguous() for x in everything):
         scaled = [g.to(m.dtype) * scale for g, m in zip(gradients, lists[2], strict=True)]
@@ -295,7 +295,7 @@ def _eager_in_place(
         return norm
     known = coefficients(*(options[n] for n in ("step", "lr", "betas", "eps", "epsilon")))
     step = torch.tensor(float(options["step"]))
-    # The kernel divides by it on its way, and writes that back: no pass over memory for clipping.
+    # The kernel divides gradients by it and writes them back: clipping takes no pass of its own.
     divisor = None if scale == 1 else torch.tensor(1 / scale, dtype=norm.dtype)
     decays = decay_of_each(options["weight_decay"], len(gradients))
     for decay in dict.fromkeys(decays):

@@ -185,7 +185,7 @@ def expect_own_memory(name: str, tensors: Sequence[torch.Tensor]) -> None:
         Naming the second: two programs would write it.
     """
     if len({tensor.data_ptr() for tensor in tensors}) == len(tensors):
-        return  # as in every step of an optimizer
+        return  # every step of an optimizer ends here
     first: dict[int, int] = {}
     for i, tensor in enumerate(tensors):
         # 0 is the address of an empty tensor, and on the meta device of every one.

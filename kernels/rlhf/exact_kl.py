@@ -289,7 +289,7 @@ def exact_kl_eager(
     log_p = logits.masked_fill(nowhere, 0).log_softmax(dim=-1)
     absent = reference_logits == -math.inf
     impossible = (absent & ~gone).any(dim=-1) & ~nowhere[..., 0]
-    reference_logits = reference_logits.view_as(reference_logits)  # the hook is not the caller's
+    reference_logits = reference_logits.view_as(reference_logits)  # keeps the hook off the caller's
     for tensor in (log_p, reference_logits):
         if tensor.requires_grad:
             # An infinite KL has no gradient; masked_fill alone would make it 0.

@@ -30,7 +30,7 @@ from .kl import expect_float32
 
 # Rows longer than this take several blocks.
 MAX_BLOCK = 1024
-# A scan exchanges between warps: few of them.
+# A scan exchanges numbers between warps, so there are few.
 GAE_CONFIGS = [triton.Config({}, num_warps=2), triton.Config({}, num_warps=4)]
 
 

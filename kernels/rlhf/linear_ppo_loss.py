@@ -187,7 +187,7 @@ def linear_ppo_loss_eager(
     wanted = torch.where(mask, targets, 0).long()
     log_prob = log_p.gather(-1, wanted.clamp(0, vocab - 1)[:, None])[:, 0]
     log_prob = torch.where((wanted >= 0) & (wanted < vocab), log_prob, torch.nan)
-    # Without a coefficient it is a statistic: backward need not pass over the vocabulary for it.
+    # Without a coefficient the entropy is a statistic: backward need not pass over its logits.
     asked_of = log_p if entropy_coefficient else log_p.detach()
     entropy = -(asked_of.exp() * asked_of).sum(dim=-1)
     return ppo_loss_eager(

@@ -135,7 +135,7 @@ def ppo_loss_kernel(
     moved = old_value + tl.clamp(change, -limits.value_clip, limits.value_clip)
     clipped_error = tl.where(tl.abs(change) <= limits.value_clip, value, moved) - target
     error = value - target
-    value_binds = tl.abs(clipped_error) > tl.abs(error)  # of squares, a flip could be rounding
+    value_binds = tl.abs(clipped_error) > tl.abs(error)  # rounded squares could compare otherwise
     squared_error = tl.where(value_binds, clipped_error * clipped_error, error * error)
     d_value = tl.where(value_binds, 0.0, error) * limits.value_coefficient
 

@@ -125,7 +125,7 @@ def ppo_loss_statistics_kernel(
     error_squares = _combined_squares(sums, ERROR, ERROR_SQUARES, error_mean, BLOCK)
     lowest = _min_row(sums, RETURN_MIN, BLOCK)
     highest = _max_row(sums, RETURN_MAX, BLOCK)
-    # Equal returns have rounding errors for squares: their extremes tell them from others.
+    # Rounding gives equal returns squares above 0, so their extremes decide whether they vary.
     varies = (lowest != highest) & (squares > 0.0) & (count > 0.0)
     explained = tl.where(varies, 1.0 - error_squares / tl.where(varies, squares, 1.0), 0.0)
 

@@ -110,7 +110,7 @@ def token_rewards_backward_kernel(
         is_last = (time == last) & (found == 0)
         d_score += tl.sum(tl.where(is_last, d_rewards, 0.0), axis=0)
         found = tl.where(last >= 0, 1, found)
-    if RULE == 1:  # a number that nobody computed stands in the score's place
+    if RULE == 1:  # a constant stands in the score's place
         d_score = tl.where(tl.load(ended_ptr + row) != 0, d_score, 0.0)
     tl.store(d_scores_ptr + row, d_score)
 

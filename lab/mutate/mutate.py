@@ -26,7 +26,7 @@ else:
     import tomli as tomllib
 
 EQUIVALENT_FILE = Path(__file__).parent / "equivalent.toml"
-# The door that instruments stand at, and torch.compile's operators: no operation's own.
+# All operations share these: where instruments attach, and torch.compile's operators.
 NOT_MUTATED = ("common/launch", "common/registered")
 REQUIRED_SCORE = 0.95
 JUDGE = ("verify/check.py", "sanitize/guard.py", "mutate/judge.py")
@@ -50,7 +50,7 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
     """
     found: set[tuple[str, str]] = set()
     mentioned: set[str] = set()
-    menus: list[Any] = []  # named tuples of functions, of which a caller takes some
+    menus: list[Any] = []  # named tuples of functions; a caller uses some of them
     seen: set[int] = set()
     to_see: list[Any] = [twin.kernel, *twin.kernels().values()]
     package = kernels.__name__ + "."

@@ -12,7 +12,7 @@ from ..verify.console import read_case
 from .picture import draw
 from .traffic import Entry, Pass, entries, trace
 
-# A program after the other, in Python, and a byte of notes for each byte: a case must be small.
+# Programs run one by one in Python, with a byte of notes for each byte: a case must be small.
 MOST_BYTES = 2**26
 DEFAULT_OUT = "build/trace"
 

@@ -44,7 +44,7 @@ def _options(case: Case) -> dict[str, Any]:
     if options["causal"] and case.get("window") is not None:
         options["window"] = case["window"]
     if case.get("padding") is not None:
-        # Each sequence has another one, up to this share of the keys.
+        # Each sequence starts elsewhere, up to this share of the keys.
         most = n_key + 1 if blind else n_key - n_query
         starts = np.arange(1, case["batch"] + 1) / case["batch"] * case["padding"] * most
         options["key_start"] = starts.astype(np.int64)
@@ -106,7 +106,7 @@ def _attention_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 def _keys_seen(low: np.ndarray, high: np.ndarray, n_key: int) -> int:
     """Count the keys of all sequences that some query sees, from every query's interval."""
     n = 0
-    for starts, ends in zip(low, np.maximum(low, high), strict=True):  # They are one sequence's.
+    for starts, ends in zip(low, np.maximum(low, high), strict=True):  # one sequence's queries
         steps = np.bincount(starts, minlength=n_key + 1) - np.bincount(ends, minlength=n_key + 1)
         n += int((steps.cumsum() > 0).sum())
     return n

@@ -31,7 +31,7 @@ def _decode_attention_inputs(case: Case, draw: Draw) -> Inputs:
     if case.get("padded"):
         options["key_start"] = lengths // 3 + draw.mask(batch, share=0.5)
     if isinstance(lengths, np.ndarray):
-        # Nothing that was not written yet may leak.
+        # Cache that was not written yet must not leak into a result.
         written = (np.arange(capacity) < lengths[:, None])[:, None, :, None]
         for name in ("key_cache", "value_cache"):
             tensors[name] = np.where(written, tensors[name], np.nan)

@@ -202,7 +202,7 @@ def _moments_in_float32(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 def _adamw_inputs(case: Case, draw: Draw) -> Inputs:
     tensors: dict[str, Any] = {}
-    std = case.get("magnitude", 1.0)  # It is the gradients'.
+    std = case.get("magnitude", 1.0)  # of the gradients
     for i, shape in enumerate(case["shapes"]):
         first, spread = draw.normal(*shape, std=0.3 * std), draw.normal(*shape, std=std)
         drawn = (draw.normal(*shape), draw.normal(*shape, std=std), first, spread * spread)

@@ -40,7 +40,7 @@ RESULT_MULTIPLE, GRADIENT_MULTIPLE = 2.0, 3.0
 # tf32 keeps 10 bits of mantissa and cuts the rest: a whole unit in the last place, not half.
 FLOAT32_ROUNDING, TF32_ROUNDING = 2.0**-24, 2.0**-10
 TEXT_CASE: Case = {"source": "text", "seed": 0}
-# Up to how many numbers one draw of eager's error may be luck, and how many more draws are taken.
+# With so few numbers one draw of eager's error may be luck, so that many more draws are taken.
 FEW_NUMBERS, MORE_DRAWS = 64, 8
 
 

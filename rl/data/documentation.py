@@ -56,7 +56,7 @@ def documentation(held_out: int = 10) -> tuple[list[str], list[str]]:
     -------
     training, validation : list of str
     """
-    # Some topics of `help()` have two names: each text once, or validation would be training.
+    # Some topics of `help()` have two names. We keep each text once, so none is in both splits.
     texts = list(dict.fromkeys(language_reference() + library_docstrings()))
     training = [text for i, text in enumerate(texts) if i % held_out]
     return training, texts[::held_out]

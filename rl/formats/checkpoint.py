@@ -119,7 +119,7 @@ def _write_files(writing: Path, tensors: dict[str, torch.Tensor], state: dict[st
 def _rename(writing: Path, target: Path) -> None:
     """Let a checkpoint that was written be found."""
     if target.exists():
-        if damage(target) is None:  # the same step again, after a resume: the old one is as good
+        if damage(target) is None:  # a resumed run repeats a step: the old one is as good
             shutil.rmtree(writing)
             return
         _remove(target)
@@ -128,7 +128,7 @@ def _rename(writing: Path, target: Path) -> None:
 
 
 def _remove(old: Path) -> None:
-    # Renamed first: a kill in the middle of its removal must not leave half a checkpoint.
+    # We rename it first: a kill in the middle of its removal must not leave half a checkpoint.
     shutil.rmtree(old.rename(old.with_suffix(".removing")))
 
 
@@ -329,7 +329,7 @@ def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
         tensors[name] = value.detach()
         return {"tensor": name}
     if isinstance(value, torch.Tensor):
-        # A copy: two names of one memory, a tied head say, may not share a safetensors file.
+        # We copy: safetensors refuses two names of one memory, such as a tied head's.
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": name}
     if isinstance(value, dict):  # as pairs: keys may be numbers, which JSON would turn into text

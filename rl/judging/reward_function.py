@@ -36,7 +36,7 @@ def imported(path: str) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         refuse("ppo.reward_fn", "a function that can be imported", f"{path}: {error}")
     finally:
-        # Not for good: in the checkout, others would take kernels/ for a package of that name.
+        # We take the entry off again: in the checkout, others would take kernels/ for a package.
         del sys.path[len(sys.path) - 1 - sys.path[::-1].index("")]
 
 

@@ -19,7 +19,7 @@ from ..data.tasks import rank
 from ..ranks.group import ALONE, Group
 from .evaluation import grade
 
-HELD_OUT_PROMPTS = 800  # enough that the noise of their labels is a percent, not a threshold
+HELD_OUT_PROMPTS = 800  # so many, since with fewer the labels' noise exceeds a percent
 
 
 def sample_rankings(

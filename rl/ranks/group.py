@@ -80,7 +80,7 @@ class Group:
             gradients.append(parameter.grad)
         if not gradients:
             return
-        # One message for all: a model has hundreds of small tensors.
+        # All gradients go in one message, since a model has hundreds of small tensors.
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         for gradient, summed in zip(

@@ -40,9 +40,9 @@ def shard(model: GPT, group: Group) -> None:
     parts: list[torch.nn.Module] = [*model.h, model]  # the last one takes tables and final norm
     for part in parts:
         sharded = fully_shard(part, mesh=mesh)
-        # Losses are divided by counts over all ranks already: gradients are added.
+        # Losses are already divided by counts over all ranks, so gradients are only added.
         sharded.set_gradient_divide_factor(1.0)
-        sharded.set_force_sum_reduction_for_comms(True)  # what gloo has, and as exact
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo has sums alone, which are as exact
 
 
 @contextlib.contextmanager

@@ -193,7 +193,7 @@ class _Rollout:
         kind = StaticKVCache if static else KVCache
         self.cache = kind(model.config, n_prompts, capacity, device, model.dtype)
         self.graphs = graphs
-        self.leaving_share = HALF if graphs else LEAVING_SHARE  # a graph is recorded each time
+        self.leaving_share = HALF if graphs else LEAVING_SHARE  # each leaving records a graph
         key_start = starts.to(device) if bool((starts > 0).any()) else None
         last = padded.shape[1] - 1
         hidden = model(padded.to(device), key_start=key_start, cache=self.cache, states_from=last)

@@ -75,7 +75,7 @@ class LanguageModelStage:
         """Lower the loss of one batch; see `run.Stage`."""
         self.model.train()
         mine = self.group.part(self.source.batch(index))
-        # Every rank runs every micro-batch, since ranks that share a model out meet in each.
+        # Every rank runs every micro-batch: in each, ranks exchange a sharded model's parameters.
         micro_batches = [
             self._collated(part or [self._nothing()])
             for part in split_by_length(mine, self.settings.accumulate)

@@ -52,7 +52,7 @@ from .rollout import (
 )
 from .scorer import Scorer
 
-# How far the first minibatch's ratio may be from 1: products of other shapes round otherwise.
+# The first minibatch's ratio may be so far from 1, since products of other shapes round otherwise.
 RATIO_TOLERANCE = 1e-3
 
 
@@ -118,7 +118,7 @@ class PPOStage:
             head = torch.nn.ParameterList([value.weight, value.bias])
             trained = [torch.nn.ModuleList([policy, head])]
         self.updates = [Update(module, settings, group) for module in trained]
-        # A comparison with another trainer puts that trainer's answers in the place of this.
+        # A comparison with another trainer replaces this by that trainer's answers.
         self.generate: Callable[..., Generation] = generate
 
     # --- one iteration ---------------------------------------------------------------------------

@@ -42,8 +42,8 @@ SMALL = Configuration(
         examples=56_000, epochs=1, batch=32, accumulate=4, lr=4e-3, warmup=50, dropout=0.0,
         carelessness=0.3, pretraining_share=0.1,
     ),
-    # A low rate: the SFT model can already copy, and what it can must outlive the first steps of a
-    # head that starts from noise. At 1.5e-3 the same data leave twice the distance to the ceiling.
+    # The rate is low: the SFT model can already copy, and the first steps of a head that starts
+    # from noise must not undo that. At 1.5e-3 the same data end twice as far from the ceiling.
     reward=RewardSettings(prompts=48_000, k_max=6, epochs=1, batch=8, lr=5e-4, warmup=20),
     ppo=PPOSettings(
         episodes=3072, batch=128, minibatches=4, max_response=20, lr=3e-4, value_lr=1e-3, ptx=0.0

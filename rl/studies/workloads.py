@@ -30,8 +30,8 @@ Mark = Callable[[str], None]
 
 TINY = GPTConfig(vocab_size=61, n_ctx=32, n_layer=2, n_head=2, d_model=16)
 END, PAD = 0, 1  # ids; nothing here is text
-# What an iteration on the kernels says as one in eager PyTorch does, up to such a share: where
-# rounding makes one of thousands of draws another, its episode goes on differently.
+# By such a share an iteration's statistics may differ between the kernels and eager PyTorch: where
+# rounding changes one of thousands of draws, the rest of its episode differs.
 SAME = {"score": 0.02, "reward": 0.02, "entropy": 0.02, "value_loss": 0.05, "gradient_norm": 0.1}
 
 
