@@ -20,8 +20,8 @@ from ..model.gpt import GPT
 HALVES = 2
 
 
-class Cores:
-    """Whoever computes shares of a batch.
+class Halves:
+    """Compute shares of a batch, side by side where that may be.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Cores:
         self.pool: concurrent.futures.ThreadPoolExecutor | None = None
 
     @classmethod
-    def of(cls, alone: bool, *models: GPT) -> "Cores":
+    def of(cls, alone: bool, *models: GPT) -> "Halves":
         """Decide whether models may be run by two threads at a time.
 
         Parameters
@@ -43,15 +43,15 @@ class Cores:
             Whether one process trains the models, on a CPU. Ranks wait for each other in a fixed
             order, which two threads have not.
         *models : GPT
-            Nor have numbers that dropout draws; and kernels are for a GPU.
+            Dropout would draw their numbers in a fixed order, too; and kernels are for a GPU.
 
         Returns
         -------
-        Cores
+        Halves
         """
         drawing = any(model.config.dropout > 0 for model in models)
         tables = {f"table_{i}": model.wte.weight for i, model in enumerate(models)}
-        return cls(in_halves=alone and not drawing and not runs_on_triton("cores", **tables))
+        return cls(in_halves=alone and not drawing and not runs_on_triton("halves", **tables))
 
     def shares(self, rows: np.ndarray) -> list[np.ndarray]:
         """Cut rows of a batch into shares.

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ...kernels.cpu.halves import Cores
+from ...kernels.cpu.halves import Halves
 from ...kernels.model.gpt import GPT
 from ..ranks.group import Group
 from ..ranks.sharding import shard, together
@@ -40,7 +40,7 @@ class Crew:
         for model in models:
             shard(model, group)
         alone = group.world == 1 and group.device.type == "cpu"
-        self.halves = Cores.of(alone, *models)
+        self.halves = Halves.of(alone, *models)
 
     def part(self, batch: Sequence[Element]) -> list[Element]:
         """Return this rank's part of a batch: every element, if there is one rank."""

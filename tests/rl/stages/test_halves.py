@@ -7,7 +7,7 @@ import torch
 from ppo_stage import stage
 
 from gptwin.kernels.common import launch
-from gptwin.kernels.cpu.halves import Cores
+from gptwin.kernels.cpu.halves import Halves
 
 
 @pytest.fixture
@@ -20,11 +20,11 @@ def two_threads():
 
 def test_rows_are_cut_into_halves_where_there_are_two_cores(two_threads):
     rows = np.array([5, 0, 3, 4, 1])
-    assert [share.tolist() for share in Cores(in_halves=True).shares(rows)] == [[0, 3, 5], [1, 4]]
-    assert Cores(in_halves=False).shares(rows) == [rows]
-    assert Cores(in_halves=True).shares(rows[:1])[0].tolist() == [5]
+    assert [share.tolist() for share in Halves(in_halves=True).shares(rows)] == [[0, 3, 5], [1, 4]]
+    assert Halves(in_halves=False).shares(rows) == [rows]
+    assert Halves(in_halves=True).shares(rows[:1])[0].tolist() == [5]
     torch.set_num_threads(1)
-    assert Cores(in_halves=True).shares(rows) == [rows]
+    assert Halves(in_halves=True).shares(rows) == [rows]
 
 
 def test_each_half_has_its_threads_and_the_callers_gradient_mode(two_threads):
@@ -32,9 +32,9 @@ def test_each_half_has_its_threads_and_the_callers_gradient_mode(two_threads):
         return number, torch.get_num_threads(), torch.is_grad_enabled()
 
     with torch.no_grad():
-        assert Cores(in_halves=True).map(seen, [7, 8]) == [(7, 1, False), (8, 1, False)]
-    assert Cores(in_halves=True).map(seen, [7, 8]) == [(7, 1, True), (8, 1, True)]
-    assert Cores(in_halves=True).map(seen, [7]) == [(7, 2, True)]
+        assert Halves(in_halves=True).map(seen, [7, 8]) == [(7, 1, False), (8, 1, False)]
+    assert Halves(in_halves=True).map(seen, [7, 8]) == [(7, 1, True), (8, 1, True)]
+    assert Halves(in_halves=True).map(seen, [7]) == [(7, 2, True)]
     assert torch.get_num_threads() == 2
 
 
@@ -43,7 +43,7 @@ def test_what_goes_wrong_in_a_half_is_raised(two_threads):
         raise FloatingPointError(f"number {number}")
 
     with pytest.raises(FloatingPointError, match="number 7"):
-        Cores(in_halves=True).map(fail, [7, 8])
+        Halves(in_halves=True).map(fail, [7, 8])
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_goes_wrong_in_a_half_is_raised(two_threads):
 )
 def test_an_iteration_in_halves_is_the_iteration(options, two_threads):
     halves, again, whole = (stage(**options) for _ in range(3))
-    whole.crew.halves = Cores(in_halves=False)
+    whole.crew.halves = Halves(in_halves=False)
     assert halves.crew.halves.in_halves
     for index in range(2):
         found = [s.step(index) for s in (halves, again, whole)]
@@ -64,8 +64,8 @@ def test_an_iteration_in_halves_is_the_iteration(options, two_threads):
 
 
 def test_what_must_be_done_in_order_is_not_done_in_halves():
-    assert Cores.of(True, tiny.gpt()).in_halves
-    assert not Cores.of(False, tiny.gpt()).in_halves
-    assert not Cores.of(True, tiny.gpt(), tiny.gpt(dropout=0.1)).in_halves
+    assert Halves.of(True, tiny.gpt()).in_halves
+    assert not Halves.of(False, tiny.gpt()).in_halves
+    assert not Halves.of(True, tiny.gpt(), tiny.gpt(dropout=0.1)).in_halves
     with launch.backend("triton"):
-        assert not Cores.of(True, tiny.gpt()).in_halves
+        assert not Halves.of(True, tiny.gpt()).in_halves

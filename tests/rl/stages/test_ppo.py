@@ -6,7 +6,7 @@ import tiny
 import torch
 from ppo_stage import stage
 
-from gptwin.kernels.cpu.halves import Cores
+from gptwin.kernels.cpu.halves import Halves
 from gptwin.rl.data.batches import Windows
 from gptwin.rl.stages.generation import generate
 from gptwin.rl.stages.ppo import adapted, expect_first_ratio
@@ -62,7 +62,7 @@ def test_what_generation_has_computed_is_what_a_second_pass_finds(shared):
 
 def test_half_precision_is_judged_by_the_pass_that_the_update_makes():
     trained = stage(shared_trunk=True)
-    trained.crew.halves = Cores(in_halves=False)
+    trained.crew.halves = Halves(in_halves=False)
     answers, drawn = acted(trained)
     assert drawn.difference is None
     torch.testing.assert_close(drawn.log_probs, answers.log_probs, rtol=0, atol=0)
