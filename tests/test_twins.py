@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from gptwin.kernels.common import launch
 from gptwin.lab.twins.catalogue import TWINS
-from gptwin.lab.twins.draw import RandomArrays, to_numpy
+from gptwin.lab.twins.draw import RandomArrays, to_numpy, to_torch
 from gptwin.lab.twins.twin import as_tuple
 from gptwin.lab.verify import regressions
 from gptwin.lab.verify.check import TEXT_CASE, check, prepare, reference
@@ -108,6 +109,47 @@ def test_reference_agrees_with_pytorch_in_float64(twin):
             np.testing.assert_allclose(to_numpy(actual[name]), expected, atol=1e-10 * scale)
 
     holds_for_tame_cases(twin, agrees, max_examples=25)
+
+
+@pytest.mark.parametrize("backend", ("triton", "eager"))
+@each_twin
+def test_second_derivative_is_true_or_an_error(twin, backend, device):
+    """A gradient penalty must not lose its derivative in silence."""
+    if set(twin.results) == set(twin.statistics):
+        pytest.skip(f"{twin.name} has no gradient")
+    dtype = torch.float64 if backend == "eager" else torch.float32
+    inputs = twin.inputs(tame({"seed": 0} | twin.corners[0]), RandomArrays(0))
+    options = {
+        n: to_torch(o, dtype, device) if isinstance(o, np.ndarray) else o
+        for n, o in inputs.options.items()
+    }
+    tensors = {n: torch.tensor(x, device=device, dtype=dtype) for n, x in inputs.tensors.items()}
+    direction = [torch.from_numpy(RandomArrays(1).normal(*x.shape)) for x in tensors.values()]
+    direction = [d.to(device, dtype) for d in direction]
+
+    def penalised(operation, leaves):
+        results = operation(**dict(zip(tensors, leaves, strict=True)), **options)
+        named = dict(zip(twin.results, as_tuple(results), strict=False))
+        loss = sum(r.sum() for r in differentiable(twin, named).values())
+        gradients = torch.autograd.grad(loss, leaves, create_graph=True)
+        return loss + sum((g**2).sum() for g in gradients)
+
+    leaves = [x.clone().requires_grad_() for x in tensors.values()]
+    with launch.backend(backend):
+        try:
+            gradients = torch.autograd.grad(penalised(twin.kernel, leaves), leaves)
+        except RuntimeError as error:
+            assert "second derivative" in str(error) or "not implemented" in str(error)
+            return
+    actual = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
+
+    def moved(h):
+        there = zip(tensors.values(), direction, strict=True)
+        return penalised(twin.eager, [(x + h * d).requires_grad_() for x, d in there]).detach()
+
+    h = 1e-3  # as above
+    numeric = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+    torch.testing.assert_close(actual, numeric, rtol=1e-6, atol=1e-6)
 
 
 @each_twin

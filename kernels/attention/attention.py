@@ -50,6 +50,7 @@ import torch
 from ...core.attention.attention import default_scale, dropout_factor
 from ...core.attention.key_intervals import check_attention
 from ..common._triton import compiles_for_amd, tl, triton
+from ..common.derivative import first_derivative_only
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.strided import strided
@@ -244,6 +245,7 @@ class _Attention(torch.autograd.Function):
         return output, lse
 
     @staticmethod
+    @first_derivative_only("attention")
     def backward(ctx, d_output, d_lse):
         wants_query, wants_key, wants_value = ctx.needs_input_grad[:3]
         d_query, d_key, d_value = attention_backward(

@@ -34,6 +34,7 @@ import torch
 from ...core.attention.qkv_attention import check_qkv_attention
 from ...core.attention.qkv_projection import check_qkv_projection
 from ...core.checks import refuse
+from ..common.derivative import first_derivative_only
 from ..common.launch import expect_same_dtype, runs_on_triton
 from ..common.registered import registered
 from .attention import attention_eager, attention_forward
@@ -209,6 +210,7 @@ class _QKVAttention(torch.autograd.Function):
         return output.transpose(1, 2).flatten(2)  # [batch, time, head * d_head], a view
 
     @staticmethod
+    @first_derivative_only("qkv_attention")
     def backward(ctx, d_result):
         x, w_qkv, b_qkv, norm_weight, norm_bias, packed, statistics, output, lse = ctx.saved_tensors
         (n_head, n_heads), eps, masks, options = ctx.settings

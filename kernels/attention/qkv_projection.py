@@ -35,6 +35,7 @@ from torch.nn import functional
 
 from ...core.attention.qkv_projection import check_qkv_projection
 from ..common._triton import tl, triton
+from ..common.derivative import first_derivative_only
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.rows import load_statistics
@@ -156,6 +157,7 @@ class _QKVProjection(torch.autograd.Function):
         return packed
 
     @staticmethod
+    @first_derivative_only("qkv_projection")
     def backward(ctx, d_packed):
         x, w_qkv, norm_weight, norm_bias, statistics = ctx.saved_tensors
         wants = ctx.needs_input_grad

@@ -15,7 +15,6 @@ A table that the cache holds is left to autograd.
 """
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ...core.layers.embedding import check_embedding, check_ids
@@ -32,7 +31,6 @@ class _HandedOn(torch.autograd.Function):
         return table.view_as(table)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, d_table):
         # The gradient is sparse, the embedded rows alone, where the head was not used.
         return d_table.to_dense() if d_table.is_sparse else d_table

@@ -27,6 +27,7 @@ import torch
 
 from ...core.language.cross_entropy import check_cross_entropy
 from ...core.language.token_scores import check_targets
+from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.launch import expect_same_dtype, runs_on_triton
 from .token_scores import score, score_backward
@@ -44,6 +45,7 @@ class _TokenScores(torch.autograd.Function):
         return log_prob, entropy
 
     @staticmethod
+    @first_derivative_only("cross_entropy")
     def backward(ctx, d_log_prob, d_entropy):
         hidden, weight, targets, counted, entropy, lse = ctx.saved_tensors
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]

@@ -18,7 +18,8 @@ bfloat16 are float32 within a strip alone.
 """
 
 import torch
-from torch.autograd.function import once_differentiable
+
+from ..common.derivative import first_derivative_only
 
 # Numbers in a strip, for each of the threads that share it: 1 MB in float32, which stays in a
 # core's cache.
@@ -76,7 +77,7 @@ class _Scores(torch.autograd.Function):
         return results
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("cross_entropy")
     def backward(ctx, d_log_prob, *_):
         rows, weight, index, d_logits = ctx.saved_tensors
         n_tokens = len(d_log_prob)

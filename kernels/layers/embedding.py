@@ -36,6 +36,7 @@ import torch
 
 from ...core.layers.embedding import check_embedding, check_ids
 from ..common._triton import tl, triton
+from ..common.derivative import first_derivative_only
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.strided import block_at, strided
@@ -298,6 +299,7 @@ class _Embedding(torch.autograd.Function):
         return embedding_forward(tokens, token_table, position_table, positions)
 
     @staticmethod
+    @first_derivative_only("embedding")
     def backward(ctx, d_y):
         tokens, positions = ctx.saved_tensors
         vocab, n_ctx = ctx.lengths

@@ -17,6 +17,7 @@ import torch
 
 from ...core.layers.gelu import CUBIC, SATURATED, SQRT_2_OVER_PI, check_gelu
 from ..common._triton import tl, triton
+from ..common.derivative import first_derivative_only
 from ..common.launch import bucketed, launch, runs_on_triton
 from ..common.registered import registered
 
@@ -156,6 +157,7 @@ class _Gelu(torch.autograd.Function):
         return gelu_forward(x, approximate)
 
     @staticmethod
+    @first_derivative_only("gelu")
     def backward(ctx, d_result):
         (x,) = ctx.saved_tensors
         return gelu_backward(x, d_result.contiguous(), ctx.approximate), None

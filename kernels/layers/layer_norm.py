@@ -45,12 +45,12 @@ no atomics. (Another autotune configuration or GPU may sum in another order.)
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ...core.layers.layer_norm import check_layer_norm
 from ..common._triton import tl, triton
 from ..common.column_sum import column_sum
+from ..common.derivative import first_derivative_only
 from ..common.launch import expect_same_dtype, launch, multiprocessors, runs_on_triton
 from ..common.registered import registered
 from ..common.rows import (
@@ -326,7 +326,7 @@ class _LayerNorm(torch.autograd.Function):
         return y if summed is None else (y, summed)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("layer_norm")
     def backward(ctx, d_y, d_summed=None):
         x, weight, statistics = ctx.saved_tensors
         if d_y is None:

@@ -42,6 +42,7 @@ from ...core.checks import refuse
 from ...core.layers.linear import check_linear
 from ..common._triton import tl, triton
 from ..common.column_sum import column_sum
+from ..common.derivative import first_derivative_only
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.strided import block_at, strided
@@ -348,6 +349,7 @@ class _Linear(torch.autograd.Function):
         return y.view(*x.shape[:-1], d_out)
 
     @staticmethod
+    @first_derivative_only("linear")
     def backward(ctx, d_y):
         rows, weight, pre_activation = ctx.saved_tensors
         d_u = d_y.reshape(-1, weight.shape[1])  # [..., d_out] -> [row, d_out]
@@ -440,6 +442,7 @@ class _Tf32Product(torch.autograd.Function):
         return _tf32_product(a, b)
 
     @staticmethod
+    @first_derivative_only("linear")
     def backward(ctx, d_y):
         a, b = ctx.saved_tensors
         return _tf32_product(d_y, b.T), _tf32_product(a.T, d_y)

@@ -28,6 +28,7 @@ import torch
 
 from ...core.layers.softmax import check_softmax
 from ..common._triton import tl, triton
+from ..common.derivative import first_derivative_only
 from ..common.launch import launch, runs_on_triton
 from ..common.registered import registered
 from ..common.strided import block_at, part_of, strided
@@ -306,6 +307,7 @@ class _Softmax(torch.autograd.Function):
         return probabilities
 
     @staticmethod
+    @first_derivative_only("softmax")
     def backward(ctx, d_probabilities):
         (probabilities,) = ctx.saved_tensors
         return softmax_backward(probabilities, d_probabilities, ctx.scale), None, None, None

@@ -29,6 +29,7 @@ import torch
 
 from ...core.rlhf.exact_kl import check_exact_kl
 from ..common._triton import tl, triton
+from ..common.derivative import first_derivative_only
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.strided import block_at, strided
 
@@ -236,6 +237,7 @@ class _ExactKl(torch.autograd.Function):
         return kl
 
     @staticmethod
+    @first_derivative_only("exact_kl")
     def backward(ctx, d_kl):
         return *exact_kl_backward(*ctx.saved_tensors, d_kl.contiguous()), None
 

@@ -24,6 +24,7 @@ import torch
 
 from ...core.rlhf.gae import check_gae
 from ..common._triton import tl, triton
+from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.launch import launch, runs_on_triton
 from .kl import expect_float32
@@ -190,6 +191,7 @@ class _Gae(torch.autograd.Function):
         return gae_forward(rewards.contiguous(), values.contiguous(), mask, gamma, lam)
 
     @staticmethod
+    @first_derivative_only("gae")
     def backward(ctx, d_advantages, d_returns):
         (mask,) = ctx.saved_tensors
         gradients = (d_advantages.contiguous(), d_returns.contiguous())

@@ -24,6 +24,7 @@ from ...core.rlhf.kl import (
     check_kl,
 )
 from ..common._triton import tl, triton
+from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.launch import bucketed, launch, runs_on_triton
 
@@ -180,6 +181,7 @@ class _Kl(torch.autograd.Function):
         return kl_forward(*saved, estimator)
 
     @staticmethod
+    @first_derivative_only("kl")
     def backward(ctx, d_kl):
         gradients = kl_backward(*ctx.saved_tensors, d_kl.contiguous(), ctx.estimator)
         return *gradients, None, None

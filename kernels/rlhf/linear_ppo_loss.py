@@ -23,6 +23,7 @@ from ...core.checks import refuse
 from ...core.language.token_scores import check_targets
 from ...core.rlhf.linear_ppo_loss import check_linear_ppo_loss
 from ...core.rlhf.ppo_loss import PPOResults, check_ppo_loss
+from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.launch import expect_same_dtype, runs_on_triton
 from ..language.token_scores import score, score_backward
@@ -48,6 +49,7 @@ class _LinearPPOLoss(torch.autograd.Function):
         return loss, statistics
 
     @staticmethod
+    @first_derivative_only("linear_ppo_loss")
     def backward(ctx, d_loss, _):
         hidden, weight, targets, mask, entropy, lse, *raw, statistics = ctx.saved_tensors
         d_log_prob, d_values, d_entropy = ppo_loss_backward(

@@ -34,6 +34,7 @@ import torch
 from ...core.checks import refuse
 from ...core.rlhf.ppo_loss import FLOAT_ARGUMENTS, MAX_LOG_RATIO, PPOResults, check_ppo_loss
 from ..common._triton import tl, triton
+from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.launch import bucketed, expect_same_dtype, launch, runs_on_triton
 from .ppo_statistics import (
@@ -296,6 +297,7 @@ class _PPOLoss(torch.autograd.Function):
         return loss, statistics
 
     @staticmethod
+    @first_derivative_only("ppo_loss")
     def backward(ctx, d_loss, _):
         d_log_prob, d_values, mask, statistics = ctx.saved_tensors
         d_log_prob, d_values, d_entropy = ppo_loss_backward(

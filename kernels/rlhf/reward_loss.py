@@ -41,6 +41,7 @@ import torch
 from ...core.checks import expect_finite, refuse
 from ...core.rlhf.reward_loss import BIN_EDGES, N_BINS, RewardLoss, check_reward_loss
 from ..common._triton import tl, triton
+from ..common.derivative import first_derivative_only
 from ..common.finite import checks_finite
 from ..common.launch import launch, runs_on_triton
 from ..common.strided import block_at, strided
@@ -283,6 +284,7 @@ class _RewardLoss(torch.autograd.Function):
         return tuple(results)
 
     @staticmethod
+    @first_derivative_only("reward_loss")
     def backward(ctx, d_loss, *_):
         return reward_loss_backward(*ctx.saved_tensors, d_loss), None, None, None
 

@@ -21,6 +21,7 @@ from ...core.checks import expect_finite
 from ...core.rlhf.token_rewards import MISSING_END_RULES, check_token_rewards, scores_that_count
 from ...core.rlhf.token_rewards import find_ended as find_ended
 from ..common._triton import tl, triton
+from ..common.derivative import first_derivative_only
 from ..common.finite import checks_finite, expect_all_finite
 from ..common.launch import launch, runs_on_triton
 from .kl import ESTIMATOR_NUMBERS, expect_float32, kl_eager, kl_of
@@ -143,6 +144,7 @@ class _TokenRewards(torch.autograd.Function):
         return rewards
 
     @staticmethod
+    @first_derivative_only("token_rewards")
     def backward(ctx, d_rewards):
         log_prob, reference, mask, ended = ctx.saved_tensors
         n_batch, n_time = log_prob.shape

@@ -24,6 +24,7 @@ import torch
 from ...core.rlhf.whiten import EPSILON, check_whiten
 from ..common._triton import tl, triton
 from ..common.column_sum import column_sum
+from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.launch import bucketed, launch, runs_on_triton
 from .kl import expect_float32
@@ -290,6 +291,7 @@ class _Whiten(torch.autograd.Function):
         return whitened
 
     @staticmethod
+    @first_derivative_only("whiten")
     def backward(ctx, d_whitened):
         d_x = whiten_backward(*ctx.saved_tensors, d_whitened.contiguous(), ctx.shift_mean)
         return d_x, None, None, None

@@ -98,6 +98,15 @@ def test_a_forced_configuration_reaches_a_compiled_operation(device):
         assert [entry.configuration for entry in log] == [index]
 
 
+def test_a_second_derivative_is_refused_when_compiled(device):
+    torch.compiler.reset()
+    compiled = torch.compile(gelu, fullgraph=True, backend="aot_eager")
+    x = X.detach().to(device).requires_grad_()
+    (d_x,) = torch.autograd.grad(compiled(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        torch.autograd.grad(d_x.square().sum(), x)
+
+
 def test_another_backend_is_another_graph(device):
     compiled = torch.compile(gelu, fullgraph=True, backend="aot_eager")
     with launch.recording() as log:
