@@ -153,6 +153,32 @@ def test_second_derivative_is_true_or_an_error(twin, backend, device):
 
 
 @each_twin
+def test_results_can_be_written_in_place(twin, device):
+    """As any tensor's; what backward needs as it was is refused by PyTorch's own error."""
+    case = tame({"seed": 0} | twin.corners[0])
+    prepared = prepare(twin, case, "float32", device, None)
+
+    def gradients(name, double):
+        leaves = {n: t.detach().requires_grad_() for n, t in prepared.tensors.items()}
+        with launch.backend("triton"):
+            results = as_tuple(twin.kernel(**leaves, **prepared.options))
+            named = dict(zip(twin.results, results, strict=False))
+            if name in named:
+                named[name] = double(named[name])
+            roots = tuple(differentiable(twin, named).values())
+            return torch.autograd.grad(roots, tuple(leaves.values()), prepared.d_results)
+
+    for name in differentiable(twin, dict.fromkeys(twin.results)):
+        expected = gradients(name, lambda x: 2 * x)
+        try:
+            actual = gradients(name, lambda x: x.mul_(2))
+        except RuntimeError as error:
+            assert "needed for gradient computation has been modified" in str(error)
+        else:
+            torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@each_twin
 def test_reference_in_float32_stays_float32(twin):
     for case in twin.corners:
         inputs, d_results = reference_case(twin, {"seed": 0} | case)

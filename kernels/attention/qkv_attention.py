@@ -207,7 +207,9 @@ class _QKVAttention(torch.autograd.Function):
             x, w_qkv, b_qkv, norm_weight, norm_bias, packed, statistics, output, lse
         )
         ctx.settings = heads, eps, masks, options
-        return output.transpose(1, 2).flatten(2)  # [batch, time, head * d_head], a view
+        # [batch, time, head * d_head], the same memory; detached it counts as no view, which
+        # autograd would let nobody write into.
+        return output.transpose(1, 2).flatten(2).detach()
 
     @staticmethod
     @first_derivative_only("qkv_attention")

@@ -329,7 +329,10 @@ def score(
     (n_tokens, d_model), vocab = hidden.shape, weight.shape[1]
     n_spans = triton.cdiv(vocab, SPAN)
     partials = torch.empty(n_spans, 4, n_tokens, dtype=torch.float32, device=hidden.device)
-    scores = torch.empty(3, n_tokens, dtype=torch.float32, device=hidden.device)
+    # Each in memory of its own: to write into one must not change what is kept for backward.
+    log_prob, entropy, lse = (
+        torch.empty(n_tokens, dtype=torch.float32, device=hidden.device) for _ in range(3)
+    )
     mask = mask.view(torch.int8)
     launch(
         token_scores_kernel,
@@ -338,7 +341,6 @@ def score(
         math.log2(math.e) / temperature,
         SPAN=SPAN,
     )
-    log_prob, entropy, lse = scores.unbind()
     block = 128
     launch(
         token_scores_merge_kernel,

@@ -346,7 +346,8 @@ class _Linear(torch.autograd.Function):
         y, kept = linear_forward(rows, weight, bias, added, activation, precision, training)
         ctx.save_for_backward(rows, weight, kept)
         ctx.precision = precision
-        return y.view(*x.shape[:-1], d_out)
+        # Detached it counts as no view: autograd lets nobody write into a view made in here.
+        return y.view(*x.shape[:-1], d_out).detach()
 
     @staticmethod
     @first_derivative_only("linear")
