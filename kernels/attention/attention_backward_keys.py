@@ -132,7 +132,7 @@ def attention_backward_key_value_kernel(
         head = kv_head * GROUP + member
         batch_head = batch * n_head + head
         query_rows, d_output_rows = head_of(query, batch, head), head_of(d_output, batch, head)
-        of_head = batch_head.to(tl.int64) * n_query
+        of_head = (batch.to(tl.int64) * n_head + head) * n_query
         # Part 1 needs no mask. Part 0, before it, is empty unless the first queries see less.
         for part in tl.static_range(0 if HIGH_VARIES else 1, 3):
             for first_query in tl.range(starts[part], ends[part], BLOCK_QUERIES, num_stages=STAGES):

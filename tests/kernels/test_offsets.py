@@ -474,7 +474,8 @@ def test_no_offset_is_computed_in_32_bits(name: str) -> None:
 )
 def test_a_wrong_kernel_is_caught(kernel: str, fault: str) -> None:
     (found,) = findings()["examples"][kernel]
-    assert "test_offsets.py:" in found and fault in found
+    # Not this file's name: Triton's cache may hold the kernel from a copy of it.
+    assert re.search(r"\w\.py:\d+: 32-bit ", found) and fault in found
 
 
 @pytest.mark.parametrize("kernel", ["elements_in_64_bits", "rows_in_32_bits", "block_of_a_tuple"])
