@@ -388,6 +388,9 @@ def decode_attention_eager(
     grouped = query.unflatten(1, (n_kv_head, n_head // n_kv_head))
     scores = grouped @ key.transpose(-1, -2) * (d_head**-0.5 if scale is None else scale)
     scores = scores.masked_fill(unseen, -math.inf)
-    output = torch.softmax(scores, -1).masked_fill(unseen, 0) @ value
+    # PyTorch gives NaN where every score is -inf; such a query's output is 0 here.
+    nothing_seen = (scores == -math.inf).all(dim=-1, keepdim=True)
+    probabilities = torch.softmax(scores.masked_fill(nothing_seen, 0), -1)
+    output = probabilities.masked_fill(unseen | nothing_seen, 0) @ value
     wide = torch.promote_types(query.dtype, torch.float32)
     return output.flatten(1, 2), torch.logsumexp(scores.to(wide), -1).flatten(1, 2)

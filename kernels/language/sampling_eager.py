@@ -132,7 +132,8 @@ def _drawn(
     target = _draw_target(up_to[:, -1], draw.u_halves)
     tokens = torch.searchsorted(up_to, target[:, None], right=True)  # [row, 1]
     scaled = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    scaled = scaled if draw.inverse is None else scaled * draw.inverse
+    if draw.inverse is not None:  # of differences: at low temperatures a product may be infinite
+        scaled = (scaled - row_max) * draw.inverse
     log_prob = scaled.log_softmax(dim=1).gather(1, tokens)
     return tokens[:, 0], log_prob[:, 0]
 

@@ -367,7 +367,8 @@ def softmax_eager(
     if key_mask is not None:
         between = (1,) * (x.ndim - 2)
         hidden = hidden | ~key_mask.view(x.shape[0], *between, x.shape[-1])
-    probabilities = torch.softmax((x * scale).masked_fill(hidden, -math.inf), dim=-1)
-    # PyTorch gives NaN where a row sees nothing; such a row is 0 here.
+    scores = (x * scale).masked_fill(hidden, -math.inf)
+    # PyTorch gives NaN where a row sees nothing, in backward too; such a row is 0 here.
     nothing_seen = (hidden | (x == -math.inf)).all(dim=-1, keepdim=True)
+    probabilities = torch.softmax(scores.masked_fill(nothing_seen, 0), dim=-1)
     return probabilities.masked_fill(nothing_seen, 0)

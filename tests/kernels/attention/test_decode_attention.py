@@ -12,7 +12,7 @@ from gptwin.kernels.attention.decode_attention import (
     decode_attention,
     number_of_splits,
 )
-from gptwin.kernels.common.launch import recording
+from gptwin.kernels.common.launch import backend, recording
 
 
 def draw(*shape, seed=0, dtype=torch.float32, device="cpu"):
@@ -149,3 +149,14 @@ def test_a_head_that_does_not_fit_on_the_chip_is_refused():
     query, cache = draw(1, 1, 1, 257), draw(1, 1, 4, 257)
     with pytest.raises(ValueError, match="query: expected d_head of at most 256"):
         decode_attention(query, cache, cache, torch.tensor([4]))
+
+
+@pytest.mark.parametrize("name", ["triton", "eager"])
+def test_scores_of_minus_infinity_alone_give_0(name, device):
+    query, cache = torch.full((1, 1, 1, 4), -1e30), torch.full((1, 1, 3, 4), 1e30)
+    with backend(name):
+        output, lse = decode_attention(
+            *(x.to(device) for x in (query, cache, cache, torch.tensor([3])))
+        )
+    assert not output.any()
+    assert lse.item() == -torch.inf

@@ -134,3 +134,11 @@ def test_bad_input_is_refused_by_name(device):
     with pytest.raises(ValueError, match="logits: expected floats"):
         sampling(x.long())
     assert sampling(x[:0])[0].shape == (0,)
+
+
+@pytest.mark.parametrize("temperature", [1e-37, 1e-300])
+def test_a_temperature_near_0_is_no_infinity(temperature, device):
+    x = torch.tensor([[50.0, 49.0, -torch.inf], [50.0, 50.0, 49.0]], device=device)
+    for operation in (sampling, sampling_eager):
+        _, log_prob = operation(x, temperature=temperature)
+        np.testing.assert_allclose(log_prob.cpu(), [0, -np.log(2)], rtol=1e-6)

@@ -1,11 +1,13 @@
 """What the softmax kernels promise beyond agreeing with the reference."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwin.kernels.common.launch import recording
+from gptwin.kernels.common.launch import backend, recording
 from gptwin.kernels.layers.softmax import MAX_BLOCK, softmax
 
 
@@ -67,3 +69,14 @@ def test_the_two_paths_agree(device):
     padded = torch.full((2, MAX_BLOCK + 50), -torch.inf, device=device)
     padded[:, -100:] = x
     torch.testing.assert_close(softmax(padded)[:, -100:], softmax(x), atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["triton", "eager"])
+def test_a_row_of_minus_infinity_has_gradient_0(name, device):
+    """A mask that was added to the scores, not given as a mask."""
+    x = torch.tensor([[-torch.inf, -torch.inf], [0.0, 1.0]], device=device, requires_grad=True)
+    with backend(name):
+        softmax(x)[:, 0].sum().backward()
+    p = 1 / (1 + math.e)
+    expected = torch.tensor([[0, 0], [p * (1 - p), -p * (1 - p)]])
+    torch.testing.assert_close(x.grad.cpu(), expected)
