@@ -23,6 +23,7 @@ takes another, `band=None` makes every layer dense. It changes no parameter.
 
 import dataclasses
 import math
+from numbers import Integral
 from typing import Any
 
 from ..checks import expect_positive, refuse
@@ -88,6 +89,11 @@ class GPTConfig:
     pooler: bool = False
 
     def __post_init__(self) -> None:
+        counts = ("vocab_size", "n_ctx", "n_layer", "n_head", "d_model", "d_head", "n_types")
+        for name in (*counts, "band"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) and not (name == "band" and value is None):
+                refuse(name, "an integer", repr(value), "a quotient by /, or 8.0 in a JSON file")
         for name in ("vocab_size", "n_ctx", "n_layer", "n_head", "d_model", "eps"):
             expect_positive(name, getattr(self, name))
         if not self.d_head:

@@ -36,6 +36,8 @@ Deterministic: a tile is summed by one program in one order; d_b is summed in fl
 rows, and the blocks' sums by a second kernel. No atomics.
 """
 
+import math
+
 import torch
 
 from ...core.checks import refuse
@@ -336,12 +338,17 @@ def linear_backward(
     return d_x, d_weight, d_bias if wants_bias else None
 
 
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """Let all axes but the last be one; a -1 in its place would be ambiguous for no features."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, residual, activation, precision):
-        rows = x.reshape(-1, x.shape[-1])  # [..., d_in] -> [row, d_in]
+        rows = _rows(x)  # [..., d_in] -> [row, d_in]
         d_out = weight.shape[1]
-        added = None if residual is None else residual.reshape(-1, d_out)
+        added = None if residual is None else _rows(residual)
         training = any(ctx.needs_input_grad)
         y, kept = linear_forward(rows, weight, bias, added, activation, precision, training)
         ctx.save_for_backward(rows, weight, kept)
@@ -353,7 +360,7 @@ class _Linear(torch.autograd.Function):
     @first_derivative_only("linear")
     def backward(ctx, d_y):
         rows, weight, pre_activation = ctx.saved_tensors
-        d_u = d_y.reshape(-1, weight.shape[1])  # [..., d_out] -> [row, d_out]
+        d_u = _rows(d_y)  # [..., d_out] -> [row, d_out]
         d_x, d_weight, d_bias = linear_backward(
             rows, weight, pre_activation, d_u, ctx.precision, *ctx.needs_input_grad[:3]
         )
@@ -422,7 +429,7 @@ def linear_eager(
     precision: str = "ieee",
 ) -> torch.Tensor:
     """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
-    rows = x.reshape(-1, x.shape[-1])  # [..., d_in] -> [row, d_in]
+    rows = _rows(x)  # [..., d_in] -> [row, d_in]
     if precision == "tf32" and x.dtype == torch.float32:
         y = _Tf32Product.apply(rows, weight)
         y = y if bias is None else y + bias

@@ -176,3 +176,11 @@ def test_impossible_configurations_are_refused(changes, message):
 def test_a_sequence_longer_than_the_context_is_refused():
     with pytest.raises(ValueError, match="time: expected 1 to n_ctx = 1024, got 1025"):
         flops_per_sequence(PRESETS["gpt2"], 1025)
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "n_ctx", "n_layer", "n_head", "d_model", "d_head"])
+def test_a_count_that_is_no_integer_is_refused_at_once(name):
+    sizes = {"vocab_size": 9, "n_ctx": 8, "n_layer": 2, "n_head": 2, "d_model": 8}
+    with pytest.raises(ValueError, match=f"{name}: expected an integer, got 8.0"):
+        GPTConfig(**(sizes | {name: 8.0}))
+    GPTConfig(**(sizes | {name: np.int64(8)}))

@@ -1,9 +1,11 @@
 """What the linear kernel promises beyond agreeing with the reference."""
 
+import math
+
 import pytest
 import torch
 
-from gptwin.kernels.common.launch import recording
+from gptwin.kernels.common.launch import backend, recording
 from gptwin.kernels.layers.linear import linear
 
 
@@ -76,3 +78,20 @@ def test_bad_arguments_are_refused_before_any_launch(change, message):
     with recording() as log, pytest.raises(ValueError, match=message):
         linear(**arguments)
     assert not log
+
+
+@pytest.mark.parametrize("name", ["triton", "eager"])
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3), (2, 3, 0), (2, 0, 3)], ids=str)
+@pytest.mark.parametrize("d_out", [0, 4])
+def test_empty_axes(d_out, shape, name, device):
+    """No features: the bias alone. No rows or no results: nothing, and gradients of 0."""
+    x = torch.zeros(shape, device=device, requires_grad=True)
+    weight = torch.zeros(shape[-1], d_out, device=device, requires_grad=True)
+    bias = torch.ones(d_out, device=device, requires_grad=True)
+    with backend(name):
+        y = linear(x, weight, bias, residual=torch.ones(*shape[:-1], d_out, device=device))
+        y.sum().backward()
+    torch.testing.assert_close(y, torch.full((*shape[:-1], d_out), 2.0, device=device))
+    assert not x.grad.any()
+    assert not weight.grad.any()
+    torch.testing.assert_close(bias.grad, torch.full_like(bias, math.prod(shape[:-1])))
