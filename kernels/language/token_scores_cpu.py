@@ -57,6 +57,9 @@ def eager_scores(
         Only if asked for: of each predicted distribution, in nats; without a gradient. 0 where not
         counted.
     """
+    if torch.is_autocast_enabled("cpu"):  # backward runs without it, on what is kept here
+        dtype = torch.get_autocast_dtype("cpu")
+        hidden, weight = (x if x.dtype == torch.float64 else x.to(dtype) for x in (hidden, weight))
     index = None if counted.all() else counted.nonzero()[:, 0]
     if index is not None:
         targets = targets[index]

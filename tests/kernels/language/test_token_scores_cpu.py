@@ -171,3 +171,17 @@ def test_a_gradient_can_be_taken_again_but_has_none_itself():
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
         loss.backward()
+
+
+def test_autocast_is_as_with_half_precision_arguments():
+    arguments = draw(MASKS["some are masked"], torch.float32)
+    hidden, weight = arguments["hidden"].requires_grad_(), arguments["weight"].requires_grad_()
+    rest = arguments["targets"], arguments["mask"]
+    half = [x.detach().bfloat16().requires_grad_() for x in (hidden, weight)]
+    with torch.autocast("cpu", torch.bfloat16):
+        (log_prob,) = token_scores_cpu.eager_scores(hidden, weight, *rest)
+    (expected,) = token_scores_cpu.eager_scores(*half, *rest)
+    torch.testing.assert_close(log_prob, expected, rtol=0, atol=0)
+    gradients = torch.autograd.grad(log_prob.sum(), (hidden, weight))
+    for actual, exact in zip(gradients, torch.autograd.grad(expected.sum(), half), strict=True):
+        torch.testing.assert_close(actual, exact.float(), rtol=0, atol=0)
