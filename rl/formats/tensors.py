@@ -254,7 +254,7 @@ def save_tensors(
 
 
 def own_memory(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return contiguous tensors on the CPU, no two of which are the same memory.
+    """Return contiguous tensors on the CPU, no two of which share memory.
 
     safetensors refuses to write one memory twice, such as a table that is also an untied head.
 
@@ -272,6 +272,7 @@ def own_memory(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     for name, array in arrays.items():
         tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array))
         tensor = tensor.detach().cpu().contiguous()
-        tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
+        memory = tensor.untyped_storage().data_ptr()  # of all views of it, which may overlap
+        tensors[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
     return tensors
