@@ -51,18 +51,19 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     mentioned: set[str] = set()
     menus: list[Any] = []  # named tuples of functions; a caller uses some of them
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # keeps each thing alive, so that no other gets its id
     to_see: list[Any] = [twin.kernel, *twin.kernels().values()]
     package = kernels.__name__ + "."
     while to_see or menus:
         if not to_see:
-            to_see = [getattr(menu, f) for menu in menus for f in menu._fields if f in mentioned]
-            menus = []
-            continue
+            chosen = [getattr(menu, f) for menu in menus for f in menu._fields if f in mentioned]
+            to_see = [item for item in chosen if id(item) not in seen]
+            if not to_see:
+                break
         item = to_see.pop()
         if id(item) in seen:
             continue
-        seen.add(id(item))
+        seen[id(item)] = item
         if hasattr(item, "_fields"):
             menus.append(item)
         elif isinstance(item, (tuple, list)):
