@@ -27,7 +27,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "core/rlhf": ("core/optimizer",),
     "reference": ("core/model", "core/rlhf"),
     # Every room of kernels knows the whole specification.
-    "kernels/interpreter": ("core/model", "core/rlhf"),
+    "kernels/interpreter/libdevice": ("core/model", "core/rlhf"),
+    "kernels/interpreter": ("kernels/interpreter/libdevice",),
     "kernels/common": ("kernels/interpreter",),
     "kernels/layers": ("kernels/common",),
     "kernels/attention": ("kernels/layers",),

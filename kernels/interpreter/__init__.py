@@ -18,6 +18,8 @@ interpreter is neither right nor strict nor fast. Each file here mends one part 
   bfloat16. Here they combine whole halves, in a tree.
 - `language`: it patches `triton.language` anew for each launch and each call of a device function,
   copies every tensor onto itself, leaves `and` and `or` to Python, and calls any block true.
+- `extern`: it has no libdevice, and knows the language's functions by `tl.` alone; `libdevice/`
+  computes the library.
 - `location`: it does not say where a kernel failed.
 
 `patches` is how the other files declare what they mend. Nothing changes before :func:`install`. One
@@ -30,7 +32,7 @@ import importlib
 
 from triton.runtime import interpreter as upstream
 
-from . import arithmetic, blocks, language, values  # noqa: F401 (each declares its repairs)
+from . import arithmetic, blocks, extern, language, values  # noqa: F401 (they declare repairs)
 from .launches import Launch, follow
 from .memory import Access, observe, undefined_as
 from .patches import apply
@@ -54,6 +56,7 @@ def install() -> None:
     # fails in the middle of that.
     importlib.import_module("triton.experimental.gluon")
     apply()
+    extern.open_language()
     # Without debug=True, tl.device_assert does nothing. It also asks for the overflow checks.
     builder = upstream.interpreter_builder
     builder.options = dataclasses.replace(builder.options, debug=True)
