@@ -130,6 +130,8 @@ def attention_forward_kernel(
     n_tiles = tl.cdiv(n_query, BLOCK_QUERIES)
     tile, batch_head, batch, head = place(n_tiles, n_head, LAST_FIRST=masks.causal)
     kv_head = head // GROUP
+    query_rows, output_rows = head_of(query, batch, head), head_of(output, batch, head)
+    key_rows, value_rows = head_of(key, batch, kv_head), head_of(value, batch, kv_head)
     first_query = tile * BLOCK_QUERIES
     queries = first_query + tl.arange(0, BLOCK_QUERIES)
     in_block = tl.arange(0, BLOCK_KEYS)
@@ -142,8 +144,6 @@ def attention_forward_kernel(
     )
     starts, ends = parts(start, full_start, full_end, end, BLOCK_KEYS)
 
-    query_rows, output_rows = head_of(query, batch, head), head_of(output, batch, head)
-    key_rows, value_rows = head_of(key, batch, kv_head), head_of(value, batch, kv_head)
     query_tile = load_tile(query_rows, queries, row_inside, True, D_HEAD)
     accumulator = tl.zeros([BLOCK_QUERIES, features_per_tile(D_HEAD)], tl.float32)
     running_max = tl.full([BLOCK_QUERIES], -float("inf"), tl.float32)
