@@ -3,8 +3,9 @@
     gptwin.reference.softmax(x)     NumPy: what it means
     gptwin.ops.softmax(x)           Triton on CUDA, PyTorch on a CPU
     gptwin.GPT(gptwin.preset("gpt2"))
+    gptwin.check(my_norm, torch.nn.functional.rms_norm, cases=...)      a kernel of your own
 
-`reference` and `ops` hold the same operations under the same names. These five names are all that
+`reference` and `ops` hold the same operations under the same names. These seven names are all that
 is promised; everything else is reached by its room, or by the command line. Each is imported when
 it is first asked for, so that `import gptwin` costs nothing and `gptwin.reference` needs NumPy
 alone.
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from . import reference as reference
     from .core.model.presets import preset as preset
     from .kernels.model.gpt import GPT as GPT
+    from .lab.own.check import check as check
+    from .lab.own.declare import twin as twin
     from .rl.stages.generation import generate as generate
 
 __version__ = "0.1.0"
-__all__ = ["GPT", "__version__", "generate", "ops", "preset", "reference"]
+__all__ = ["GPT", "__version__", "check", "generate", "ops", "preset", "reference", "twin"]
 
 # A name, and the module that it is in or is.
 _HOMES = {
@@ -31,6 +34,8 @@ _HOMES = {
     "preset": ".core.model.presets",
     "GPT": ".kernels.model.gpt",
     "generate": ".rl.stages.generation",
+    "check": ".lab.own.check",
+    "twin": ".lab.own.declare",
 }
 
 

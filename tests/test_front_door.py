@@ -13,7 +13,7 @@ import torch
 import gptwin
 from gptwin.lab.twins.catalogue import TWINS
 
-TOP = ("GPT", "generate", "ops", "preset", "reference")
+TOP = ("GPT", "check", "generate", "ops", "preset", "reference", "twin")
 
 # Parameters that one door alone has, and why.
 BY_DESIGN = {

@@ -43,6 +43,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lab/twins": ("lab",),
     "lab/verify": ("lab/twins",),
     "lab/sanitize": ("lab/verify",),
+    "lab/own": ("lab/sanitize",),
     "lab/mutate": ("lab/sanitize",),
     "lab/trace": ("lab/verify",),
     "lab/inspect": ("lab/twins",),
@@ -72,8 +73,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cli_bench": ("rl", "benchmarks/ppo", "benchmarks/gpu"),
     "cli": (
         "cli_bench",
-        "reference", "ops", "lab/mutate", "lab/trace", "lab/report", "rl", "benchmarks/ppo",
-        "benchmarks/gpu",
+        "reference", "ops", "lab/own", "lab/mutate", "lab/trace", "lab/report", "rl",
+        "benchmarks/ppo", "benchmarks/gpu",
     ),
     "__main__": ("cli",),
 }  # fmt: skip

@@ -76,6 +76,17 @@ class _Door:
 _door = _Door()
 
 
+def door() -> _Door:
+    """Tell what the instruments have asked for, for launches that do not come by here (plain.py).
+
+    Returns
+    -------
+    _Door
+        To be read.
+    """
+    return _door
+
+
 @contextlib.contextmanager
 def _door_set(**wishes: Any) -> Iterator[None]:
     before = dataclasses.replace(_door)

@@ -160,6 +160,13 @@ class Twin:
     axes : dict
         Names of the axes of arguments and results, for pictures: "batch head query d_head". Those
         of a tensor with fewer axes are the last ones.
+    undeclared : frozenset of str
+        Which of "real", "shapes" and "cost" a twin of somebody's own leaves out (lab/own). Real
+        text is then not run, and bytes are compared with nothing.
+    launched : dict or None
+        The kernels by name, where they cannot be found by theirs.
+    most_configurations : int or None
+        How many of each kernel's configurations are tried; None for all.
     """
 
     name: str
@@ -182,12 +189,17 @@ class Twin:
     statistics: tuple[str, ...] = ()
     studies: tuple[Case, ...] = ()
     axes: dict[str, str] = dataclasses.field(default_factory=dict)
+    undeclared: frozenset[str] = frozenset()
+    launched: dict[str, Any] | None = None
+    most_configurations: int | None = None
 
     def kernels(self) -> dict[str, Any]:
         """Find the operation's Triton kernels by name: those of its file, then the shared ones.
 
         Kernels are told from device functions by their names, which end in `_kernel`.
         """
+        if self.launched is not None:
+            return self.launched
         file = vars(sys.modules[self.kernel.__module__])
         own = [value for name, value in file.items() if name.endswith("_kernel")]
         return {kernel_name(kernel): kernel for kernel in (*own, *self.shared_kernels)}

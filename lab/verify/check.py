@@ -213,10 +213,12 @@ def reference(
         if not d_results:
             return named
         assert twin.backward is not None, f"{twin.name}: a result carries a gradient"
-        gradients = as_tuple(twin.backward(saved, *d_results))
+        gradients = twin.backward(saved, *d_results)
+    if isinstance(gradients, dict):  # by argument, where a case may leave some out
+        return named | {f"d_{name}": gradient for name, gradient in gradients.items()}
     return named | {
         f"d_{name}": gradient
-        for name, gradient in zip(twin.arguments, gradients, strict=True)
+        for name, gradient in zip(twin.arguments, as_tuple(gradients), strict=True)
         if name in tensors
     }
 
@@ -255,8 +257,11 @@ def run(twin: Twin, operation: Any, prepared: Prepared) -> dict[str, torch.Tenso
     roots = [result for name, result in named.items() if name not in twin.statistics]
     if not roots:
         return named
-    gradients = torch.autograd.grad(roots, tuple(leaves.values()), prepared.d_results)
-    return named | {f"d_{n}": g for n, g in zip(leaves, gradients, strict=True)}
+    wanted = {n: leaf for n, leaf in leaves.items() if n in twin.arguments}
+    gradients = torch.autograd.grad(
+        roots, tuple(wanted.values()), prepared.d_results, materialize_grads=True
+    )
+    return named | {f"d_{n}": g for n, g in zip(wanted, gradients, strict=True)}
 
 
 def run_eager(twin: Twin, prepared: Prepared) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ from ...kernels.common._triton import UNAVAILABLE, triton
 from ...kernels.common.launch import INTERPRETED
 from ..store import expect_writable, made_with, write_rows
 from ..twins.catalogue import TWINS
+from ..twins.find import expect_twins, find_twin, is_own
 from ..twins.real_text import read_text
 from ..twins.twin import DTYPES, Case
 from .check import Checked, case_inputs
@@ -99,6 +100,8 @@ def verify(
     read_text(text)  # refuse a bad file now, not in a worker
     if remember:
         expect_place()
+        for name in filter(is_own, operations):
+            refuse("remember", "operations of gptwin's own", repr(name))
     stored = None if json_file is None else expect_writable("json", json_file)
     jobs = _jobs(operations, dtypes, examples, seed, text, only_case)
 
@@ -170,13 +173,12 @@ def read_case(case: str | None, operations: list[str], dtypes: list[str]) -> Cas
         refuse("case", "a JSON object", f"{case!r}: {error}", "quotes lost to the shell")
     if not isinstance(parsed, dict):
         refuse("case", "a JSON object", repr(parsed))
-    twin = TWINS.get(operations[0])
-    if twin is not None:
-        try:
-            case_inputs(twin, parsed, None)
-        except (KeyError, TypeError, ValueError) as error:
-            example = json.dumps(twin.corners[0])
-            refuse("case", f"one of {twin.name}, such as {example}", f"{case} ({error!r})")
+    twin = find_twin(operations[0])
+    try:
+        case_inputs(twin, parsed, None)
+    except (KeyError, TypeError, ValueError) as error:
+        example = json.dumps(twin.corners[0])
+        refuse("case", f"one of {twin.name}, such as {example}", f"{case} ({error!r})")
     return parsed
 
 
@@ -188,16 +190,14 @@ def _jobs(
     text: str | None,
     case: Case | None,
 ) -> list[Job]:
-    for name in operations:
-        if name not in TWINS:
-            refuse("operation", f"one of {', '.join(TWINS)}", repr(name))
+    expect_twins(operations)
     for dtype in dtypes:
         if dtype not in DTYPES:
             refuse("dtype", f"one of {', '.join(DTYPES)}", repr(dtype))
     return [
         Job(name, dtype, examples, seed, text, case)
         for name in operations or TWINS
-        for dtype in TWINS[name].dtypes
+        for dtype in find_twin(name).dtypes
         if not dtypes or dtype in dtypes
     ]
 
@@ -242,12 +242,17 @@ def _table(rows: list[Row]) -> Table:
             row.job.operation,
             row.job.dtype,
             str(row.n_cases),
-            f"{len(row.reached)}/{len(variants(TWINS[row.job.operation]))}",
+            f"{len(row.reached)}/{_n_variants(row)}",
             percent(worst.share) if worst else "-",
             where,
             "[green]ok[/green]" if row.passed else "[bold red]FAIL[/bold red]",
         )
     return table
+
+
+def _n_variants(row: Row) -> int:
+    """Count kernels and configurations; random cases may reach some that no corner does."""
+    return len(row.reached.union(variants(find_twin(row.job.operation))))
 
 
 def percent(share: float) -> str:
@@ -264,6 +269,8 @@ def brief(case: Case) -> str:
     for name, value in case.items():
         if name in ("seed", "layout", "d_layout", "configuration") or value in (False, None):
             continue
+        if isinstance(value, dict) and isinstance(value.get("normal"), list):
+            value = value["normal"]
         plain = "x".join(map(str, value)) if isinstance(value, list) else value
         words.append(name if value is True else f"{name}={plain}")
     return " ".join([*words, configuration])
@@ -271,14 +278,34 @@ def brief(case: Case) -> str:
 
 def _explain(row: Row, console: Console) -> None:
     """Print what a person needs to find the fault."""
-    failure = row.failure
-    if failure is None:
+    if row.failure is None:
         return
     console.print(f"[bold red]{row.job.operation} {row.job.dtype}[/bold red]")
+    for line in (*explain(row), f"reproduce: {reproduce_command(row)}"):
+        console.print("  " + line, markup=False, highlight=False, soft_wrap=True)
+
+
+def explain(row: Row) -> list[str]:
+    """Say in lines what a row's smallest failing case is, and what is wrong in it.
+
+    Parameters
+    ----------
+    row : Row
+        One that failed.
+
+    Returns
+    -------
+    list of str
+    """
+    failure = row.failure
+    assert failure is not None
     lines = [f"smallest failing case: {json.dumps(failure.case)}"]
     if failure.error:
         lines.append(failure.error)
     for wrong in failure.wrong:
+        if not wrong.index and math.isnan(wrong.expected) and math.isnan(wrong.actual):
+            lines.append(f"{wrong.name}: its shape is not the reference's")
+            continue
         lines.append(
             f"{wrong.name}: {wrong.n_wrong} of {wrong.n_elements} elements beyond their budget, "
             f"the first at {list(wrong.index)}: expected {wrong.expected:.9g}, "
@@ -286,9 +313,7 @@ def _explain(row: Row, console: Console) -> None:
         )
         if row.tile is not None and wrong is failure.wrong[0]:
             lines.append(f"  written by {row.tile}")
-    lines.append(f"reproduce: {reproduce_command(row)}")
-    for line in lines:
-        console.print("  " + line, markup=False, highlight=False, soft_wrap=True)
+    return lines
 
 
 def _write_json(path: Path, rows: list[Row], device: str, seed: int, passed: bool) -> None:
@@ -308,7 +333,7 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "passed": row.passed,
         "cases": row.n_cases,
         "variants_reached": len(row.reached),
-        "variants": len(variants(TWINS[row.job.operation])),
+        "variants": _n_variants(row),
         "worst": row.worst and _checked_as_json(row.worst),
         "failure": row.failure and _checked_as_json(row.failure),
         "tile": row.tile and dataclasses.asdict(row.tile),

@@ -24,7 +24,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from ..twins.catalogue import TWINS
+from ..twins.find import find_twin
 from ..twins.twin import Case, Twin
 from .blame import Tile, find_tile
 from .check import TEXT_CASE, Checked, check
@@ -113,8 +113,22 @@ def variants(twin: Twin) -> list[tuple[str, int]]:
     return [
         (name, index)
         for name, kernel in twin.kernels().items()
-        for index in range(len(getattr(kernel, "configs", [None])))
+        for index in range(len(getattr(kernel, "configs", [None])[: twin.most_configurations]))
     ]
+
+
+def n_configurations(twin: Twin) -> int:
+    """Count the longest list of configurations that a twin's kernels have.
+
+    Parameters
+    ----------
+    twin : Twin
+
+    Returns
+    -------
+    int
+    """
+    return 1 + max((index for _, index in variants(twin)), default=0)
 
 
 def fixed_cases(twin: Twin) -> Iterator[Case]:
@@ -128,9 +142,9 @@ def fixed_cases(twin: Twin) -> Iterator[Case]:
     ------
     Case
     """
-    n_configurations = 1 + max(index for _, index in variants(twin))
-    for case in (*twin.corners, TEXT_CASE):
-        for index in range(n_configurations):
+    text = () if "real" in twin.undeclared else (TEXT_CASE,)
+    for case in (*twin.corners, *text):
+        for index in range(n_configurations(twin)):
             yield case | {"configuration": index}
 
 
@@ -174,7 +188,7 @@ class _RowRunner:
 
     def __init__(self, job: Job, device: str, on_case: Callable[[], None]) -> None:
         self.job, self.device, self.on_case = job, device, on_case
-        self.twin = TWINS[job.operation]
+        self.twin = find_twin(job.operation)
         self.n_cases = 0
         self.reached: set[tuple[str, int]] = set()
         self.worst: Checked | None = None
@@ -195,7 +209,6 @@ class _RowRunner:
 
     def random(self, examples: int) -> None:
         """Let Hypothesis draw cases, and shrink the first that fails."""
-        n_configurations = 1 + max(index for _, index in variants(self.twin))
 
         @seed(self.job.seed)
         @settings(
@@ -206,7 +219,7 @@ class _RowRunner:
             deadline=None,
             print_blob=False,
         )
-        @given(self.twin.cases, st.integers(0, n_configurations - 1))
+        @given(self.twin.cases, st.integers(0, n_configurations(self.twin) - 1))
         def agrees(case: Case, configuration: int) -> None:
             case = case | {"configuration": configuration}
             known = json.dumps(case) in self.failures
@@ -275,7 +288,8 @@ def unreached(rows: list[Row]) -> dict[str, list[str]]:
         Twin name to what was not reached, as "kernel #configuration"; empty if all were.
     """
     missing = {}
-    for name, twin in TWINS.items():
+    for name in dict.fromkeys(row.job.operation for row in rows):
+        twin = find_twin(name)
         own = [row for row in rows if row.job.operation == name]
         whole = {row.job.dtype for row in own} >= set(twin.dtypes)
         if not whole or any(row.job.case is not None or not row.passed for row in own):
@@ -372,7 +386,7 @@ def count_cases(job: Job) -> int:
     """
     if job.case is not None:
         return 1
-    fixed = sum(1 for _ in fixed_cases(TWINS[job.operation]))
+    fixed = sum(1 for _ in fixed_cases(find_twin(job.operation)))
     return len(remembered_cases(job)) + fixed + job.examples
 
 

@@ -1,0 +1,91 @@
+"""A user's kernel as an instrument runs it.
+
+What it updates it gets as a copy, and what it must leave alone is compared afterwards.
+"""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from ...core.checks import refuse
+from .arguments import Call, flat, name_of
+
+
+class Kernel:
+    """The function that launches.
+
+    Parameters
+    ----------
+    call : Call
+    updates : tuple of str
+        Arguments that it writes; they are results, too, after what it returns.
+    """
+
+    def __init__(self, call: Call, updates: tuple[str, ...]) -> None:
+        self.call, self.updates = call, updates
+        self.differentiable: tuple[str, ...] = ()
+        self.n_results = 0
+        # By this mutants are found in the user's own file.
+        self.__name__ = name_of(call.function)
+        self.__module__ = getattr(call.function, "__module__", __name__)
+        self.__wrapped__ = call.function
+
+    def __call__(self, **arguments: Any) -> tuple[torch.Tensor, ...]:
+        """Run it.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+
+        Raises
+        ------
+        ValueError
+            If it returns another number of results than the reference, or none that are tensors.
+        AssertionError
+            If it writes to an argument that is not among `updates`.
+        """
+        given = {name: self._prepared(name, value) for name, value in arguments.items()}
+        held = {n: v for n, v in given.items() if isinstance(v, torch.Tensor) and not v.is_meta}
+        before = {n: _bytes(v).clone() for n, v in held.items() if n not in self.updates}
+        returned = flat(self.call(given))
+        for name, content in before.items():
+            with _disable_current_modes():  # this reading is the instrument's, not the kernel's
+                changed = not torch.equal(_bytes(held[name]), content)
+            if changed:
+                raise AssertionError(
+                    f"{name}: expected to be left as it is, but the kernel wrote to it (likely "
+                    f"cause: an update in place that is not declared, as updates=[{name!r}])"
+                )
+        updated = [given[name] for name in self.updates]
+        results = [r for r in returned if not any(r is u for u in updated)] + updated
+        for result in results:
+            if not isinstance(result, torch.Tensor):
+                refuse("kernel", "to return tensors", f"a {type(result).__name__}")
+        if self.n_results and len(results) != self.n_results:
+            refuse("kernel", f"{self.n_results} results, as from the reference", f"{len(results)}")
+        return tuple(results)
+
+    def _prepared(self, name: str, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if name in self.updates:
+            return _copy(value.detach())
+        return value if name in self.differentiable else value.detach()
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy with all that lies between the elements, so that strides stay."""
+    if tensor.is_meta:
+        return tensor.clone()
+    memory = tensor.untyped_storage().clone()
+    copy = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return copy.set_(memory, tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """Return all bytes of a tensor's memory."""
+    with _disable_current_modes():
+        return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(
+            tensor.untyped_storage()
+        )
