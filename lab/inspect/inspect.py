@@ -110,7 +110,7 @@ def _prepare(arch: str) -> None:
 
 def _run(job: _Job) -> list[Row]:
     """Compile what one twin launches with one dtype."""
-    twin = importlib.import_module(job.twins).TWINS[job.operation]
+    twin = _find(job.twins, job.operation)
     failed = Row(job.arch, job.operation, job.dtype)
     rows: dict[str, Row] = {}
     errors: dict[str, Row] = {}
@@ -122,6 +122,9 @@ def _run(job: _Job) -> list[Row]:
             why = f"{type(error).__name__}: {error}"
             same = errors.get(why, dataclasses.replace(failed, failures=(why,)))
             errors[why] = dataclasses.replace(same, shapes=(*same.shapes, name))
+        if not launches and not errors:
+            none = "launches no kernel, or is not seen to"
+            errors[none] = dataclasses.replace(failed, failures=(none,), shapes=(name,))
         for launch in launches:
             # One configuration that does not compile does not hide the others.
             key = launch.error or launch.compiled.metadata.hash
@@ -130,6 +133,18 @@ def _run(job: _Job) -> list[Row]:
             else:
                 rows[key] = _read(failed, name, launch, job.form)
     return [*rows.values(), *errors.values()]
+
+
+def _find(twins: str, name: str) -> Any:
+    """Find a twin of a list, or a user's own, which is not run: it might not run here."""
+    from ..twins.find import declared, is_own
+
+    if is_own(name):
+        return declared(name).as_twin(name, try_it=False)  # type: ignore[attr-defined]
+    known = importlib.import_module(twins).TWINS
+    if name not in known:
+        refuse("op", f"one of {', '.join(known)}, or package.module:NAME of your own", repr(name))
+    return known[name]
 
 
 def compile_case(twin: Any, case: dict[str, Any], dtype: str, launches: list[Any]) -> None:
@@ -278,9 +293,7 @@ def inspect(
         if dtype not in DTYPES:
             refuse("dtype", f"one of {', '.join(DTYPES)}", repr(dtype))
     known = importlib.import_module(twins).TWINS
-    for name in names:
-        if name not in known:
-            refuse("op", f"one of {', '.join(known)}", repr(name))
+    known = {name: _find(twins, name) for name in names or known}
     _expect_triton()
     for arch in on:
         assembly.expect_tools(arch.backend)
@@ -288,7 +301,7 @@ def inspect(
     for arch in on:
         jobs = [
             _Job(twins, name, dtype, arch.name, forms[arch.name], typical)
-            for name in dict.fromkeys(names or known)
+            for name in known
             for dtype in [d for d in known[name].dtypes if d in dtypes][-1 if typical else 0 :]
         ]
         by_job = _run_all(jobs, arch.name, on_progress)

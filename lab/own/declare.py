@@ -87,6 +87,7 @@ class Declaration:
         kernel = Kernel(Call("kernel", self.kernel, order), self.updates)
         results = self._results(reference, first)
         kernel.n_results = len(results)
+        plain.watch_plain_launches()
         tried = Tried({}, set())
         if try_it:
             if not launch.INTERPRETED and not torch.cuda.is_available():
@@ -106,10 +107,10 @@ class Declaration:
                 "none",
                 "the launch is in no torch.autograd.Function",
             )
+        wanted = names if self.gradients is None else self.gradients
         reference.carrying = carrying
-        reference.differentiable = kernel.differentiable = (
-            (names if self.gradients is None else self.gradients) if carrying else ()
-        )
+        reference.differentiable = wanted if carrying else ()
+        kernel.differentiable = wanted if carrying or not (try_it or self.updates) else ()
         yardstick = self.eager and Reference(self.eager, None, self.updates, order)
         if yardstick:
             yardstick.updates_in_place = reference.updates_in_place
@@ -174,7 +175,6 @@ class Declaration:
         self, kernel: Kernel, corners: tuple[Case, ...], read: Callable[[Case, Draw], Inputs]
     ) -> "Tried":
         """Run the kernel forward and backward on the corners."""
-        plain.watch_plain_launches()
         tried = Tried({}, set())
         failed = False
         for case in corners:

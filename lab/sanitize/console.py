@@ -16,6 +16,7 @@ from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE, triton
 from ..store import expect_writable, made_with, write_rows
 from ..twins.catalogue import TWINS
+from ..twins.find import find_twin, is_own
 from ..twins.twin import DTYPES
 from ..verify.verify import variants
 from .drivers import PREFIX, DriverTarget, find_drivers, load
@@ -149,7 +150,10 @@ def _jobs(
     jobs: list[tuple[str, Iterator[Target]]] = []
     for name in names:
         path, _, kernel = name.partition("::")
-        if path.endswith(".py") or kernel:
+        if is_own(name):
+            find_twin(name)
+            jobs.append((name, targets(name, dtypes)))
+        elif path.endswith(".py") or kernel:
             module = load(path)
             for function in find_drivers(module, path, kernel, driver):
                 meant = kernel or function.removeprefix(PREFIX)
@@ -210,8 +214,8 @@ def _table(rows: list[Row]) -> Table:
 def _tell_unreached(rows: list[Row], console: Console) -> None:
     """Name the kernels and configurations of a twin about which nothing was learnt."""
     for row in rows:
-        if row.name in TWINS and not row.violations:
-            left = [v for v in variants(TWINS[row.name]) if v not in row.reached]
+        if (row.name in TWINS or is_own(row.name)) and not row.violations:
+            left = [v for v in variants(find_twin(row.name)) if v not in row.reached]
             if left:
                 names = ", ".join(f"{kernel} #{i}" for kernel, i in left)
                 console.print(f"{row.name}: no case launched {names}", highlight=False)

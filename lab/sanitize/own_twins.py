@@ -9,7 +9,7 @@ import torch
 
 from ...kernels.common import launch
 from ...kernels.optimizer import adamw, ema
-from ..twins.catalogue import TWINS
+from ..twins.find import find_twin
 from ..twins.twin import Case, Twin
 from ..verify.check import Prepared, prepare, run
 from ..verify.verify import variants
@@ -127,7 +127,7 @@ class InPlaceTarget:
     def __init__(self, name: str, case: Case) -> None:
         self.call = IN_PLACE[name]
         self.name = f"{name} float32 {json.dumps(case)}"
-        self._prepared = prepare(TWINS[self.call.twin], case, "float32", "cpu", None)
+        self._prepared = prepare(find_twin(self.call.twin), case, "float32", "cpu", None)
         self._n_inputs = 0
 
     def run(self, storages: Storages) -> dict[str, torch.Tensor]:
@@ -174,8 +174,10 @@ def targets(name: str, dtypes: list[str]) -> Iterator[TwinTarget | InPlaceTarget
     Target
     """
     call = IN_PLACE.get(name)
-    twin = TWINS[call.twin if call else name]
-    with_gaps = twin.corners[0] | {"layout": "row_pitch", "d_layout": "every_other"}
+    twin = find_twin(call.twin if call else name)
+    with_gaps = twin.corners[0]
+    if twin.launched is None:  # a user's own says what its layouts are
+        with_gaps = with_gaps | {"layout": "row_pitch", "d_layout": "every_other"}
     if call is not None:
         yield from (InPlaceTarget(name, case) for case in (*twin.corners, with_gaps))
         return

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable
 
 from ...core.checks import refuse
+from ..settings import read_settings
 from .catalogue import TWINS
 from .twin import Twin
 
@@ -119,4 +120,4 @@ def declared(name: str) -> object:
 @functools.cache
 def _imported(name: str) -> Twin:
     found = declared(name)
-    return found.as_twin(name)  # type: ignore[attr-defined]
+    return found.as_twin(name, configs=read_settings().configs)  # type: ignore[attr-defined]
