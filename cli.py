@@ -5,11 +5,14 @@ Thin: it reads arguments and calls.
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .cli_bench import bench
+
+if TYPE_CHECKING:
+    from .lab.settings import Settings
 
 app = typer.Typer(
     help="The ChatGPT training stack twice: NumPy to be read, Triton to be fast.",
@@ -28,7 +31,10 @@ def gptwin() -> None:
 @app.command()
 def verify(
     operations: Annotated[
-        list[str] | None, typer.Argument(metavar="[OP]...", help="Twins to verify; default: all.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[OP]...", help="Twins, your own as package.module:NAME; default: all."
+        ),
     ] = None,
     examples: Annotated[int | None, typer.Option(help="Random cases per twin and dtype.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random cases.")] = 0,
@@ -55,7 +61,7 @@ def verify(
 
     raise typer.Exit(
         console.verify(
-            operations or [],
+            _chosen(operations),
             dtypes=dtype or [],
             examples=examples,
             seed=seed,
@@ -71,7 +77,10 @@ def verify(
 @app.command()
 def inspect(
     operations: Annotated[
-        list[str] | None, typer.Argument(metavar="[OP]...", help="Twins to compile; default: all.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[OP]...", help="Twins, your own as package.module:NAME; default: all."
+        ),
     ] = None,
     arch: Annotated[
         list[str] | None,
@@ -101,7 +110,7 @@ def inspect(
     dtypes = tuple(dtype) if dtype else DTYPES
     raise typer.Exit(
         inspection.inspect_operations(
-            operations or [], arch or [], show, dtypes, typical=typical, json_file=json
+            _chosen(operations), arch or [], show, dtypes, typical=typical, json_file=json
         )
     )
 
@@ -134,10 +143,10 @@ def sanitize(
 
     raise typer.Exit(
         sanitize_console.run(
-            targets or [],
+            _chosen(targets),
             driver=driver,
             dtypes=dtype or [],
-            allow=allow or [],
+            allow=[*_settings().allow, *(allow or [])],
             seed=seed,
             json_file=json,
         )
@@ -147,7 +156,10 @@ def sanitize(
 @app.command()
 def mutate(
     operations: Annotated[
-        list[str] | None, typer.Argument(metavar="[OP]...", help="Twins to break; default: all.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[OP]...", help="Twins, your own as package.module:NAME; default: all."
+        ),
     ] = None,
     sample: Annotated[int | None, typer.Option(help="Mutants of each twin; default: all.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and of the random cases.")] = 0,
@@ -169,7 +181,7 @@ def mutate(
 
     raise typer.Exit(
         mutate_console.mutate(
-            operations or [],
+            _chosen(operations),
             size=sample,
             seed=seed,
             examples=examples,
@@ -342,6 +354,18 @@ def _interpret_without_gpu() -> None:
 
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
+
+
+def _settings() -> "Settings":
+    """Read what the project in the current folder says of itself."""
+    from .lab.settings import read_settings
+
+    return read_settings()
+
+
+def _chosen(operations: list[str] | None) -> list[str]:
+    """Take what was typed, else the project's own twins, else all."""
+    return operations or list(_settings().twins)
 
 
 def main() -> None:

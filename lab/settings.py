@@ -1,14 +1,13 @@
 """What a user's project says in its pyproject.toml, under [tool.gptwin].
 
-    twins = ["mypkg.twins:RMS"]     what a command runs if it is given no operation
-    configs = 3                     most configurations of an autotuned kernel that are run
-    allow = ["atomic order"]        kinds that sanitize does not report
-    updates = ["x_ptr"]             arguments of kernels that may be written, though inputs
+twins = ["mypkg.twins:RMS"]     what a command runs if it is given no operation
+configs = 3                     most configurations of an autotuned kernel that are run
+allow = ["atomic order"]        kinds that sanitize does not report
+updates = ["x_ptr"]             arguments of kernels that may be written, though inputs
 """
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.checks import refuse
@@ -86,20 +85,3 @@ def _of(file: Path) -> Settings:
             refuse(f"{place}.{key}", "a list of strings", repr(value))
     lists = {key: tuple(said.get(key, ())) for key in known if key != "configs"}
     return Settings(configs=said.get("configs"), file=file, **lists)
-
-
-def chosen(operations: Sequence[str] | None, settings: Settings) -> list[str]:
-    """Choose what a command runs: what was typed, else the project's own twins, else all.
-
-    Parameters
-    ----------
-    operations : sequence of str, optional
-        As typed.
-    settings : Settings
-
-    Returns
-    -------
-    list of str
-        Empty for all.
-    """
-    return list(operations or settings.twins)

@@ -129,7 +129,8 @@ def _run(job: _Job) -> list[Row]:
             # One configuration that does not compile does not hide the others.
             key = launch.error or launch.compiled.metadata.hash
             if key in rows:
-                rows[key] = dataclasses.replace(rows[key], shapes=(*rows[key].shapes, name))
+                shapes = tuple(dict.fromkeys((*rows[key].shapes, name)))
+                rows[key] = dataclasses.replace(rows[key], shapes=shapes)
             else:
                 rows[key] = _read(failed, name, launch, job.form)
     return [*rows.values(), *errors.values()]

@@ -19,13 +19,14 @@ from ...kernels.common.launch import INTERPRETED
 from ...records import write_whole
 from ..store import expect_writable, read_rows, write_rows
 from ..twins.catalogue import TWINS
+from ..twins.find import expect_twins, find_twin
 from .judge import KERNELS
 from .mutants import source_of
 from .mutate import (
     REQUIRED_SCORE,
     KnownVerdicts,
     Score,
-    mutants_by_twin,
+    mutants_of,
     sample,
     score_twin,
 )
@@ -83,9 +84,7 @@ def mutate(
             f"mutate: expected Triton's interpreter, got {UNAVAILABLE or 'compiled kernels'} "
             "(likely cause: Triton is missing, or was imported before TRITON_INTERPRET=1 was set)"
         )
-    for name in operations:
-        if name not in TWINS:
-            refuse("operation", f"one of {', '.join(TWINS)}", repr(name))
+    expect_twins(operations)
     for argument, value, least in (
         ("sample", size, 1), ("examples", examples, 1), ("processes", processes, 1),
     ):  # fmt: skip
@@ -142,7 +141,7 @@ def _run_with_progress(
     scores = []
     # We draw by hand, because a drawing thread could hold a lock while a child is forked.
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
-        chosen = {name: len(sample(mutants_by_twin()[name], size, seed)) for name in names}
+        chosen = {name: len(sample(mutants_of(name), size, seed)) for name in names}
         task = progress.add_task("mutants", total=sum(chosen.values()), state="")
         for name in names:
             done = {"cases": 0, "mutants": 0}
@@ -156,7 +155,7 @@ def _run_with_progress(
 
             scores.append(
                 score_twin(
-                    TWINS[name], size=size, seed=seed, examples=examples, known=known,
+                    find_twin(name), size=size, seed=seed, examples=examples, known=known,
                     processes=processes, on_event=on_event,
                 )
             )  # fmt: skip
@@ -228,7 +227,7 @@ def _merge(
             "by_operator": _by_operator(score),
             "how": _how(score),
         }
-    return [before[n] for n in TWINS if n in before]
+    return [before[n] for n in dict.fromkeys((*TWINS, *before)) if n in before]
 
 
 def _by_operator(score: Score) -> dict[str, list[int]]:

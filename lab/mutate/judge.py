@@ -30,9 +30,10 @@ from hypothesis import strategies as st
 
 from ... import kernels
 from ..sanitize.guard import Guard
+from ..twins.find import is_own
 from ..twins.twin import Case, Twin
 from ..verify.check import Checked, Prepared, check_prepared, prepare, run_eager
-from ..verify.verify import fixed_cases, variants
+from ..verify.verify import fixed_cases, n_configurations
 from .mutants import Mutant, source_of
 
 KERNELS = Path(kernels.__file__).parent  # code objects name files without resolving links
@@ -183,7 +184,6 @@ def random_cases(twin: Twin, examples: int, seed_of_cases: int) -> list[Case]:
     list of Case
         With their configuration.
     """
-    n_configurations = 1 + max(index for _, index in variants(twin))
     drawn: list[Case] = []
 
     @seed(seed_of_cases)
@@ -194,7 +194,7 @@ def random_cases(twin: Twin, examples: int, seed_of_cases: int) -> list[Case]:
         database=None,
         deadline=None,
     )
-    @given(twin.cases, st.integers(0, n_configurations - 1))
+    @given(twin.cases, st.integers(0, n_configurations(twin) - 1))
     def draw(case: Case, configuration: int) -> None:
         drawn.append(case | {"configuration": configuration})
 
@@ -221,17 +221,19 @@ def _try(twin: Twin, case: Case, dtype: str) -> tuple[Trial, Checked]:
     prepared = prepare(twin, case, dtype, "cpu", None)
     eager = run_eager(twin, prepared)
     started = time.process_time()
-    with _watching_lines() as lines:
+    with _watching_lines(twin) as lines:
         checked = _check(twin, case, dtype, prepared, eager)
     seconds = time.process_time() - started
     return Trial(case, dtype, prepared, eager, seconds, lines), checked
 
 
 @contextlib.contextmanager
-def _watching_lines() -> Iterator[dict[str, set[int]]]:
-    """Collect the lines of kernels/ that are executed while the context lasts."""
+def _watching_lines(twin: Twin) -> Iterator[dict[str, set[int]]]:
+    """Collect the lines of kernels/, or of a user's own files, that are executed meanwhile."""
     lines: dict[str, set[int]] = {}
     names = {str(p) for p in KERNELS.rglob("*.py") if p.parent.name != "interpreter"}
+    if is_own(twin.name):
+        names = {str(file) for file in files_of(twin)}
 
     def on_call(frame: types.FrameType, event: str, argument: Any) -> Any:
         name = frame.f_code.co_filename
@@ -285,11 +287,9 @@ def install(mutant: Mutant) -> None:
     mutant : Mutant
         The fault.
     """
-    path = ROOT / mutant.file
+    path = ROOT / mutant.file  # a user's own file is absolute, and stays so
     source = mutant.apply(source_of(path))
-    parts = Path(mutant.file).with_suffix("").parts[1:]
-    module = sys.modules[".".join([kernels.__name__, *parts])]
-    found: Any = module
+    found: Any = module_of(path)
     for name in mutant.function.split("."):
         found = inspect.getattr_static(found, name)
     code = _code_of(compile(source, str(path), "exec"), mutant.function.split("."))
@@ -303,6 +303,40 @@ def install(mutant: Mutant) -> None:
         while hasattr(interpreted.fn, "fn"):
             interpreted = interpreted.fn
         interpreted.rewritten_fn.pop(function, None)
+
+
+def module_of(file: Path) -> types.ModuleType:
+    """Find the module that was imported from a file.
+
+    Parameters
+    ----------
+    file : Path
+
+    Returns
+    -------
+    module
+    """
+    if file.is_relative_to(KERNELS):
+        parts = file.relative_to(KERNELS).with_suffix("").parts
+        return sys.modules[".".join([kernels.__name__, *parts])]
+    # Python runs `__main__` under two names; the imported one is what a twin's functions are of.
+    found = [m for m in sys.modules.values() if getattr(m, "__file__", None) == str(file)]
+    return found[-1]
+
+
+def files_of(twin: Twin) -> list[Path]:
+    """List the files of a user's own twin: of its kernels, and of the function that launches.
+
+    Parameters
+    ----------
+    twin : Twin
+
+    Returns
+    -------
+    list of Path
+    """
+    functions = [function_of(item) for item in (twin.kernel, *twin.kernels().values())]
+    return list(dict.fromkeys(Path(function.__code__.co_filename) for function in functions))
 
 
 def function_of(found: Any) -> Any:

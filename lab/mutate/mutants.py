@@ -203,7 +203,7 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
     composes = not any(is_kernel(function) for _, function in found)
     for name, function in found:
         calls = {ast.unparse(n.func) for n in ast.walk(function) if isinstance(n, ast.Call)}
-        launches = {"launch", "triton.cdiv"} & calls
+        launches = {"launch", "triton.cdiv"} & calls or _launches_plainly(function)
         registered = any("registered" in ast.unparse(d) for d in function.decorator_list)
         if "eager" in name or name.startswith("check_"):
             continue
@@ -214,6 +214,12 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.name in ("forward", "backward"):
                     yield f"{node.name}.{method.name}", method
+
+
+def _launches_plainly(function: ast.FunctionDef) -> bool:
+    """Say whether a function launches as Triton has it, `kernel[grid](...)`."""
+    calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
+    return any(isinstance(called, ast.Subscript) for called in calls)
 
 
 def _expressions(

@@ -16,8 +16,9 @@ from typing import Any
 
 from ... import kernels
 from ..twins.catalogue import TWINS
+from ..twins.find import find_twin, is_own
 from ..twins.twin import Twin
-from .judge import KERNELS, Verdict, cases_of, function_of, judge, make_trials
+from .judge import KERNELS, Verdict, cases_of, files_of, function_of, judge, make_trials, module_of
 from .mutants import Mutant, derive, source_of
 
 if sys.version_info >= (3, 11):
@@ -48,12 +49,23 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
     set of (str, str)
         Module, such as "layers/softmax", and function, such as "_Softmax.backward".
     """
+    return _reached(twin, _place_in_kernels)
+
+
+def _place_in_kernels(module: str) -> str | None:
+    """Name a module of kernels/ by its path; the interpreter is not mutated."""
+    package = kernels.__name__ + "."
+    inside = module.startswith(package) and ".interpreter" not in module
+    return module.removeprefix(package).replace(".", "/") if inside else None
+
+
+def _reached(twin: Twin, place_of: Callable[[str], str | None]) -> set[tuple[str, str]]:
+    """Find an operation's functions in the modules that have a place; no others are followed."""
     found: set[tuple[str, str]] = set()
     mentioned: set[str] = set()
     menus: list[Any] = []  # named tuples of functions; a caller uses some of them
     seen: dict[int, Any] = {}  # keeps each thing alive, so that no other gets its id
     to_see: list[Any] = [twin.kernel, *twin.kernels().values()]
-    package = kernels.__name__ + "."
     while to_see or menus:
         if not to_see:
             chosen = [getattr(menu, f) for menu in menus for f in menu._fields if f in mentioned]
@@ -73,20 +85,18 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
         elif isinstance(item, functools.partial):
             to_see += [item.func, *item.args]
         elif isinstance(item, type):
-            if item.__module__.startswith(package):
+            if place_of(item.__module__) is not None:
                 to_see += vars(item).values()
         else:
             function = function_of(item)
             if not isinstance(function, types.FunctionType):
                 continue
-            module = function.__module__
             if "eager" in function.__qualname__:  # no kernel is among what it calls
                 continue
-            inside = module.startswith(package) and ".interpreter" not in module
-            if inside:
-                path = module.removeprefix(package).replace(".", "/")
-                found.add((path, function.__qualname__))
-            if inside or item is twin.kernel:
+            place = place_of(function.__module__)
+            if place is not None:
+                found.add((place, function.__qualname__))
+            if place is not None or item is twin.kernel:
                 names = _names(function.__code__)
                 mentioned |= names
                 to_see += _values(function, names)
@@ -132,6 +142,30 @@ def mutants_by_twin() -> dict[str, list[Mutant]]:
                 owner = min(users, key=lambda n: (n != operation, len(reached[n])))
                 mutants[owner].append(mutant)
     return mutants
+
+
+@functools.cache
+def mutants_of(name: str) -> list[Mutant]:
+    """List the mutants that a twin answers for.
+
+    Parameters
+    ----------
+    name : str
+        Of the catalogue, or of a user's own: all in that user's files that it can reach.
+
+    Returns
+    -------
+    list of Mutant
+        In the order of files and lines.
+    """
+    if not is_own(name):
+        return mutants_by_twin()[name]
+    twin = find_twin(name)
+    files = {str(file) for file in files_of(twin)}
+    modules = {module_of(Path(file)).__name__: file for file in files}
+    reached = _reached(twin, modules.get)
+    derived = (mutant for file in sorted(files) for mutant in derive(Path(file), file))
+    return [mutant for mutant in derived if (mutant.file, mutant.function) in reached]
 
 
 def sample(mutants: list[Mutant], size: int | None, seed: int) -> list[Mutant]:
@@ -363,7 +397,7 @@ def score_twin(
     -------
     Score
     """
-    derived = mutants_by_twin()[twin.name]
+    derived = mutants_of(twin.name)
     chosen = sample(derived, size, seed)
     cases = case_names(twin, examples, seed)
     verdicts = {m: v for m in chosen if (v := known.find(m, cases)) is not None}

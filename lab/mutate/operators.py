@@ -256,6 +256,8 @@ class Operators:
                 node,
                 self._whole(node.func, f"tl.{FUNCTIONS[name]}".encode()),
             )
+        elif isinstance(node.func, ast.Subscript) and not self.in_kernel:  # kernel[grid](...)
+            yield from self._neighbours(node.args)
         elif called == "launch":
             yield from self._neighbours(node.args[2:])
         elif isinstance(node.func, ast.Name) and not self._is_builtin(called):
