@@ -27,6 +27,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -301,10 +302,8 @@ class Watched:
 
     def __init__(self) -> None:
         self.faults: set[str] = set()
-        self.huge: set[str] = set()
-        self.read_before: set[tuple[Any, ...]] = (
-            set()
-        )  # kernels that were given a tensor of more than 2^31 elements
+        self.huge: set[str] = set()  # kernels that were given a tensor of more than 2^31 elements
+        self.read_before: set[tuple[Any, ...]] = set()
 
     def __enter__(self) -> "Watched":
         from triton.runtime.jit import JITFunction
@@ -337,6 +336,27 @@ class Watched:
         sizes = [value.numel() for value in arguments.values() if hasattr(value, "numel")]
         if max(sizes) > LIMIT:
             self.huge.add(function.__name__)
+
+
+def stop_at_triton_ir() -> None:
+    """Let the compiler stop at the Triton IR, for the rest takes nine tenths of its time.
+
+    What it makes is no kernel, so this process needs a cache of its own.
+    """
+    from triton.backends.nvidia.compiler import CUDABackend
+
+    add_stages = CUDABackend.add_stages
+
+    def first_stage_alone(backend: Any, stages: dict[str, Any], *options: Any) -> None:
+        add_stages(backend, stages, *options)
+        for stage in stages.keys() - {"ttir"}:
+            stages[stage] = nothing
+
+    def nothing(module: Any, metadata: dict[str, Any]) -> bytes:
+        metadata.update(name="", shared=0)
+        return b""
+
+    CUDABackend.add_stages = first_stage_alone
 
 
 def check_twins() -> dict[str, Any]:
@@ -428,6 +448,7 @@ if __name__ == "__main__":
     from gptwin.lab.inspect.targets import compile_for
 
     compile_for("sm_90")
+    stop_at_triton_ir()
     print(json.dumps({"twins": check_twins(), "examples": check_examples()}))
     raise SystemExit
 
@@ -442,13 +463,15 @@ pytestmark = pytest.mark.xdist_group("offsets")
 @functools.cache
 def findings() -> dict[str, Any]:
     """Run this file as a program: a process that uses the interpreter cannot compile."""
-    done = subprocess.run(
-        [sys.executable, __file__],
-        env={**os.environ, "TRITON_INTERPRET": "0", "GPTWIN_BACKEND": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as cache:
+        compiles = {"TRITON_INTERPRET": "0", "GPTWIN_BACKEND": "", "TRITON_CACHE_DIR": cache}
+        done = subprocess.run(
+            [sys.executable, __file__],
+            env={**os.environ, **compiles},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
