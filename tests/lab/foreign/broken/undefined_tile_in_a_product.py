@@ -1,0 +1,35 @@
+"""The last tile of a product is not whole, and its other lanes are multiplied along."""
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def broken_kernel(a_ptr, b_ptr, c_ptr, n, BLOCK: tl.constexpr):
+    i, k = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK)[None, :]
+    a = tl.load(a_ptr + i * n + k, mask=k < n)
+    b = tl.load(b_ptr + i * BLOCK + k, mask=i < n)
+    tl.store(c_ptr + i * BLOCK + k, tl.dot(a, b))  # finds: undefined lane, c_ptr
+
+
+@triton.jit
+def fixed_kernel(a_ptr, b_ptr, c_ptr, n, BLOCK: tl.constexpr):
+    i, k = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK)[None, :]
+    a = tl.load(a_ptr + i * n + k, mask=k < n, other=0.0)
+    b = tl.load(b_ptr + i * BLOCK + k, mask=i < n, other=0.0)
+    tl.store(c_ptr + i * BLOCK + k, tl.dot(a, b))
+
+
+def drive(kernel) -> torch.Tensor:
+    a, b, c = torch.randn(16, 9), torch.randn(9, 16), torch.empty(16, 16)
+    kernel[(1,)](a, b, c, 9, BLOCK=16)
+    return c
+
+
+def drive_broken_kernel() -> torch.Tensor:
+    return drive(broken_kernel)
+
+
+def drive_fixed_kernel() -> torch.Tensor:
+    return drive(fixed_kernel)
