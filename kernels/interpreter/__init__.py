@@ -14,6 +14,7 @@ interpreter is neither right nor strict nor fast. Each file here mends one part 
   they are undefined. :func:`observe` lets an instrument see every load, store and atomic.
 - `launches`: an instrument can follow each launch, choose the order of its programs, and learn
   which tensor a pointer came from.
+- `turns`: a program that waits for one that has not run yet waits for ever. Here they take turns.
 - `blocks`: reductions and scans call the kernel's function once for each element, on the bits of
   bfloat16. Here they combine whole halves, in a tree.
 - `language`: it patches `triton.language` anew for each launch and each call of a device function,
@@ -32,13 +33,35 @@ import importlib
 
 from triton.runtime import interpreter as upstream
 
-from . import arithmetic, blocks, extern, language, values  # noqa: F401 (they declare repairs)
+from . import (  # noqa: F401 (they declare repairs)
+    arithmetic,
+    blocks,
+    extern,
+    handle,
+    language,
+    values,
+)
+from .events import Event, leaving_out_undefined, listen, undefined_as
 from .launches import Launch, follow
-from .memory import Access, observe, undefined_as
+from .memory import Access, observe
 from .patches import apply
-from .values import narrow
+from .turns import EndlessWait
+from .values import holds_poison, narrow
 
-__all__ = ["Access", "Launch", "follow", "install", "narrow", "observe", "undefined_as"]
+__all__ = [
+    "Access",
+    "EndlessWait",
+    "Event",
+    "Launch",
+    "follow",
+    "holds_poison",
+    "install",
+    "leaving_out_undefined",
+    "listen",
+    "narrow",
+    "observe",
+    "undefined_as",
+]
 
 
 @functools.cache

@@ -2,13 +2,15 @@
 
 import functools
 import operator
+from typing import Any
 
 import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter as upstream
 
+from .events import left_out, tell, undefined
 from .patches import extends, replaces
-from .values import is_bfloat16, is_poison, narrow, poison, widen
+from .values import is_bfloat16, is_poison, narrow, widen
 
 
 @extends(
@@ -40,9 +42,11 @@ def _dot(original, self, a, b, d, input_precision, *rest):
 
     "tf32x3" recovers nearly all of float32 from three tf32 products: it is computed like "ieee".
     """
+    tell("exchange")
     if a.dtype.scalar not in (tl.float32, tl.float16, tl.bfloat16):
         return original(self, a, b, d, input_precision, *rest)
     left, right = (np.ascontiguousarray(widen(h).data, dtype=np.float32) for h in (a, b))
+    left, right = left_out(left, is_poison(left), 0), left_out(right, is_poison(right), 0)
     if a.dtype.scalar == tl.float32 and input_precision == upstream._ir.INPUT_PRECISION.TF32:
         left, right = _truncate_to_tf32(left), _truncate_to_tf32(right)
     return narrow(np.matmul(left, right) + widen(d).data, d.dtype)
@@ -73,6 +77,18 @@ def _select_number(ufunc: np.ufunc, lhs: np.ndarray, rhs: np.ndarray) -> np.ndar
     return result
 
 
+@extends(
+    "InterpreterBuilder.create_gather",
+    "InterpreterBuilder.create_trans",
+    "InterpreterBuilder.create_reshape",
+    "InterpreterBuilder.create_cat",
+    "InterpreterBuilder.create_histogram",
+)
+def _exchange(original, self, *args):
+    tell("exchange")
+    return original(self, *args)
+
+
 @replaces("InterpreterBuilder.create_maxnumf")
 def _max(self, lhs, rhs):
     return self.binary_op(lhs, rhs, functools.partial(_select_number, np.fmax))
@@ -101,20 +117,39 @@ def _clamp(self, x, low, high, propagate_nan):
 def _divide(original, self, lhs, rhs):
     """NumPy says that x // 0 is 0; on a GPU an integer division by zero may give anything."""
     result = original(self, lhs, rhs)
-    result.data = np.where(rhs.data == 0, poison(result.dtype), result.data)
+    return _undefined_where(rhs.data == 0, result, "division by zero")
+
+
+@extends(
+    "InterpreterBuilder.create_shl",
+    "InterpreterBuilder.create_lshr",
+    "InterpreterBuilder.create_ashr",
+)
+def _shift(original, self, lhs, rhs):
+    """NumPy shifts all bits out; to LLVM a shift by the type's width or more may give anything."""
+    result = original(self, lhs, rhs)
+    width = lhs.dtype.scalar.int_bitwidth
+    return _undefined_where((rhs.data < 0) | (rhs.data >= width), result, "shift")
+
+
+def _undefined_where(lanes: np.ndarray, result: Any, why: str) -> Any:
+    if lanes.any():
+        tell(why)
+        lost = undefined(result.dtype, result.data.shape)
+        result.data = np.where(lanes, lost, result.data)
     return result
 
 
 @replaces("interpreter_semantic.binary_op_sanitize_overflow_impl")
 def _check_overflow(lhs, rhs, binary_op):
-    """Raise where int32 arithmetic wraps.
+    """Raise where signed arithmetic wraps; unsigned numbers wrap by definition, as hashes want.
 
     Upstream answers with a dozen operations of the language for each integer operation (two thirds
     of a matmul's time) and then drops the answer. The extremes of a sum, a difference or a product
     lie at the extremes of its operands; the lanes are computed only if these leave the range.
     """
     dtype = lhs.type.scalar
-    if not 1 < dtype.int_bitwidth < 64:
+    if not 1 < dtype.int_bitwidth < 64 or not dtype.is_int_signed():
         return
     low, high = dtype.get_int_min_value(), dtype.get_int_max_value()
     op = getattr(operator, binary_op.__name__)  # add, sub or mul

@@ -10,6 +10,7 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter as upstream
 
+from .events import left_out, tell
 from .patches import replaces
 from .values import is_poison, poison
 
@@ -34,13 +35,15 @@ def _reduce_leading_axis(
     operation: Any, arrays: list[np.ndarray], dtypes: list[tl.dtype]
 ) -> list[np.ndarray]:
     """Reduce by NumPy where it has the operation, else by `combine_fn`."""
+    tell("exchange")
     standard, combine, first = tl.standard, operation.combine_fn, arrays[0]
     if combine is standard._sum_combine and first.dtype.itemsize >= 4:  # 16 bits round each step
+        first = left_out(first, is_poison(first), 0)
         return [first.sum(axis=0, dtype=first.dtype)]
     if dtypes[0] != tl.bfloat16 and combine is standard._elementwise_max:
-        return [_extreme(np.fmax, first, dtypes[0])]
+        return [_extreme(np.fmax, left_out(first, is_poison(first), -np.inf), dtypes[0])]
     if dtypes[0] != tl.bfloat16 and combine is standard._elementwise_min:
-        return [_extreme(np.fmin, first, dtypes[0])]
+        return [_extreme(np.fmin, left_out(first, is_poison(first), np.inf), dtypes[0])]
     while len(arrays[0]) > 1:
         # neighbours first: the order is kept, so combine_fn need not commute
         arrays = _combine(operation, [a[0::2] for a in arrays], [a[1::2] for a in arrays], dtypes)
@@ -54,6 +57,7 @@ def _extreme(ufunc: np.ufunc, values: np.ndarray, dtype: tl.dtype) -> np.ndarray
 @replaces("ScanOps.apply_impl")
 def _scan(self, inputs):
     """Sklansky's prefix network: every block's last prefix is combined into the block after it."""
+    tell("exchange")
     dtypes = [tensor.dtype for tensor in inputs]
     order = slice(None, None, -1 if self.reverse else 1)
     leading = [np.moveaxis(tensor.handle.data, self.axis, 0)[order] for tensor in inputs]

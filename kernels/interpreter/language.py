@@ -11,13 +11,11 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import triton.language as tl
 from triton.language import semantic
 from triton.runtime import interpreter as upstream
-from triton.runtime.errors import InterpreterError
 
-from .location import in_kernel, with_location
+from .location import in_kernel
 from .patches import adds, extends, replaces
 
 _MISSING = object()
@@ -73,17 +71,6 @@ def _patch_language(original, fn):
         _language.set_attr(tl.tensor, "__bool__", _truth)
     _language.patch()
     return _language
-
-
-@extends("GridExecutor.__call__")
-def _launch(original, self, *args, **options):
-    upstream.interpreter_builder.kernel_name = self.fn.__name__
-    try:
-        # a GPU raises no floating-point exceptions: inf and NaN are values, not warnings
-        with np.errstate(all="ignore"):
-            original(self, *args, **options)
-    except InterpreterError as error:
-        raise with_location(error) from error.__cause__
 
 
 @replaces("InterpretedFunction.__call__")

@@ -1,4 +1,4 @@
-"""Launches: an instrument can be told of each, and decide in which order its programs run.
+"""Launches: an instrument is told of each, and may run it again, its programs in any order.
 
 Meanwhile every pointer knows its tensor. The 16 upper bits of a 64-bit address are 0 on the CPU;
 there each tensor argument's number is put, from 1 on. Pointer arithmetic, broadcasts and
@@ -8,16 +8,18 @@ memory is touched. An address that a kernel reads from memory has no number: it 
 """
 
 import dataclasses
+import functools
 import inspect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 from triton.runtime import interpreter as upstream
 
-from .patches import extends
+from .patches import extends, replaces
+from .turns import in_turns
 
 _SHIFT = np.uint64(48)
 _ADDRESS = np.uint64((1 << 48) - 1)
@@ -47,14 +49,11 @@ class Launch:
 class Follower(Protocol):
     """What an instrument does at a launch."""
 
-    def start(self, launch: Launch) -> None:
-        """Before the first program."""
+    def launch(self, launch: Launch, run: Callable[[], None]) -> None:
+        """Call `run`, which runs all programs; more than once to see them run again."""
 
     def order(self, n_programs: int) -> Sequence[int]:
         """Return the programs' numbers in the order in which they are to run."""
-
-    def finish(self) -> None:
-        """After the last program, or when one has failed."""
 
 
 class _Following:
@@ -63,7 +62,6 @@ class _Following:
     def __init__(self) -> None:
         self.follower: Follower | None = None
         self.numbers: Iterator[int] = iter(())
-        self.order: Sequence[int] = ()
 
 
 _following = _Following()
@@ -105,26 +103,53 @@ def take_apart(pointers: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return pointers & _ADDRESS, (pointers >> _SHIFT).astype(np.int64)
 
 
-@extends("GridExecutor.__call__")
-def _tell(original, self, *args, **options):
-    follower = _following.follower
-    if follower is None:
-        return original(self, *args, **options)
-    known = {name: value for name, value in options.items() if name in self.arg_names}
-    named = inspect.getcallargs(self.fn, *args, **known)
-    tensors = tuple(
-        pair
-        for name, value in named.items()
-        if name not in self.constexprs
-        for pair in _tensors(name, value)
-    )
-    code = self.fn.__code__
-    _following.numbers = itertools.count(1)
-    follower.start(Launch(self.fn.__name__, f"{code.co_filename}:{code.co_firstlineno}", tensors))
+@replaces("GridExecutor.__call__")
+def _launch(self, *args, **options):
+    """Convert the arguments, and run the programs, once or as often as the follower likes."""
+    options = {name: value for name, value in options.items() if name in self.arg_names}
+    host_args, host_options = self._init_args_hst(args, options)
+    for hook in self.pre_run_hooks:
+        hook(*host_args, **host_options)
+    named = inspect.getcallargs(self.fn, *host_args, **host_options)
+    run = functools.partial(_run_programs, self, named)
+    if _following.follower is None:
+        run()
+    else:
+        tensors = tuple(
+            pair
+            for name, value in named.items()
+            if name not in self.constexprs
+            for pair in _tensors(name, value)
+        )
+        code = self.fn.__code__
+        where = f"{code.co_filename}:{code.co_firstlineno}"
+        _following.follower.launch(Launch(self.fn.__name__, where, tensors), run)
+    self._restore_args_dev(args, host_args, options, host_options)
+
+
+def _run_programs(executor: Any, named: dict[str, Any]) -> None:
+    fn, builder = executor.fn, upstream.interpreter_builder
+    builder.kernel_name = fn.__name__
+    scope = upstream._patch_lang(fn)
     try:
-        return original(self, *args, **options)
+        # a GPU raises no floating-point exceptions: inf and NaN are values, not warnings
+        with np.errstate(all="ignore"):
+            _following.numbers = itertools.count(1)
+            values = {
+                name: value if name in executor.constexprs else upstream._implicit_cvt(value)
+                for name, value in named.items()
+            }
+            grid = executor.grid(values) if callable(executor.grid) else executor.grid
+            sizes = tuple(map(int, (*grid, 1, 1)))[: max(len(grid), 3)]
+            if len(sizes) > 3:
+                raise ValueError(f"grid: expected at most 3 dimensions, got {len(sizes)}")
+            builder.set_grid_dim(*sizes)
+            follower, n_programs = _following.follower, int(np.prod(sizes))
+            order = range(n_programs) if follower is None else follower.order(n_programs)
+            programs = [tuple(map(int, np.unravel_index(i, sizes))) for i in order]
+            in_turns(programs, functools.partial(fn, **values))
     finally:
-        follower.finish()
+        scope.restore()
 
 
 def _tensors(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -146,18 +171,3 @@ def _number(original, argument):
         number = np.uint64(next(_following.numbers))
         converted.handle.data = converted.handle.data | (number << _SHIFT)
     return converted
-
-
-@extends("InterpreterBuilder.set_grid_dim")
-def _choose_order(original, self, *sizes):
-    original(self, *sizes)
-    if _following.follower is not None:
-        _following.order = _following.follower.order(int(np.prod(sizes)))
-
-
-@extends("InterpreterBuilder.set_grid_idx")
-def _reorder(original, self, *program):
-    if _following.follower is not None:
-        turn = np.ravel_multi_index(program, self.grid_dim)
-        program = tuple(map(int, np.unravel_index(_following.order[turn], self.grid_dim)))
-    original(self, *program)

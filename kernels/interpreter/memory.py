@@ -9,9 +9,11 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter as upstream
 
+from .events import undefined
 from .launches import take_apart
 from .location import source_line
 from .patches import extends
+from .turns import answered, changed
 from .values import (
     bfloat16_to_float32,
     is_bfloat16,
@@ -80,9 +82,6 @@ class Access:
 # May return which lanes are to be refused.
 Observer = Callable[[Access], np.ndarray | None]
 _observers: list[Observer] = []
-# Gives an array of a type and a shape.
-Filler = Callable[[tl.dtype, tuple[int, ...]], np.ndarray]
-_undefined: list[Filler] = [lambda dtype, shape: np.full(shape, poison(dtype))]
 
 
 @contextmanager
@@ -106,22 +105,6 @@ def observe(observer: Observer) -> Iterator[None]:
         yield
     finally:
         _observers.remove(observer)
-
-
-@contextmanager
-def undefined_as(filler: Filler) -> Iterator[None]:
-    """Let the lanes that a load leaves undefined hold something else than poison.
-
-    Parameters
-    ----------
-    filler : callable
-        Gives an array of a type and a shape: values for all lanes of a load.
-    """
-    _undefined.append(filler)
-    try:
-        yield
-    finally:
-        _undefined.pop()
 
 
 def _admit(
@@ -163,20 +146,24 @@ def _array(mask: Any) -> np.ndarray:
 @extends("InterpreterBuilder.create_masked_load")
 def _load(original, self, ptrs, mask, other, *rest, **options):
     """Upstream fills the masked-off lanes of a load without `other` with zeros."""
-    undefined = other is None and not _array(mask).all()
-    ptrs, mask, refused = _admit("load", ptrs, mask, leaves_undefined=undefined)
+    leaves = other is None and not _array(mask).all()
+    ptrs, mask, refused = _admit("load", ptrs, mask, leaves_undefined=leaves)
     if other is None:
         dtype = ptrs.get_element_ty()
-        other = upstream.TensorHandle(_undefined[-1](dtype, ptrs.data.shape), dtype)
+        other = upstream.TensorHandle(undefined(dtype, ptrs.data.shape), dtype)
     if refused is not None:
         zeros = np.where(refused, np.zeros((), other.data.dtype), other.data)
         other = upstream.TensorHandle(zeros, other.dtype)
-    return original(self, ptrs, mask, other, *rest, **options)
+    result = original(self, ptrs, mask, other, *rest, **options)
+    if ptrs.data.size == 1:  # perhaps a flag that another program is to set
+        answered("load", ptrs.data.item(), result.data.tobytes())
+    return result
 
 
 @extends("InterpreterBuilder.create_masked_store")
 def _store(original, self, ptrs, value, mask, *rest):
     ptrs, mask, _ = _admit("store", ptrs, mask, value)
+    changed()
     return original(self, ptrs, value, mask, *rest)
 
 
@@ -196,7 +183,9 @@ def _compare_and_swap(original, self, ptr, compare, value, sem, *rest):
     ptr, _, refused = _admit("atomic", ptr, everywhere, value, synchronises=_orders(sem))
     if refused is not None:  # this operation has no mask
         return upstream.TensorHandle(np.zeros_like(compare.data), compare.dtype)
-    return original(self, ptr, compare, value, sem, *rest)
+    before = original(self, ptr, compare, value, sem, *rest)
+    _take_turns(ptr, before, (before.data == compare.data) & (before.data != value.data))
+    return before
 
 
 @extends("InterpreterBuilder.create_atomic_rmw")
@@ -204,8 +193,20 @@ def _atomic(original, self, op, ptr, value, mask, sem, *rest):
     """Upstream adds the bits of bfloat16 as integers; the language allows addition alone."""
     ptr, mask, _ = _admit("atomic", ptr, mask, value, synchronises=_orders(sem))
     if is_bfloat16(value):
-        return _atomic_add_bfloat16(ptr.data, value.data, mask.data)
-    return original(self, op, ptr, value, mask, sem, *rest)
+        before = _atomic_add_bfloat16(ptr.data, value.data, mask.data)
+    else:
+        before = original(self, op, ptr, value, mask, sem, *rest)
+    exchanges = op == upstream._ir.ATOMIC_OP.XCHG
+    _take_turns(ptr, before, before.data != value.data if exchanges else value.data != 0)
+    return before
+
+
+def _take_turns(ptr: Any, before: Any, changes: np.ndarray) -> None:
+    """An atomic that changes nothing may be a program that waits for a lock."""
+    if np.any(changes):
+        changed()
+    elif ptr.data.size == 1:
+        answered("atomic", ptr.data.item(), before.data.tobytes())
 
 
 def _orders(sem: Any) -> bool:

@@ -25,6 +25,7 @@ _USED = (  # the repairs use these and do not mend them
     "ScanOps.to_tensor",
     "_interpreter.load",
     "_interpreter.store",
+    "_ir.ATOMIC_OP.XCHG",
     "_ir.INPUT_PRECISION.TF32",
     "_ir.MEM_SEMANTIC.RELAXED",
     "_ir.PADDING_OPTION.PAD_NAN",

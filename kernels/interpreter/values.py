@@ -56,6 +56,24 @@ def is_poison(values: np.ndarray) -> np.ndarray:
     return (values.view(nan.dtype) & all_but_the_sign) == nan
 
 
+def holds_poison(contents: np.ndarray, dtype: Any) -> np.ndarray:
+    """Say which items of a tensor's memory are poison.
+
+    Parameters
+    ----------
+    contents : numpy.ndarray of uint8
+        The bytes of whole items.
+    dtype : torch.dtype or None
+        The tensor's; of anything but floats of 16 to 64 bits, no item is known as poison.
+    """
+    name = str(dtype).rpartition(".")[2]
+    if name == "bfloat16":
+        return (contents.view(np.uint16) & 0x7FFF) == _POISON_BFLOAT16
+    if name in ("float16", "float32", "float64"):
+        return is_poison(contents.view(name))
+    return np.zeros(len(contents) // getattr(dtype, "itemsize", 1), dtype=bool)
+
+
 def is_bfloat16(operand: Any) -> bool:
     """Say whether `operand` is a handle that holds bfloat16.
 

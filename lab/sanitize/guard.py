@@ -4,7 +4,7 @@
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Guard:
         with interpreter.follow(self), interpreter.observe(self.check), self.storages:
             yield
 
-    def start(self, launch: interpreter.Launch) -> None:
+    def launch(self, launch: interpreter.Launch, run: Callable[[], None]) -> None:
         """Learn where the arguments lie; a pointer that was read from memory has number 0."""
         ends = [(0, 2**62)]
         for _, tensor in launch.tensors:
@@ -37,13 +37,11 @@ class Guard:
             first = tensor.data_ptr()
             ends.append((first, first + n_items * tensor.element_size()))
         self.ends = np.array(ends)
+        run()
 
     def order(self, n_programs: int) -> range:
         """Leave the programs' order as it is."""
         return range(n_programs)
-
-    def finish(self) -> None:
-        """Do nothing when a launch has ended."""
 
     def check(self, access: interpreter.Access) -> None:
         """Refuse an access before it is made."""

@@ -1,10 +1,13 @@
 """Shadow memory: who touched each cell of the memory that one launch works on.
 
-Every access of a launch has a number, its tick, from 1 on. Programs run one after another, so a
-cell that an earlier program touched holds a tick below the running program's first. Two accesses of
-one cell by two programs, one of them a write, are a race, unless atomics put them in order: one
-program's atomic releases all that it did before, and another's later atomic on the same address
-acquires it.
+Every access of a launch has a number, its tick, from 1 on, and a program. Two accesses of one cell
+by two programs, one of them a write, are a race, unless atomics put them in order: one program's
+atomic releases what it did before, and another's later atomic on the same address acquires it. A
+program is many threads, of which one does the atomic. It releases what all threads did up to the
+last barrier, and after that only what a single lane did, which is that thread's own.
+
+Within a program, too, a lane that loads what another lane has stored races with it, if no barrier
+lies between; and a lane that overwrites what another has loaded, if nothing made the threads meet.
 """
 
 import dataclasses
@@ -35,6 +38,8 @@ class Argument:
         In elements.
     elements : numpy.ndarray of bool or None
         For each of `size` bytes whether it belongs to an element; None if all do.
+    dtype : torch.dtype or None
+        Of an element; None if nothing is known but its size.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Argument:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     elements: np.ndarray | None
+    dtype: torch.dtype | None = None
 
     @classmethod
     def of(cls, name: str, tensor: torch.Tensor, storage: Storage) -> "Argument":
@@ -58,7 +64,8 @@ class Argument:
                 elements = np.zeros(size, dtype=bool)
                 elements[item_bytes(element_positions(tensor), itemsize)] = True
                 elements = None if elements.all() else elements
-        return cls(name, storage, tensor.data_ptr(), size, itemsize, shape, strides, elements)
+        start, dtype = tensor.data_ptr(), tensor.dtype
+        return cls(name, storage, start, size, itemsize, shape, strides, elements, dtype)
 
     @classmethod
     def whole(cls, storage: Storage, itemsize: int) -> "Argument":
@@ -99,21 +106,28 @@ class Shadow:
     ----------
     unit : int
         Bytes of a cell: the smallest item that was accessed.
-    writer, reader, atomic : numpy.ndarray of int32
-        The last write, the first read, the first atomic.
+    writer, reader, last_reader, atomic : numpy.ndarray of int32
+        The last write, the first and the last read, the last atomic.
+    write_lane, read_lane : numpy.ndarray of int32
+        The lanes of the last write and of the last read.
     """
+
+    _ARRAYS = ("writer", "reader", "last_reader", "atomic", "write_lane", "read_lane", "_lane")
 
     def __init__(self, size: int, unit: int) -> None:
         self.unit = unit
-        self.writer, self.reader, self.atomic, self._lane = (
+        self.writer, self.reader, self.last_reader, self.atomic = (
             np.zeros(-(-size // unit), dtype=np.int32) for _ in range(4)
+        )
+        self.write_lane, self.read_lane, self._lane = (
+            np.zeros(-(-size // unit), dtype=np.int32) for _ in range(3)
         )
 
     def cells(self, positions: np.ndarray, itemsize: int) -> np.ndarray:
         """Return the cells of aligned items, [item] -> [item, cell]."""
         if itemsize < self.unit:
             times = self.unit // itemsize
-            for name in ("writer", "reader", "atomic", "_lane"):
+            for name in self._ARRAYS:
                 setattr(self, name, np.repeat(getattr(self, name), times))
             self.unit = itemsize
         cells = positions // self.unit
@@ -128,6 +142,7 @@ class Shadow:
 
 
 Program = tuple[int, int, int]
+_NOBODY: Program = (-1, -1, -1)
 
 
 class VectorClock:
@@ -137,47 +152,76 @@ class VectorClock:
     ----------
     moments : list of (Program, str)
         For each tick the program, and its source line.
-    first : int
-        The running program's first tick.
     """
 
     def __init__(self) -> None:
-        self.moments: list[tuple[Program, str]] = [((-1, -1, -1), "")]  # tick 0 stands for nobody
-        self.first = 1
-        self._released: dict[int, dict[Program, int]] = {}
-        self._acquired: dict[Program, int] = {}
+        self.moments: list[tuple[Program, str]] = [(_NOBODY, "")]  # tick 0 stands for nobody
+        self._numbers: dict[Program, int] = {_NOBODY: 0}
+        self._owner = np.zeros(1024, dtype=np.int32)  # the program's number, for each tick
+        self._single = np.zeros(1024, dtype=bool)  # whether one lane alone did it
+        self._barriers: dict[Program, tuple[int, int]] = {}  # the last barrier, the last exchange
+        # For each address, and for each program, up to which tick another program's are released:
+        # of all lanes, of single lanes.
+        self._released: dict[int, dict[int, tuple[int, int]]] = {}
+        self._acquired: dict[int, dict[int, tuple[int, int]]] = {}
 
     @property
     def now(self) -> int:
         """The last tick."""
         return len(self.moments) - 1
 
-    def tick(self, program: Program, where: str) -> None:
+    def tick(self, program: Program, where: str, n_lanes: int = 1) -> None:
         """Begin an access of a program, on a source line."""
-        if program != self.moments[-1][0]:
-            self.first = len(self.moments)
-            self._acquired = {}
         self.moments.append((program, where))
+        if self.now == len(self._owner):
+            self._owner = np.concatenate([self._owner, np.zeros_like(self._owner)])
+            self._single = np.concatenate([self._single, np.zeros_like(self._single)])
+        self._owner[self.now] = self._numbers.setdefault(program, len(self._numbers))
+        self._single[self.now] = n_lanes == 1
+
+    def barrier(self, program: Program, *, memory: bool) -> None:
+        """Note that a program's threads met; unless for `memory`, to exchange values."""
+        last, _ = self._barriers.get(program, (0, 0))
+        self._barriers[program] = (self.now if memory else last), self.now
 
     def others(self, ticks: np.ndarray) -> np.ndarray:
         """Say which ticks are another program's."""
-        return (ticks > 0) & (ticks < self.first)
+        return (ticks > 0) & (self._owner[ticks] != self._owner[self.now])
+
+    def unordered(self, ticks: np.ndarray, *, met: bool = False) -> np.ndarray:
+        """Say which ticks are of the running program, and after its last barrier.
+
+        With `met`, after any operation that made its threads meet.
+        """
+        last = self._barriers.get(self.moments[-1][0], (0, 0))[met]
+        return (ticks > last) & (self._owner[ticks] == self._owner[self.now])
 
     def conflicts(self, ticks: np.ndarray) -> np.ndarray:
         """Say which ticks are another program's and in no order with the running one."""
         others = self.others(ticks)
-        if self._acquired and others.any():
+        acquired = self._acquired.get(int(self._owner[self.now]))
+        if acquired and others.any():
             for i in np.argwhere(others):
                 tick = ticks[tuple(i)]
-                others[tuple(i)] = self._acquired.get(self.moments[tick][0], 0) < tick
+                all_lanes, one_lane = acquired.get(int(self._owner[tick]), (0, 0))
+                others[tuple(i)] = tick > (one_lane if self._single[tick] else all_lanes)
         return others
+
+    def was_released(self, tick: int) -> bool:
+        """Say whether only a barrier is missing between a tick and its program's release."""
+        acquired = self._acquired.get(int(self._owner[self.now]), {})
+        return tick <= acquired.get(int(self._owner[tick]), (0, 0))[1]
 
     def synchronise(self, addresses: np.ndarray) -> None:
         """Let the running program's atomic acquire and release at these addresses."""
         program = self.moments[-1][0]
+        mine = int(self._owner[self.now])
+        acquired = self._acquired.setdefault(mine, {})
+        barrier = self._barriers.get(program, (0, 0))[0]
         for address in np.unique(addresses).tolist():
             released = self._released.setdefault(address, {})
-            for other, tick in released.items():
-                self._acquired[other] = max(tick, self._acquired.get(other, 0))
-            released.update(self._acquired)
-            released[program] = self.now
+            for other, ticks in released.items():
+                before = acquired.get(other, (0, 0))
+                acquired[other] = max(before[0], ticks[0]), max(before[1], ticks[1])
+            released.update(acquired)
+            released[mine] = barrier, self.now

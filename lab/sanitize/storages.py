@@ -6,8 +6,9 @@ that its schema says it writes. What a kernel writes, the sanitizer tells. Memor
 as an argument holds data. What is written past PyTorch, say through `tensor.numpy()`, is not seen.
 """
 
+import ctypes
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,26 @@ _UNWRITTEN = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_emp
 _UNWRITTEN |= {"new_empty_strided"}
 _CONSTANT = {"zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones"}
 _CONSTANT |= {"full", "full_like", "new_full", "fill_", "zero_"}
+_PYTORCH = {"aten", "prim", "prims"}
+# Operations that copy elements in order; those that read what a mask or an index selects; those
+# that read only a shape.
+_COPIES = {"clone", "_to_copy"}
+_SELECTS = {"where", "masked_fill", "masked_fill_", "masked_select", "masked_scatter", "index"}
+_SELECTS |= {"index_select", "gather", "embedding", "nan_to_num", "cat", "stack", "nonzero"}
+_SELECTS |= {"index_put", "index_put_", "scatter", "scatter_", "index_copy", "index_copy_", "copy_"}
+_MAKES = ("_like", "resize_", "set_", "new_empty", "new_zeros", "new_ones", "new_full", "detach")
+# Where a custom operation may be implemented, in the order in which we look.
+_CUSTOM_KEYS = ("CUDA", "CPU", "CompositeExplicitAutograd", "CompositeImplicitAutograd")
+
+
+@dataclasses.dataclass(frozen=True)
+class LastWrite:
+    """Who wrote to a storage last: kernel, program, argument and source line."""
+
+    kernel: str
+    program: tuple[int, int, int]
+    argument: str
+    where: str
 
 
 @dataclasses.dataclass(eq=False)
@@ -38,6 +59,10 @@ class Storage:
         For each byte; None if all are written.
     memory : StorageWeakRef
         PyTorch's, which may have been given back since.
+    last_write : LastWrite or None
+        By a kernel.
+    last_user : LastWrite or None
+        The kernel that was given it last, whether it wrote or not.
     """
 
     start: int
@@ -46,17 +71,30 @@ class Storage:
     holds_data: bool
     unwritten: np.ndarray | None
     memory: StorageWeakRef
+    last_write: LastWrite | None = None
+    last_user: LastWrite | None = None
 
     def write(self, positions: np.ndarray, itemsize: int) -> None:
         """Note that items of `itemsize` bytes were written at these bytes."""
         if self.unwritten is not None:
             self.unwritten[item_bytes(positions, itemsize)] = False
 
+    def forget_if_written(self) -> None:
+        """Keep no record of bytes that are all written."""
+        if self.unwritten is not None and not self.unwritten.any():
+            self.unwritten = None
+
     def is_unwritten(self, positions: np.ndarray, itemsize: int) -> np.ndarray:
         """Say which of the items at these bytes have a byte that nothing has written."""
         if self.unwritten is None:
             return np.zeros(len(positions), dtype=bool)
         return self.unwritten[item_bytes(positions, itemsize)].any(axis=-1)
+
+
+def memory_of(storage: Storage) -> np.ndarray:
+    """View a storage's bytes."""
+    size = storage.end - storage.start
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(storage.start))
 
 
 def item_bytes(positions: np.ndarray, itemsize: int) -> np.ndarray:
@@ -73,10 +111,17 @@ def element_positions(tensor: torch.Tensor) -> np.ndarray:
 
 
 class Storages(TorchDispatchMode):
-    """Every storage that PyTorch's operations have met while the context lasts."""
+    """Every storage that PyTorch's operations have met while the context lasts.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    reader : callable, optional
+        Told of a tensor that an operation computes with, though some of it is unwritten.
+    """
+
+    def __init__(self, reader: Callable[[torch.Tensor], None] | None = None) -> None:
         super().__init__()
+        self._reader = reader
         self.count = 0
         self._by_start: dict[int, Storage] = {}
 
@@ -103,6 +148,8 @@ class Storages(TorchDispatchMode):
         self.count += 1
         if start:  # an empty tensor has no memory
             self._by_start[start] = storage
+            if unwritten is not None and tensor.dtype != torch.bool:
+                memory_of(storage)[:] = 0xFF  # NaN in every format, -1 in integers
         return storage
 
     def at(self, addresses: np.ndarray) -> list[Storage]:
@@ -128,19 +175,66 @@ class Storages(TorchDispatchMode):
     ) -> Any:
         """Run an operation, and note what it made and wrote."""
         kwargs = kwargs or {}
-        for tensor in _tensors((args, kwargs)):
-            self.of(tensor)
-        result = func(*args, **kwargs)
         maker = func.overloadpacket.__name__
+        given = list(_tensors((args, kwargs)))
+        for tensor in given:
+            self.of(tensor)
+        lost = self._look_at_reads(func, maker, args, given)
+        if func.namespace in _PYTORCH:
+            result = func(*args, **kwargs)
+        else:
+            result = self._run_custom(func, args, kwargs)
         for tensor in _tensors(_written(func, args, kwargs)):
             storage = self.of(tensor)
             storage.holds_data |= maker not in _CONSTANT
-            if storage.unwritten is not None:
+            if storage.unwritten is not None and func.namespace in _PYTORCH:
                 start = tensor.data_ptr() - storage.start
                 storage.write(start + element_positions(tensor), tensor.element_size())
         for tensor in _tensors(result):
             self.of(tensor, maker)
+            if lost is not None and lost.size == tensor.numel():
+                self._leave_unwritten(tensor, lost)
         return result
+
+    def _look_at_reads(
+        self, func: Any, maker: str, args: tuple[Any, ...], given: list[torch.Tensor]
+    ) -> np.ndarray | None:
+        """Tell of unwritten elements that are computed with; return those that are copied."""
+        if func.namespace not in _PYTORCH or maker in _SELECTS or maker.endswith(_MAKES):
+            return None
+        if any(
+            r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns
+        ):
+            return None  # a view
+        written = {id(tensor) for tensor in _tensors(_written(func, args, {}))}
+        for tensor in given:
+            storage = self.of(tensor)
+            if storage.unwritten is None or id(tensor) in written:
+                continue
+            start = tensor.data_ptr() - storage.start
+            lost = storage.is_unwritten(start + element_positions(tensor), tensor.element_size())
+            if lost.any() and maker in _COPIES:
+                return lost
+            if lost.any() and self._reader is not None:
+                self._reader(tensor)
+        return None
+
+    def _leave_unwritten(self, tensor: torch.Tensor, lost: np.ndarray) -> None:
+        """Let the copy of an unwritten element be unwritten."""
+        storage = self.of(tensor)
+        start = tensor.data_ptr() - storage.start
+        positions = start + element_positions(tensor)
+        if storage.unwritten is None:
+            storage.unwritten = np.zeros(storage.end - storage.start, dtype=bool)
+        storage.unwritten[item_bytes(positions[lost], tensor.element_size())] = True
+
+    def _run_custom(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation of a library, and see those that it is made of."""
+        for key in _CUSTOM_KEYS:
+            if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key):
+                with self:
+                    return func._op_dk(getattr(torch._C.DispatchKey, key), *args, **kwargs)
+        return func(*args, **kwargs)
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:

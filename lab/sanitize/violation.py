@@ -49,6 +49,22 @@ KINDS = {
         "stores a value that depends on a lane that a mask left out of a load",
         "tl.load(..., mask=...) without other=",
     ),
+    "thread race": (
+        "one program's threads touch one address, one of them writing, and nothing orders them",
+        "a tl.debug_barrier() that is missing between the two",
+    ),
+    "division by zero": (
+        "stores a value that depends on an integer that was divided by zero",
+        "a divisor that is 0 in lanes that are not masked off",
+    ),
+    "shift too wide": (
+        "stores a value that depends on an integer that was shifted by its width or more",
+        "a shift by 32 where 64 bits are meant, or by a negative number",
+    ),
+    "endless wait": (
+        "waits for what no other program will do",
+        "a lock that is not released, or a flag that is set for another program",
+    ),
     "atomic order": (
         "programs add floats to one address; each order of them rounds differently",
         "tl.atomic_add on floats: sum partial results in a second launch instead",
@@ -87,6 +103,9 @@ class Violation:
         The likely one.
     count : int
         How many elements, over all accesses.
+    rank : str
+        Of an undefined lane: "wrong even with zeros", or "zeros on today's compilers", where the
+        zeros that those give make the result right; "" if neither is known.
     case : str
         The call that showed it.
     """
@@ -103,6 +122,7 @@ class Violation:
     cause: str
     count: int = 1
     case: str = ""
+    rank: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -117,6 +137,7 @@ class Violation:
         if self.index:
             element = f"{self.tensor or 'memory'}[{', '.join(map(str, self.index))}]"
             said.append(f"{self.access or 'at'} {element}; {self.bounds}")
+        said += [self.rank] if self.rank else []
         said += [text for text in (self.detail, self.cause and f"likely: {self.cause}") if text]
         headline = f"{shown_path(file)}:{line}: {self.kind}: {KINDS[self.kind][0]}"
         return "\n".join([headline, *("    " + text for text in said)])

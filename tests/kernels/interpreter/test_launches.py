@@ -1,6 +1,6 @@
 """What a follower of launches is told, and what it decides."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,14 +21,13 @@ class Follower:
         self.accesses: list[Access] = []
         self.finished = 0
 
-    def start(self, launch: Launch) -> None:
+    def launch(self, launch: Launch, run: Callable[[], None]) -> None:
         self.launches.append(launch)
+        run()
+        self.finished += 1
 
     def order(self, n_programs: int) -> Sequence[int]:
         return range(n_programs)[::-1]
-
-    def finish(self) -> None:
-        self.finished += 1
 
 
 @triton.jit

@@ -9,7 +9,8 @@ import triton.language as tl
 def broken_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     right = tl.load(x_ptr + at + 1, mask=at + 1 < n, other=0.0)
-    tl.store(x_ptr + at, right)  # finds: read race, x_ptr; order dependence, x_ptr
+    # finds on the next line: read race, x_ptr; order dependence, x_ptr; thread race, x_ptr
+    tl.store(x_ptr + at, right)
 
 
 @triton.jit
