@@ -195,7 +195,9 @@ def mutate(
 
 @app.command()
 def trace(
-    operation: Annotated[str, typer.Argument(metavar="OP", help="Twin to trace.")],
+    operation: Annotated[
+        str, typer.Argument(metavar="OP | FILE.py::KERNEL", help="Twin to trace, or your kernel.")
+    ],
     case: Annotated[
         str | None, typer.Option(help="Trace this case (JSON); default: a small one.")
     ] = None,
@@ -203,14 +205,21 @@ def trace(
     out: Annotated[
         str | None, typer.Option(help="Folder of pictures; default: build/trace.")
     ] = None,
+    driver: Annotated[
+        str | None, typer.Option(help="Function that launches; default: drive_<kernel>.")
+    ] = None,
 ) -> None:
     """Draw which program reads and writes which tile, and count the bytes.
 
-    Leaves OP-forward and OP-backward, .png and .svg. Exit code 1 if the bytes of a tensor are not
-    those that the twin declares as the least.
+    Leaves OP-forward and OP-backward, .png and .svg, and a page, OP.html, with a slider over the
+    programs and their tiles' numbers. Exit code 1 if the bytes of a tensor are not those that the
+    twin declares as the least.
     """
     os.environ["TRITON_INTERPRET"] = "1"  # on a GPU nothing could be watched
-    from .lab.trace.trace import trace_operation
+    from .lab.trace.trace import trace_file, trace_operation
+
+    if operation.partition("::")[0].endswith(".py"):
+        raise typer.Exit(trace_file(operation, driver=driver, out=out))
 
     raise typer.Exit(trace_operation(operation, case=case, dtype=dtype, out=out))
 

@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lab/sanitize": ("lab/verify",),
     "lab/own": ("lab/sanitize",),
     "lab/mutate": ("lab/sanitize",),
-    "lab/trace": ("lab/verify",),
+    "lab/trace": ("lab/sanitize",),
     "lab/inspect": ("lab/twins",),
     "lab/report": ("lab/verify", "lab/inspect"),
     "rl/bounds": ("kernels",),

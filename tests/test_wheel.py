@@ -101,7 +101,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(installed: Path) -> None:
     rooms = [ROOT.joinpath(*name.split(".")[1:]) for name in config["options"]["packages"].split()]
     expected = {str(path.relative_to(ROOT)) for room in rooms for path in room.glob("*.py")}
     expected |= {str(path.relative_to(ROOT)) for path in ROOT.glob("lab/report/templates/*")}
-    expected |= {"py.typed", "lab/mutate/equivalent.toml"}
+    expected |= {"py.typed", "lab/mutate/equivalent.toml", "lab/trace/page.html"}
     assert held == expected
 
 

@@ -45,6 +45,7 @@ from .events import Event, leaving_out_undefined, listen, undefined_as
 from .launches import Launch, follow
 from .memory import Access, observe
 from .patches import apply
+from .peek import peek
 from .turns import EndlessWait
 from .values import holds_poison, narrow
 
@@ -60,6 +61,7 @@ __all__ = [
     "listen",
     "narrow",
     "observe",
+    "peek",
     "undefined_as",
 ]
 

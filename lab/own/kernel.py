@@ -47,10 +47,11 @@ class Kernel:
         """
         given = {name: self._prepared(name, value) for name, value in arguments.items()}
         held = {n: v for n, v in given.items() if isinstance(v, torch.Tensor) and not v.is_meta}
-        before = {n: _bytes(v).clone() for n, v in held.items() if n not in self.updates}
+        with _disable_current_modes():  # this reading is the instrument's, not the kernel's
+            before = {n: _bytes(v).clone() for n, v in held.items() if n not in self.updates}
         returned = flat(self.call(given))
         for name, content in before.items():
-            with _disable_current_modes():  # this reading is the instrument's, not the kernel's
+            with _disable_current_modes():
                 changed = not torch.equal(_bytes(held[name]), content)
             if changed:
                 raise AssertionError(
@@ -85,7 +86,5 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
     """Return all bytes of a tensor's memory."""
-    with _disable_current_modes():
-        return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(
-            tensor.untyped_storage()
-        )
+    nothing = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    return nothing.set_(tensor.untyped_storage())

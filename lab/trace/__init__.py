@@ -1,4 +1,4 @@
-"""Who reads which tile, and how many bytes.
+"""Who reads which tile, and how many bytes: pictures, a table, and a page to step through.
 
-Imports lab/verify. Read first: trace.py.
+Imports lab/verify, and the drivers of lab/sanitize. Read first: trace.py, then record.py.
 """

@@ -113,7 +113,9 @@ def _heading(page: _Page, trace: Trace, one: Pass, dtype: str) -> None:
     case = [f"{name} {value}" for name, value in trace.case.items() if name != "seed"]
     least, top = one.cost.bytes, page.height - 0.35
     page.text(_MARGIN, top, f"{trace.twin.name}, {one.name}", 14, weight="bold")
-    moved = f"{one.moved:,} bytes moved; the least is {least:,} (×{one.moved / max(1, least):.3g})"
+    moved = f"{one.moved:,} bytes moved"
+    if "cost" not in trace.twin.undeclared:
+        moved += f"; the least is {least:,} (×{one.moved / max(1, least):.3g})"
     page.text(_MARGIN, top - 0.25, ", ".join([*case, dtype]), 9)
     page.text(_MARGIN, top - 0.45, moved, 9)
     page.text(_MARGIN, top - 0.56, _KEY, 8, color="0.35", va="top")

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .traffic import READ, WRITE, Pass, Trace, Visit, addresses_in_order
+from .record import addresses_in_order
+from .traffic import READ, WRITE, Pass, Trace, Visit
 
 Program = tuple[int, int, int]
 Extents = tuple[tuple[int, int], ...]  # first and last index along each axis
@@ -50,12 +51,25 @@ class Field:
         rest : numpy.ndarray
             The addresses that belong to none.
         """
+        places = self.places(addresses)
+        return places[places >= 0], addresses[places < 0]
+
+    def places(self, addresses: np.ndarray) -> np.ndarray:
+        """Give each address the flat index of its element; −1 if it is of none.
+
+        Parameters
+        ----------
+        addresses : numpy.ndarray
+
+        Returns
+        -------
+        numpy.ndarray of int64
+        """
         own, order = self._sorted
         if not len(own):
-            return order, addresses
+            return np.full(len(addresses), -1)
         position = np.searchsorted(own, addresses).clip(max=len(own) - 1)
-        found = own[position] == addresses
-        return order[position[found]], addresses[~found]
+        return np.where(own[position] == addresses, order[position], -1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ which ones nobody can say from here.
 """
 
 import bisect
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,7 @@ from ...kernels.common import launch
 from ...kernels.common.finite import checking_finite
 from ..twins.twin import Case, Cost, Twin
 from ..verify.check import prepare, run
+from .record import Recorder, addresses_in_order
 
 READ, WRITE = "read", "write"
 SAVED = "saved"  # what forward wrote beside its results and backward reads
@@ -118,12 +120,13 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
-    """A traced case: its passes, and all its memory, which stays alive with it."""
+    """A traced case: its passes, all its memory, which stays alive with it, and perhaps tiles."""
 
     twin: Twin
     case: Case
     passes: tuple[Pass, ...]
     memory: Any
+    tiles: Recorder
 
 
 class _Watch(TorchDispatchMode):
@@ -212,24 +215,14 @@ class _Watch(TorchDispatchMode):
             yield self.starts[owner], addresses[owners == owner]
 
 
-def addresses_in_order(tensor: torch.Tensor) -> np.ndarray:
-    """List the addresses of a tensor's elements in the order of its axes.
-
-    Parameters
-    ----------
-    tensor : torch.Tensor
-
-    Returns
-    -------
-    numpy.ndarray of int64
-    """
-    at = np.zeros(1, np.int64)
-    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        at = (at[:, None] + np.arange(size) * stride).reshape(-1)
-    return tensor.data_ptr() + at * tensor.element_size()
-
-
-def trace(twin: Twin, case: Case, dtype: str = "float32", text: str | None = None) -> Trace:
+def trace(
+    twin: Twin,
+    case: Case,
+    dtype: str = "float32",
+    text: str | None = None,
+    *,
+    keep_tiles: bool = False,
+) -> Trace:
     """Run a case in the interpreter and note every byte that it touches.
 
     Parameters
@@ -242,6 +235,8 @@ def trace(twin: Twin, case: Case, dtype: str = "float32", text: str | None = Non
         "float32", "float16" or "bfloat16".
     text : str or None
         As in `check.prepare`.
+    keep_tiles : bool
+        Keep the numbers of every tile, too, for the page.
 
     Returns
     -------
@@ -250,7 +245,9 @@ def trace(twin: Twin, case: Case, dtype: str = "float32", text: str | None = Non
     from ...kernels import interpreter
 
     prepared = prepare(twin, case, dtype, "cpu", text)
-    costs = twin.cost(case, getattr(torch, dtype).itemsize)
+    costs: tuple[Cost, Cost | None] = (Cost(0, {}, {}), None)
+    if "cost" not in twin.undeclared:
+        costs = twin.cost(case, getattr(torch, dtype).itemsize)
     forward = Pass("forward", costs[0])
     backward = Pass("backward", costs[1] or Cost(0, {}, {}), before=forward)
     with (
@@ -260,7 +257,11 @@ def trace(twin: Twin, case: Case, dtype: str = "float32", text: str | None = Non
         checking_finite(False),  # as on a GPU
         _Watch(forward, log) as watch,
         interpreter.observe(watch.access),
+        contextlib.ExitStack() as stack,
     ):
+        recorder = Recorder(log)
+        if keep_tiles:
+            stack.enter_context(interpreter.observe(recorder.access))
 
         def forward_then_turn(**arguments: Any) -> Any:
             for tensor in tree_leaves((arguments, prepared.d_results)):
@@ -280,7 +281,7 @@ def trace(twin: Twin, case: Case, dtype: str = "float32", text: str | None = Non
     forward.named = {READ: arguments, WRITE: results}
     backward.named = {READ: results | arguments | cotangents, WRITE: gradients}
     passes = (forward, backward) if cotangents else (forward,)
-    return Trace(twin, case, passes, watch)
+    return Trace(twin, case, passes, watch, recorder)
 
 
 def _results(twin: Twin, named: Tensors) -> Tensors:

@@ -26,6 +26,7 @@ def test_pictures_of_both_passes_and_a_table(tmp_path, capsys):
         "layer_norm-backward.svg",
         "layer_norm-forward.png",
         "layer_norm-forward.svg",
+        "layer_norm.html",
     ]
     printed = capsys.readouterr().out
     assert "read residual" in printed and "as declared" in printed
