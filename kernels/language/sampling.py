@@ -47,6 +47,7 @@ from ...core.language.sampling import (
     without_filters,
 )
 from ..common._triton import tl, triton
+from ..common.indices import signed
 from ..common.launch import launch, runs_on_triton
 from ..common.strided import part_of, strided
 from .sampling_eager import sampling_eager
@@ -288,7 +289,7 @@ def sampling(
         Of the random bits; fits 64 bits.
     step : int
         Of the rollout; fits 32 bits. Row r draws `philox(seed, rows[r], step, 0, 0)`.
-    rows : torch.Tensor of int32 or int64 [row], optional
+    rows : torch.Tensor of int [row], optional
         Each row's number in the whole draw, from 0 and below 2^32, for one that is done in parts;
         by default 0, 1, 2, ...
 
@@ -309,6 +310,7 @@ def sampling(
         If Triton was asked for and cannot run here.
     """
     check_sampling(logits, temperature, top_k, top_p, seed, step, rows)
+    rows = signed(rows)
     if not runs_on_triton("sampling", logits=logits, rows=rows):
         return sampling_eager(
             logits,
