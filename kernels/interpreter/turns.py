@@ -19,7 +19,7 @@ from triton.runtime.errors import InterpreterError
 from .location import with_location
 
 PATIENCE = 64  # how often a program takes the same answer before it gives up its turn
-ENDLESS = 10_000  # and before it is said to wait for ever, if nobody else can go on
+ENDLESS = 2_000  # and before it is said to wait for ever, if nobody else can go on
 
 Program = tuple[int, ...]
 

@@ -309,6 +309,8 @@ class Watch:
         addresses = access.addresses.reshape(-1)[lanes].astype(np.int64)
         assert access.tensors is not None, "launches are followed"
         numbers = access.tensors.reshape(-1)[lanes]
+        # An offset beyond 2^48, such as an undefined one, has spoilt the number, too.
+        numbers = np.where(numbers > len(self._pass.arguments), 0, numbers)
         for number in np.unique(numbers):
             own = numbers == number
             if number:

@@ -46,8 +46,8 @@ def checksums(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): checksum(path) for path in sorted(files)}
 
 
-def damaged(folder: Path, expected: dict[str, str]) -> list[str]:
-    """List the files of a folder that are not what their checksums say.
+def first_damaged(folder: Path, expected: dict[str, str]) -> str | None:
+    """Return the first file of a folder that is not what its checksum says, None if all are.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ def damaged(folder: Path, expected: dict[str, str]) -> list[str]:
 
     Returns
     -------
-    list of str
-        Their names within the folder. One that cannot be read is damaged, too.
+    str or None
+        The file's name within the folder. One that cannot be read is damaged, too.
     """
-    return [name for name, wanted in expected.items() if _checksum(folder / name) != wanted]
-
-
-def _checksum(path: Path) -> str | None:
-    try:
-        return checksum(path)
-    except OSError:
-        return None
+    for name, wanted in expected.items():
+        try:
+            found = checksum(folder / name)
+        except OSError:
+            return name
+        if found != wanted:
+            return name
+    return None
