@@ -119,7 +119,10 @@ def inspect(
 def sanitize(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OP | FILE.py::KERNEL]...", help="Default: all operations."),
+        typer.Argument(
+            metavar="[OP | FILE.py::KERNEL]... | -- python ...",
+            help="Default: all operations. After --: a script or test suite, run as it is.",
+        ),
     ] = None,
     driver: Annotated[
         str | None, typer.Option(help="Function that launches; default: drive_<kernel>.")
@@ -130,24 +133,32 @@ def sanitize(
     allow: Annotated[
         list[str] | None, typer.Option(help="Kind not to report; may be repeated.")
     ] = None,
+    configs: Annotated[
+        int | None,
+        typer.Option(help="Most configurations of an autotuned kernel that run; default: 3."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the programs' shuffled order.")] = 0,
     json: Annotated[str | None, typer.Option(help="Store the findings in this file.")] = None,
 ) -> None:
     """Check every access of memory that kernels make, without a GPU.
 
-    Out of bounds, unwritten or undefined values, writes to inputs, races, order: docs/lab.md. A
-    kernel of your own needs a function beside it that launches it. Exit code 1 on findings.
+    Out of bounds, unwritten or undefined values, writes to inputs, races, order: docs/lab.md. For
+    kernels of your own: gptwin sanitize -- python -m pytest tests/ -k norm. Exit code 1 on
+    findings, and if no kernel was launched.
     """
     os.environ["TRITON_INTERPRET"] = "1"
     from .lab.sanitize import console as sanitize_console
+    from .lab.sanitize.program import CONFIGURATIONS, is_command
 
     raise typer.Exit(
         sanitize_console.run(
-            _chosen(targets),
+            targets if targets and is_command(targets) else _chosen(targets),
             driver=driver,
             dtypes=dtype or [],
             allow=[*_settings().allow, *(allow or [])],
             seed=seed,
+            configs=_settings().configs or CONFIGURATIONS if configs is None else configs,
+            updates=_settings().updates,
             json_file=json,
         )
     )

@@ -15,6 +15,8 @@ from triton.runtime.autotuner import Autotuner
 
 from .watch import Watch
 
+CONFIGURATIONS = 3  # of each autotuned kernel, unless another limit is set
+
 
 class Configurations:
     """Chooses configurations, and keeps count.
@@ -36,6 +38,10 @@ class Configurations:
         self.watch, self.limit = watch, limit
         self.run: dict[str, tuple[set[str], int]] = {}
         self._best: dict[tuple[Any, ...], Any] = {}
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Say for each kernel how many configurations have run, and how many there are."""
+        return {name: (len(run), n) for name, (run, n) in self.run.items()}
 
     @contextmanager
     def chosen(self) -> Iterator[None]:

@@ -2,9 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -19,8 +18,10 @@ from ..twins.catalogue import TWINS
 from ..twins.find import find_twin, is_own
 from ..twins.twin import DTYPES
 from ..verify.verify import variants
+from .autotuned import CONFIGURATIONS
 from .drivers import PREFIX, DriverTarget, find_drivers, load
 from .own_twins import IN_PLACE, TwinTarget, targets
+from .program import Outcome, is_command, run_command
 from .sanitize import Report, Target, sanitize
 from .violation import KINDS, Violation, shown_path
 
@@ -41,6 +42,10 @@ class Row:
         How much was run.
     violations : list of Violation
         One for each kind, line and tensor, counted over all cases.
+    configurations : dict
+        For each autotuned kernel how many of its configurations have run, and how many it has.
+    problem : str
+        Why less was learnt than was asked for; "" if nothing stood in the way.
     """
 
     name: str
@@ -50,10 +55,13 @@ class Row:
     n_launches: int = 0
     n_accesses: int = 0
     violations: list[Violation] = dataclasses.field(default_factory=list)
+    configurations: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    problem: str = ""
 
     def add(self, target: Target, report: Report, allowed: list[str]) -> None:
         """Take up what one case showed."""
         self.n_cases += 1
+        self.configurations |= report.configurations
         self.n_launches += report.n_launches
         self.n_accesses += report.n_accesses
         self.kernels |= report.kernels
@@ -74,14 +82,17 @@ def run(
     dtypes: list[str],
     allow: list[str],
     seed: int = 0,
+    configs: int = CONFIGURATIONS,
+    updates: Sequence[str] = (),
     json_file: str | None = None,
 ) -> int:
-    """Sanitize operations, or kernels of a file, and print what was found.
+    """Sanitize operations, kernels of a file, or a program, and print what was found.
 
     Parameters
     ----------
     names : list of str
-        Operations, or "file.py::kernel"; empty for all operations.
+        Operations, or "file.py::kernel"; empty for all operations. Or a program's command line:
+        "python" or "pytest", and its arguments.
     driver : str, optional
         Of the file, if it is not `drive_<kernel>`.
     dtypes : list of str
@@ -90,13 +101,18 @@ def run(
         Kinds of findings not to report.
     seed : int
         Of the shuffled order.
+    configs : int
+        The most configurations of an autotuned kernel that run for each key.
+    updates : sequence of str
+        Arguments of kernels that may be written, though they hold a caller's data.
     json_file : str, optional
         Where to store the findings.
 
     Returns
     -------
     int
-        0 if nothing was found, else 1.
+        0 if kernels were launched and nothing was found, else 1; what a program ends with, if
+        that is not 0.
 
     Raises
     ------
@@ -114,40 +130,77 @@ def run(
         if dtype not in DTYPES:
             refuse("dtype", f"one of {', '.join(DTYPES)}", repr(dtype))
     stored = None if json_file is None else expect_writable("json", json_file)
-    jobs = _jobs(names or [*TWINS, *IN_PLACE], driver, dtypes)
-
-    console = Console()
+    if configs < 1:
+        refuse("configs", "a number from 1 on", str(configs))
+    console = Console(emoji=False)  # else "file.py:100:" has an emoji in it
     console.print(
         f"gptwin {__version__}: every access of memory checked, in Triton {triton.__version__}'s "
         "interpreter",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     started = time.monotonic()
-    rows = _run_with_progress(jobs, seed, allow, console)
+    exit_code = 0
+    if is_command(names):
+        outcome = run_command(names, configs=configs, seed=seed, updates=updates)
+        rows, exit_code = [_row_of(" ".join(names), outcome, allow)], outcome.exit_code
+    else:
+        jobs = _jobs(names or [*TWINS, *IN_PLACE], driver, dtypes)
+        rows = _run_with_progress(jobs, seed, configs, updates, allow, console)
+    _tell(rows, console, f"seed {seed}, {time.monotonic() - started:.0f} s")
+    if stored is not None:
+        _write_json(stored, rows, seed)
+    return exit_code or int(any(row.violations or row.problem for row in rows))
+
+
+def _row_of(name: str, outcome: Outcome, allowed: list[str]) -> Row:
+    """Describe what became of a program."""
+    seen = outcome.seen
+    row = Row(name, seen.kernels, set(), 1, seen.n_launches, seen.n_accesses)
+    row.violations = [violation for violation in seen.violations if violation.kind not in allowed]
+    row.configurations = seen.configurations
+    if not row.n_launches:
+        row.problem = (
+            "no Triton kernel was launched in this process, so nothing was checked (likely cause: "
+            "tests that were skipped, or processes of its own, such as pytest -n starts)"
+        )
+    elif outcome.exit_code:
+        row.problem = f"the program ended with exit code {outcome.exit_code}: see above"
+    return row
+
+
+def _tell(rows: list[Row], console: Console, how: str) -> None:
+    """Print the table, each finding, and what was left out."""
     console.print(_table(rows))
     violations = [violation for row in rows for violation in row.violations]
     for violation in violations:
         text = f"{violation}\n    in {violation.case}\n"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     _tell_unreached(rows, console)
-    n = len(violations)
+    for row in rows:
+        for kernel, (run, n) in row.configurations.items():
+            if run < n:
+                text = f"{kernel}: {run} of {n} configurations were run (--configs {n} runs all)"
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+    for row in rows:
+        if row.problem:
+            text = f"{shown_path(row.name)}: {row.problem}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+    n, n_problems = len(violations), sum(bool(row.problem) for row in rows)
     verdict = f"{n} finding{'s' if n > 1 else ''}" if n else "nothing found"
+    if n_problems:
+        verdict += ", but not all was checked"
     console.print(
         f"{sum(row.n_accesses for row in rows):,} accesses of "
-        f"{sum(row.n_launches for row in rows):,} launches, seed {seed}, "
-        f"{time.monotonic() - started:.0f} s: [bold]{verdict}[/bold]",
+        f"{sum(row.n_launches for row in rows):,} launches, {how}: [bold]{verdict}[/bold]",
         highlight=False,
     )
-    if stored is not None:
-        _write_json(stored, rows, seed)
-    return 1 if violations else 0
 
 
 def _jobs(
     names: list[str], driver: str | None, dtypes: list[str]
-) -> list[tuple[str, Iterator[Target]]]:
+) -> list[tuple[str, Iterable[Target]]]:
     """Name each row, with the targets that it runs."""
-    jobs: list[tuple[str, Iterator[Target]]] = []
+    jobs: list[tuple[str, Iterable[Target]]] = []
     for name in names:
         path, _, kernel = name.partition("::")
         if is_own(name):
@@ -156,8 +209,7 @@ def _jobs(
         elif path.endswith(".py") or kernel:
             module = load(path)
             for function in find_drivers(module, path, kernel, driver):
-                meant = kernel or function.removeprefix(PREFIX)
-                jobs.append((f"{path}::{meant}", _every_configuration(module, function)))
+                jobs.append((f"{path}::{kernel or function}", [DriverTarget(module, function)]))
         elif name in TWINS or name in IN_PLACE:
             jobs.append((name, targets(name, dtypes)))
         else:
@@ -166,18 +218,15 @@ def _jobs(
     return jobs
 
 
-def _every_configuration(module: Any, function: str) -> Iterator[Target]:
-    """Yield a driver's target for each configuration: how many there are, its first run shows."""
-    target = DriverTarget(module, function)
-    yield target
-    for configuration in range(1, target.n_configurations):
-        yield DriverTarget(module, function, configuration)
-
-
 def _run_with_progress(
-    jobs: list[tuple[str, Iterator[Target]]], seed: int, allow: list[str], console: Console
+    jobs: list[tuple[str, Iterable[Target]]],
+    seed: int,
+    configs: int,
+    updates: Sequence[str],
+    allow: list[str],
+    console: Console,
 ) -> list[Row]:
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
     rows = []
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(jobs))
@@ -185,16 +234,21 @@ def _run_with_progress(
             row = Row(name)
             for target in job:
                 progress.update(task, description=f"{name}, case {row.n_cases + 1}")
-                row.add(target, sanitize(target, seed), allow)
+                report = sanitize(target, seed, configs, updates)
+                row.add(target, report, allow)
+                row.problem = row.problem or report.problem
             kernel = name.partition("::")[2]
-            if kernel and kernel not in row.kernels:
-                launched = ", ".join(row.kernels) or "nothing"
-                refuse(
-                    "driver", f"a function that launches {kernel}", f"one that launches {launched}"
-                )
+            if not row.problem and not row.n_launches:
+                row.problem = "no kernel was launched, so nothing was checked"
+            elif not row.problem and _names_a_kernel(kernel) and kernel not in row.kernels:
+                row.problem = f"{kernel} was not launched, but {', '.join(sorted(row.kernels))}"
             progress.advance(task)
             rows.append(row)
     return rows
+
+
+def _names_a_kernel(name: str) -> bool:
+    return bool(name) and not name.startswith(PREFIX)
 
 
 def _table(rows: list[Row]) -> Table:
@@ -205,7 +259,9 @@ def _table(rows: list[Row]) -> Table:
     table.add_column("")
     for row in rows:
         n = len(row.violations)
-        verdict = f"[bold red]{n} found[/bold red]" if n else "[green]ok[/green]"
+        verdict = "[green]ok[/green]"
+        if n or row.problem:
+            verdict = f"[bold red]{f'{n} found' if n else 'not checked'}[/bold red]"
         numbers = (row.n_cases, len(row.kernels), row.n_launches, row.n_accesses)
         table.add_row(shown_path(row.name), *(f"{number:,}" for number in numbers), verdict)
     return table
@@ -214,7 +270,7 @@ def _table(rows: list[Row]) -> Table:
 def _tell_unreached(rows: list[Row], console: Console) -> None:
     """Name the kernels and configurations of a twin about which nothing was learnt."""
     for row in rows:
-        if (row.name in TWINS or is_own(row.name)) and not row.violations:
+        if row.reached and not row.violations:  # of a twin
             left = [v for v in variants(find_twin(row.name)) if v not in row.reached]
             if left:
                 names = ", ".join(f"{kernel} #{i}" for kernel, i in left)
@@ -229,9 +285,10 @@ def _write_json(path: Path, rows: list[Row], seed: int) -> None:
             "kernels": sorted(row.kernels),
             "launches": row.n_launches,
             "accesses": row.n_accesses,
+            "problem": row.problem,
             "findings": [dataclasses.asdict(violation) for violation in row.violations],
         }
         for row in rows
     ]
-    head = {"seed": seed, "passed": not any(row.violations for row in rows)}
+    head = {"seed": seed, "passed": not any(row.violations or row.problem for row in rows)}
     write_rows(path, made_with() | head, found)

@@ -1,34 +1,37 @@
 """What `gptwin sanitize file.py::kernel` runs: a person's own kernel, through a driver beside it.
 
 A driver is a function without parameters, `drive_<kernel>` unless another is named. It makes
-tensors on the CPU, launches the kernel as always, `kernel[grid](...)`, and returns the results: a
-tensor, or a tuple, list or dict of tensors. What it returns may be written, and so may what it
-makes empty or of one constant (`torch.empty`, `zeros`, `ones`, `full`); every other tensor is an
-input. PyTorch's and NumPy's random numbers are seeded before each run.
+tensors, launches the kernel as always, `kernel[grid](...)`, and returns the results: a tensor, or a
+tuple, list or dict of tensors. "cuda" means the CPU. What it returns may be written, and so may
+what is empty or of one constant (`torch.empty`, `zeros`, `ones`, `full`), and what a function that
+the driver calls has made for itself; every other tensor is an input. PyTorch's and NumPy's random
+numbers are seeded.
 """
 
+import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from triton.runtime.autotuner import Autotuner
+from torch.utils._pytree import tree_leaves
 from triton.runtime.errors import InterpreterError
 from triton.runtime.jit import KernelInterface
 
 from ...core.checks import refuse
+from .frames import program_frames
+from .pretend import pretend_gpu
+from .sanitize import TargetError
 from .storages import Storage, Storages
 
 PREFIX = "drive_"
 
 
 class DriverTarget:
-    """A driver, with one configuration of the autotuned kernels that it launches.
+    """A driver of a person's own.
 
     Parameters
     ----------
@@ -36,43 +39,33 @@ class DriverTarget:
         The person's file.
     driver : str
         The function's name.
-    configuration : int
-        Taken modulo the length of each autotuned kernel's list.
-
-    Attributes
-    ----------
-    n_configurations : int
-        The longest list of configurations that a run met.
     """
 
-    def __init__(self, module: ModuleType, driver: str, configuration: int = 0) -> None:
+    def __init__(self, module: ModuleType, driver: str) -> None:
         self.driver = getattr(module, driver)
-        self.configuration = configuration
-        self.n_configurations = 1
         self.name = f"{driver}()"
+        self._are_inputs: dict[int, bool] = {}
 
     def run(self, storages: Storages) -> dict[str, torch.Tensor]:
         """Call the driver; see `Target`."""
+        name = self.driver.__name__
         try:
-            with self._configured():
+            with pretend_gpu():
                 results = self.driver()
         except InterpreterError:
             raise  # the kernel raised, not the driver
         except Exception as error:
             own = self.driver.__code__.co_filename
-            *_, frame = (f for f in traceback.extract_tb(error.__traceback__) if f.filename == own)
-            raise RuntimeError(
-                f"{self.driver.__name__} raised {error!r}, at {own}:{frame.lineno}"
-            ) from error
+            frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
+            where = f", at {own}:{frames[-1].lineno}" if frames else ""
+            raise TargetError(f"{name} raised {error!r}{where}") from error
         named = self._named(results)
-        for name, value in named.items():
+        for result, value in named.items():
             if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
                 what = getattr(value, "device", type(value).__name__)
-                refuse(
-                    f"{self.driver.__name__}()",
-                    "to return tensors on the CPU",
-                    f"{what} for {name}",
-                    "no return statement, or a device of 'cuda': there is no GPU here",
+                raise TargetError(
+                    f"{name}(): expected it to return tensors, got {what}"
+                    f"{' for ' * bool(result)}{result} (likely cause: no return statement)"
                 )
         return named
 
@@ -84,29 +77,39 @@ class DriverTarget:
         return {"": results}
 
     def is_input(self, storage: Storage) -> bool:
-        """Say whether memory was made with data of its own; see `Target`."""
-        return storage.holds_data
+        """Say whether memory holds data that the driver can see; see `Target`."""
+        if not storage.holds_data:
+            return False
+        if storage.number not in self._are_inputs:
+            self._are_inputs[storage.number] = self._sees(storage)
+        return self._are_inputs[storage.number]
+
+    def _sees(self, storage: Storage) -> bool:
+        """Say whether the driver made the memory or has a name for it.
+
+        What a function between the driver and the launch has made is that function's own.
+        """
+        active = set()
+        for frame, _ in program_frames():
+            if frame.f_code is self.driver.__code__:
+                break
+            active.add(frame.f_code)
+        else:
+            return True  # launched from elsewhere, by a thread perhaps
+        if storage.made_by in active:
+            return False
+        if storage.made_by in (None, self.driver.__code__):
+            return True
+        starts = {
+            leaf.untyped_storage().data_ptr()
+            for leaf in tree_leaves(list(frame.f_locals.values()))
+            if isinstance(leaf, torch.Tensor)
+        }
+        return storage.start in starts
 
     def may_update(self, results: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """Allow what is returned."""
         return list(results.values())
-
-    @contextmanager
-    def _configured(self) -> Iterator[None]:
-        """Let autotuned kernels take one configuration: nothing can be timed here."""
-
-        def run(tuner: Any, *args: Any, **options: Any) -> Any:
-            self.n_configurations = max(self.n_configurations, len(tuner.configs))
-            chosen = tuner.configs[self.configuration % len(tuner.configs)]
-            self.name = f"{self.driver.__name__}(), {chosen}"
-            return tuner.fn.run(*args, **options, **chosen.all_kwargs())
-
-        before = Autotuner.run
-        Autotuner.run = run
-        try:
-            yield
-        finally:
-            Autotuner.run = before
 
 
 def load(path: str) -> ModuleType:
@@ -130,6 +133,8 @@ def load(path: str) -> ModuleType:
     file = Path(path).resolve()
     if not file.is_file() or file.suffix != ".py":
         refuse("target", "a Python file that exists, as in file.py::kernel", path)
+    if (file.parent / "__init__.py").is_file():
+        return _load_from_package(path, file)
     name = f"sanitized_{file.stem}"  # keep a person's random.py from being imported by others
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
@@ -137,12 +142,28 @@ def load(path: str) -> ModuleType:
     sys.modules[name] = module
     sys.path.insert(0, str(file.parent))  # so that it finds the files beside it
     try:
-        spec.loader.exec_module(module)
+        with pretend_gpu():
+            spec.loader.exec_module(module)
     except Exception as error:
         raise RuntimeError(f"{path}: importing it raised {error!r}") from error
     finally:
         sys.path.remove(str(file.parent))
     return module
+
+
+def _load_from_package(path: str, file: Path) -> ModuleType:
+    """Import a module by its full name, so that it may import its neighbours relatively."""
+    names, folder = [file.stem], file.parent
+    while (folder / "__init__.py").is_file():
+        names, folder = [folder.name, *names], folder.parent
+    sys.path.insert(0, str(folder))
+    try:
+        with pretend_gpu():
+            return importlib.import_module(".".join(names))
+    except Exception as error:
+        raise RuntimeError(f"{path}: importing it raised {error!r}") from error
+    finally:
+        sys.path.remove(str(folder))
 
 
 def find_drivers(module: ModuleType, path: str, kernel: str, driver: str | None) -> list[str]:

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 import triton
-from torch.overrides import TorchFunctionMode
+from torch.autograd.function import BackwardCFunction
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils import _device
 from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -62,8 +63,9 @@ def pretend_gpu() -> Iterator[None]:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_Results())
-            stack.enter_context(_replaced())
-            stack.enter_context(_Arguments())
+            arguments = _Arguments()
+            stack.enter_context(_replaced(arguments))
+            stack.enter_context(arguments)
             yield
             if _is_gpu(_device.CURRENT_DEVICE):
                 torch.set_default_device(None)
@@ -160,6 +162,20 @@ class _Arguments(TorchFunctionMode):
         if device is not None:
             kwargs["device"] = _CPU
         return _put_on_gpu(func(*args, **kwargs))
+
+    def within(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap what a function under this mode calls back, such as a backward pass.
+
+        While the mode handles `loss.backward()`, it is off.
+        """
+
+        def call(*args: Any, **options: Any) -> Any:
+            if self in _get_current_function_mode_stack():
+                return function(*args, **options)
+            with self:
+                return function(*args, **options)
+
+        return call
 
 
 _CPU = torch.device("cpu")
@@ -426,7 +442,7 @@ class _Generator(torch.Generator):
 
 
 @contextlib.contextmanager
-def _replaced() -> Iterator[None]:
+def _replaced(arguments: _Arguments) -> Iterator[None]:
     """Replace what a TorchFunctionMode is not asked about."""
     places: list[tuple[Any, str, Any]] = [
         (torch.cuda, name, value) for name, value in _cuda_attributes().items()
@@ -438,6 +454,7 @@ def _replaced() -> Iterator[None]:
         (triton.testing, "do_bench", _do_bench),
         (triton.testing, "do_bench_cudagraph", _do_bench),
     ]
+    places.append((BackwardCFunction, "apply", arguments.within(BackwardCFunction.apply)))
     init = torch.autocast.__init__
 
     def autocast(self: Any, device_type: str, *args: Any, **options: Any) -> None:

@@ -1,25 +1,32 @@
 """Watch a program as it is: a script or a test suite that launches Triton kernels, unchanged.
 
-`watching` is for Python: a context in which "cuda" means the CPU, every launch of a kernel is
-checked, and autotuned kernels run with several configurations. `run` is for the command line: it
-runs `python script.py ...` or `python -m pytest ...` in this process, inside such a context.
+`watching` is a context in which "cuda" means the CPU, every launch of a kernel is checked, and
+autotuned kernels run with several configurations. `run_command` runs `python script.py ...` or
+`python -m pytest ...` in this process, inside such a context.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import os
+import re
+import runpy
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
+from ...core.checks import refuse
 from ...kernels import interpreter
-from .autotuned import Configurations
+from .autotuned import CONFIGURATIONS, Configurations
 from .pretend import pretend_gpu
 from .sanitize import find_unwritten
 from .storages import Storages
 from .violation import Violation
 from .watch import Watch
 
-CONFIGURATIONS = 3
+_PROGRAMS = re.compile(r"python[\d.]*|py\.?test")
 
 
 @dataclasses.dataclass
@@ -46,13 +53,21 @@ class Seen:
     configurations: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass
+class Outcome:
+    """What became of a program: what was seen, and its exit code."""
+
+    seen: Seen
+    exit_code: int
+
+
 class _Program:
     """The watch over a program, which inner contexts share."""
 
-    def __init__(self, configs: int, seed: int) -> None:
+    def __init__(self, configs: int, seed: int, updates: Sequence[str]) -> None:
         storages = Storages(self.read)
-        # What a plain function may write nobody has declared, so nothing is an input.
-        self.watch = Watch(storages, lambda storage: False, seed)
+        # What a plain function may write nobody has declared; a custom operation says it.
+        self.watch = Watch(storages, storages.is_declared_input, seed, updates)
         self.configurations = Configurations(self.watch, configs)
 
     def read(self, tensor: torch.Tensor) -> None:
@@ -67,7 +82,9 @@ _programs: list[_Program] = []
 
 
 @contextlib.contextmanager
-def watching(*, configs: int = CONFIGURATIONS, seed: int = 0) -> Iterator[Seen]:
+def watching(
+    *, configs: int = CONFIGURATIONS, seed: int = 0, updates: Sequence[str] = ()
+) -> Iterator[Seen]:
     """Check every launch of a Triton kernel while the context lasts.
 
     Meanwhile "cuda" means the CPU (`pretend_gpu`; enter that around imports, too, if modules ask
@@ -80,6 +97,8 @@ def watching(*, configs: int = CONFIGURATIONS, seed: int = 0) -> Iterator[Seen]:
         The most configurations of an autotuned kernel that run for each key.
     seed : int
         Of the shuffled order.
+    updates : sequence of str
+        Arguments of kernels that may be written, though a custom operation does not declare it.
 
     Yields
     ------
@@ -94,7 +113,7 @@ def watching(*, configs: int = CONFIGURATIONS, seed: int = 0) -> Iterator[Seen]:
     with contextlib.ExitStack() as stack:
         if not _programs:
             interpreter.install()
-            program = _Program(configs, seed)
+            program = _Program(configs, seed, updates)
             stack.enter_context(pretend_gpu())
             stack.enter_context(program.configurations.chosen())
             stack.enter_context(program.watch.watching())
@@ -111,11 +130,100 @@ def watching(*, configs: int = CONFIGURATIONS, seed: int = 0) -> Iterator[Seen]:
             seen.kernels = watch.kernels
             seen.n_launches = watch.n_launches - before[2]
             seen.n_accesses = watch.n_accesses - before[3]
-            counts = _programs[-1].configurations.run.items()
-            seen.configurations = {
-                name: (len(run), n) for name, (run, n) in counts if name in seen.kernels
-            }
+            counts = _programs[-1].configurations.counts()
+            seen.configurations = {k: n for k, n in counts.items() if k in seen.kernels}
             watch.violations = before[0] | {
                 key: v for key, v in watch.violations.items() if key not in before[0]
             }
             watch.kernels = before[1] | watch.kernels
+
+
+def is_command(words: list[str]) -> bool:
+    """Say whether words on the command line begin with a program, and not with an operation.
+
+    Parameters
+    ----------
+    words : list of str
+    """
+    return bool(words) and bool(_PROGRAMS.fullmatch(Path(words[0]).name))
+
+
+def run_command(
+    command: list[str],
+    *,
+    configs: int = CONFIGURATIONS,
+    seed: int = 0,
+    updates: Sequence[str] = (),
+) -> Outcome:
+    """Run a Python program in this process, and watch it.
+
+    Parameters
+    ----------
+    command : list of str
+        "python", and a script or "-m" and a module, or "-c" and code, and their arguments; or
+        "pytest" and its arguments.
+    configs, seed, updates
+        As in `watching`.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    ValueError
+        If the command is not one of these.
+    """
+    how, what, arguments = _parse(command)
+    before = sys.argv, sys.path[:]
+    sys.argv = [what if how == "script" else "-" + how, *arguments]
+    sys.path.insert(0, str(Path(what).resolve().parent) if how == "script" else os.getcwd())
+    code = 0
+    try:
+        with watching(configs=configs, seed=seed, updates=updates) as seen:
+            try:
+                if how == "script":
+                    runpy.run_path(what, run_name="__main__")
+                elif how == "m":
+                    runpy.run_module(what, run_name="__main__", alter_sys=True)
+                else:
+                    exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+            except SystemExit as ending:
+                code = _exit_code(ending)
+            except Exception:
+                traceback.print_exc()
+                code = 1
+    finally:
+        sys.argv, sys.path[:] = before
+    return Outcome(seen, code)
+
+
+def _parse(command: list[str]) -> tuple[str, str, list[str]]:
+    """Tell how a program is run ("script", "m" or "c"), what is run, and its arguments."""
+    program, *rest = command
+    if Path(program).name in ("pytest", "py.test"):
+        return "m", "pytest", rest
+    while rest:
+        first, *rest = rest
+        if first in ("-m", "-c") and rest:
+            return first[1:], rest[0], rest[1:]
+        if not first.startswith("-"):
+            if not Path(first).is_file():
+                refuse("command", "a script that exists", repr(first))
+            return "script", first, rest
+        if first in ("-X", "-W"):
+            rest = rest[1:]
+    refuse(
+        "command",
+        "python script.py, python -m module, or pytest, each with its arguments",
+        repr(" ".join(command)),
+        "another program starts Python itself, where launches are not seen",
+    )
+
+
+def _exit_code(ending: SystemExit) -> int:
+    """Return what a process that ends so would return, and say what it would say."""
+    if ending.code is None or isinstance(ending.code, int):
+        return int(ending.code or 0)
+    print(ending.code, file=sys.stderr)
+    return 1

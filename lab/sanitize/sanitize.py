@@ -5,15 +5,21 @@ launches twice; what the target returns must be written by the end.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 from triton.runtime.errors import InterpreterError
 
+from .autotuned import CONFIGURATIONS, Configurations
 from .storages import Storage, Storages, element_positions
 from .violation import KINDS, Violation
 from .watch import Watch
+
+
+class TargetError(Exception):
+    """A target does not do what it should; what its kernels did is reported all the same."""
 
 
 class Target(Protocol):
@@ -48,16 +54,24 @@ class Report:
     kernels : set of str
         The kernels that were launched.
     n_launches, n_accesses : int
-        Of the first run.
+        Launches, each configuration counted, and their loads, stores and atomics.
+    configurations : dict
+        For each autotuned kernel how many of its configurations have run, and how many it has.
+    problem : str
+        What the target itself raised; "" if it came to its end.
     """
 
     violations: list[Violation]
     kernels: set[str]
     n_launches: int
     n_accesses: int
+    configurations: dict[str, tuple[int, int]]
+    problem: str = ""
 
 
-def sanitize(target: Target, seed: int = 0) -> Report:
+def sanitize(
+    target: Target, seed: int = 0, configs: int = CONFIGURATIONS, updates: Sequence[str] = ()
+) -> Report:
     """Run a target and find what is wrong with its kernels.
 
     Parameters
@@ -66,19 +80,28 @@ def sanitize(target: Target, seed: int = 0) -> Report:
         What to run.
     seed : int
         Of the shuffled order.
+    configs : int
+        The most configurations of an autotuned kernel that run for each key.
+    updates : sequence of str
+        Arguments of kernels that may be written, though they hold a caller's data.
 
     Returns
     -------
     Report
     """
-    watch = Watch(Storages(), target.is_input, seed)
+    watch = Watch(Storages(), target.is_input, seed, updates)
+    watch.name = target.name
+    configurations = Configurations(watch, configs)
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 (what a person's driver uses)
+    problem = ""
     try:
-        with watch.watching():
+        with watch.watching(), configurations.chosen():
             results = target.run(watch.storages)
     except InterpreterError:
         pass  # the kernel raised, and the watch has taken that up
+    except TargetError as error:
+        problem = str(error)
     else:
         allowed = {watch.storages.of(tensor) for tensor in target.may_update(results)}
         for key, storages in watch.inputs_written.items():
@@ -86,10 +109,13 @@ def sanitize(target: Target, seed: int = 0) -> Report:
                 del watch.violations[key]
         for name, tensor in results.items():
             find_unwritten(watch, tensor, name)
+    for violation in watch.violations.values():
+        violation.case = violation.case or target.name
     violations = list(watch.violations.values())
-    for violation in violations:
-        violation.case = target.name
-    return Report(violations, watch.kernels, watch.n_launches, watch.n_accesses)
+    return Report(
+        violations, watch.kernels, watch.n_launches, watch.n_accesses,
+        configurations.counts(), problem,
+    )  # fmt: skip
 
 
 def find_unwritten(watch: Watch, tensor: torch.Tensor, name: str = "") -> None:

@@ -9,6 +9,7 @@ as an argument holds data. What is written past PyTorch, say through `tensor.num
 import ctypes
 import dataclasses
 from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from . import frames
 
 _UNWRITTEN = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty"}
 _UNWRITTEN |= {"new_empty_strided"}
@@ -59,6 +62,8 @@ class Storage:
         For each byte; None if all are written.
     memory : StorageWeakRef
         PyTorch's, which may have been given back since.
+    made_by : code or None
+        The innermost code of the program that made it (`frames.maker`); None if it was there.
     last_write : LastWrite or None
         By a kernel.
     last_user : LastWrite or None
@@ -71,6 +76,7 @@ class Storage:
     holds_data: bool
     unwritten: np.ndarray | None
     memory: StorageWeakRef
+    made_by: CodeType | None = None
     last_write: LastWrite | None = None
     last_user: LastWrite | None = None
 
@@ -122,6 +128,7 @@ class Storages(TorchDispatchMode):
     def __init__(self, reader: Callable[[torch.Tensor], None] | None = None) -> None:
         super().__init__()
         self._reader = reader
+        self._declared: list[set[Storage]] = []
         self.count = 0
         self._by_start: dict[int, Storage] = {}
 
@@ -143,7 +150,13 @@ class Storages(TorchDispatchMode):
         unwritten = np.ones(size, dtype=bool) if maker in _UNWRITTEN else None
         holds_data = maker not in _UNWRITTEN | _CONSTANT
         storage = Storage(
-            start, start + size, self.count, holds_data, unwritten, StorageWeakRef(memory)
+            start,
+            start + size,
+            self.count,
+            holds_data,
+            unwritten,
+            StorageWeakRef(memory),
+            frames.maker() if maker else None,
         )
         self.count += 1
         if start:  # an empty tensor has no memory
@@ -232,9 +245,24 @@ class Storages(TorchDispatchMode):
         """Run an operation of a library, and see those that it is made of."""
         for key in _CUSTOM_KEYS:
             if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key):
-                with self:
-                    return func._op_dk(getattr(torch._C.DispatchKey, key), *args, **kwargs)
+                updated = {self.of(tensor) for tensor in _tensors(_written(func, args, kwargs))}
+                given = {self.of(tensor) for tensor in _tensors((args, kwargs))}
+                self._declared.append(given - updated)
+                try:
+                    with self:
+                        return func._op_dk(getattr(torch._C.DispatchKey, key), *args, **kwargs)
+                finally:
+                    self._declared.pop()
         return func(*args, **kwargs)
+
+    def is_declared_input(self, storage: Storage) -> bool:
+        """Say whether a custom operation that runs has declared that it does not write there.
+
+        Parameters
+        ----------
+        storage : Storage
+        """
+        return any(storage in inputs for inputs in self._declared)
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:

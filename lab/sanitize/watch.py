@@ -10,20 +10,15 @@ import contextlib
 import dataclasses
 import os
 import re
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import triton
 from triton.runtime.errors import InterpreterError
 
-from ... import records
 from ...kernels import interpreter
+from .frames import launched_at
 from .passes import (
     Memory,
     Pass,
@@ -37,11 +32,8 @@ from .passes import (
 )
 from .shadow import Argument, Shadow
 from .storages import LastWrite, Storage, Storages
-from .violation import KINDS, Violation, bounds_of, shown_path
+from .violation import KINDS, Violation, bounds_of
 
-_NOT_THE_PROGRAM = tuple(
-    str(Path(file).parent) + os.sep for file in (triton.__file__, torch.__file__, records.__file__)
-)
 _AGAIN = " (programs shuffled, undefined values 0 and 100)"
 
 
@@ -74,6 +66,8 @@ class Watch:
         Says whether a storage is the caller's, not to be written.
     seed : int
         Of the shuffled order.
+    updates : sequence of str
+        Arguments that may be written all the same.
 
     Attributes
     ----------
@@ -90,7 +84,11 @@ class Watch:
     """
 
     def __init__(
-        self, storages: Storages, is_input: Callable[[Storage], bool], seed: int = 0
+        self,
+        storages: Storages,
+        is_input: Callable[[Storage], bool],
+        seed: int = 0,
+        updates: Sequence[str] = (),
     ) -> None:
         self.storages = storages
         self.violations: dict[tuple[str, str, str], Violation] = {}
@@ -99,8 +97,10 @@ class Watch:
         self.last_launch: LastWrite | None = None
         self.n_launches = 0
         self.n_accesses = 0
+        self.name = ""  # of the target, if it has one
         self.configuration = ""  # of the autotuned kernel that is being launched
         self._is_input = is_input
+        self._updates = frozenset(updates)
         self._random = np.random.default_rng(seed)
         self._shuffled = False
         self._pass: Pass
@@ -152,7 +152,8 @@ class Watch:
     def describe(self) -> str:
         """Say which test, or which line of the program, launches, and with which configuration."""
         test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
-        return ", ".join(part for part in (test or _launched_at(), self.configuration) if part)
+        parts = self.name or test or launched_at(), self.configuration
+        return ", ".join(part for part in parts if part)
 
     def _launch(self, launch: interpreter.Launch, run: Callable[[], None], known: set[Any]) -> None:
         first = self._run(launch, run)
@@ -337,7 +338,7 @@ class Watch:
         if access.kind != "load":
             if storage not in self._pass.before:
                 self._pass.before[storage] = Memory.of(storage)
-            if self._is_input(storage):
+            if items.argument.name not in self._updates and self._is_input(storage):
                 self._find("write to an input", items)
                 key = "write to an input", access.where, items.argument.name
                 self.inputs_written.setdefault(key, set()).add(storage)
@@ -502,12 +503,3 @@ class Watch:
 
 
 _FAILURE = re.compile(r"(.*): kernel \w+, program \((\d+), (\d+), (\d+)\), at (.*)", re.DOTALL)
-
-
-def _launched_at() -> str:
-    """Name the innermost line outside of this package, Triton and PyTorch."""
-    for frame, line in traceback.walk_stack(sys._getframe(1)):
-        file = frame.f_code.co_filename
-        if not file.startswith(_NOT_THE_PROGRAM) and not file.startswith("<"):
-            return f"{frame.f_code.co_name}, {shown_path(file)}:{line}"
-    return ""

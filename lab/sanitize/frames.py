@@ -1,0 +1,44 @@
+"""Whose code is running: the program's frames, without PyTorch's, Triton's and this package's."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType, FrameType
+
+import torch
+import triton
+
+from ... import records
+from .violation import shown_path
+
+_PYTORCH = str(Path(torch.__file__).parent) + os.sep
+_OTHERS = tuple(str(Path(file).parent) + os.sep for file in (triton.__file__, records.__file__))
+
+
+def program_frames() -> Iterator[tuple[FrameType, int]]:
+    """Yield the frames of the program that is being watched, and their lines, innermost first."""
+    for frame, line in traceback.walk_stack(sys._getframe(1)):
+        file = frame.f_code.co_filename
+        if not file.startswith((_PYTORCH, *_OTHERS, "<")):
+            yield frame, line
+
+
+def launched_at() -> str:
+    """Name the program's innermost line, and the function that it is in."""
+    for frame, line in program_frames():
+        return f"{frame.f_code.co_name}, {shown_path(frame.f_code.co_filename)}:{line}"
+    return ""
+
+
+def maker() -> CodeType | None:
+    """Return the code that makes a tensor: the program's, or autograd's, which asks nobody."""
+    for frame, _ in traceback.walk_stack(sys._getframe(1)):
+        file = frame.f_code.co_filename
+        if file.startswith(_PYTORCH):
+            if frame.f_code.co_name == "_engine_run_backward":
+                return frame.f_code
+        elif not file.startswith((*_OTHERS, "<")):
+            return frame.f_code
+    return None
