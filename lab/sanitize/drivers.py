@@ -13,7 +13,7 @@ import importlib.util
 import sys
 import traceback
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import torch
@@ -87,29 +87,39 @@ class DriverTarget:
     def _sees(self, storage: Storage) -> bool:
         """Say whether the driver made the memory or has a name for it.
 
-        What a function between the driver and the launch has made is that function's own.
+        A function of the driver's file that is given no tensors is part of the driver. What a
+        function between those and the launch has made is that function's own.
         """
-        active = set()
-        for frame, _ in program_frames():
-            if frame.f_code is self.driver.__code__:
-                break
-            active.add(frame.f_code)
-        else:
+        frames = [frame for frame, _ in program_frames()][::-1]
+        codes = [frame.f_code for frame in frames]
+        if self.driver.__code__ not in codes:
             return True  # launched from elsewhere, by a thread perhaps
-        if storage.made_by in active:
+        frames = frames[codes.index(self.driver.__code__) :]
+        drivers = [frames[0]]
+        for frame in frames[1:]:
+            own = frame.f_code.co_filename == self.driver.__code__.co_filename
+            if not own or _takes_tensors(frame):
+                break
+            drivers.append(frame)
+        if storage.made_by in {frame.f_code for frame in frames[len(drivers) :]}:
             return False
-        if storage.made_by in (None, self.driver.__code__):
+        if storage.made_by in {None, *(frame.f_code for frame in drivers)}:
             return True
-        starts = {
-            leaf.untyped_storage().data_ptr()
-            for leaf in tree_leaves(list(frame.f_locals.values()))
-            if isinstance(leaf, torch.Tensor)
-        }
-        return storage.start in starts
+        named = tree_leaves([list(frame.f_locals.values()) for frame in drivers])
+        return storage.start in {t.untyped_storage().data_ptr() for t in named if _is_tensor(t)}
 
     def may_update(self, results: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """Allow what is returned."""
         return list(results.values())
+
+
+def _takes_tensors(frame: FrameType) -> bool:
+    names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
+    return any(map(_is_tensor, tree_leaves([frame.f_locals.get(name) for name in names])))
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
 
 
 def load(path: str) -> ModuleType:

@@ -77,6 +77,11 @@ def double_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
     tl.store(y_ptr + at, 2 * tl.load(x_ptr + at))
 
 
+@triton.jit
+def half_kernel(x_ptr, BLOCK: tl.constexpr):
+    pass
+
+
 def drive_double_kernel():
     x, y = torch.ones(48), torch.empty(48)
     double_kernel[lambda meta: (triton.cdiv(48, meta["BLOCK"]),)](x, y, 48)
@@ -120,7 +125,7 @@ def test_every_configuration_of_a_persons_kernel_runs(
     assert run(f"{own_file}::double_kernel", json_file="found.json") == 1
     document = json.loads(Path("found.json").read_text())
     (target,) = document["rows"]
-    assert not document["passed"] and target["cases"] == 2
+    assert not document["passed"] and target["launches"] == 2
     kinds = [(f["kind"], f["access"], f["tensor"], f["index"]) for f in target["findings"]]
     assert kinds == [
         ("out of bounds", "load", "x_ptr", [48]),
@@ -139,11 +144,12 @@ def test_a_grid_of_none_is_no_fault(own_file: str) -> None:
 @pytest.mark.parametrize(
     ("target", "driver", "message"),
     [
-        ("own.py::nothing", None, "a kernel of own.py \\(double_kernel\\), got 'nothing'"),
+        (
+            "own.py::nothing",
+            None,
+            "a kernel of own.py \\(double_kernel, half_kernel\\), got 'nothing'",
+        ),
         ("own.py::double_kernel", "drive_it", "a function drive_it\\(\\) in own.py"),
-        ("own.py::double_kernel", "drive_nothing", "launches double_kernel, got one that launches"),
-        ("own.py::double_kernel", "drive_and_forget", "likely cause: no return statement"),
-        ("own.py::double_kernel", "drive_badly", "drive_badly raised .*own.py:35"),
         ("other.py::double_kernel", None, "a Python file that exists"),
         ("sotfmax", None, "one of softmax, .*adamw_.*file.py::kernel, got 'sotfmax'"),
     ],
@@ -153,6 +159,27 @@ def test_a_wrong_target_is_refused(
 ) -> None:
     with pytest.raises((ValueError, RuntimeError), match=message):
         run(target, driver=driver)
+
+
+@pytest.mark.parametrize(
+    ("target", "driver", "n_found", "message"),
+    [
+        ("own.py::double_kernel", "drive_nothing", 0, "no kernel was launched"),
+        ("own.py", "drive_nothing", 0, "no kernel was launched"),
+        ("own.py::double_kernel", "drive_and_forget", 2, "likely cause: no return statement"),
+        ("own.py::double_kernel", "drive_badly", 0, "drive_badly raised .*own.py:40"),
+        ("own.py::half_kernel", "drive_double_kernel", 2, "half_kernel was not launched, but dou"),
+        ("own.py", "drive_double_kernel", 2, "2 findings"),
+    ],
+)
+def test_what_was_not_checked_is_told_and_no_finding_is_lost(
+    own_file: str, target: str, driver: str, n_found: int, message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert run(target, driver=driver, json_file="found.json") == 1
+    document = json.loads(Path("found.json").read_text())
+    assert not document["passed"] and len(document["rows"][0]["findings"]) == n_found
+    assert re.search(message, capsys.readouterr().out)
 
 
 def test_a_wrong_option_is_refused(own_file: str) -> None:
