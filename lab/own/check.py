@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ...core.checks import refuse
-from ...kernels.common import launch
+from ...kernels.common import launch, plain
 from ..twins.find import nameless
 from ..twins.twin import Case, Twin
 from ..verify.console import brief, explain, percent
 from ..verify.verify import DEFAULT_EXAMPLES, Job, Row, unreached, verify_row
 from .arguments import name_of
 from .declare import Declaration, twin
+from .sarif import DISAGREEMENT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,32 @@ class Report:
             f"{self.n_cases} cases agree in {', '.join(self.compared)}; worst share of the error "
             f"budget: {worst}; ran {', '.join(self.kernels)}"
         )
+
+
+class Disagreement(AssertionError):
+    """A kernel's results are not its reference's.
+
+    Parameters
+    ----------
+    message : str
+    failed : list of Row
+
+    Attributes
+    ----------
+    findings : list of dict
+        For SARIF (sarif.py): each dtype's first wrong element, at the line that stored it.
+    """
+
+    def __init__(self, message: str, failed: list[Row]) -> None:
+        super().__init__(message)
+        self.findings = [
+            {
+                "kind": DISAGREEMENT,
+                "where": row.tile.where if row.tile else "",
+                "text": f"{row.job.dtype}: " + "\n".join(explain(row)),
+            }
+            for row in failed
+        ]
 
 
 def check(
@@ -104,20 +131,22 @@ def check(
         refuse("examples", "at least 1", str(examples))
     function = declaration.kernel
     name = f"{getattr(function, '__module__', '')}:{name_of(function)}"
-    own = declaration.as_twin(name)
     device = "cpu" if launch.INTERPRETED else "cuda"
-    nameless[name] = own
-    try:
-        rows = [
-            verify_row(Job(name, dtype, examples, seed, None, case), device, lambda: None)
-            for dtype in own.dtypes
-        ]
-        missing = unreached(rows)
-    finally:
-        del nameless[name]
+    with plain.choosing_here():
+        own = declaration.as_twin(name)
+        nameless[name] = own
+        try:
+            rows = [
+                verify_row(Job(name, dtype, examples, seed, None, case), device, lambda: None)
+                for dtype in own.dtypes
+            ]
+            missing = unreached(rows)
+        finally:
+            del nameless[name]
     failed = [row for row in rows if not row.passed]
     if failed or missing:
-        raise AssertionError(_message(declaration, own, rows, failed, missing.get(name, [])))
+        message = _message(declaration, own, rows, failed, missing.get(name, []))
+        raise Disagreement(message, failed)
     return Report(
         sum(row.n_cases for row in rows),
         (*own.results, *(f"d_{argument}" for argument in own.arguments)),

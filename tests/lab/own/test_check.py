@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 import gptwin
 from gptwin.kernels.common.launch import INTERPRETED
+from gptwin.lab.sanitize.program import watching
 
 from .norm import cases, decay_, in_numpy, in_torch, launch, scale
 
@@ -89,6 +90,14 @@ def test_an_undeclared_update_is_a_fault():
 
     with pytest.raises(AssertionError, match="x: expected to be left as it is"):
         gptwin.check(writes, lambda x, rate: x * (1 - rate), **DECAY)
+
+
+def test_a_watched_program_may_check():
+    """As in a test under @pytest.mark.gptwin: the check says which configuration runs."""
+    with watching() as seen:
+        report = gptwin.check(scale, in_torch, **quick)
+    assert report.kernels == ("scale_kernel #0", "scale_kernel #1")
+    assert seen.n_launches > report.n_cases and not seen.violations
 
 
 def test_a_half_precision_reference_is_taken_in_float64():
