@@ -24,6 +24,8 @@ from torch.utils import _device
 from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime.jit import JITFunction
 
 MULTIPROCESSORS = 4
 _CAPABILITY = (9, 0)
@@ -103,6 +105,17 @@ def _put_on_gpu(value: Any) -> Any:
     return value
 
 
+def _take_off_gpu(value: Any, given: Any) -> Any:
+    """Let what was made on the CPU say so, though it was made like a tensor on the GPU."""
+    with torch._C.DisableTorchFunction():
+        starts = {tensor.untyped_storage().data_ptr() for tensor in _tensors(given)}
+        for tensor in _tensors(value):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in starts and hasattr(storage, "_gptwin_on_gpu"):
+                del storage._gptwin_on_gpu
+    return value
+
+
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
     for leaf in tree_leaves(value):
         strided = isinstance(leaf, torch.Tensor) and leaf.layout == torch.strided
@@ -157,7 +170,8 @@ class _Arguments(TorchFunctionMode):
             device = _device.CURRENT_DEVICE  # torch.set_default_device, with torch.device(...)
         named = any(_is_gpu(value) for value in args)
         if not named and not _is_gpu(device) and type(device) is not int:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            return result if device is None else _take_off_gpu(result, args)
         args = tuple(_CPU if _is_gpu(value) else value for value in args)
         if device is not None:
             kwargs["device"] = _CPU
@@ -201,13 +215,7 @@ def _move(tensor: torch.Tensor, to_gpu: bool) -> torch.Tensor:
 
 def _copied(tensor: torch.Tensor, to_gpu: bool) -> torch.Tensor:
     copy = tensor.clone()
-    with torch._C.DisableTorchFunction():
-        storage = copy.untyped_storage()
-        if to_gpu:
-            storage._gptwin_on_gpu = True  # type: ignore[attr-defined]
-        elif hasattr(storage, "_gptwin_on_gpu"):
-            del storage._gptwin_on_gpu
-    return copy
+    return _put_on_gpu(copy) if to_gpu else _take_off_gpu(copy, ())
 
 
 def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -454,6 +462,8 @@ def _replaced(arguments: _Arguments) -> Iterator[None]:
         (triton.testing, "do_bench", _do_bench),
         (triton.testing, "do_bench_cudagraph", _do_bench),
     ]
+    places.append((JITFunction, "run", _interpret))
+    places.append((JITFunction, "__call__", lambda self, *a, **o: _interpreted(self)(*a, **o)))
     places.append((BackwardCFunction, "apply", arguments.within(BackwardCFunction.apply)))
     init = torch.autocast.__init__
 
@@ -479,6 +489,20 @@ def _replaced(arguments: _Arguments) -> Iterator[None]:
         for owner, name, value in reversed(before):
             setattr(owner, name, value)
         driver._active = active
+
+
+def _interpret(kernel: Any, *args: Any, **options: Any) -> Any:
+    """Stand for the launch of a kernel that was decorated before it was known that none compile."""
+    return _interpreted(kernel).run(*args, **options)
+
+
+def _interpreted(kernel: Any) -> Any:
+    if kernel not in _were_compiled:
+        _were_compiled[kernel] = InterpretedFunction(kernel.fn)
+    return _were_compiled[kernel]
+
+
+_were_compiled: dict[Any, Any] = {}
 
 
 def _of_the_cpu(function: Callable[[str], Any]) -> Callable[..., Any]:
