@@ -10,6 +10,8 @@ interpreter is neither right nor strict nor fast. Each file here mends one part 
   for "undefined".
 - `arithmetic`: it computes on the bits of bfloat16 as if they were integers, rounds a fused
   multiply-add twice, ignores tf32, and makes integer overflow and division by zero look harmless.
+- `casts`: one float32 in ten becomes another float8 than on a GPU, and a float that is no int32
+  becomes what the CPU happens to make of it.
 - `memory`: masked-off lanes of a load read as zeros, so a kernel that uses them looks right. Here
   they are undefined. :func:`observe` lets an instrument see every load, store and atomic.
 - `launches`: an instrument can follow each launch, choose the order of its programs, and learn
@@ -36,6 +38,7 @@ from triton.runtime import interpreter as upstream
 from . import (  # noqa: F401 (they declare repairs)
     arithmetic,
     blocks,
+    casts,
     extern,
     handle,
     language,

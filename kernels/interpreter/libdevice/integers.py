@@ -97,7 +97,7 @@ def to_integer(mode: str, dtype: type) -> Callable[[np.ndarray], np.ndarray]:
     Returns
     -------
     callable
-        NaN becomes 0 if the source has 32 bits and so has the result; else the highest bit alone.
+        NaN becomes 0; but the highest bit alone if the source or the result has 64 bits.
     """
     info = np.iinfo(dtype)
 
@@ -107,7 +107,7 @@ def to_integer(mode: str, dtype: type) -> Callable[[np.ndarray], np.ndarray]:
         result: np.ndarray = np.where(inside, whole, 0.0).astype(dtype)
         result = np.where(whole >= float(info.max // 2 + 1) * 2, dtype(info.max), result)
         result = np.where(whole < float(info.min), dtype(info.min), result)
-        narrow = x.dtype == np.float32 and info.bits == 32
+        narrow = x.dtype != np.float64 and info.bits < 64
         of_nan = 0 if narrow else 1 << (info.bits - 1)
         return np.where(np.isnan(x), np.array(of_nan, f"u{info.bits // 8}").view(dtype), result)
 
