@@ -23,6 +23,8 @@ interpreter is neither right nor strict nor fast. Each file here mends one part 
   copies every tensor onto itself, leaves `and` and `or` to Python, and calls any block true.
 - `extern`: it has no libdevice, and knows the language's functions by `tl.` alone; `libdevice/`
   computes the library.
+- `loops`: a loop's variable is one of Python's integers. Here it is one of the kernel's.
+- `float8`: it rounds to floats of 8 bits wrongly.
 - `location`: it does not say where a kernel failed.
 
 `patches` is how the other files declare what they mend. Nothing changes before :func:`install`. One
@@ -37,11 +39,14 @@ from triton.runtime import interpreter as upstream
 
 from . import (  # noqa: F401 (they declare repairs)
     arithmetic,
+    assembly,
     blocks,
     casts,
     extern,
+    float8,
     handle,
     language,
+    loops,
     values,
 )
 from .events import Event, leaving_out_undefined, listen, undefined_as

@@ -12,7 +12,7 @@ from triton.runtime import interpreter as upstream
 from .events import undefined
 from .launches import take_apart
 from .location import source_line
-from .patches import extends
+from .patches import adds, extends
 from .turns import answered, changed
 from .values import (
     bfloat16_to_float32,
@@ -199,6 +199,23 @@ def _atomic(original, self, op, ptr, value, mask, sem, *rest):
     exchanges = op == upstream._ir.ATOMIC_OP.XCHG
     _take_turns(ptr, before, before.data != value.data if exchanges else value.data != 0)
     return before
+
+
+@adds("InterpreterBuilder.create_descriptor_reduce")
+def _descriptor_atomic(self, kind, desc, value, indices):
+    """Do an atomic with each element of a block that lies in the tensor."""
+    pointers, mask = desc.materialize_pointers(indices)
+    name = kind.name
+    if value.dtype.scalar.is_floating():
+        if name != "ADD":
+            raise NotImplementedError(f"descriptor.atomic_{name.lower()} of floats")
+        name = "FADD"
+    elif name in ("MIN", "MAX") and not value.dtype.scalar.is_int_signed():
+        name = "U" + name
+    operation = getattr(upstream._ir.ATOMIC_OP, name)
+    mask = upstream.TensorHandle(_array(mask), tl.int1)
+    sem = upstream._ir.MEM_SEMANTIC.RELAXED
+    self.create_atomic_rmw(operation, pointers, value, mask, sem, None)
 
 
 def _take_turns(ptr: Any, before: Any, changes: np.ndarray) -> None:
