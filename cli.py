@@ -340,7 +340,10 @@ def chat(
 @app.command()
 def report(
     operations: Annotated[
-        list[str] | None, typer.Argument(metavar="[OP]...", help="Twins to show; default: all.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[OP]...", help="Twins, your own as package.module:NAME; default: all."
+        ),
     ] = None,
     out: Annotated[str, typer.Option(help="The page, one HTML file.")] = "report.html",
     verification: Annotated[
@@ -363,7 +366,11 @@ def report(
 
     raise typer.Exit(
         write_report(
-            operations or [], out=out, verification=verification, examples=examples, results=results
+            _chosen(operations),
+            out=out,
+            verification=verification,
+            examples=examples,
+            results=results,
         )
     )
 

@@ -107,13 +107,14 @@ class Arguments:
         again : bool
             Keep the graph: the same backward pass will run again.
         """
+        wanted = {n: leaf for n, leaf in self.leaves.items() if n in self.twin.arguments}
         gradients = torch.autograd.grad(
             list(roots.values()),
-            list(self.leaves.values()),
+            list(wanted.values()),
             list(cotangents.values()),
             retain_graph=again,
         )
-        return {f"d_{name}": g for name, g in zip(self.leaves, gradients, strict=True)}
+        return {f"d_{name}": g for name, g in zip(wanted, gradients, strict=True)}
 
     def as_dtype(self, dtype: torch.dtype) -> "Arguments":
         """Return the same numbers in another dtype."""

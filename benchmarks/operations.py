@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..lab.twins.twin import Case, Twin, as_tuple
+from ..lab.twins.twin import Case, Twin, as_tuple, by_argument
 from .inputs import Arguments, draw_arguments
 from .timing import Contender
 
@@ -103,12 +103,8 @@ def by_numpy(given: Arguments) -> Contender:
                 for name, result in named.items()
                 if name not in twin.statistics
             ]
-            gradients = as_tuple(twin.backward(saved, *d_results))
-        return named | {
-            f"d_{name}": gradient
-            for name, gradient in zip(twin.arguments, gradients, strict=True)
-            if name in tensors
-        }
+            gradients = by_argument(twin, twin.backward(saved, *d_results))
+        return named | {f"d_{name}": g for name, g in gradients.items() if name in tensors}
 
     return Contender(run, lambda: comparable(run()))
 

@@ -168,11 +168,13 @@ class Measurement:
         about: Mapping[str, Any],
     ) -> Finding:
         """Make the finding of a cell that was timed."""
-        cost = cost_of(self.twin, case, self.dtype, direction)
+        cost = None
+        if "cost" not in self.twin.undeclared:
+            cost = cost_of(self.twin, case, self.dtype, direction)
         value = spread(timing.seconds)
         seconds = value["median"]
         roofline, status, reason = None, "measured", None
-        if self.peaks is not None:
+        if self.peaks is not None and cost is not None:
             matmul = rate_of_matmuls(self.dtype, case)
             roofline = roofline_of(cost, seconds, self.peaks, matmul, self.cache)
             if reason := roofline.pop("rejected"):
@@ -181,8 +183,10 @@ class Measurement:
             "name": name, "status": status, "reason": reason, "direction": direction, **about,
             "unit": "seconds", "value": value, "samples": len(timing.seconds),
             "host_seconds": timing.host_seconds, "launch_bound": timing.launch_bound,
-            "extra_bytes": timing.extra_bytes, "flops": cost.flops, "bytes": cost.bytes,
-            "flops_per_s": cost.flops / seconds, "bytes_per_s": cost.bytes / seconds,
+            "extra_bytes": timing.extra_bytes,
+            "flops": cost and cost.flops, "bytes": cost and cost.bytes,
+            "flops_per_s": cost and cost.flops / seconds,
+            "bytes_per_s": cost and cost.bytes / seconds,
             "roofline": roofline, "gate": gate,
         }  # fmt: skip
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from ... import records
 from ...core.checks import expect_positive, refuse
 from ...lab.twins.catalogue import TWINS
+from ...lab.twins.find import find_twin, is_own
 from .. import result_file
 from ..timing import Finding
 from . import results
@@ -187,14 +188,17 @@ def a_run(
 def parts_of(what: list[str], dtypes: list[str]) -> list[str]:
     """Return the names of the parts, those that matter most first."""
     for name in what:
-        if name not in ASKED_FOR:
-            refuse("operation", f"one of {', '.join(ASKED_FOR)}", repr(name))
+        if name not in ASKED_FOR and not is_own(name):
+            known = f"one of {', '.join(ASKED_FOR)}, or package.module:NAME of a twin of your own"
+            refuse("operation", known, repr(name))
     every = not what or OPERATIONS in what
     operations = [name for name in (*ORDER, *TWINS) if every or name in what]
+    operations += filter(is_own, what)
     parts = []
     for name in dict.fromkeys(operations):
-        for dtype in dtypes or default_dtypes(TWINS[name]):
-            if dtype in TWINS[name].dtypes:
+        twin = find_twin(name, try_it=False)
+        for dtype in dtypes or default_dtypes(twin):
+            if dtype in twin.dtypes:
                 parts.append(f"{name}/{dtype}")
     parts += [name for name in results.END_TO_END if not what or name in what]
     if VERIFY in what:
@@ -209,7 +213,7 @@ def expect_known(providers: list[str], parts: list[str]) -> None:
     known: list[str] = []
     for part in parts:
         operation = part.partition("/")[0]
-        if operation in TWINS:
+        if operation in TWINS or is_own(operation):
             known += [provider.name for provider in providers_of(operation)]
         elif operation in results.END_TO_END:
             known += results.END_TO_END_PROVIDERS
@@ -405,7 +409,7 @@ def given_up(found: Mapping[str, Finding]) -> list[str]:
 def compilations(run: Run, name: str) -> list[tuple[str, tuple[str, ...]]]:
     """Return what can be compiled side by side: a part, and one of its providers if it has them."""
     operation = name.partition("/")[0]
-    if operation not in TWINS:
+    if operation not in TWINS and not is_own(operation):
         return [(name, run.only)]
     compiling = [p.name for p in providers_of(operation) if p.compiles]
     return [(name, (who,)) for who in compiling if not run.only or who in run.only]

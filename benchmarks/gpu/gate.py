@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from ...lab.twins.twin import as_tuple
+from ...lab.twins.twin import as_tuple, by_argument
 from ..inputs import Arguments, Operation, Tensors
 from ..timing import GateError
 
@@ -81,9 +81,11 @@ def find_truth(arguments: Arguments) -> Truth:
 
 def _ways(arguments: Arguments) -> Iterator[tuple[str, Callable[[], Tensors]]]:
     """Yield the ways to the truth, the best first."""
-    forward = arguments.twin.cost(arguments.case, 4)[0]
     numbers = sum(x.numel() for x in arguments.leaves.values())
-    if forward.flops <= FLOPS_FOR_NUMPY and numbers <= NUMBERS_FOR_NUMPY:
+    flops = numbers  # at least
+    if "cost" not in arguments.twin.undeclared:
+        flops = arguments.twin.cost(arguments.case, 4)[0].flops
+    if flops <= FLOPS_FOR_NUMPY and numbers <= NUMBERS_FOR_NUMPY:
         yield "NumPy float64", lambda: _by_numpy(arguments)
     dtype = next(iter(arguments.leaves.values())).dtype
     for wider in (torch.float64, torch.float32):
@@ -179,9 +181,9 @@ def _by_numpy(arguments: Arguments) -> Tensors:
         for name in named
         if name not in twin.statistics
     ]
-    gradients = as_tuple(twin.backward(saved, *d_results))
-    given = zip(twin.arguments, gradients, strict=True)
-    return values | {f"d_{n}": torch.from_numpy(np.array(g)) for n, g in given if n in tensors}
+    gradients = by_argument(twin, twin.backward(saved, *d_results))
+    given = {name: g for name, g in gradients.items() if name in tensors}
+    return values | {f"d_{n}": torch.from_numpy(np.array(g)) for n, g in given.items()}
 
 
 def _as_numpy(x: torch.Tensor) -> np.ndarray:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ...lab.twins.catalogue import TWINS
+from ...lab.twins.find import find_twin
 from .cells import Event, Measurement
 from .clock import the_clock
 from .generation import generation
@@ -64,7 +64,7 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
     else:
         operation, _, dtype = part.partition("/")
         yield from Measurement(
-            TWINS[operation], dtype, clock, device, peaks=job["peaks"], dry_run=dry_run,
+            find_twin(operation), dtype, clock, device, peaks=job["peaks"], dry_run=dry_run,
             only=frozenset(job["only"]), done=frozenset(job["done"]),
             given_up=frozenset(job["given_up"]),
         ).run()  # fmt: skip

@@ -200,7 +200,7 @@ def _memory(by_operation: Mapping[str, list[Finding]]) -> Figure:
         last = "both" if any(f["direction"] == "both" for f in findings) else "forward"
         chosen = [f for f in findings if f["direction"] == last and f["extra_bytes"] is not None]
         if chosen:
-            shape = max(chosen, key=lambda found: found["bytes"])["shape"]
+            shape = max(chosen, key=lambda found: found["bytes"] or 0)["shape"]
             rows.append((f"{name}\n{shape}", [f for f in chosen if f["shape"] == shape]))
     figure = Figure(figsize=(11, 1.6 + 0.42 * max(6, len(rows))), layout="constrained")
     axes = figure.subplots()

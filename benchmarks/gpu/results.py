@@ -30,7 +30,7 @@ A *finding* is a cell: one shape, one direction, one provider.
      "host_seconds":   median time until the host had launched it
      "launch_bound":   whether that took longer than the device's own time
      "extra_bytes":    most memory beyond what was there before; null where nobody counts it
-     "flops", "bytes": from the twin's `Cost`: what any implementation must do
+     "flops", "bytes": from the twin's `Cost`: what any implementation must do; None without one
      "flops_per_s", "bytes_per_s"
      "roofline":   {"seconds": least time by PEAKS, "bound": "bytes" or "flops",
                     "share": of it that was reached, "label": null, "cache-resident" or

@@ -183,6 +183,8 @@ def stand_ins(twin: Twin) -> dict[str, str]:
 def _capped(value: Any, most: int) -> Any:
     if isinstance(value, list):
         return [_capped(each, most) for each in value[:4]]
+    if isinstance(value, dict):  # a tensor of a user's own case
+        return {name: _capped(each, most) for name, each in value.items()}
     if isinstance(value, int) and not isinstance(value, bool):
         return min(value, most)
     return value

@@ -138,10 +138,10 @@ def _run(job: _Job) -> list[Row]:
 
 def _find(twins: str, name: str) -> Any:
     """Find a twin of a list, or a user's own, which is not run: it might not run here."""
-    from ..twins.find import declared, is_own
+    from ..twins.find import find_twin, is_own
 
     if is_own(name):
-        return declared(name).as_twin(name, try_it=False)  # type: ignore[attr-defined]
+        return find_twin(name, try_it=False)
     known = importlib.import_module(twins).TWINS
     if name not in known:
         refuse("op", f"one of {', '.join(known)}, or package.module:NAME of your own", repr(name))

@@ -135,14 +135,26 @@ class Call:
 
     def __init__(self, role: str, function: Callable[..., Any], order: dict[str, int]) -> None:
         self.role, self.function, self.order = role, function, order
+        # Names given to those passed by place and those passed by name: calls are timed, too.
+        self._plans: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
 
     def __call__(self, arguments: dict[str, Any]) -> Any:
         """Call it."""
+        given = tuple(arguments)
+        if given not in self._plans:
+            self._plans[given] = self._plan(arguments)
+        positional, keywords = self._plans[given]
+        return self.function(
+            *(arguments[name] for name in positional), **{n: arguments[n] for n in keywords}
+        )
+
+    def _plan(self, arguments: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """Choose which arguments are passed by place and which by name."""
         names = sorted(arguments, key=lambda name: self.order.get(name, len(self.order)))
         try:
             signature = inspect.signature(self.function)
         except (TypeError, ValueError):  # one that is written in C
-            return self.function(*(arguments[name] for name in names))
+            return names, []
         parameters = signature.parameters
         by_name = {n for n, p in parameters.items() if p.kind is not p.POSITIONAL_ONLY}
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -153,12 +165,10 @@ class Call:
             keywords = [name for name in names if name in alone]
             positional = [name for name in names if name not in alone]
         try:
-            bound = signature.bind(
-                *(arguments[n] for n in positional), **{n: arguments[n] for n in keywords}
-            )
+            signature.bind(*positional, **dict.fromkeys(keywords))
         except TypeError as error:
             self._refuse(signature, names, error)
-        return self.function(*bound.args, **bound.kwargs)
+        return positional, keywords
 
     def _refuse(self, signature: inspect.Signature, names: list[str], error: Exception) -> NoReturn:
         refuse(

@@ -1,8 +1,10 @@
 """`gptwin.twin`: a user's kernel and its reference, declared as this project's own twins are."""
 
 import dataclasses
+import inspect
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -135,6 +137,7 @@ class Declaration:
             undeclared=frozenset(part for part, said in missing.items() if not said),
             launched=tried.kernels,
             most_configurations=self.configs or configs,
+            sources=self._sources(tried.kernels),
         )
 
     def _expect_arguments(self, what: str, names: Sequence[str], known: Sequence[str]) -> None:
@@ -155,6 +158,14 @@ class Declaration:
         if len(returned) != n:
             refuse("results", f"{n} names, one for each result returned", f"{len(returned)}")
         return (*returned, *self.updates)
+
+    def _sources(self, kernels: dict[str, Any]) -> tuple[str, ...]:
+        """Name the user's files, the reference's first; a library's reference is not among them."""
+        functions = [self.reference, self.kernel, *(_function_of(k) for k in kernels.values())]
+        codes = [getattr(inspect.unwrap(f), "__code__", None) for f in functions]
+        library = os.path.dirname(os.path.dirname(torch.__file__))
+        files = [code.co_filename for code in codes if code is not None]
+        return tuple(dict.fromkeys(f for f in files if not f.startswith(library + os.sep)))
 
     def _tensors(self) -> st.SearchStrategy[Case]:
         """Draw what a case has beside its arguments."""
@@ -339,6 +350,12 @@ def twin(
         shapes={name: plain_case(case) for name, case in (shapes or {}).items()},
         configs=configs,
     )
+
+
+def _function_of(kernel: Any) -> Any:
+    while hasattr(kernel, "fn"):
+        kernel = kernel.fn
+    return kernel
 
 
 def _corners(

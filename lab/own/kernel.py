@@ -58,14 +58,22 @@ class Kernel:
                     f"{name}: expected to be left as it is, but the kernel wrote to it (likely "
                     f"cause: an update in place that is not declared, as updates=[{name!r}])"
                 )
-        updated = [given[name] for name in self.updates]
-        results = [r for r in returned if not any(r is u for u in updated)] + updated
+        results = self._results(given, returned)
         for result in results:
             if not isinstance(result, torch.Tensor):
                 refuse("kernel", "to return tensors", f"a {type(result).__name__}")
         if self.n_results and len(results) != self.n_results:
             refuse("kernel", f"{self.n_results} results, as from the reference", f"{len(results)}")
-        return tuple(results)
+        return results
+
+    def unwatched(self, **arguments: Any) -> tuple[torch.Tensor, ...]:
+        """Run it as a benchmark does: what it updates is copied all the same, for the next call."""
+        given = {name: self._prepared(name, value) for name, value in arguments.items()}
+        return self._results(given, flat(self.call(given)))
+
+    def _results(self, given: dict[str, Any], returned: list[Any]) -> tuple[torch.Tensor, ...]:
+        updated = [given[name] for name in self.updates]
+        return (*(r for r in returned if not any(r is u for u in updated)), *updated)
 
     def _prepared(self, name: str, value: Any) -> Any:
         if not isinstance(value, torch.Tensor):

@@ -137,10 +137,9 @@ class Reference:
 
     def eager(self, **arguments: Any) -> tuple[torch.Tensor, ...]:
         """Compute results on tensors, in their own dtype or, where that is not there, near it."""
-        before = {
-            n: v.detach().cpu().double().numpy() if n in self.updates else None
-            for n, v in arguments.items()
-        }
+        before: dict[str, Any] = {}
+        if self.updates_in_place is None:
+            before = {n: arguments[n].detach().cpu().double().numpy() for n in self.updates}
         given = {n: v.detach().clone() if n in self.updates else v for n, v in arguments.items()}
         if self.in_numpy:
             return _ByNumPy.apply(self, list(given), *given.values())

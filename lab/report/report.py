@@ -18,6 +18,7 @@ from ...core.checks import refuse
 from ...records import results_folder, write_whole
 from .. import store
 from ..twins.catalogue import TWINS
+from ..twins.find import expect_twins, find_twin, is_own
 from ..twins.roofline import DEVICES
 from ..twins.twin import DTYPES
 from ..verify import console
@@ -74,9 +75,7 @@ def report(
     RuntimeError
         If the page cannot be written, or Triton is missing for a fresh verification.
     """
-    for name in operations:
-        if name not in TWINS:
-            refuse("operation", f"one of {', '.join(TWINS)}", repr(name))
+    expect_twins(operations)
     path = store.expect_writable("out", out)
     folder = RESULTS if results is None else Path(results)
     if results is not None and not folder.is_dir():
@@ -149,7 +148,8 @@ def render(
     environment.filters |= {
         "percent": console.percent, "count": count, "duration": duration, "figure": figure,
     }  # fmt: skip
-    costs = {name: costs_of(TWINS[name]) for name in names}
+    declared = [name for name in names if "cost" not in find_twin(name).undeclared]
+    costs = {name: costs_of(find_twin(name)) for name in declared}
     plots = {benchmark.name: stored_plots(folder, benchmark.name) for benchmark in benchmarks}
     twins = _twins(names, verification, inspection, benchmarks)
     for twin in twins:  # an operation's own pictures stand beside it
@@ -185,11 +185,13 @@ def _twins(
     benchmarks: list[Benchmark],
 ) -> list[dict[str, Any]]:
     """Gather what the page says of each twin; each file is shown once, others link to it."""
-    files = {name: files_of(TWINS[name]) for name in names}
+    files = {name: files_of(find_twin(name)) for name in names}
     placed = {path for name in names for path in files[name][:2]}
     twins = []
     for name in names:
-        chosen, costs = costs_of(TWINS[name])
+        twin = find_twin(name)
+        chosen, costs = (None, []) if "cost" in twin.undeclared else costs_of(twin)
+        case = chosen.case if chosen else {}
         pair = [read_source(path) for path in files[name][:2]]
         more = [read_source(path) for path in files[name][2:] if path not in placed]
         placed |= {source.path for source in more}
@@ -197,10 +199,11 @@ def _twins(
         twins.append(
             {
                 "name": name,
+                "own": is_own(name),
                 "summary": _sentence(pair[0].summary),
                 "rows": verification.of(name),
                 "typical": chosen,
-                "case": ", ".join(f"{key} {_plain(value)}" for key, value in chosen.case.items()),
+                "case": ", ".join(f"{key} {_plain(value)}" for key, value in case.items()),
                 "costs": costs,
                 "kernels": inspection.kernels.get(name, []) if inspection else [],
                 "unreached": _unreached(name, inspection),
@@ -224,7 +227,7 @@ def _unreached(name: str, inspection: Inspection | None) -> list[str]:
     if inspection is None or name not in inspection.kernels:
         return []
     compiled = {taken.kernel for taken in inspection.kernels[name]}
-    return [kernel for kernel in TWINS[name].kernels() if kernel not in compiled]
+    return [kernel for kernel in find_twin(name).kernels() if kernel not in compiled]
 
 
 def _tables(rows: list[Timed]) -> list[dict[str, Any]]:

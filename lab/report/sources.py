@@ -80,8 +80,11 @@ def files_of(twin: Twin) -> list[str]:
     Returns
     -------
     list of str
-        Its NumPy file, its Triton file, then what else holds kernels that it launches.
+        Its NumPy file, its Triton file, then what else holds kernels that it launches. Of a user's
+        own twin, the reference's file and the kernel's, whole paths.
     """
+    if twin.sources:
+        return list(twin.sources)
     own = _path(inspect.getmodule(twin.kernel))
     reference = own.replace("kernels/", "core/", 1)
     others = sorted({_path(inspect.getmodule(_function(k))) for k in twin.kernels().values()})

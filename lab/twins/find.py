@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from ...core.checks import refuse
 from ..settings import read_settings
@@ -19,12 +20,14 @@ from .twin import Twin
 nameless: dict[str, Twin] = {}
 
 
-def find_twin(name: str) -> Twin:
+def find_twin(name: str, *, try_it: bool = True) -> Twin:
     """Find a twin.
 
     Parameters
     ----------
     name : str
+    try_it : bool
+        Run a user's own once, to see what it launches; not where nothing can run.
 
     Returns
     -------
@@ -47,7 +50,7 @@ def find_twin(name: str) -> Twin:
             f"one of {', '.join(TWINS)}, or package.module:NAME of a twin of your own",
             repr(name),
         )
-    return _imported(name)
+    return _imported(name, try_it)
 
 
 def is_own(name: str) -> bool:
@@ -81,24 +84,8 @@ def expect_twins(names: Iterable[str]) -> None:
         find_twin(name)
 
 
-def declared(name: str) -> object:
-    """Import what a name of a user's own twin stands for.
-
-    Parameters
-    ----------
-    name : str
-        "package.module:NAME".
-
-    Returns
-    -------
-    object
-        What `gptwin.twin(...)` returned.
-
-    Raises
-    ------
-    ValueError, RuntimeError
-        As `find_twin`.
-    """
+def _declared(name: str) -> Any:
+    """Import what `gptwin.twin(...)` returned."""
     path, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -118,6 +105,6 @@ def declared(name: str) -> object:
 
 
 @functools.cache
-def _imported(name: str) -> Twin:
-    found = declared(name)
-    return found.as_twin(name, configs=read_settings().configs)  # type: ignore[attr-defined]
+def _imported(name: str, try_it: bool) -> Twin:
+    configs = read_settings().configs
+    return _declared(name).as_twin(name, try_it=try_it, configs=configs)

@@ -167,6 +167,8 @@ class Twin:
         The kernels by name, where they cannot be found by theirs.
     most_configurations : int or None
         How many of each kernel's configurations are tried; None for all.
+    sources : tuple of str
+        The files that tell of it, where they are not core/ and kernels/.
     """
 
     name: str
@@ -192,6 +194,7 @@ class Twin:
     undeclared: frozenset[str] = frozenset()
     launched: dict[str, Any] | None = None
     most_configurations: int | None = None
+    sources: tuple[str, ...] = ()
 
     def kernels(self) -> dict[str, Any]:
         """Find the operation's Triton kernels by name: those of its file, then the shared ones.
@@ -203,6 +206,13 @@ class Twin:
         file = vars(sys.modules[self.kernel.__module__])
         own = [value for name, value in file.items() if name.endswith("_kernel")]
         return {kernel_name(kernel): kernel for kernel in (*own, *self.shared_kernels)}
+
+
+def by_argument(twin: Twin, gradients: Any) -> dict[str, Any]:
+    """Name what `Twin.backward` returned: a gradient for each argument in order, or a dict."""
+    if isinstance(gradients, dict):  # of a user's own, whose cases may leave arguments out
+        return gradients
+    return dict(zip(twin.arguments, as_tuple(gradients), strict=True))
 
 
 def floats(itemsize: int, **elements: int) -> dict[str, int]:

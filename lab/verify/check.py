@@ -34,7 +34,7 @@ import torch
 from ...kernels.common import launch
 from ..twins.draw import RandomArrays, to_numpy, to_torch
 from ..twins.real_text import activations
-from ..twins.twin import Case, Inputs, Twin, as_tuple
+from ..twins.twin import Case, Inputs, Twin, as_tuple, by_argument
 
 RESULT_MULTIPLE, GRADIENT_MULTIPLE = 2.0, 3.0
 # tf32 keeps 10 bits of mantissa and cuts the rest: a whole unit in the last place, not half.
@@ -213,14 +213,8 @@ def reference(
         if not d_results:
             return named
         assert twin.backward is not None, f"{twin.name}: a result carries a gradient"
-        gradients = twin.backward(saved, *d_results)
-    if isinstance(gradients, dict):  # by argument, where a case may leave some out
-        return named | {f"d_{name}": gradient for name, gradient in gradients.items()}
-    return named | {
-        f"d_{name}": gradient
-        for name, gradient in zip(twin.arguments, as_tuple(gradients), strict=True)
-        if name in tensors
-    }
+        gradients = by_argument(twin, twin.backward(saved, *d_results))
+    return named | {f"d_{name}": g for name, g in gradients.items() if name in tensors}
 
 
 def _largest(array: np.ndarray) -> float:
