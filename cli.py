@@ -206,8 +206,12 @@ def mutate(
 
 @app.command()
 def trace(
-    operation: Annotated[
-        str, typer.Argument(metavar="OP | FILE.py::KERNEL", help="Twin to trace, or your kernel.")
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="OP | FILE.py::KERNEL | -- python ...",
+            help="Twin, or your own kernel. After --: a script or test suite, run as it is.",
+        ),
     ],
     case: Annotated[
         str | None, typer.Option(help="Trace this case (JSON); default: a small one.")
@@ -227,8 +231,14 @@ def trace(
     twin declares as the least.
     """
     os.environ["TRITON_INTERPRET"] = "1"  # on a GPU nothing could be watched
-    from .lab.trace.trace import trace_file, trace_operation
+    from .lab.sanitize.program import is_command
+    from .lab.trace.trace import trace_file, trace_operation, trace_program
 
+    if is_command(what):
+        raise typer.Exit(trace_program(what, out=out))
+    operation, *more = what
+    if more:
+        raise ValueError(f"operation: expected one, got {len(what)}: {', '.join(what)}")
     if operation.partition("::")[0].endswith(".py"):
         raise typer.Exit(trace_file(operation, driver=driver, out=out))
 

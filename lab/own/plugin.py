@@ -124,7 +124,8 @@ class Findings:
             if asked is not None and _interprets():
                 from ..sanitize.program import watching
 
-                stack.enter_context(watching(configs=asked["configs"], seed=asked["seed"]))
+                how = {name: asked[name] for name in ("configs", "seed", "updates")}
+                stack.enter_context(watching(**how))
             return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -156,13 +157,13 @@ class Findings:
         from .sarif import finding
 
         raised: BaseException | None = None
-        with watching(configs=asked["configs"]) as seen:
+        with watching() as seen:  # within that of the whole test
             try:
                 yield
             except BaseException as error:  # a failed assertion, an exit, what a kernel raised
                 raised = error
         told["launches"] += seen.n_launches
-        violations = [v for v in seen.violations if _counts(v, asked)]
+        violations = [v for v in seen.violations if v.kind not in asked["allow"]]
         told["found"] += [finding(violation, item.nodeid) for violation in violations]
         if violations:
             n, text = len(violations), "\n\n".join(map(str, violations))
@@ -259,9 +260,3 @@ def _interprets() -> bool:
     return (
         os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
     )
-
-
-def _counts(violation: Any, asked: dict[str, Any]) -> bool:
-    """Say whether a finding is one that the project does not allow."""
-    updated = violation.kind == "write to an input" and violation.tensor in asked["updates"]
-    return violation.kind not in asked["allow"] and not updated

@@ -174,28 +174,52 @@ def run_command(
     ValueError
         If the command is not one of these.
     """
-    how, what, arguments = _parse(command)
+    program = _parse(command)
+    with watching(configs=configs, seed=seed, updates=updates) as seen:
+        code = _execute(*program)
+    return Outcome(seen, code)
+
+
+def execute(command: list[str]) -> int:
+    """Run a Python program in this process, unwatched.
+
+    Parameters
+    ----------
+    command : list of str
+        As in `run_command`.
+
+    Returns
+    -------
+    int
+        Its exit code.
+
+    Raises
+    ------
+    ValueError
+        As in `run_command`.
+    """
+    return _execute(*_parse(command))
+
+
+def _execute(how: str, what: str, arguments: list[str]) -> int:
     before = sys.argv, sys.path[:]
     sys.argv = [what if how == "script" else "-" + how, *arguments]
     sys.path.insert(0, str(Path(what).resolve().parent) if how == "script" else os.getcwd())
-    code = 0
     try:
-        with watching(configs=configs, seed=seed, updates=updates) as seen:
-            try:
-                if how == "script":
-                    runpy.run_path(what, run_name="__main__")
-                elif how == "m":
-                    runpy.run_module(what, run_name="__main__", alter_sys=True)
-                else:
-                    exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
-            except SystemExit as ending:
-                code = _exit_code(ending)
-            except Exception:
-                traceback.print_exc()
-                code = 1
+        if how == "script":
+            runpy.run_path(what, run_name="__main__")
+        elif how == "m":
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+    except SystemExit as ending:
+        return _exit_code(ending)
+    except Exception:
+        traceback.print_exc()
+        return 1
     finally:
         sys.argv, sys.path[:] = before
-    return Outcome(seen, code)
+    return 0
 
 
 def _parse(command: list[str]) -> tuple[str, str, list[str]]:

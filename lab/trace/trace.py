@@ -1,6 +1,7 @@
 """`gptwin trace`: pictures of what each program reads and writes, and a table of its bytes."""
 
 import json
+import shlex
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -10,6 +11,8 @@ from rich.table import Table
 from ...core.checks import refuse
 from ...kernels.common import plain
 from ..sanitize.drivers import find_drivers, load
+from ..sanitize.pretend import pretend_gpu
+from ..sanitize.program import execute
 from ..twins.find import find_twin
 from ..verify.console import read_case
 from .page import write_page
@@ -114,10 +117,38 @@ def trace_file(target: str, *, driver: str | None, out: str | None) -> int:
     folder = _folder(out)
     plain.watch_plain_launches()
     for function in functions:
-        with recording_tiles() as recorder:
+        with pretend_gpu(), plain.choosing_here(), recording_tiles() as recorder:
             getattr(module, function)()
         write_recorded(folder / f"{function}.html", f"{path}: {function}()", recorder)
     return 0
+
+
+def trace_program(command: list[str], *, out: str | None) -> int:
+    """Trace what a program launches, unchanged, and write one page of it.
+
+    Parameters
+    ----------
+    command : list of str
+        "python" or "pytest", and its arguments (lab/sanitize/program.py).
+    out : str, optional
+        Folder of the page, program.html.
+
+    Returns
+    -------
+    int
+        What the program ends with.
+
+    Raises
+    ------
+    ValueError
+        If there is no such program, or it launches nothing.
+    """
+    folder = _folder(out)
+    plain.watch_plain_launches()
+    with pretend_gpu(), plain.choosing_here(), recording_tiles() as recorder:
+        code = execute(command)
+    write_recorded(folder / "program.html", shlex.join(command), recorder)
+    return code
 
 
 def write_recorded(page: Path, title: str, recorder: Recorder) -> None:

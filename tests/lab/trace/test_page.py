@@ -13,7 +13,7 @@ from gptwin.kernels.common.launch import INTERPRETED
 from gptwin.lab.trace import record
 from gptwin.lab.trace.page import TEMPLATE, write_page
 from gptwin.lab.trace.record import recording_tiles
-from gptwin.lab.trace.trace import trace_file
+from gptwin.lab.trace.trace import trace_file, trace_program
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="a GPU shows nothing of this")
 
@@ -89,3 +89,19 @@ def test_a_file_with_a_driver_is_traced(tmp_path, capsys):
     assert data_of(tmp_path / "drive_one_kernel.html")["launches"][0]["kernel"] == "one_kernel"
     with pytest.raises(ValueError, match="expected a launch of a Triton kernel, got none"):
         trace_file(file, driver="drive_nothing", out=str(tmp_path))
+
+
+def test_a_program_is_traced_as_it_is(tmp_path, capsys):
+    code = (
+        "import torch, triton\nimport triton.language as tl\n"
+        "@triton.autotune([triton.Config({'B': 2}), triton.Config({'B': 4})], key=[])\n"
+        "@triton.jit\ndef two_kernel(x_ptr, B: tl.constexpr):\n"
+        "    tl.store(x_ptr + tl.arange(0, B), 1.0)\n"
+        "two_kernel[(1,)](torch.empty(4, device='cuda'))\n"
+    )
+    (tmp_path / "two.py").write_text(code)
+    assert trace_program(["python", str(tmp_path / "two.py")], out=str(tmp_path)) == 0
+    (launch,) = data_of(tmp_path / "program.html")["launches"]
+    assert (launch["kernel"], launch["options"]["B"]) == ("two_kernel", "2")
+    (store,) = launch["programs"][0]["turns"]
+    assert (store["at"], store["values"]) == ([0, 1], [1, 1])
