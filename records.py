@@ -50,7 +50,7 @@ def write_whole(path: str | Path, content: Content) -> None:
         If the system does not let it be written; names the file.
     """
     path = Path(path)
-    with _naming(path):
+    with naming(path):
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
         _write(path.parent, {path.name: content})
@@ -76,18 +76,18 @@ def write_together(directory: str | Path, contents: Mapping[str, Content]) -> No
         If the disk is full, say; names the file. All files are then as they were before.
     """
     directory = Path(directory)
-    with _naming(directory):
+    with naming(directory):
         directory.mkdir(parents=True, exist_ok=True)
     _write(directory, contents)
 
 
 def _write(directory: Path, contents: Mapping[str, Content]) -> None:
     with contextlib.ExitStack() as stack:
-        with _naming(directory / next(iter(contents), "")):
+        with naming(directory / next(iter(contents), "")):
             hidden = stack.enter_context(_hidden_folder(directory))
         for name, content in contents.items():
             place, written = directory / name, hidden / name
-            with _naming(place):
+            with naming(place):
                 _write_content(written, content)
                 if place.is_dir():
                     raise IsADirectoryError(errno.EISDIR, "a folder has this name")
@@ -95,7 +95,7 @@ def _write(directory: Path, contents: Mapping[str, Content]) -> None:
                     written.chmod(place.stat().st_mode & 0o777)
                 flush(written)
         for name in contents:
-            with _naming(directory / name):
+            with naming(directory / name):
                 os.replace(hidden / name, directory / name)
         with contextlib.suppress(OSError):  # the files are there, whatever becomes of the flush
             flush(directory)
@@ -118,8 +118,14 @@ def _write_content(path: Path, content: Content) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Let an error of the system name the file that was asked for, not the hidden one."""
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system name the file that was asked for, not the hidden one, or none.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        What cannot be written, if there is an error.
+    """
     try:
         yield
     except OSError as error:

@@ -55,6 +55,18 @@ def expect_floats(**arrays: Any) -> None:
             refuse(name, "floats", f"dtype {array.dtype}", "counts or ids where scores are meant")
 
 
+def expect_integers(**arrays: Any) -> None:
+    """Refuse an array that holds no integers; None passes. All widths and signs do."""
+    for name, array in arrays.items():
+        if array is not None and "int" not in getattr(array.dtype, "name", str(array.dtype)):
+            refuse(name, "integers", f"dtype {array.dtype}", "ids stored as floats, or a mask")
+
+
+def signed(ids: np.ndarray) -> np.ndarray:
+    """Return integers as int64: where they are subtracted, others would wrap around."""
+    return ids.astype(np.int64, copy=False)
+
+
 def expect_positive(name: str, value: float) -> None:
     """Refuse `value` unless it is a finite number above 0."""
     if not (math.isfinite(value) and value > 0):

@@ -34,6 +34,7 @@ from .data.sources import Prompt
 from .formats.hf_config import read_config
 from .formats.tensors import save_tensors
 from .judging import plots
+from .judging.best_of_n import FILE as BEST_OF_N
 from .judging.best_of_n import measure
 from .judging.evaluation import ANSWERED_AT_ONCE, MEASURED_AT_ONCE, distance, grade
 from .judging.reward_function import checked_scores, imported
@@ -47,16 +48,17 @@ from .stages.reward_model import SCORED_AT_ONCE, RewardStage, Score, scoring
 from .stages.scorer import SCORER, Scorer
 from .training.estimate import ppo_bytes, training_bytes
 from .training.inputs import write_ended
-from .training.run import Statistics, expect_resumable, train
+from .training.run import LOG, SETTINGS, Statistics, expect_resumable, train
 
 STAGES = ("pretrain", "sft", "reward", "ppo")
 VALIDATION_PROMPTS = 200
-# What each stage leaves in its folder, beside its log and its checkpoints.
+# What each stage leaves in its folder, beside its checkpoints.
+TOLD = [SETTINGS, LOG, PLOTS]
 LEFT = {
-    "pretrain": ["model", PLOTS],
-    "sft": ["model", PLOTS],
-    "reward": [SCORER, PLOTS],
-    "ppo": ["model", "ema", PLOTS],
+    "pretrain": ["model", *TOLD],
+    "sft": ["model", *TOLD],
+    "reward": [SCORER, *TOLD],
+    "ppo": ["model", "ema", BEST_OF_N, *TOLD],
 }
 
 

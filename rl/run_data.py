@@ -17,7 +17,7 @@ from .data.batches import Windows
 from .data.dialogue import SPACE, SPECIAL_TOKENS, Encoded, Template
 from .data.rankings import Ranking
 from .data.sources import Prompt
-from .formats.checksums import checksums, first_damaged
+from .formats.checksums import checksums, damaged
 from .formats.hf_config import read_config
 from .formats.tokenizer import Tokenizer
 from .run_folder import RunFolder
@@ -222,7 +222,7 @@ def _is_whole(folder: Path, made: Inputs) -> bool:
         before, files = said["inputs"], said["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    if first_damaged(folder, files) is not None:
+    if damaged(folder, files):
         return False
     expect_same_inputs(before, made, folder)
     return True

@@ -13,9 +13,11 @@ from .configuration import Configuration
 from .ranks.group import Group
 from .training.inputs import Inputs, expect_same_inputs, read_ended
 from .training.lock import only_writer
-from .training.run import CHECKPOINTS
+from .training.run import CHECKPOINTS, LOG, SETTINGS
 
 PLOTS = "plots"
+# How the names begin of what only tells of a stage: later stages do not need it.
+TELLING = (PLOTS, LOG, SETTINGS, "best_of_n")
 
 
 @dataclasses.dataclass
@@ -67,7 +69,7 @@ class RunFolder:
     def ended(self, stage: str) -> bool:
         """Say whether a stage has ended and left what the next one needs."""
         ended = read_ended(self.folder(stage))
-        return ended is not None and ended.damage(self.folder(stage)) is None
+        return ended is not None and not ended.damaged(self.folder(stage))
 
     def rests(self, stage: str, inputs: Inputs) -> bool:
         """Say whether nothing of a stage is left to do.
@@ -95,14 +97,19 @@ class RunFolder:
         c = self.configuration.ppo
         if stage == "ppo" and ended.steps != c.episodes // c.batch:
             return False
-        damaged = ended.damage(folder)
-        if damaged is None:
-            return True
-        self.say(f"Warning: {folder / damaged} is damaged: writing it again")
-        if not (folder / CHECKPOINTS).exists():
+        damaged = ended.damaged(folder)
+        needed = [name for name in damaged if not name.startswith(TELLING)]
+        if (folder / CHECKPOINTS).exists():
+            for name in damaged:
+                if name != LOG:  # which cannot be written again: the run that goes on says so
+                    self.say(f"Warning: {folder / name} is damaged: writing it again")
+            return not damaged
+        if needed:
             cause = "a damaged disk; there is no checkpoint to write it again from"
-            refuse(str(folder / damaged), f"the file that {stage} left", "another", cause)
-        return False
+            refuse(str(folder / needed[0]), f"the file that {stage} left", "another", cause)
+        for name in damaged:
+            self.say(f"Warning: {folder / name} is damaged, and there is no checkpoint")
+        return True
 
     def _expect_ended(self, stage: str) -> None:
         folder = self.folder(stage)
@@ -110,7 +117,7 @@ class RunFolder:
         if ended is None:
             cause = f"{stage} has not been trained: gptwin train {stage} (--resume if it was cut)"
             refuse("run.directory", f"a run in which {stage} has ended", str(folder), cause)
-        damaged = ended.damage(folder)
-        if damaged and not damaged.startswith(PLOTS):
-            cause = f"a damaged disk, or an edit: gptwin train {stage} --resume writes it again"
-            refuse(str(folder / damaged), f"the file that {stage} left", "another", cause)
+        for name in ended.damaged(folder):
+            if not name.startswith(TELLING):
+                cause = f"a damaged disk, or an edit: gptwin train {stage} --resume writes it again"
+                refuse(str(folder / name), f"the file that {stage} left", "another", cause)

@@ -31,7 +31,14 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_floats, expect_positive, expect_shape, refuse
+from ..checks import (
+    expect_floats,
+    expect_integers,
+    expect_positive,
+    expect_shape,
+    refuse,
+    signed,
+)
 from ..layers.softmax import weigh
 from ..operation import at_least_float32, value_of
 from .attention import default_scale
@@ -156,8 +163,9 @@ def visible_keys(
 ) -> np.ndarray:
     """Say which keys of its cache each query sees: bool [batch, query, capacity]."""
     keys = np.arange(capacity)
-    lengths = lengths.astype(np.int64)  # Unsigned lengths below n_query would wrap around.
-    position = (lengths[:, None] - n_query + np.arange(n_query))[..., None]  # [batch, query, 1]
+    position = (signed(lengths)[:, None] - n_query + np.arange(n_query))[
+        ..., None
+    ]  # [batch, query, 1]
     seen = keys <= position
     if window is not None:
         seen = seen & (keys > position - window)
@@ -193,10 +201,9 @@ def check_decode_attention(
         )
     expect_shape("key_cache", key_cache, (batch, n_kv_head, key_cache.shape[2], d_head))
     expect_shape("value_cache", value_cache, tuple(key_cache.shape), "key_cache has another")
+    expect_integers(lengths=lengths, key_start=key_start)
     for name, integers in (("lengths", lengths), ("key_start", key_start)):
         if integers is not None:
-            if "int" not in str(integers.dtype):
-                refuse(name, "integers", f"dtype {integers.dtype}")
             expect_shape(name, integers, (batch,), "one number for each sequence")
     if scale is not None:
         expect_positive("scale", scale)

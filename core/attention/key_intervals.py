@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_positive, expect_shape, refuse
+from ..checks import expect_integers, expect_positive, expect_shape, refuse, signed
 
 MAX_D_HEAD = 256
 
@@ -65,7 +65,7 @@ def key_intervals(
     if window is not None:
         low = np.maximum(low, last_seen + 1 - window)
     if key_start is not None:
-        low = np.maximum(low, key_start.astype(np.int64)[:, None])
+        low = np.maximum(low, signed(key_start)[:, None])
     if cu_seqlens is not None:
         start, end = document_bounds(cu_seqlens, n_query)
         low, high = np.maximum(low, start), np.minimum(high, end)
@@ -79,7 +79,7 @@ def document_bounds(cu_seqlens: np.ndarray, n_query: int) -> tuple[np.ndarray, n
     """
     # The last boundary at or before a position counts, which steps over documents of length 0.
     document = np.searchsorted(cu_seqlens, np.arange(n_query), side="right") - 1
-    bounds = np.append(cu_seqlens, cu_seqlens[-1]).astype(np.int64)
+    bounds = signed(np.append(cu_seqlens, cu_seqlens[-1]))
     return bounds[document], bounds[document + 1]
 
 
@@ -150,9 +150,7 @@ def check_attention(
             refuse("window", "causal=True with a window", "causal=False")
         if isinstance(window, bool) or int(window) != window or window < 1:
             refuse("window", "a whole number of keys, at least 1", repr(window))
-    for name, array in (("key_start", key_start), ("cu_seqlens", cu_seqlens)):
-        if array is not None and "int" not in str(array.dtype):
-            refuse(name, "whole numbers", f"dtype {array.dtype}", "a mask instead of positions")
+    expect_integers(key_start=key_start, cu_seqlens=cu_seqlens)
     if key_start is not None:
         expect_shape("key_start", key_start, (n_batch,), "one for each sequence")
     if cu_seqlens is not None:

@@ -124,7 +124,7 @@ def check_qkv_projection(
     eps: float,
 ) -> int:
     """Refuse arguments that do not fit together; return n_head + 2 * n_kv_head."""
-    expect_floats(x=x, w_qkv=w_qkv, b_qkv=b_qkv)
+    expect_floats(x=x, w_qkv=w_qkv, b_qkv=b_qkv, norm_weight=norm_weight, norm_bias=norm_bias)
     if len(x.shape) != 3:
         refuse("x", "shape [batch, time, d_model]", f"shape {tuple(x.shape)}")
     n_kv_head = n_head if n_kv_head is None else n_kv_head

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_finite, expect_shape, refuse
+from ..checks import expect_finite, expect_shape, refuse, signed
 from ..masking import scatter, scatter_rows
 from ..operation import at_least_float32, value_of
 from .token_scores import (
@@ -83,6 +83,7 @@ def cross_entropy_forward(
         If a shape, dtype, target or option is wrong, or a number that counts is not finite.
     """
     check_cross_entropy(hidden, weight, targets, ignore_index, reduction)
+    targets = signed(targets)
     counted = targets != ignore_index
     check_targets(targets, counted, weight.shape[1])
     expect_finite("hidden", hidden, counted)
@@ -150,6 +151,7 @@ def cross_entropy_tiled(
     `cross_entropy` and `cross_entropy_backward` return.
     """
     check_cross_entropy(hidden, weight, targets, ignore_index, reduction)
+    targets = signed(targets)
     counted = targets != ignore_index
     check_targets(targets, counted, weight.shape[1])
     rows, wanted = hidden[counted], targets[counted]

@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import refuse
+from ..checks import expect_floats, expect_integers, expect_shape, refuse
 from ..operation import at_least_float32, value_of
 from ..philox import philox
 
@@ -297,8 +297,7 @@ def check_sampling(
     if len(logits.shape) != 2:
         cause = "logits of all times: take the last, logits[:, -1]"
         refuse("logits", "2 dimensions [row, vocab]", f"shape {tuple(logits.shape)}", cause)
-    if "float" not in str(logits.dtype):
-        refuse("logits", "floats", f"dtype {logits.dtype}")
+    expect_floats(logits=logits)
     if not 1 <= logits.shape[1] <= MAX_VOCAB:
         refuse("logits", f"a vocabulary of 1 to {MAX_VOCAB} tokens", f"{logits.shape[1]}")
     if not (math.isfinite(temperature) and temperature >= 0):
@@ -312,6 +311,6 @@ def check_sampling(
     for name, number, least, limit in (("seed", seed, -(2**63), 2**64), ("step", step, 0, 2**32)):
         if not (isinstance(number, int) and least <= number < limit):
             refuse(name, f"an integer from {least} to {limit - 1}", repr(number))
-    if rows is not None and (tuple(rows.shape) != (len(logits),) or "int" not in str(rows.dtype)):
-        got = f"{rows.dtype} of shape {tuple(rows.shape)}"
-        refuse("rows", f"None or {len(logits)} integers, one for each row of logits", got)
+    expect_integers(rows=rows)
+    if rows is not None:
+        expect_shape("rows", rows, (len(logits),), "not one for each row of logits")

@@ -34,6 +34,7 @@ import numpy as np
 from ..checks import (
     all_below,
     expect_floats,
+    expect_integers,
     expect_ndim,
     expect_positive,
     expect_shape,
@@ -201,8 +202,7 @@ def check_token_scores(hidden: Any, weight: Any, targets: Any) -> None:
     if weight.shape[1] == 0:
         refuse("weight", "a vocabulary of at least 1", f"shape {tuple(weight.shape)}")
     expect_shape("targets", targets, hidden.shape[:1], "one target for each row of hidden")
-    if not str(targets.dtype).endswith(("int64", "int32")):
-        refuse("targets", "dtype int64 or int32", f"dtype {targets.dtype}", "ids read as floats")
+    expect_integers(targets=targets)
 
 
 def check_targets(targets: Any, mask: Any, vocab: int) -> None:

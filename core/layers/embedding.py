@@ -28,7 +28,14 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import all_below, expect_floats, expect_positive, expect_shape, refuse
+from ..checks import (
+    all_below,
+    expect_floats,
+    expect_integers,
+    expect_positive,
+    expect_shape,
+    refuse,
+)
 from ..operation import at_least_float32, value_of
 
 Saved = tuple[Any, ...]
@@ -104,7 +111,7 @@ def embedding_backward(saved: Saved, d_y: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     tokens, positions, vocab, n_ctx = saved
     expect_shape("d_y", d_y, (*tokens.shape, d_y.shape[-1]), "[batch, time, d_model] of y")
-    rows = d_y.reshape(-1, d_y.shape[-1])  # [batch * time, d_model]
+    rows = d_y.reshape(tokens.size, d_y.shape[-1])  # [batch * time, d_model]
     return (
         scatter_add(tokens.reshape(-1), rows, vocab),
         scatter_add(positions.reshape(-1), rows, n_ctx),
@@ -158,10 +165,9 @@ def check_embedding(tokens: Any, token_table: Any, position_table: Any, position
     if len(tokens.shape) != 2:
         cause = "one sequence without its batch axis"
         refuse("tokens", "2 dimensions [batch, time]", f"shape {tuple(tokens.shape)}", cause)
-    _expect_integers("tokens", tokens)
+    expect_integers(tokens=tokens, positions=positions)
     if positions is not None:
         expect_shape("positions", positions, tokens.shape, "[batch, time] of tokens")
-        _expect_integers("positions", positions)
     elif tokens.shape[1] > n_ctx:
         cause = "a sequence longer than the model's context"
         refuse("tokens", f"time of at most n_ctx = {n_ctx}", f"time {tokens.shape[1]}", cause)
@@ -179,8 +185,3 @@ def check_ids(tokens: Any, positions: Any, vocab: int, n_ctx: int) -> None:
         wrong = np.argwhere((ids < 0) | (ids >= n_rows))
         at = tuple(int(index) for index in wrong[0])
         refuse(name, f"0 to {n_rows - 1}", f"{int(ids[at])} at {at}", cause)
-
-
-def _expect_integers(name: str, ids: Any) -> None:
-    if not str(ids.dtype).endswith(("int32", "int64", "int16", "uint8")):
-        refuse(name, "integers", f"dtype {ids.dtype}", "ids stored as floats")

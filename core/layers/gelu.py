@@ -50,8 +50,7 @@ def gelu_forward(x: np.ndarray, *, approximate: str = "tanh") -> tuple[np.ndarra
     ValueError
         If there is no such form.
     """
-    check_gelu(approximate)
-    expect_floats(x=x)
+    check_gelu(x, approximate)
     return x * gate(x, approximate), (x, approximate)
 
 
@@ -105,7 +104,8 @@ def gate_slope(x: np.ndarray, share: np.ndarray, approximate: str) -> np.ndarray
     return 2 * share * (1 - share) * d_u
 
 
-def check_gelu(approximate: Any) -> None:
-    """Refuse a form that does not exist."""
+def check_gelu(x: Any, approximate: Any) -> None:
+    """Refuse what holds no floats, and a form that does not exist."""
+    expect_floats(x=x)
     if approximate not in APPROXIMATIONS:
         refuse("approximate", "'tanh' or 'erf'", repr(approximate), "PyTorch's 'none' is 'erf'")

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..attention.attention import attention_forward
-from ..checks import expect_parameter, expect_positive, refuse
+from ..checks import expect_floats, expect_parameter, expect_positive, refuse
 from ..layers.layer_norm import layer_norm_backward
 from ..operation import at_least_float32, value_of
 from .branches import (
@@ -217,6 +217,7 @@ def check_decoder_block(x: Any, *parameters: Any, n_head: int, norm: str, eps: f
     if norm not in NORMS:
         refuse("norm", "'pre' or 'post'", repr(norm))
     named = dict(zip(ARGUMENTS, parameters, strict=True))
+    expect_floats(x=x, **named)
     d_model = x.shape[2]
     qkv_width, d_mlp = (width(named[name], d_model) for name in ("c_attn_weight", "c_fc_weight"))
     if qkv_width % (3 * n_head):

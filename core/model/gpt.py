@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import expect_shape, refuse
+from ..checks import expect_integers, expect_shape, refuse, signed
 from ..language.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from ..layers.embedding import embedding_backward, embedding_forward
 from ..layers.layer_norm import layer_norm_backward
@@ -322,9 +322,9 @@ def count_positions(
     first = np.zeros((batch, 1), dtype=np.int64)
     if cu_seqlens is not None:
         document = np.searchsorted(cu_seqlens, index, side="right") - 1
-        first = first + np.asarray(cu_seqlens)[document]  # [batch, time]
+        first = first + signed(np.asarray(cu_seqlens))[document]  # [batch, time]
     if key_start is not None:
-        first = np.maximum(first, key_start[:, None])
+        first = np.maximum(first, signed(key_start)[:, None])
     return np.maximum(index - first, 0)
 
 
@@ -335,6 +335,7 @@ def check_tokens(tokens: Any, config: GPTConfig) -> None:
     """
     if len(tokens.shape) != 2:
         refuse("tokens", "2 dimensions [batch, time]", f"shape {tuple(tokens.shape)}")
+    expect_integers(tokens=tokens)
     if tokens.shape[1] > config.n_ctx:
         refuse(
             "tokens",

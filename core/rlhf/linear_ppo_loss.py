@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_finite, expect_positive, expect_shape
+from ..checks import expect_finite, expect_positive, expect_shape, signed
 from ..language.token_scores import (
     check_targets,
     check_token_scores,
@@ -83,6 +83,7 @@ def linear_ppo_loss_forward(
         not finite.
     """
     check_linear_ppo_loss(hidden, weight, targets, mask, temperature)
+    targets = signed(targets)
     check_targets(targets, mask, weight.shape[1])
     expect_finite("hidden", hidden, mask)
     expect_finite("weight", weight)

@@ -27,7 +27,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import expect_finite, expect_shape, refuse
+from ..checks import (
+    expect_finite,
+    expect_floats,
+    expect_integers,
+    expect_shape,
+    refuse,
+)
 from ..operation import at_least_float32, value_of
 
 # The kernel holds one prompt's pairs in one program's registers.
@@ -98,7 +104,7 @@ def reward_loss_forward(
     ----------
     scores : numpy.ndarray [prompt, completion]
         The reward model's scores; at most 64 completions.
-    ranks : numpy.ndarray of int32 or int64 [prompt, completion]
+    ranks : numpy.ndarray of int [prompt, completion]
         Place of each completion in its prompt's ranking: smaller is better, equal is a tie, and
         negative means that there is no completion.
     margin : float
@@ -240,8 +246,7 @@ def check_reward_loss(scores: Any, ranks: Any, margin: float, centring: float) -
     """Refuse arguments that `reward_loss` has no meaning for."""
     if len(scores.shape) != 2:
         refuse("scores", "2 dimensions [prompt, completion]", f"shape {tuple(scores.shape)}")
-    if "float" not in str(scores.dtype):
-        refuse("scores", "a floating dtype", f"dtype {scores.dtype}", "scores and ranks swapped")
+    expect_floats(scores=scores)
     if scores.shape[1] > MAX_COMPLETIONS:
         refuse(
             "scores",
@@ -250,8 +255,7 @@ def check_reward_loss(scores: Any, ranks: Any, margin: float, centring: float) -
             "[completion, prompt] instead of [prompt, completion]",
         )
     expect_shape("ranks", ranks, tuple(scores.shape), "[prompt, completion], like scores")
-    if str(ranks.dtype).removeprefix("torch.") not in ("int32", "int64"):
-        refuse("ranks", "dtype int32 or int64", f"dtype {ranks.dtype}", "scores given as ranks")
+    expect_integers(ranks=ranks)
     for name, value in (("margin", margin), ("centring", centring)):
         if not (math.isfinite(value) and value >= 0):
             refuse(name, "a finite number, at least 0", repr(value))

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_finite, expect_shape, refuse
+from ..checks import expect_finite, expect_floats, expect_shape, refuse
 from ..masking import expect_batch_time, expect_mask
 from ..operation import at_least_float32, value_of
 from .kl import (
@@ -182,6 +182,7 @@ def check_token_rewards(
     """Refuse arguments that `token_rewards` has no meaning for."""
     expect_batch_time("log_prob", log_prob)
     check_kl(log_prob, reference_log_prob, mask, estimator)
+    expect_floats(scores=scores)
     batch = (log_prob.shape[0],)
     expect_shape("scores", scores, batch, "scores of each token: the score belongs to the response")
     if not (math.isfinite(beta) and beta >= 0):

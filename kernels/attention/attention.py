@@ -49,6 +49,7 @@ import torch
 
 from ...core.attention.attention import default_scale, dropout_factor
 from ...core.attention.key_intervals import check_attention
+from ...core.checks import expect_floats
 from ..common._triton import compiles_for_amd, tl, triton
 from ..common.derivative import first_derivative_only
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
@@ -316,6 +317,7 @@ def attention(
     check_attention(
         query, key, value, scale, causal, window, key_start, cu_seqlens, dropout, seed
     )  # fmt: skip
+    expect_floats(query=query, key=key, value=value)
     expect_same_dtype(query=query, key=key, value=value)
     tensors = {"query": query, "key": key, "value": value}
     if runs_on_triton("attention", **tensors, key_start=key_start, cu_seqlens=cu_seqlens):
@@ -360,7 +362,7 @@ def attention_eager(
     # What nobody sees becomes 0, even if it is NaN: 0 · NaN in a product would be NaN.
     sees, is_seen = seen.any(dim=2)[:, None, None, :, None], seen.any(dim=1)[:, None, None, :, None]
     # [batch, head, ...] -> [batch, kv_head, group, ...]
-    query = query.unflatten(1, (n_kv_head, -1)).masked_fill(~sees, 0)
+    query = query.unflatten(1, (n_kv_head, n_head // n_kv_head)).masked_fill(~sees, 0)
     key, value = (x[:, :, None].masked_fill(~is_seen, 0) for x in (key, value))
 
     scores = query @ key.transpose(-1, -2) * default_scale(scale, d_head)

@@ -15,6 +15,7 @@ import torch
 
 from ...core.attention.attention import DROPOUT_BITS, dropout_threshold
 from ..common._triton import tl, triton
+from ..common.indices import in_int32, signed
 from ..common.strided import Strided, block_at
 
 # A configuration's speed depends on these.
@@ -70,14 +71,15 @@ class Masks(NamedTuple):
             Positions.
         """
         start = end = None
+        cu_seqlens = signed(cu_seqlens)
         if cu_seqlens is not None:
             positions = torch.arange(n_query, device=cu_seqlens.device, dtype=cu_seqlens.dtype)
             # The last boundary at or before a position: documents of length 0 are stepped over.
             document = torch.searchsorted(cu_seqlens.contiguous(), positions, right=True) - 1
-            bounds = torch.cat([cu_seqlens, cu_seqlens[-1:]]).int()
+            bounds = in_int32(torch.cat([cu_seqlens, cu_seqlens[-1:]]))
             start, end = bounds[document], bounds[document + 1]
         if key_start is not None:
-            key_start = key_start.int().contiguous()
+            key_start = in_int32(key_start).contiguous()
         return cls(causal, window, key_start, start, end)
 
     def argument(self, length_bucket: int) -> "Masks":

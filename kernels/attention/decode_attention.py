@@ -39,6 +39,7 @@ import torch
 from ...core.attention.decode_attention import check_decode_attention, check_lengths
 from ...core.checks import refuse
 from ..common._triton import tl, triton
+from ..common.indices import signed
 from ..common.launch import (
     bucketed,
     expect_same_dtype,
@@ -337,6 +338,7 @@ def decode_attention(
     """
     check_decode_attention(query, key_cache, value_cache, lengths, scale, window, key_start)
     expect_same_dtype(query=query, key_cache=key_cache, value_cache=value_cache)
+    lengths, key_start = signed(lengths), signed(key_start)
     if lengths.device.type == "cpu":
         check_lengths(lengths, key_cache.shape[2])
     given = {"query": query, "key_cache": key_cache, "value_cache": value_cache}

@@ -134,8 +134,8 @@ def qkv_projection_forward(
         For `qkv_projection_backward`.
     """
     (batch, time, d_model), n_columns = x.shape, w_qkv.shape[1]
-    x_rows, d_head = x.reshape(-1, d_model), n_columns // n_heads
-    n_rows = batch * time
+    n_rows, d_head = batch * time, n_columns // n_heads
+    x_rows = x.reshape(n_rows, d_model)
     statistics = None if norm is None else norm_statistics(x_rows, eps)
     packed = torch.empty(n_heads, batch, time, d_head, dtype=x.dtype, device=x.device)
     launch(

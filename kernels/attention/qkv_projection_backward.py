@@ -210,8 +210,8 @@ def qkv_projection_backward(
     """
     d_head = d_packed.shape[-1]
     d_model, n_columns = w_qkv.shape
-    x_rows = x.reshape(-1, d_model)
-    n_rows = x_rows.shape[0]
+    n_rows = d_packed.shape[1] * d_packed.shape[2]  # batch · time
+    x_rows = x.reshape(n_rows, d_model)
     like: dict[str, Any] = {"dtype": x.dtype, "device": x.device}
     sizes = (n_rows, n_columns, d_model, triton.next_power_of_2(n_rows))
     d_x = d_weight = d_bias = d_norm_weight = d_norm_bias = None

@@ -12,6 +12,8 @@ but others than the kernel's.
 import torch
 from torch.nn import functional
 
+from ..common.indices import signed
+
 
 def masked_attention(
     query: torch.Tensor,
@@ -39,6 +41,7 @@ def masked_attention(
     torch.Tensor [batch, head, query, d_head]
     """
     n_query, n_key = query.shape[2], key.shape[2]
+    key_start, cu_seqlens = signed(key_start), signed(cu_seqlens)
     if window is not None and window >= n_key:
         window = None
     if n_query == 1:

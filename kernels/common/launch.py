@@ -7,11 +7,15 @@ compile for a GPU that is not there instead of launching.
 Backends: a CUDA tensor runs the Triton kernel; a CPU tensor runs the eager PyTorch equivalent.
 `GPTWIN_BACKEND=triton` or `eager` forces one; with `TRITON_INTERPRET=1` set before gptwin is
 imported, Triton's interpreter runs the kernels on the CPU (see `interpreter/`).
+
+Each thread has its own door: what one asks for, the others do not get. Only the threads in which
+PyTorch runs backward on a GPU, which ask for nothing, do what was asked for last.
 """
 
 import contextlib
 import dataclasses
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -62,9 +66,9 @@ class Launch:
     error: str = ""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Door:
-    """What the instruments have asked for."""
+    """What a thread's instruments have asked for."""
 
     backend: str | None = None
     configuration: int | None = None
@@ -73,7 +77,32 @@ class _Door:
     tracing: bool = False
 
 
-_door = _Door()
+_UNASKED = _Door()
+
+
+class _Here(threading.local):
+    """What a thread's own contexts have set."""
+
+    def __init__(self) -> None:
+        self.door = _UNASKED
+
+
+_here = _Here()
+# The doors that contexts have set and not left yet, in all threads, by their id.
+_open: dict[int, _Door] = {}
+# The interpreter keeps in globals which program it is at.
+_one_at_a_time = threading.RLock() if INTERPRETED else contextlib.nullcontext()
+
+
+def _door() -> _Door:
+    """Return this thread's door."""
+    own = _here.door
+    if torch.compiler.is_compiling() or own is not _UNASKED or not _open:
+        return own
+    # Python did not start the threads of PyTorch's backward.
+    if isinstance(threading.current_thread(), threading._DummyThread):
+        return dataclasses.replace(next(reversed(_open.values())), tracing=False)
+    return own
 
 
 def door() -> _Door:
@@ -89,14 +118,14 @@ def door() -> _Door:
 
 @contextlib.contextmanager
 def _door_set(**wishes: Any) -> Iterator[None]:
-    before = dataclasses.replace(_door)
-    for name, value in wishes.items():
-        setattr(_door, name, value)
+    before = _here.door
+    _here.door = door = dataclasses.replace(before, **wishes)
+    _open[id(door)] = door
     try:
         yield
     finally:
-        for name in wishes:
-            setattr(_door, name, getattr(before, name))
+        _here.door = before
+        del _open[id(door)]
 
 
 def backend(name: str) -> contextlib.AbstractContextManager[None]:
@@ -176,7 +205,7 @@ def is_tracing() -> bool:
     -------
     bool
     """
-    return _door.tracing
+    return _door().tracing
 
 
 def runs_on_triton(operation: str, **tensors: torch.Tensor | None) -> bool:
@@ -208,7 +237,7 @@ def runs_on_triton(operation: str, **tensors: torch.Tensor | None) -> bool:
         if tensor.device != first.device:
             refuse(name, f"device {first.device}, like {first_name}", f"device {tensor.device}")
 
-    wish = _door.backend or os.environ.get("GPTWIN_BACKEND") or None
+    wish = _door().backend or os.environ.get("GPTWIN_BACKEND") or None
     if wish is not None and wish not in BACKENDS:
         refuse("GPTWIN_BACKEND", "'triton' or 'eager'", repr(wish))
     if wish == "eager" or (wish is None and not first.is_cuda):
@@ -233,7 +262,7 @@ def _expect_triton_can_run(operation: str, name: str, tensor: torch.Tensor) -> N
             f"failed: {UNAVAILABLE} (likely cause: Triton ships for Linux alone; "
             "GPTWIN_BACKEND=eager runs everywhere)"
         )
-    if tensor.device.type == "cpu" and not INTERPRETED and not _door.compile_only:
+    if tensor.device.type == "cpu" and not INTERPRETED and not _door().compile_only:
         raise RuntimeError(
             f"{operation}: expected {name} on a GPU, got a tensor on the CPU (likely cause: "
             "GPTWIN_BACKEND=triton without a GPU; set TRITON_INTERPRET=1 before gptwin is "
@@ -300,7 +329,7 @@ def multiprocessors(tensor: torch.Tensor) -> int:
     """
     if tensor.is_cuda:
         return torch.cuda.get_device_properties(tensor.device).multi_processor_count
-    return 132 if _door.compile_only else 4
+    return 132 if _door().compile_only else 4
 
 
 def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
@@ -317,16 +346,17 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
     **constants
         Its compile-time constants, except those that its autotune configurations set.
     """
-    if _door.tracing:
+    door = _door()
+    if door.tracing:
         return
     configurations = getattr(kernel, "configs", None)
     variants: list[tuple[int, Any, dict[str, Any]]]
     if configurations is None:
         variants = [(0, kernel, {})]
-    elif _door.compile_only:
+    elif door.compile_only:
         variants = [(i, kernel.fn, c.all_kwargs()) for i, c in enumerate(configurations)]
-    elif _door.configuration is not None or INTERPRETED:
-        index = (_door.configuration or 0) % len(configurations)
+    elif door.configuration is not None or INTERPRETED:
+        index = (door.configuration or 0) % len(configurations)
         variants = [(index, kernel.fn, configurations[index].all_kwargs())]
     else:
         variants = [(-1, kernel, {})]  # Triton's autotuner times the list and picks
@@ -336,19 +366,19 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
         return
     for index, function, options in variants:
         compiled, error = None, ""
-        if _door.compile_only:
+        if door.compile_only:
             try:
                 compiled = function.warmup(*args, grid=grid, **constants, **options)
             except Exception as reason:  # the other configurations are still to be tried
                 error = f"{type(reason).__name__}: {reason}"
         else:
-            with _on_device_of(args):
+            with _one_at_a_time, _on_device_of(args):
                 function[grid](*args, **constants, **options)
-        if _door.log is not None:
+        if door.log is not None:
             named = zip(kernel.arg_names, args, strict=False)
             tensors = dict(pair for name, value in named for pair in tensors_in(name, value))
             entry = Launch(kernel_name(kernel), index, options, tensors, compiled, error)
-            _door.log.append(entry)
+            door.log.append(entry)
 
 
 def kernel_name(kernel: Any) -> str:

@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from ...core.layers.embedding import check_embedding, check_ids
+from ..common.indices import signed
 from ..common.launch import expect_same_dtype
 from ..layers.embedding import embedding
 
@@ -66,6 +67,7 @@ def tied_embedding(
         return embedding(tokens, token_table, position_table, positions=positions), token_table
     check_embedding(tokens, token_table, position_table, positions)
     expect_same_dtype(token_table=token_table, position_table=position_table)
+    tokens, positions = signed(tokens), signed(positions)
     check_ids(tokens, positions, len(token_table), len(position_table))
     table = _HandedOn.apply(token_table)
     x = functional.embedding(tokens.long(), table, sparse=True)  # [batch, time, d_model]

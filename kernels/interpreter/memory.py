@@ -139,7 +139,7 @@ def _admit(
 
 
 def _array(mask: Any) -> np.ndarray:
-    """A descriptor's mask comes as an array, any other as a handle."""
+    """A descriptor's mask comes as an array before Triton 3.9, any other as a handle."""
     return mask.data if isinstance(mask, upstream.TensorHandle) else mask
 
 
@@ -173,7 +173,7 @@ def _descriptor_load(original, self, desc, indices, *rest):
     result = original(self, desc, indices, *rest)
     if desc.padding == upstream._ir.PADDING_OPTION.PAD_NAN and is_bfloat16(result):
         _, inside = desc.materialize_pointers(indices)
-        result.data = np.where(inside, result.data, np.uint16(0x7FC0))
+        result.data = np.where(_array(inside), result.data, np.uint16(0x7FC0))
     return result
 
 

@@ -97,7 +97,7 @@ def apply() -> None:
     if missing := [name for name in (*_USED, *_repairs) if not _exists(name)]:
         raise RuntimeError(
             f"Triton {triton.__version__}: triton.runtime.interpreter has no {', '.join(missing)}; "
-            "gptwin's interpreter knows Triton 3.6, 3.7 and 3.8"
+            "gptwin's interpreter knows Triton 3.6 to 3.9"
         )
     for name, repairs in _repairs.items():
         owner, attribute = _find(name)

@@ -29,6 +29,7 @@ from ...core.language.cross_entropy import check_cross_entropy
 from ...core.language.token_scores import check_targets
 from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
+from ..common.indices import signed
 from ..common.launch import expect_same_dtype, runs_on_triton
 from .token_scores import score, score_backward
 from .token_scores_cpu import eager_scores
@@ -77,7 +78,7 @@ def cross_entropy(
     weight : torch.Tensor [d_model, vocab]
         The output matrix, of the same dtype; gets a gradient of the same strides. Any strides; of
         a tied head `wte.T`, which is also the fastest.
-    targets : torch.Tensor of int64 or int32 [token]
+    targets : torch.Tensor of int [token]
         The tokens that followed, or `ignore_index`. Out of range: a ValueError on the CPU, NaN on
         a GPU.
     ignore_index : int
@@ -102,7 +103,7 @@ def cross_entropy(
     RuntimeError
         If Triton was asked for and cannot run here.
     """
-    counted, on_triton = _checked(hidden, weight, targets, ignore_index, reduction)
+    targets, counted, on_triton = _checked(hidden, weight, targets, ignore_index, reduction)
     if on_triton:
         log_prob, entropy = _TokenScores.apply(hidden, weight, targets.contiguous(), counted)
         return _reduce(log_prob, counted, reduction), log_prob, entropy
@@ -125,7 +126,7 @@ def token_log_probs(
     torch.Tensor [token]
         As in `cross_entropy`; carries a gradient.
     """
-    counted, on_triton = _checked(hidden, weight, targets, ignore_index, "none")
+    targets, counted, on_triton = _checked(hidden, weight, targets, ignore_index, "none")
     if on_triton:
         return _TokenScores.apply(hidden, weight, targets.contiguous(), counted)[0]
     if hidden.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -139,9 +140,10 @@ def _checked(
     targets: torch.Tensor,
     ignore_index: int,
     reduction: str,
-) -> tuple[torch.Tensor, bool]:
-    """Refuse bad arguments; return which tokens count, and whether the kernels are to be used."""
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Refuse bad arguments; return targets, which of them count, and whether kernels are used."""
     check_cross_entropy(hidden, weight, targets, ignore_index, reduction)
+    targets = signed(targets)
     expect_same_dtype(hidden=hidden, weight=weight)
     on_triton = runs_on_triton("cross_entropy", hidden=hidden, weight=weight, targets=targets)
     counted = targets != ignore_index
@@ -150,7 +152,7 @@ def _checked(
         check_targets(targets, counted, weight.shape[1])
     expect_all_finite(counted, hidden=hidden)
     expect_all_finite(None, weight=weight)
-    return counted, on_triton
+    return targets, counted, on_triton
 
 
 def cross_entropy_eager(

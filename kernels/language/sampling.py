@@ -46,13 +46,17 @@ from ...core.language.sampling import (
     units,
     without_filters,
 )
-from ..common._triton import tl, triton
+from ..common._triton import compiles_for_amd, tl, triton
+from ..common.indices import signed
 from ..common.launch import launch, runs_on_triton
 from ..common.strided import part_of, strided
 from .sampling_eager import sampling_eager
 
-# The other five sizes that we tried spill: each token needs half a dozen int64 values at once.
-SAMPLING_CONFIGS = [triton.Config({"BLOCK": 2048}, num_warps=8, num_stages=1)]
+# The other five sizes that we tried spill: each token needs half a dozen int64 values at once. Left
+# alone, Triton 3.9's ptxas spills six registers on sm_90 to fit a third program on a
+# multiprocessor. AMD knows no such limit.
+_REGISTERS = None if compiles_for_amd() else 128
+SAMPLING_CONFIGS = [triton.Config({"BLOCK": 2048}, num_warps=8, num_stages=1, maxnreg=_REGISTERS)]
 # Low bits of a float32 that are the same in all numbers of one sign.
 LOW_BITS = {torch.float32: 0, torch.float16: 12, torch.bfloat16: 16}
 
@@ -288,7 +292,7 @@ def sampling(
         Of the random bits; fits 64 bits.
     step : int
         Of the rollout; fits 32 bits. Row r draws `philox(seed, rows[r], step, 0, 0)`.
-    rows : torch.Tensor of int32 or int64 [row], optional
+    rows : torch.Tensor of int [row], optional
         Each row's number in the whole draw, from 0 and below 2^32, for one that is done in parts;
         by default 0, 1, 2, ...
 
@@ -309,6 +313,7 @@ def sampling(
         If Triton was asked for and cannot run here.
     """
     check_sampling(logits, temperature, top_k, top_p, seed, step, rows)
+    rows = signed(rows)
     if not runs_on_triton("sampling", logits=logits, rows=rows):
         return sampling_eager(
             logits,

@@ -37,6 +37,7 @@ import torch
 from ...core.layers.embedding import check_embedding, check_ids
 from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
+from ..common.indices import signed
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.strided import block_at, strided
@@ -349,6 +350,7 @@ def embedding(
     """
     check_embedding(tokens, token_table, position_table, positions)
     expect_same_dtype(token_table=token_table, position_table=position_table)
+    tokens, positions = signed(tokens), signed(positions)
     if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
         check_ids(tokens, positions, len(token_table), len(position_table))
     tensors = {"token_table": token_table, "position_table": position_table}

@@ -186,7 +186,7 @@ def gelu(x: torch.Tensor, *, approximate: str = "tanh") -> torch.Tensor:
     RuntimeError
         If Triton was asked for and cannot run here.
     """
-    check_gelu(approximate)
+    check_gelu(x, approximate)
     if runs_on_triton("gelu", x=x):
         return _Gelu.apply(x, approximate)
     return gelu_eager(x, approximate=approximate)

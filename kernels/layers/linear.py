@@ -457,6 +457,12 @@ class _Tf32Product(torch.autograd.Function):
 
 
 def _tf32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    # Autocast would round the operands again; and backward runs without it.
+    with torch.autocast(a.device.type, enabled=False):
+        return _plain_tf32_product(a, b)
+
+
+def _plain_tf32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if not a.is_cuda:
         return _cut_to_tf32(a) @ _cut_to_tf32(b)
     before = torch.backends.cuda.matmul.fp32_precision

@@ -46,7 +46,7 @@ class BoundStep:
 
     def __init__(self, model: GPT, cache: KVCache) -> None:
         self.model, self.cache = model, cache
-        self.tables = (model.wte.weight, model.wpe.weight)
+        self.tables = (model.wte()[0], model.wpe()[0])
         on_triton = runs_on_triton("gpt", table=self.tables[0])
         self.parts = parts = KERNELS if on_triton else model.eager
         self.embed = embedding if on_triton else embedding_eager

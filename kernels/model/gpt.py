@@ -23,10 +23,11 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from ...core.checks import expect_shape, refuse
+from ...core.checks import expect_integers, expect_shape, refuse
 from ...core.model.gpt import check_tokens
 from ...core.model.parameters import initial_std
 from ...core.model.presets import GPTConfig
+from ..common.indices import signed
 from ..common.launch import runs_on_triton
 from ..layers.linear import linear
 from .decoder_block import EAGER, KERNELS, Parts, check_masks, run_block
@@ -48,6 +49,15 @@ class Weights(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.empty(shape))
         self.bias = torch.nn.Parameter(torch.empty(shape[-1])) if bias else None
+
+    def forward(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return both. Called, not read, the module runs hooks first, as those of pruning.
+
+        Returns
+        -------
+        weight, bias : torch.Tensor, and another or None
+        """
+        return self.weight, self.bias
 
 
 class Block(torch.nn.Module):
@@ -109,7 +119,7 @@ class Block(torch.nn.Module):
         list of (torch.Tensor or None)
         """
         modules = (self.ln_1, *self.attn.values(), self.ln_2, *self.mlp.values())
-        held = [p for module in modules for p in (module.weight, module.bias)]
+        held = [p for module in modules for p in module()]
         return [p if p is None or p.dtype == dtype else p.to(dtype) for p in held]
 
 
@@ -228,6 +238,9 @@ class GPT(torch.nn.Module):
         """
         config = self.config
         check_tokens(tokens, config)
+        expect_integers(key_start=key_start, cu_seqlens=cu_seqlens, positions=positions)
+        tokens = signed(tokens)
+        positions, cu_seqlens = signed(positions), signed(cu_seqlens)
         if not 0 <= states_from <= tokens.shape[1]:
             expected = f"0 to the {tokens.shape[1]} tokens of a row"
             refuse("states_from", expected, str(states_from))
@@ -237,12 +250,12 @@ class GPT(torch.nn.Module):
             counted = cache.begin(tokens.shape[1], key_start)
             positions = counted if positions is None else positions
         elif positions is None:
-            positions = count_positions(tokens, key_start, cu_seqlens)
+            positions = count_positions(tokens, signed(key_start), cu_seqlens)
         masks: dict[str, Any] = {
             "causal": config.causal, "key_start": key_start, "cu_seqlens": cu_seqlens,
         }  # fmt: skip
         check_masks(tokens, config.n_head, config.d_head, window=None, **masks)
-        tables = (self.wte.weight, self.wpe.weight)
+        tables = (self.wte()[0], self.wpe()[0])
         on_triton = runs_on_triton("gpt", tokens=tokens, table=tables[0])
         parts = KERNELS if on_triton else self.eager
         x, table = parts.embed(tokens, *tables, positions=positions)
@@ -282,8 +295,9 @@ class GPT(torch.nn.Module):
         """
         if self.ln_f is None:
             return x
-        bias = None if self.ln_f.bias is None else self.ln_f.bias.to(x.dtype)
-        return parts.layer_norm(x, self.ln_f.weight.to(x.dtype), bias, eps=self.config.eps)
+        weight, bias = self.ln_f()
+        bias = None if bias is None else bias.to(x.dtype)
+        return parts.layer_norm(x, weight.to(x.dtype), bias, eps=self.config.eps)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -298,7 +312,8 @@ class GPT(torch.nn.Module):
         torch.Tensor [d_model, vocab_size]
             A transposed view of the token table, or of the head's own matrix.
         """
-        return (self.wte if self.lm_head is None else self.lm_head).weight.to(self.dtype).T
+        weight, _ = (self.wte if self.lm_head is None else self.lm_head)()
+        return weight.to(self.dtype).T
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Score every token as the next one.
@@ -344,6 +359,8 @@ class GPT(torch.nn.Module):
             As in `forward`, or if `targets` is not shaped like `tokens`.
         """
         expect_shape("targets", targets, tuple(tokens.shape), "one target for each token")
+        expect_integers(targets=targets)
+        targets = signed(targets)
         hidden, head = self(tokens, with_head=True, **options)
         hidden = hidden.flatten(0, 1)  # [batch, time, d_model] -> [token, d_model]
         on_triton = runs_on_triton("loss", hidden=hidden, targets=targets)

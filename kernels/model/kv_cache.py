@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from ...core.checks import expect_positive, refuse
+from ...core.checks import expect_integers, expect_positive, refuse
 from ...core.model.presets import GPTConfig
 from ..attention.decode_attention import decode_attention
+from ..common.indices import signed
 from .decoder_block import KERNELS, Parts, merge_heads
 
 
@@ -93,7 +94,7 @@ class KVCache:
                 "a cache made for fewer tokens",
             )
         if self.length == 0:
-            self.key_start = key_start
+            self.key_start = signed(key_start)
         elif key_start is not None and key_start is not self.key_start:
             refuse("key_start", "None after the first call", "a tensor", "the cache knows it")
         index = self.index.narrow(0, self.length, n_new)
@@ -167,9 +168,16 @@ class KVCache:
 
         Parameters
         ----------
-        rows : torch.Tensor of int64 [kept]
+        rows : torch.Tensor of int [kept]
             Which, in order.
+
+        Raises
+        ------
+        ValueError
+            If they are no integers.
         """
+        expect_integers(rows=rows)
+        rows = rows.long()  # PyTorch takes uint8 for a mask.
         self.kept = self.kept[:, :, rows]
         self.lengths = self.lengths[rows]
         if self.key_start is not None:

@@ -267,7 +267,7 @@ def _eager_norm(gradients: Tensors) -> torch.Tensor:
     exact = (torch.float32, torch.float64)
     wide = [g if g.dtype in exact else g.float() for g in gradients if g.numel()]
     if not wide:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32)
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(wide)))
 
 
@@ -294,7 +294,7 @@ def _eager_in_place(
                 tensor.copy_(result)
         return norm
     known = coefficients(*(options[n] for n in ("step", "lr", "betas", "eps", "epsilon")))
-    step = torch.tensor(float(options["step"]))
+    step = torch.tensor(float(options["step"]), dtype=torch.float32)
     # The kernel divides gradients by it and writes them back: clipping takes no pass of its own.
     divisor = None if scale == 1 else torch.tensor(1 / scale, dtype=norm.dtype)
     decays = decay_of_each(options["weight_decay"], len(gradients))
@@ -362,6 +362,11 @@ class AdamW(torch.optim.Optimizer):
         self.max_norm, self.epsilon = max_norm, epsilon
         self.gradient_norm: torch.Tensor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds, which of PyTorch's own is not all."""
+        own = {name: getattr(self, name) for name in ("max_norm", "epsilon", "gradient_norm")}
+        return super().__getstate__() | own
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step with the gradients that are there.
@@ -417,7 +422,7 @@ class AdamW(torch.optim.Optimizer):
         """Return a parameter's moments and step count, made if they are not there yet."""
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.tensor(0.0)
+            state["step"] = torch.tensor(0.0, dtype=torch.float32)  # bfloat16 stops at 256
             like = torch.promote_types(parameter.dtype, torch.float32)
             for name in MOMENTS:
                 state[name] = torch.zeros_like(parameter, dtype=like)
@@ -431,7 +436,7 @@ class AdamW(torch.optim.Optimizer):
                 self._state_of(parameter)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state; unlike PyTorch, which casts the moments to the parameters' dtype.
+        """Load a copy of a state; PyTorch casts moments to parameters' dtypes and shares counts.
 
         Parameters
         ----------
@@ -442,7 +447,11 @@ class AdamW(torch.optim.Optimizer):
         names = itertools.chain.from_iterable(g["params"] for g in state_dict["param_groups"])
         ours = itertools.chain.from_iterable(group["params"] for group in self.param_groups)
         for name, parameter in zip(names, ours, strict=True):
-            for moment in MOMENTS if name in state_dict["state"] else ():
-                self.state[parameter][moment] = state_dict["state"][name][moment].to(
+            if name not in state_dict["state"]:
+                continue
+            loaded, state = state_dict["state"][name], self.state[parameter]
+            state["step"] = torch.tensor(float(loaded["step"]), dtype=torch.float32)
+            for moment in MOMENTS:
+                state[moment] = loaded[moment].to(
                     parameter.device, torch.promote_types(parameter.dtype, torch.float32), copy=True
                 )

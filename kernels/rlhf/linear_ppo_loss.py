@@ -19,12 +19,13 @@ from typing import Any
 
 import torch
 
-from ...core.checks import refuse
+from ...core.checks import expect_floats, refuse
 from ...core.language.token_scores import check_targets
 from ...core.rlhf.linear_ppo_loss import check_linear_ppo_loss
 from ...core.rlhf.ppo_loss import PPOResults, check_ppo_loss
 from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
+from ..common.indices import signed
 from ..common.launch import expect_same_dtype, runs_on_triton
 from ..language.token_scores import score, score_backward
 from ..language.token_scores_cpu import eager_scores
@@ -93,7 +94,7 @@ def linear_ppo_loss(
         bfloat16, any strides; gets a gradient.
     weight : torch.Tensor [d_model, vocab]
         The output matrix, of the same dtype, any strides; gets a gradient.
-    targets : torch.Tensor of int64 or int32 [token]
+    targets : torch.Tensor of int [token]
         The sampled tokens. Out of range and unmasked: a ValueError on the CPU, NaN on a GPU.
     old_log_prob, advantages, old_values, returns : torch.Tensor [token]
         As in `ppo_loss`: float32, no gradient.
@@ -122,11 +123,13 @@ def linear_ppo_loss(
     coefficients = (clip, value_clip, value_coefficient, entropy_coefficient)
     constants = (old_log_prob, advantages, old_values, returns)
     check_linear_ppo_loss(hidden, weight, targets, mask, temperature)
+    targets = signed(targets)
     check_ppo_loss(targets, *constants[:2], values, *constants[2:], targets, mask, *coefficients)
     if targets.device.type == "cpu":  # elsewhere, looking at them would wait for the device
         check_targets(targets, mask, weight.shape[1])
     expect_same_dtype(hidden=hidden, weight=weight)
     floats = dict(zip(TOKEN_ARGUMENTS, (values, *constants), strict=True))
+    expect_floats(**floats)
     expect_same_dtype(**floats)
     on_triton = runs_on_triton(
         "linear_ppo_loss", hidden=hidden, weight=weight, targets=targets, **floats, mask=mask

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...core.checks import refuse
+from ...core.checks import expect_floats, refuse
 from ...core.rlhf.ppo_loss import FLOAT_ARGUMENTS, MAX_LOG_RATIO, PPOResults, check_ppo_loss
 from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
@@ -364,6 +364,7 @@ def ppo_loss(
     tokens = (log_prob, old_log_prob, advantages, values, old_values, returns, entropy)
     check_ppo_loss(*tokens, mask, *coefficients)
     floats = dict(zip(FLOAT_ARGUMENTS, tokens, strict=True))
+    expect_floats(**floats)
     expect_same_dtype(**floats)
     on_triton = runs_on_triton("ppo_loss", **floats, mask=mask)
     expect_all_finite(mask, **floats)

@@ -43,6 +43,7 @@ from ...core.rlhf.reward_loss import BIN_EDGES, N_BINS, RewardLoss, check_reward
 from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
 from ..common.finite import checks_finite
+from ..common.indices import signed
 from ..common.launch import launch, runs_on_triton
 from ..common.strided import block_at, strided
 
@@ -298,7 +299,7 @@ def reward_loss(
     ----------
     scores : torch.Tensor [prompt, completion]
         The reward model's scores: float32, any strides; at most 64 completions.
-    ranks : torch.Tensor of int32 or int64 [prompt, completion]
+    ranks : torch.Tensor of int [prompt, completion]
         Place of each completion in its prompt's ranking: smaller is better, equal is a tie, and
         negative means that there is no completion. Any strides.
     margin : float
@@ -321,6 +322,7 @@ def reward_loss(
         If Triton was asked for and cannot run here.
     """
     check_reward_loss(scores, ranks, margin, centring)
+    ranks = signed(ranks)
     on_triton = runs_on_triton("reward_loss", scores=scores, ranks=ranks)
     if checks_finite(scores):
         expect_finite("scores", scores, ranks >= 0)

@@ -146,7 +146,10 @@ def _in_float32(operation: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(operation)
     def wrapped(decay: float, **tensors: Any) -> tuple[Any, ...]:
         averages, parameters = _of_lists(tensors)
-        wide = [a if a.element_size() >= 4 else a.float() for a in averages]
+        narrow = [a.is_floating_point() and a.element_size() < 4 for a in averages]
+        wide = [
+            a.float() if is_narrow else a for a, is_narrow in zip(averages, narrow, strict=True)
+        ]
         return tuple(operation(wide, parameters, decay))
 
     return wrapped

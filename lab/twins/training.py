@@ -185,7 +185,7 @@ def _moments_in_float32(operation: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def wide(x: Any) -> Any:
-        return x if x.element_size() >= 4 else x.float()
+        return x.float() if x.is_floating_point() and x.element_size() < 4 else x
 
     @functools.wraps(operation)
     def wrapped(mixed: bool = False, **arguments: Any) -> tuple[Any, ...]:

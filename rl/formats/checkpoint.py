@@ -31,9 +31,9 @@ from safetensors.torch import load_file
 
 from ...core.checks import refuse
 from ...kernels.common.sharded import is_sharded
-from ...records import flush
+from ...records import flush, naming
 from ..ranks.group import ALONE, Group
-from .checksums import checksums, first_damaged
+from .checksums import checksums, damaged
 from .tensors import save_tensors
 
 STATE, TENSORS, SHARDS = "state.json", "tensors.safetensors", "shards"
@@ -75,7 +75,7 @@ def save(
     TypeError
         If `state` holds something that cannot be kept; nothing is written.
     OSError
-        If the disk is full, say; nothing is left of it.
+        If the disk is full, say: names the checkpoint. Nothing is left of it.
     """
     if keep_last < 1:
         refuse("keep_last", "at least 1", str(keep_last))
@@ -96,8 +96,9 @@ def save(
     if not group.is_main:
         return target
     try:
-        _write_files(writing, tensors, {"step": step, "notes": notes or {}, "state": skeleton})
-        _rename(writing, target)
+        with naming(target):
+            _write_files(writing, tensors, {"step": step, "notes": notes or {}, "state": skeleton})
+            _rename(writing, target)
     except OSError:
         shutil.rmtree(writing, ignore_errors=True)
         raise
@@ -164,7 +165,7 @@ def damage(checkpoint: Path) -> str | None:
         return SUMS
     if not isinstance(sums, dict) or not {STATE, TENSORS} <= sums.keys():
         return SUMS
-    return first_damaged(checkpoint, sums)
+    return next(iter(damaged(checkpoint, sums)), None)
 
 
 def newest_whole(directory: Path, group: Group = ALONE) -> Path | None:
@@ -192,11 +193,11 @@ def newest_whole(directory: Path, group: Group = ALONE) -> Path | None:
 
 
 def _newest_whole(directory: Path) -> Path | None:
-    damaged: dict[Path, str] = {}
+    bad: dict[Path, str] = {}
     for checkpoint in reversed(complete(directory)):
         file = damage(checkpoint)
         if file is None:
-            for other, name in damaged.items():
+            for other, name in bad.items():
                 aside = _aside(other)
                 other.rename(aside)
                 print(
@@ -205,9 +206,9 @@ def _newest_whole(directory: Path) -> Path | None:
                     file=sys.stderr,
                 )
             return checkpoint
-        damaged[checkpoint] = file
-    if damaged:
-        named = ", ".join(f"{path.name}/{name}" for path, name in damaged.items())
+        bad[checkpoint] = file
+    if bad:
+        named = ", ".join(f"{path.name}/{name}" for path, name in bad.items())
         cause = "a damaged disk, or one written by another version; all stay as they are"
         refuse(str(directory), "a whole checkpoint", f"damaged ones: {named}", cause)
     return None

@@ -46,8 +46,8 @@ def checksums(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): checksum(path) for path in sorted(files)}
 
 
-def first_damaged(folder: Path, expected: dict[str, str]) -> str | None:
-    """Return the first file of a folder that is not what its checksum says, None if all are.
+def damaged(folder: Path, expected: dict[str, str]) -> list[str]:
+    """List the files of a folder that are not what their checksums say.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ def first_damaged(folder: Path, expected: dict[str, str]) -> str | None:
 
     Returns
     -------
-    str or None
-        The file's name within the folder. One that cannot be read is damaged, too.
+    list of str
+        Their names within the folder. One that cannot be read is damaged, too.
     """
-    for name, wanted in expected.items():
-        try:
-            found = checksum(folder / name)
-        except OSError:
-            return name
-        if found != wanted:
-            return name
-    return None
+    return [name for name, wanted in expected.items() if _checksum(folder / name) != wanted]
+
+
+def _checksum(path: Path) -> str | None:
+    try:
+        return checksum(path)
+    except OSError:
+        return None

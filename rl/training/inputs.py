@@ -20,7 +20,7 @@ from typing import Any
 from ...core.checks import refuse
 from ...records import write_whole
 from ..configuration import Configuration
-from ..formats.checksums import checksum, checksums, first_damaged
+from ..formats.checksums import checksum, checksums, damaged
 
 ENDED = "ended.json"
 Inputs = dict[str, Any]  # by name: what JSON can hold
@@ -156,9 +156,9 @@ class Ended:
     steps: int
     outputs: dict[str, str]
 
-    def damage(self, folder: Path) -> str | None:
-        """Return the first output that is not as the stage left it, None if all are."""
-        return first_damaged(folder, self.outputs)
+    def damaged(self, folder: Path) -> list[str]:
+        """List the outputs that are not as the stage left them."""
+        return damaged(folder, self.outputs)
 
 
 def write_ended(folder: Path, inputs: Inputs, steps: int, files: list[str]) -> None:
@@ -171,10 +171,10 @@ def write_ended(folder: Path, inputs: Inputs, steps: int, files: list[str]) -> N
     inputs : dict
     steps : int
     files : list of str
-        What it left: files in its folder, or folders of them.
+        What it left: files in its folder, or folders of them; those that are there.
     """
     paths = [folder / name for name in files]
-    left = [p for path in paths for p in ([path] if path.is_file() else path.iterdir())]
+    left = [p for path in paths for p in (path.iterdir() if path.is_dir() else [path])]
     ended = Ended(inputs, steps, checksums(folder, (path for path in left if path.is_file())))
     said = dataclasses.asdict(ended)
     write_whole(folder / ENDED, json.dumps(said | {"checksum": _checksum(said)}, indent=1) + "\n")

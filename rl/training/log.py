@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from ...core.checks import refuse
-from ...records import flush, write_whole
+from ...records import flush, naming, write_whole
 
 LOG = "log.jsonl"
 
@@ -43,14 +43,15 @@ class Log:
     def add(self, record: dict[str, Any]) -> None:
         """Write a line."""
         line = (json.dumps(record) + "\n").encode()
-        with self.path.open("ab", buffering=0) as file:
+        with naming(self.path), self.path.open("ab", buffering=0) as file:
             _write_all(file, line)
         self.lines, self.size = self.lines + 1, self.size + len(line)
         self.digest.update(line)
 
     def mark(self) -> dict[str, Any]:
         """Put the log on the disk, and say how far it has come."""
-        flush(self.path)
+        with naming(self.path):
+            flush(self.path)
         return {"lines": self.lines, "bytes": self.size, "sha256": self.digest.hexdigest()}
 
 

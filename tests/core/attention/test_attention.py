@@ -264,7 +264,7 @@ ZEROS = np.zeros((2, 4, 3, 8))
         ({"scale": -1.0}, "scale: expected a finite number above 0, got -1.0"),
         ({"window": 3}, "window: expected causal=True with a window"),
         ({"window": 0, "causal": True}, "window: expected a whole number of keys, at least 1"),
-        ({"key_start": np.zeros(2)}, "key_start: expected whole numbers, got dtype float64"),
+        ({"key_start": np.zeros(2)}, "key_start: expected integers, got dtype float64"),
         ({"key_start": np.zeros(3, int)}, r"key_start: expected shape \(2,\)"),
         ({"cu_seqlens": np.array([], int)}, r"cu_seqlens: expected shape \(n_documents \+ 1,\)"),
         ({"cu_seqlens": np.array([0, 4])}, "cu_seqlens: expected boundaries from 0 .* at most 3"),

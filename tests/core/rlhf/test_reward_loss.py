@@ -214,10 +214,10 @@ def test_the_true_model_is_calibrated():
     ("arguments", "message"),
     [
         ({"scores": np.zeros(3)}, r"scores: expected 2 dimensions \[prompt, completion\], got"),
-        ({"scores": np.zeros((2, 3), int)}, "scores: expected a floating dtype, got dtype int"),
+        ({"scores": np.zeros((2, 3), int)}, "scores: expected floats, got dtype int"),
         ({"scores": np.zeros((2, 65))}, "scores: expected at most 64 completions a prompt"),
         ({"ranks": np.zeros((2, 4), int)}, r"ranks: expected shape \(2, 3\), got shape \(2, 4\)"),
-        ({"ranks": np.zeros((2, 3))}, "ranks: expected dtype int32 or int64, got dtype float64"),
+        ({"ranks": np.zeros((2, 3))}, "ranks: expected integers, got dtype float64"),
         ({"margin": -1.0}, "margin: expected a finite number, at least 0, got -1.0"),
         ({"centring": math.nan}, "centring: expected a finite number, at least 0, got nan"),
     ],

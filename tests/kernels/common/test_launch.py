@@ -141,7 +141,7 @@ def test_wishes_end_with_their_context(device):
     with pytest.raises(KeyError):
         with launch.backend("eager"), launch.configuration(1):
             raise KeyError
-    assert launch._door == launch._Door()
+    assert launch._door() == launch._Door()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,20 @@ def test_tf32_rounds_and_ieee_does_not(device):
     assert torch.equal(linear(x, weight, precision="tf32"), torch.ones_like(x))
 
 
+@pytest.mark.parametrize("name", ["triton", "eager"])
+def test_tf32_is_tf32_under_autocast(name, device):
+    """Backward ran without autocast, on what autocast had made bfloat16: an error."""
+    x, weight = (draw(8, 8, seed=i, device=device).requires_grad_() for i in range(2))
+    found = []
+    for enabled in (False, True):
+        with backend(name):
+            with torch.autocast(device, torch.bfloat16, enabled=enabled):
+                y = linear(x, weight, precision="tf32")
+            found.append((y, *torch.autograd.grad(y.square().sum(), (x, weight))))
+    for plain, under_autocast in zip(*found, strict=True):
+        assert torch.equal(plain, under_autocast)
+
+
 def test_ieee_is_the_default_and_accumulates_in_float32(device):
     """4096 products of 1 and one of 2⁻¹²: half precision accumulation would lose the last."""
     x = torch.ones(1, 2049, device=device, dtype=torch.float16)

@@ -1,6 +1,8 @@
 """What AdamW promises beyond agreeing with the reference: in place, and as an optimizer."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -179,6 +181,60 @@ def test_the_state_goes_to_pytorch_and_back(device):
     again.load_state_dict(theirs.state_dict())
     for name in ("step", "exp_avg", "exp_avg_sq"):
         assert torch.equal(again.state[parameter][name], state["state"][0][name])
+
+
+@both_backends
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_goes_on_like_the_original(copied, backend, device):
+    """Deep copies and pickles had forgotten max_norm and epsilon: a bug report."""
+    parameter = torch.nn.Parameter(torch.ones(5, device=device))
+    optimizer = AdamW([parameter], lr=0.1, max_norm=0.5, epsilon="tensorflow")
+    with launch.backend(backend):
+        parameter.grad = torch.arange(5.0, device=device)
+        optimizer.step()
+        twin, again = copied((parameter, optimizer))
+        for _ in range(2):
+            for moved, mover in ((parameter, optimizer), (twin, again)):
+                moved.grad = torch.arange(5.0, device=device)  # a CPU's step clips it in place
+                mover.step()
+            assert torch.equal(twin, parameter)
+            assert torch.equal(again.gradient_norm, optimizer.gradient_norm)
+
+
+def test_two_optimizers_share_nothing_of_a_state_that_both_load(device):
+    parameters = [torch.nn.Parameter(torch.ones(5, device=device)) for _ in range(3)]
+    first, second, third = (AdamW([parameter], lr=0.1) for parameter in parameters)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    first.step()
+    state = first.state_dict()
+    second.load_state_dict(state)
+    third.load_state_dict(state)
+    second.step()
+    steps = [o.state[p]["step"] for o, p in zip((first, second, third), parameters, strict=True)]
+    assert steps == [1, 2, 1]
+
+
+@both_backends
+def test_steps_are_counted_in_float32_whatever_the_default(backend, device):
+    """bfloat16 holds 256, and 256 + 1 is 256 there."""
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with launch.backend(backend):
+            parameter = torch.nn.Parameter(torch.ones(5, device=device))
+            optimizer = AdamW([parameter], lr=0.1)
+            parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+            state = optimizer.state_dict()
+            state["state"][0]["step"] = torch.tensor(256.0)  # as an older version stored it
+            optimizer.load_state_dict(state)
+            for _ in range(2):
+                optimizer.step()
+        step = optimizer.state[parameter]["step"]
+        assert step.dtype == torch.float32 and step == 258
+        assert optimizer.gradient_norm.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_parameters_without_a_gradient_stay_and_closures_run(device):

@@ -227,5 +227,5 @@ def test_half_precision_scores_are_refused(device):
         reward_loss(scores.bfloat16(), ranks)
     with pytest.raises(ValueError, match="margin: expected a finite number, at least 0"):
         reward_loss(scores, ranks, margin=-0.5)
-    with pytest.raises(ValueError, match=r"ranks: expected dtype int32 or int64, got dtype torch"):
+    with pytest.raises(ValueError, match=r"ranks: expected integers, got dtype torch"):
         reward_loss(scores, scores)
