@@ -138,7 +138,7 @@ def attention_forward_kernel(
     in_block = tl.arange(0, BLOCK_KEYS)
     row_inside = queries < n_query
 
-    key_start = load_key_start(batch, masks)
+    key_start = load_key_start(batch, n_key, masks)
     low, high = key_interval(queries, key_start, n_query, n_key, masks)
     start, full_start, full_end, end = key_stretch(
         first_query, BLOCK_QUERIES, key_start, n_query, n_key, masks

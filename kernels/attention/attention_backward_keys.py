@@ -115,7 +115,7 @@ def attention_backward_key_value_kernel(
     in_block = tl.arange(0, BLOCK_QUERIES)
 
     # The keys that some query sees go from the first query's low to the last one's high.
-    key_start = load_key_start(batch, masks)
+    key_start = load_key_start(batch, n_key, masks)
     first_seen, _ = key_interval(batch * 0, key_start, n_query, n_key, masks)
     _, end_seen = key_interval(batch * 0 + n_query - 1, key_start, n_query, n_key, masks)
     first_seen = tl.maximum(first_seen, first_key)

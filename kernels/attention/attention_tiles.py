@@ -15,7 +15,7 @@ import torch
 
 from ...core.attention.attention import DROPOUT_BITS, dropout_threshold
 from ..common._triton import tl, triton
-from ..common.indices import in_int32, signed
+from ..common.indices import expect_countable, in_int32, signed
 from ..common.strided import Strided, block_at
 
 # A configuration's speed depends on these.
@@ -273,11 +273,11 @@ def load_lse(ptr, queries, inside, MASKED: tl.constexpr):
 
 
 @triton.jit
-def load_key_start(batch, masks):
-    """Load where a sequence's keys start; 0 if there is no left padding."""
+def load_key_start(batch, n_key, masks):
+    """Load where a sequence's keys start, from 0 to n_key; 0 if there is no left padding."""
     key_start = batch * 0
     if masks.key_start is not None:
-        key_start = tl.maximum(tl.load(masks.key_start + batch), 0)
+        key_start = tl.minimum(tl.maximum(tl.load(masks.key_start + batch), 0), n_key)
     return key_start
 
 
@@ -382,6 +382,8 @@ def mask_arguments(
         masks, dropout, seed, n_head, n_query, n_key, tuned_for.
     """
     (_, n_head, n_query, _), n_key = query.shape, key.shape[2]
+    # A position and a window are added, in 32 bits.
+    expect_countable("attention", most=2**30, queries=n_query, keys=n_key)
     length_bucket = max(16, triton.next_power_of_2(max(n_query, n_key)))
     drop = Dropout(dropout_threshold(dropout), 1 / (1 - dropout)) if dropout > 0 else None
     flags = (masks.causal, masks.window is not None, masks.document_start is not None, dropout > 0)

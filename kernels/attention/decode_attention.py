@@ -39,7 +39,7 @@ import torch
 from ...core.attention.decode_attention import check_decode_attention, check_lengths
 from ...core.checks import refuse
 from ..common._triton import tl, triton
-from ..common.indices import signed
+from ..common.indices import expect_countable, signed
 from ..common.launch import (
     bucketed,
     expect_same_dtype,
@@ -256,6 +256,7 @@ def decode_attention_forward(
     batch, n_head, n_query, d_head = query.shape
     n_kv_head, capacity = key_cache.shape[1:3]
     n_shared = n_head // n_kv_head * n_query  # rows that read the same cache
+    expect_countable("decode_attention", queries=n_shared)
     block_d = max(triton.next_power_of_2(d_head), 16)
     most_rows = MIN_ROWS if query.element_size() == 4 else min(ROWS_TIMES_D // block_d, MAX_ROWS)
     block_rows = max(min(triton.next_power_of_2(n_shared), most_rows), MIN_ROWS)

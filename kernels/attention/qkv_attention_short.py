@@ -22,6 +22,7 @@ import math
 import torch
 
 from ..common._triton import tl, triton
+from ..common.indices import expect_countable
 from ..common.launch import launch
 from ..common.registered import registered
 from ..common.strided import block_at, part_of, strided
@@ -173,6 +174,7 @@ def short_attention(
         Contiguous.
     """
     (batch, time, d_model), d_head = x.shape, w_qkv.shape[1] // (3 * n_head)
+    expect_countable("qkv_attention", d_model=d_model)
     output = torch.empty(batch, time, n_head, d_head, dtype=x.dtype, device=x.device)
     lse = torch.empty(batch, n_head, time, dtype=torch.float32, device=x.device)
     launch(

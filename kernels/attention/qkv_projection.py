@@ -36,6 +36,7 @@ from torch.nn import functional
 from ...core.attention.qkv_projection import check_qkv_projection
 from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
+from ..common.indices import expect_countable
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.rows import load_statistics
@@ -135,6 +136,7 @@ def qkv_projection_forward(
     """
     (batch, time, d_model), n_columns = x.shape, w_qkv.shape[1]
     n_rows, d_head = batch * time, n_columns // n_heads
+    expect_countable("qkv_projection", rows=n_rows, columns=n_columns, d_model=d_model)
     x_rows = x.reshape(n_rows, d_model)
     statistics = None if norm is None else norm_statistics(x_rows, eps)
     packed = torch.empty(n_heads, batch, time, d_head, dtype=x.dtype, device=x.device)

@@ -8,7 +8,7 @@ the same way, until one row is left. No atomics: they would add in a different o
 import torch
 
 from ._triton import tl, triton
-from .launch import launch
+from .launch import LARGEST_GRID, launch
 from .strided import block_at, strided
 
 COLUMN_SUM_CONFIGS = [
@@ -43,6 +43,19 @@ def column_sum_kernel(
     tl.store(sums_at, tl.sum(sums, axis=0), mask=columns < n_columns)
 
 
+def rows_per_program(n_rows: int) -> int:
+    """Return ROWS_PER_PROGRAM, or as much more as keeps blocks of rows within a grid's axis.
+
+    Parameters
+    ----------
+    n_rows : int
+    """
+    rows = ROWS_PER_PROGRAM
+    while triton.cdiv(n_rows, rows) > LARGEST_GRID[1]:
+        rows *= 2
+    return rows
+
+
 def column_sum(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Sum over the rows.
 
@@ -58,7 +71,8 @@ def column_sum(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     torch.Tensor [column]
     """
     n_rows, n_columns = x.shape
-    row_blocks = max(1, triton.cdiv(n_rows, ROWS_PER_PROGRAM))
+    rows = rows_per_program(n_rows)
+    row_blocks = max(1, triton.cdiv(n_rows, rows))
     last = row_blocks == 1
     shape = (n_columns,) if last else (row_blocks, n_columns)
     sums = torch.empty(shape, dtype=dtype if last else torch.float32, device=x.device)
@@ -66,6 +80,6 @@ def column_sum(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         column_sum_kernel,
         lambda meta: (triton.cdiv(n_columns, meta["BLOCK_COLUMNS"]), row_blocks),
         *(strided(x), sums, n_rows, n_columns),
-        ROWS_PER_PROGRAM=ROWS_PER_PROGRAM,
+        ROWS_PER_PROGRAM=rows,
     )
     return sums if last else column_sum(sums, dtype)

@@ -14,6 +14,7 @@ PyTorch runs backward on a GPU, which ask for nothing, do what was asked for las
 
 import contextlib
 import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ if INTERPRETED:
 
     interpreter.install()
 
+# Programs along each axis of a grid.
+LARGEST_GRID = (2**31 - 1, 2**16 - 1, 2**16 - 1)
 Grid = tuple[int, ...] | Callable[[dict[str, Any]], tuple[int, ...]]
 
 
@@ -90,12 +93,18 @@ class _Here(threading.local):
 _here = _Here()
 # The doors that contexts have set and not left yet, in all threads, by their id.
 _open: dict[int, _Door] = {}
-# The interpreter keeps in globals which program it is at.
-_one_at_a_time = threading.RLock() if INTERPRETED else contextlib.nullcontext()
 
 
-def _door() -> _Door:
-    """Return this thread's door."""
+def door() -> _Door:
+    """Tell what the instruments have asked for, also for launches that do not come by here.
+
+    Those of others' kernels come by plain.py.
+
+    Returns
+    -------
+    _Door
+        This thread's.
+    """
     own = _here.door
     if torch.compiler.is_compiling() or own is not _UNASKED or not _open:
         return own
@@ -105,27 +114,16 @@ def _door() -> _Door:
     return own
 
 
-def door() -> _Door:
-    """Tell what the instruments have asked for, for launches that do not come by here (plain.py).
-
-    Returns
-    -------
-    _Door
-        To be read.
-    """
-    return _door
-
-
 @contextlib.contextmanager
 def _door_set(**wishes: Any) -> Iterator[None]:
     before = _here.door
-    _here.door = door = dataclasses.replace(before, **wishes)
-    _open[id(door)] = door
+    _here.door = new = dataclasses.replace(before, **wishes)
+    _open[id(new)] = new
     try:
         yield
     finally:
         _here.door = before
-        del _open[id(door)]
+        del _open[id(new)]
 
 
 def backend(name: str) -> contextlib.AbstractContextManager[None]:
@@ -205,7 +203,7 @@ def is_tracing() -> bool:
     -------
     bool
     """
-    return _door().tracing
+    return door().tracing
 
 
 def runs_on_triton(operation: str, **tensors: torch.Tensor | None) -> bool:
@@ -237,7 +235,7 @@ def runs_on_triton(operation: str, **tensors: torch.Tensor | None) -> bool:
         if tensor.device != first.device:
             refuse(name, f"device {first.device}, like {first_name}", f"device {tensor.device}")
 
-    wish = _door().backend or os.environ.get("GPTWIN_BACKEND") or None
+    wish = door().backend or os.environ.get("GPTWIN_BACKEND") or None
     if wish is not None and wish not in BACKENDS:
         refuse("GPTWIN_BACKEND", "'triton' or 'eager'", repr(wish))
     if wish == "eager" or (wish is None and not first.is_cuda):
@@ -262,7 +260,7 @@ def _expect_triton_can_run(operation: str, name: str, tensor: torch.Tensor) -> N
             f"failed: {UNAVAILABLE} (likely cause: Triton ships for Linux alone; "
             "GPTWIN_BACKEND=eager runs everywhere)"
         )
-    if tensor.device.type == "cpu" and not INTERPRETED and not _door().compile_only:
+    if tensor.device.type == "cpu" and not INTERPRETED and not door().compile_only:
         raise RuntimeError(
             f"{operation}: expected {name} on a GPU, got a tensor on the CPU (likely cause: "
             "GPTWIN_BACKEND=triton without a GPU; set TRITON_INTERPRET=1 before gptwin is "
@@ -329,7 +327,7 @@ def multiprocessors(tensor: torch.Tensor) -> int:
     """
     if tensor.is_cuda:
         return torch.cuda.get_device_properties(tensor.device).multi_processor_count
-    return 132 if _door().compile_only else 4
+    return 132 if door().compile_only else 4
 
 
 def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
@@ -346,39 +344,54 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
     **constants
         Its compile-time constants, except those that its autotune configurations set.
     """
-    door = _door()
-    if door.tracing:
+    wishes = door()
+    if wishes.tracing:
         return
     configurations = getattr(kernel, "configs", None)
     variants: list[tuple[int, Any, dict[str, Any]]]
     if configurations is None:
         variants = [(0, kernel, {})]
-    elif door.compile_only:
+    elif wishes.compile_only:
         variants = [(i, kernel.fn, c.all_kwargs()) for i, c in enumerate(configurations)]
-    elif door.configuration is not None or INTERPRETED:
-        index = (door.configuration or 0) % len(configurations)
+    elif wishes.configuration is not None or INTERPRETED:
+        index = (wishes.configuration or 0) % len(configurations)
         variants = [(index, kernel.fn, configurations[index].all_kwargs())]
     else:
         variants = [(-1, kernel, {})]  # Triton's autotuner times the list and picks
 
     sizes = {**(configurations[0].all_kwargs() if configurations else {}), **constants}
-    if 0 in (grid(sizes) if callable(grid) else grid):
+    if 0 in _programs(kernel, grid, sizes):
         return
+    checked = functools.partial(_programs, kernel, grid)
     for index, function, options in variants:
         compiled, error = None, ""
-        if door.compile_only:
+        if wishes.compile_only:
             try:
-                compiled = function.warmup(*args, grid=grid, **constants, **options)
+                compiled = function.warmup(*args, grid=checked, **constants, **options)
             except Exception as reason:  # the other configurations are still to be tried
                 error = f"{type(reason).__name__}: {reason}"
         else:
-            with _one_at_a_time, _on_device_of(args):
-                function[grid](*args, **constants, **options)
-        if door.log is not None:
+            with _on_device_of(args):
+                function[checked](*args, **constants, **options)
+        if wishes.log is not None:
             named = zip(kernel.arg_names, args, strict=False)
             tensors = dict(pair for name, value in named for pair in tensors_in(name, value))
             entry = Launch(kernel_name(kernel), index, options, tensors, compiled, error)
-            door.log.append(entry)
+            wishes.log.append(entry)
+
+
+def _programs(kernel: Any, grid: Grid, sizes: dict[str, Any]) -> tuple[int, ...]:
+    """Return how many programs a launch has along each axis; refuse more than a GPU can number."""
+    programs = grid(sizes) if callable(grid) else grid
+    for axis, (n, most) in enumerate(zip(programs, LARGEST_GRID, strict=False)):
+        if n > most:
+            refuse(
+                kernel_name(kernel),
+                f"at most {most} programs along axis {axis} of its grid",
+                str(n),
+                "a tensor with more parts than a GPU can number: cut it",
+            )
+    return programs
 
 
 def kernel_name(kernel: Any) -> str:

@@ -27,8 +27,8 @@ interpreter is neither right nor strict nor fast. Each file here mends one part 
 - `float8`: it rounds to floats of 8 bits wrongly.
 - `location`: it does not say where a kernel failed.
 
-`patches` is how the other files declare what they mend. Nothing changes before :func:`install`. One
-thread at a time, as in Triton itself.
+`patches` is how the other files declare what they mend. Nothing changes before :func:`install`. In
+several threads one launch waits for another, unlike in Triton itself; instruments are in one alone.
 """
 
 import dataclasses

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -65,6 +66,7 @@ class _Following:
 
 
 _following = _Following()
+_one_at_a_time = threading.RLock()
 
 
 @contextmanager
@@ -105,7 +107,15 @@ def take_apart(pointers: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 
 @replaces("GridExecutor.__call__")
 def _launch(self, *args, **options):
-    """Convert the arguments, and run the programs, once or as often as the follower likes."""
+    """Convert the arguments, and run the programs, once or as often as the follower likes.
+
+    Which program runs, and what the language means, Triton keeps in globals: one launch at a time.
+    """
+    with _one_at_a_time:
+        _launch_alone(self, args, options)
+
+
+def _launch_alone(self: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
     options = {name: value for name, value in options.items() if name in self.arg_names}
     host_args, host_options = self._init_args_hst(args, options)
     for hook in self.pre_run_hooks:

@@ -55,6 +55,7 @@ import math
 import torch
 
 from ..common._triton import compiles_for_amd, tl, triton
+from ..common.indices import expect_countable
 from ..common.launch import launch
 from ..common.registered import registered
 from ..common.strided import strided
@@ -327,6 +328,7 @@ def score(
         float32; 0 where masked. The log-sum-exp is in units of log 2, for `score_backward`.
     """
     (n_tokens, d_model), vocab = hidden.shape, weight.shape[1]
+    expect_countable("token_scores", tokens=n_tokens, vocab=vocab, d_model=d_model)
     n_spans = triton.cdiv(vocab, SPAN)
     partials = torch.empty(n_spans, 4, n_tokens, dtype=torch.float32, device=hidden.device)
     # Each in memory of its own: to write into one must not change what is kept for backward.

@@ -51,6 +51,7 @@ from ...core.layers.layer_norm import check_layer_norm
 from ..common._triton import tl, triton
 from ..common.column_sum import column_sum
 from ..common.derivative import first_derivative_only
+from ..common.indices import expect_countable
 from ..common.launch import expect_same_dtype, launch, multiprocessors, runs_on_triton
 from ..common.registered import registered
 from ..common.rows import (
@@ -208,6 +209,7 @@ def layer_norm_forward(
     n_features = x.shape[-1]
     x_rows = x.reshape(-1, n_features)  # [..., d_model] -> [row, d_model]: a view if strides allow
     n_rows = x_rows.shape[0]
+    expect_countable("layer_norm", rows=n_rows, features=n_features)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     summed = None if residual is None else torch.empty_like(y)
     statistics = torch.empty(3, n_rows, dtype=torch.float32, device=x.device)

@@ -43,8 +43,9 @@ import torch
 from ...core.checks import refuse
 from ...core.layers.linear import check_linear
 from ..common._triton import tl, triton
-from ..common.column_sum import column_sum
+from ..common.column_sum import column_sum, rows_per_program
 from ..common.derivative import first_derivative_only
+from ..common.indices import expect_countable
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.strided import block_at, strided
@@ -77,8 +78,6 @@ D_U_CONFIGS = [
     triton.Config({"BLOCK_ROWS": 32, "BLOCK_COLUMNS": 64}, num_warps=4),
     triton.Config({"BLOCK_ROWS": 32, "BLOCK_COLUMNS": 128}, num_warps=8),
 ]
-# Rows whose d_b one program sums; the blocks' sums are added by a second kernel.
-ROWS_PER_PROGRAM = 256
 
 
 @triton.jit
@@ -215,6 +214,7 @@ def matmul(
         Contiguous, of `a`'s dtype.
     """
     (n_rows, n_inner), n_columns = a.shape, b.shape[1]
+    expect_countable("linear", rows=n_rows, columns=n_columns, features=n_inner)
     result = torch.empty(n_rows, n_columns, dtype=a.dtype, device=a.device)
 
     def grid(meta):
@@ -247,14 +247,15 @@ def backward_activation(
     d_bias : torch.Tensor [column]
     """
     n_rows, n_columns = d_y.shape
-    row_blocks = triton.cdiv(n_rows, ROWS_PER_PROGRAM)
+    rows = rows_per_program(n_rows)
+    row_blocks = triton.cdiv(n_rows, rows)
     d_u = torch.empty_like(pre_activation)
     partial = torch.empty(row_blocks, n_columns, dtype=torch.float32, device=d_y.device)
     launch(
         linear_backward_activation_kernel,
         lambda meta: (triton.cdiv(n_columns, meta["BLOCK_COLUMNS"]), row_blocks),
         *(strided(d_y), pre_activation, d_u, partial, n_rows, n_columns),
-        ROWS_PER_PROGRAM=ROWS_PER_PROGRAM,
+        ROWS_PER_PROGRAM=rows,
     )
     return d_u, column_sum(partial, d_y.dtype)
 

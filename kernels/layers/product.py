@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..common._triton import triton
+from ..common.indices import expect_countable
 from ..common.launch import launch
 from ..common.strided import strided
 from .linear import matmul_kernel
@@ -61,6 +62,7 @@ def product(
         `into`, or a new one.
     """
     (n_rows, n_inner), n_columns = a.shape, b.shape[1]
+    expect_countable("product", rows=n_rows, columns=n_columns, features=n_inner)
     result = torch.empty(n_rows, n_columns, dtype=dtype, device=a.device) if into is None else into
     launch(
         PRODUCT_KERNELS[a.element_size()],

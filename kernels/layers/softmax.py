@@ -29,6 +29,7 @@ import torch
 from ...core.layers.softmax import check_softmax
 from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
+from ..common.indices import expect_countable
 from ..common.launch import launch, runs_on_triton
 from ..common.registered import registered
 from ..common.strided import block_at, part_of, strided
@@ -235,6 +236,7 @@ def softmax_forward(
     if x.numel() == 0:
         return probabilities
     n_keys = x.shape[-1]
+    expect_countable("softmax", keys=n_keys)
     scores = x.reshape(-1, n_keys)  # [..., key] -> [row, key]: a view where the strides allow
     n_rows = scores.shape[0]
     masks = Masks(

@@ -30,6 +30,7 @@ import torch
 from ...core.rlhf.exact_kl import check_exact_kl
 from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
+from ..common.indices import expect_countable
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.strided import block_at, strided
 
@@ -180,6 +181,7 @@ def exact_kl_forward(
     n_keys = logits.shape[-1]
     x, y = logits.reshape(-1, n_keys), reference_logits.reshape(-1, n_keys)
     n_rows = len(x)
+    expect_countable("exact_kl", logits=n_keys)
     kl = torch.empty(mask.shape, dtype=torch.float32, device=x.device)
     kept = torch.empty(n_rows, 5, dtype=torch.float32, device=x.device)
     block = min(triton.next_power_of_2(n_keys), MAX_BLOCK)

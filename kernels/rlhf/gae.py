@@ -26,6 +26,7 @@ from ...core.rlhf.gae import check_gae
 from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
+from ..common.indices import expect_countable
 from ..common.launch import launch, runs_on_triton
 from .kl import expect_float32
 
@@ -136,6 +137,7 @@ def gae_forward(
     """
     advantages, returns = torch.empty_like(rewards), torch.empty_like(rewards)
     n_batch, n_time = rewards.shape
+    expect_countable("gae", tokens=n_time)
     launch(
         gae_forward_kernel,
         (n_batch if n_time else 0,),

@@ -23,6 +23,7 @@ from ...core.rlhf.token_rewards import find_ended as find_ended
 from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
 from ..common.finite import checks_finite, expect_all_finite
+from ..common.indices import expect_countable
 from ..common.launch import launch, runs_on_triton
 from .kl import ESTIMATOR_NUMBERS, expect_float32, kl_eager, kl_of
 
@@ -126,6 +127,7 @@ class _TokenRewards(torch.autograd.Function):
         log_prob, reference, mask = (x.contiguous() for x in (log_prob, reference, mask))
         ended = None if ended is None else ended.contiguous().view(torch.int8)
         n_batch, n_time = log_prob.shape
+        expect_countable("token_rewards", tokens=n_time)
         rewards = torch.empty_like(log_prob)
         ctx.constants = {
             "ESTIMATOR": ESTIMATOR_NUMBERS[estimator],

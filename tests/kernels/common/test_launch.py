@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -46,6 +47,71 @@ def test_cpu_tensors_run_eager_unless_asked(monkeypatch):
         with launch.backend("eager"):
             softmax(torch.zeros(2, 3))
         assert len(log) == 1
+
+
+def in_another_thread(work):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@needs_no_gpu
+def test_what_a_thread_asks_for_no_other_gets():
+    """While one compiled, another launched nothing; and of two backends one stayed set for ever."""
+
+    def kernels_launched():
+        with launch.recording() as log:
+            softmax(torch.zeros(2, 3))
+        return len(log)
+
+    with launch.backend("triton"), launch.tracing(), launch.configuration(1):
+        assert kernels_launched() == 0
+        assert in_another_thread(kernels_launched) == 0  # eager is a CPU's
+    with launch.backend("triton"):
+        assert kernels_launched() == 1
+
+    def on_triton():
+        with launch.backend("triton"):
+            return kernels_launched()
+
+    with launch.tracing(), launch.recording() as log:
+        assert in_another_thread(on_triton) == 1
+    assert not log
+
+
+def test_contexts_of_two_threads_may_end_in_any_order():
+    started, ended = threading.Event(), threading.Event()
+
+    def work():
+        with launch.backend("eager"):
+            started.set()
+            ended.wait(10)
+
+    thread = threading.Thread(target=work)
+    with launch.backend("triton"):
+        thread.start()
+        started.wait(10)
+    ended.set()
+    thread.join()
+    assert launch.door() == launch._Door() and not launch._open
+
+
+def test_backward_in_a_thread_of_pytorchs_own_is_asked_what_was_asked_for_last():
+    """So it runs on a GPU. A thread that Python did not start has a name that Python made up."""
+    import _thread
+
+    done, found = threading.Event(), []
+
+    def work():
+        found.append(launch.door())
+        done.set()
+
+    with launch.backend("triton"), launch.configuration(2), launch.tracing():
+        _thread.start_new_thread(work, ())
+        assert done.wait(10)
+    assert found == [launch._Door(backend="triton", configuration=2)]
 
 
 @needs_no_gpu
@@ -141,7 +207,7 @@ def test_wishes_end_with_their_context(device):
     with pytest.raises(KeyError):
         with launch.backend("eager"), launch.configuration(1):
             raise KeyError
-    assert launch._door() == launch._Door()
+    assert launch.door() == launch._Door()
 
 
 @pytest.mark.parametrize(
