@@ -26,13 +26,19 @@ from ..formats.tokenizer_files import END_OF_TEXT
 ROLES = ("system", "user", "assistant")
 PAD, END = "<|pad|>", "<|end|>"
 SPACE = " "  # before what is said
-# The same in Jinja, as transformers has it from a model's folder.
+SPECIAL_TOKENS = (PAD, END_OF_TEXT, END, *(f"<|{role}|>" for role in ROLES))
+# The same in Jinja, as transformers has it from a model's folder. What it writes is taken apart
+# into tokens as a whole, so that it must refuse a text in which a special token is spelt out.
 JINJA = (
     "{% for message in messages %}"
+    f"{{% if message['role'] not in {list(ROLES)} %}}"
+    f"{{{{ raise_exception('role: expected one of {', '.join(ROLES)}') }}}}{{% endif %}}"
+    f"{{% for token in {list(SPECIAL_TOKENS)} %}}{{% if token in message['content'] %}}"
+    "{{ raise_exception('content: expected text without special tokens, got ' + token) }}"
+    "{% endif %}{% endfor %}"
     "{{ '<|' + message['role'] + '|> ' + message['content'] + '<|end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-SPECIAL_TOKENS = (PAD, END_OF_TEXT, END, *(f"<|{role}|>" for role in ROLES))
 
 
 @dataclasses.dataclass(frozen=True)

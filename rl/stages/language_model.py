@@ -110,7 +110,7 @@ class LanguageModelStage:
                 at_once=min(EVALUATED_AT_ONCE, trained_at_once),
             )  # fmt: skip
         loss = self.group.total(summed) / max(self.group.total(counted), 1)
-        return {"loss": loss, "perplexity": math.exp(loss)}
+        return {"loss": loss, "perplexity": torch.tensor(loss, dtype=torch.float64).exp().item()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights and moments; see `run.Stage`."""

@@ -4,6 +4,7 @@ Its writes can be watched: each has a kind, and at a chosen one the process may 
 that the disk is full.
 """
 
+import functools
 import json
 import multiprocessing
 import os
@@ -35,10 +36,12 @@ KINDS = {
 }
 
 
-def few():
+def few(setting=setattr):
     """Measure on few exercises: what is measured is not what these tests are about."""
-    run_data.TOKENIZER_EXERCISES, run_data.VALIDATION_WINDOWS = 1000, 4
-    pipeline.VALIDATION_PROMPTS, sampled_rankings.HELD_OUT_PROMPTS = 4, 8
+    setting(run_data, "TOKENIZER_EXERCISES", 1000)
+    setting(run_data, "VALIDATION_WINDOWS", 4)
+    setting(pipeline, "VALIDATION_PROMPTS", 4)
+    setting(sampled_rankings, "HELD_OUT_PROMPTS", 8)
 
 
 def configuration(directory):
@@ -100,9 +103,24 @@ def work(directory, what, resume=False, disk=None):
         sys.exit(2)
 
 
+def opened(handle):
+    return os.readlink(f"/proc/self/fd/{handle}")
+
+
+def cut(handle):
+    """Leave half of a file that is not in its place yet."""
+    if os.path.isfile(opened(handle)) and ".writing" in opened(handle):
+        os.truncate(opened(handle), os.path.getsize(opened(handle)) // 2)
+
+
+def halved(write, to, content):
+    """Write half of what was to be written."""
+    write(to, content[: len(content) // 2])
+
+
 class Disk:
-    """Sees every write of a process before it is done: before a line is added, before a file is put
-    on the disk, before it is renamed to its place, and before an old one is removed.
+    """Sees every write of a process before it is done: before a line is added or a file is written,
+    before it is put on the disk, renamed to its place, or removed.
 
     Parameters
     ----------
@@ -118,21 +136,29 @@ class Disk:
         self.seen.write_text("")
         os.replace = self.before(os.replace, lambda source, target: target)
         os.rename = self.before(os.rename, lambda source, target: source)
-        os.fsync = self.before(os.fsync, lambda handle: os.readlink(f"/proc/self/fd/{handle}"))
-        log._write_all = self.before(log._write_all, lambda file, line: file.name)
+        os.fsync = self.before(os.fsync, opened, cut)
+        for holder, name, place in (
+            (log, "_write_all", lambda file, line: file.name),
+            (Path, "write_bytes", lambda path, content: path),
+            (Path, "write_text", lambda path, content: path),
+        ):
+            write = getattr(holder, name)
+            setattr(holder, name, self.before(write, place, functools.partial(halved, write)))
 
-    def before(self, write, place):
-        def watched(*arguments):
+    def before(self, write, place, halve=lambda *arguments: None):
+        """Return `write` watched; `halve` does half of it."""
+
+        def watched(*arguments, **options):
             where = str(place(*arguments))
             self.count += 1
             with self.seen.open("a") as file:
                 file.write(kind(where) + "\n")
-            self.happen(where, *arguments)
-            return write(*arguments)
+            self.happen(where, functools.partial(halve, *arguments))
+            return write(*arguments, **options)
 
         return watched
 
-    def happen(self, where, *arguments):
+    def happen(self, where, halve):
         """Let happen what this disk is made for."""
 
     def kinds(self):
@@ -147,15 +173,10 @@ class Killing(Disk):
         super().__init__(seen)
         self.at = at
 
-    def happen(self, where, *arguments):
-        if self.count != self.at:
-            return
-        if len(arguments) == 2 and isinstance(arguments[1], bytes):  # a line of a log
-            file, line = arguments
-            file.write(line[: len(line) // 2])
-        elif os.path.isfile(where) and ".writing" in where:
-            os.truncate(where, os.path.getsize(where) // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
+    def happen(self, where, halve):
+        if self.count == self.at:
+            halve()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Full(Disk):
@@ -165,9 +186,9 @@ class Full(Disk):
         super().__init__(seen)
         self.kind = kind
 
-    def happen(self, where, *arguments):
+    def happen(self, where, halve):
         if self.kind in self.kinds():
-            raise OSError(28, "No space left on device", where)
+            raise OSError(28, "No space left on device")  # which names no file
 
 
 def kind(place):

@@ -16,7 +16,7 @@ def rows(n=200, seed=0):
     rng = Random(seed)
     lines = []
     for i in range(1, n + 1):
-        prompt = f"\n\nHuman: {said(rng, 60 if i % 20 == 0 else 4)}"
+        prompt = f"\n\nHuman: {said(rng, 90 if i % 20 == 0 else 4)}"
         for _ in range(rng.randrange(2)):
             prompt += f"\n\nAssistant: {said(rng, 3)}\n\nHuman: {said(rng, 3)}"
         pair = {

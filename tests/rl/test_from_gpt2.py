@@ -1,11 +1,16 @@
 """From a GPT-2 that others saved to a model that chats, on preferences as they lie."""
 
+import contextlib
+import dataclasses
+import io
 import json
 
 import hh
 import pytest
 import tiny
+import tokenizers
 import torch
+from tokenizers import decoders, models, pre_tokenizers, processors
 
 from gptwin.core.model.presets import GPTConfig
 from gptwin.kernels.model.gpt import GPT
@@ -19,27 +24,110 @@ from gptwin.rl.pipeline import Pipeline
 from gptwin.rl.training.run import read_log
 
 PADDED = 384
+USERS = ("sft", "reward", "ppo")  # the stages that learn from the rows
+
+
+# A chat template of others, which must not become that of what is trained here.
+CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + m['content'] }}{% endfor %}"
+
+
+def save_as_transformers(folder, tokenizer, version, alone):
+    """Write a tokenizer as transformers does; `alone`: tokenizer.json and not its pair.
+
+    Version 4 wrote merges as one text each (until 4.45), and vocab.json and merges.txt beside them;
+    5 writes pairs, and nothing beside.
+    """
+    bpe = tokenizers.Tokenizer(models.BPE(tokenizer._vocabulary, tokenizer._merges))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder, bpe.post_processor = decoders.ByteLevel(), processors.ByteLevel(trim_offsets=False)
+    bpe.add_special_tokens([END_OF_TEXT])
+    whole = json.loads(bpe.to_str())
+    assert whole["model"]["merges"][0] == list(tokenizer._merges[0])
+    classes = {
+        "add_prefix_space": False, "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT,
+        "model_max_length": 1024, "unk_token": END_OF_TEXT, "chat_template": CHATML,
+    }  # fmt: skip
+    if version == 4:
+        whole["model"]["merges"] = [" ".join(pair) for pair in tokenizer._merges]
+        classes |= {"tokenizer_class": "GPT2Tokenizer", "clean_up_tokenization_spaces": True}
+        end = str(tokenizer.special_tokens[END_OF_TEXT])
+        classes["added_tokens_decoder"] = {end: {"content": END_OF_TEXT, "special": True}}
+        tokens = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
+        (folder / "special_tokens_map.json").write_text(json.dumps(tokens))
+    else:
+        classes |= {"tokenizer_class": "TokenizersBackend", "backend": "tokenizers"}
+        (folder / "chat_template.jinja").write_text(CHATML)
+    (folder / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False, indent=2))
+    (folder / "tokenizer_config.json").write_text(json.dumps(classes, indent=2))
+    if version == 4 and not alone:
+        files = tokenizer.files()
+        for name in ("vocab.json", "merges.txt"):
+            (folder / name).write_text(files[name])
+
+
+# What else transformers writes into config.json; 4 names the dtype otherwise than 5.
+CONFIGS = {
+    4: {"torch_dtype": "float32", "transformers_version": "4.57.1", "use_cache": True,
+        "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+        "summary_type": "cls_index", "initializer_range": 0.02, "n_inner": None,
+        "reorder_and_upcast_attn": False, "scale_attn_weights": True},
+    5: {"dtype": "float32", "transformers_version": "5.0.0", "use_cache": True, "n_inner": None,
+        "pad_token_id": None, "tie_word_embeddings": True, "add_cross_attention": False},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def gpt2(tmp_path_factory):
-    """A folder with a padded table and tokenizer.json alone, as transformers 5 saves it."""
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("gpt2")
-    tokenizer = Tokenizer.train([" ".join(hh.WORDS)] * 9, 300, [END_OF_TEXT])
-    tokenizer.save(folder / "files")
+def tokenizer():
+    return Tokenizer.train([" ".join(hh.WORDS)] * 9, 300, [END_OF_TEXT])
+
+
+def saved(folder, tokenizer, version, alone):
+    """A GPT-2 with a padded table, as a version of transformers saves it."""
     config = GPTConfig(PADDED, 96, 2, 2, 32)
-    save_gpt2(folder / "weights", config, GPT(config).state_dict())
-    theirs = transformers.AutoTokenizer.from_pretrained(folder / "files")
-    theirs.save_pretrained(folder / "weights")
-    assert not (folder / "weights/merges.txt").exists()
-    return folder / "weights"
+    save_gpt2(folder, config, GPT(config, torch.Generator().manual_seed(0)).state_dict())
+    theirs = json.loads((folder / "config.json").read_text()) | CONFIGS[version]
+    (folder / "config.json").write_text(json.dumps(theirs, indent=2))
+    generation = {"_from_model_config": True, "bos_token_id": 299, "eos_token_id": 299}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    save_as_transformers(folder, tokenizer, version, alone)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gpt2(tokenizer, tmp_path_factory):
+    """A folder with tokenizer.json alone, as transformers 5 saves it."""
+    return saved(tmp_path_factory.mktemp("gpt2"), tokenizer, 5, alone=True)
+
+
+@pytest.mark.parametrize(("version", "alone"), [(4, False), (4, True)])
+def test_folders_of_transformers_4_and_5_are_one_model(gpt2, tokenizer, tmp_path, version, alone):
+    folder = saved(tmp_path / "weights", tokenizer, version, alone)
+    runs = [
+        Pipeline(tiny.configuration(tmp_path / "run", model={"weights": str(at)}), quiet=True)
+        for at in (gpt2, folder)
+    ]
+    five, four = (run._model("pretrain", run.configuration.model.weights) for run in runs)
+    assert (five.config, four.config.vocab_size) == (four.config, tokenizer.vocab_size + 5)
+    for a, b in zip(five.parameters(), four.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    said = [Message("user", " How's  a naïve 🙂\nred\tcar?"), Message("assistant", "so 42")]
+    ids = [run.template.conversation(said).tokens for run in runs]
+    assert ids[0] == ids[1]
+
+
+def test_transformers_reads_these_folders_alike(gpt2, tokenizer, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    for folder in (gpt2, saved(tmp_path, tokenizer, 4, alone=False)):
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        for text in ("how do I make a cake?", " naïve <|endoftext|>\n", " it's  7 🙂"):
+            ours = Tokenizer.load(folder).encode(text, allow_special=True)
+            assert theirs(text)["input_ids"] == ours
 
 
 @pytest.fixture(scope="module")
 def chain(gpt2, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hh")
-    (folder / "hh.jsonl").write_text(hh.rows())
+    (folder / "hh.jsonl").write_text(hh.rows(200))
     data = {"data": str(folder / "hh.jsonl"), "on_long": "drop"}
     configuration = tiny.configuration(
         folder / "run",
@@ -48,17 +136,35 @@ def chain(gpt2, tmp_path_factory):
         reward=data,
         ppo=data | {"episodes": 16, "ptx": 0.0},
     )
-    Pipeline(configuration, quiet=True, skip_bad_lines=True).all()
+    for skip, on_long, message in (
+        (False, "drop", r"hh\.jsonl:7: line: expected a JSON object"),
+        (True, "error", r"hh\.jsonl: .* 10 of 199 that are longer \(lines 20, 40, 60, 80, 100, …;"),
+    ):
+        tables = {n: dataclasses.replace(getattr(configuration, n), on_long=on_long) for n in USERS}
+        refusing = Pipeline(dataclasses.replace(configuration, **tables), skip_bad_lines=skip)
+        with pytest.raises(ValueError, match=message):
+            refusing.all()
+    assert not any((folder / "run" / stage).exists() for stage in USERS)
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        Pipeline(configuration, quiet=True, skip_bad_lines=True).all()
+    (folder / "said").write_text(said.getvalue())
     return folder / "run"
 
 
-def test_tokenizer_json_alone_is_read(gpt2):
+def test_what_is_left_out_of_200_rows_is_counted_and_named(chain):
+    said = (chain.parent / "said").read_text().splitlines()
+    bad = [line for line in said if "199 records, 1 bad lines skipped, the first: " in line]
+    assert len(bad) == len(USERS) and all("hh.jsonl:7: " in line for line in bad)
+    long = [line for line in said if "10 of 199 that are longer (lines 20, 40, 60, " in line]
+    assert len(long) == len(USERS) and all("0 truncated, 10 dropped" in line for line in long)
+
+
+def test_tokenizer_json_alone_is_read(gpt2, tokenizer):
     read = Tokenizer.load(gpt2)
-    written = Tokenizer.load(gpt2.parent / "files")
-    assert read.special_tokens == written.special_tokens
-    assert read.vocab_size == written.vocab_size
+    assert read.special_tokens == tokenizer.special_tokens
+    assert read.vocab_size == tokenizer.vocab_size
     for text in ("how do I make a cake?", " naïve <|endoftext|>\n"):
-        assert read.encode(text) == written.encode(text)
+        assert read.encode(text) == tokenizer.encode(text)
 
 
 @pytest.mark.parametrize(

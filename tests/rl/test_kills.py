@@ -4,6 +4,7 @@
 """
 
 import collections
+import itertools
 import json
 import shutil
 import signal
@@ -33,6 +34,9 @@ def killed(whole, stage, run, at):
     *_, last = disk.kinds()
     if last != "folder":  # that of the run, once its end is written
         assert read_ended(run / stage) is None
+        # Whoever goes on is killed at the first write, too: as a rule that of the log.
+        again = chain.Killing(run.parent / "seen", 1)
+        assert chain.in_a_process(run, stage, True, again) == -signal.SIGKILL
     assert chain.in_a_process(run, stage, True) == 0
     assert chain.left(run / stage) == chain.left(whole / stage)
     assert not list(run.rglob(f"{WRITING}*"))
@@ -59,15 +63,17 @@ def test_a_chain_goes_on_after_a_kill_in_an_export(whole, tmp_path):
 
 
 def main(n, scratch):
-    """Kill each stage `n` times, evenly from its first write to its last, in each kind of write."""
+    """Kill each stage `n` times: in each kind of write, and evenly from the first to the last."""
     whole = scratch / "whole"
     for stage in STAGES:
         disk = chain.Disk(scratch / "seen")
         assert chain.in_a_process(whole, stage, False, disk) == 0
-        writes = len(disk.kinds())
-        places = sorted({1 + round(i * (writes - 1) / (n - 1)) for i in range(n)})
-        kinds = [killed(whole, stage, scratch / "run", at) for at in places]
-        found = {"stage": stage, "writes": writes, "killed": len(kinds)}
+        seen = disk.kinds()
+        places = {1 + seen.index(kind) for kind in seen}
+        evenly = (1 + round(i * (len(seen) - 1) / n) for i in range(n + 1))
+        places |= set(itertools.islice((at for at in evenly if at not in places), n - len(places)))
+        kinds = [killed(whole, stage, scratch / "run", at) for at in sorted(places)]
+        found = {"stage": stage, "writes": len(seen), "killed": len(kinds)}
         print(json.dumps(found | {"in": collections.Counter(kinds)}), flush=True)
 
 

@@ -205,7 +205,8 @@ def test_the_command_line(run, tmp_path):
     def gptwin(*arguments, **options):
         return subprocess.run(
             [sys.executable, "-m", "gptwin", *arguments],
-            capture_output=True, text=True, check=False, cwd=tmp_path,
+            capture_output=True, encoding="utf-8", errors="surrogateescape", check=False,
+            cwd=tmp_path,
             env=os.environ | {"OMP_NUM_THREADS": "1"}, **options,
         )  # fmt: skip
 
@@ -217,9 +218,11 @@ def test_the_command_line(run, tmp_path):
     assert again.returncode == 2
     assert again.stderr.count("\n") == 1
     assert "--resume" in again.stderr
-    said = gptwin("chat", str(run), "--max-new-tokens", "3", input="Hello\n/quit\n")
+    lines = "caf\udce9\nHello\n/quit\n"  # a byte that is no UTF-8
+    said = gptwin("chat", str(run), "--max-new-tokens", "3", input=lines)
     assert said.returncode == 0, said.stderr
-    assert len(said.stdout.splitlines()) >= 1
+    assert said.stdout.startswith("(text: expected characters that UTF-8 has")
+    assert len(said.stdout.splitlines()) >= 2
 
 
 def test_held_out_exercises_are_in_no_stages_data():

@@ -54,6 +54,10 @@ def test_what_is_too_long_is_named_cut_or_dropped_as_asked(tmp_path, capsys, sta
     most = N_CTX - 8 if stage == "ppo" else N_CTX
     assert sorted(map(len, kept))[-2:] == [most, most]
     assert "2 truncated, 0 dropped" in capsys.readouterr().err
+    name = "ids" if stage == "ppo" else "prompt"
+    for short, long in zip(kept, readings(data, "error", 1000)[stage](), strict=True):
+        end = getattr(short, name)  # what was said last, and whose turn it is
+        assert end == getattr(long, name)[-len(end) :]
 
 
 def test_a_long_answer_is_cut_at_its_end(tmp_path):

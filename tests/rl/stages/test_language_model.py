@@ -33,6 +33,16 @@ def test_it_learns():
     assert statistics["tokens"] > 0 < statistics["gradient_norm"]
 
 
+def test_a_diverged_model_has_an_infinite_perplexity():
+    """Beyond e^709 Python's own exponential raises; the run stops and names the statistic."""
+    model = tiny.gpt()
+    with torch.no_grad():
+        model.ln_f.weight.fill_(1e4)
+    found = stage(model, tiny.conversations(8)).evaluate()
+    assert math.isfinite(found["loss"])
+    assert found["perplexity"] == math.inf
+
+
 def test_accumulation_is_the_full_batch():
     examples = tiny.conversations(8)
     whole, parts = tiny.gpt(), tiny.gpt()
