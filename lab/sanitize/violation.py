@@ -137,7 +137,7 @@ class Violation:
         if self.index:
             element = f"{self.tensor or 'memory'}[{', '.join(map(str, self.index))}]"
             said.append(f"{self.access or 'at'} {element}; {self.bounds}")
-        said += [self.rank] if self.rank else []
+        said += [f"rank: {self.rank}"] if self.rank else []
         said += [text for text in (self.detail, self.cause and f"likely: {self.cause}") if text]
         headline = f"{shown_path(file)}:{line}: {self.kind}: {KINDS[self.kind][0]}"
         return "\n".join([headline, *("    " + text for text in said)])
