@@ -90,3 +90,4 @@ def test_a_float_that_is_no_integer_is_clamped() -> None:
     assert cast(x, torch.int32).tolist() == expected
     assert cast(x, torch.int64).tolist()[1:4] == [-3_000_000_000, -(2**63), 2**63 - 1]
     assert cast(x, torch.uint8).tolist()[4:7] == [0, 2, 0]
+    assert cast(torch.tensor([300.0]), torch.uint8).item() == 300 % 256  # there is none of 8 bits

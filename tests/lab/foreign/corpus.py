@@ -1,6 +1,7 @@
 """What the sanitizer makes of kernels that this project did not write: two tables.
 
-    python tests/lab/foreign/corpus.py          each broken kernel, and the same kernel mended
+    python tests/lab/foreign/corpus.py           each broken kernel, and the same kernel mended
+    python tests/lab/foreign/corpus.py FOLDER    other people's projects, unchanged
 
 A broken kernel is a file with `broken_kernel` and `fixed_kernel`, and a driver of each; comments,
 "finds: kind, tensor; ...", say what is to be found on their line. Those here are of kinds that were
@@ -8,9 +9,13 @@ found in public projects; those of `../sanitize/broken` are one for each check.
 """
 
 import dataclasses
+import json
 import os
 import re
+import shlex
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -86,5 +91,85 @@ def print_broken() -> bool:
     return found == len(pairs) and not false
 
 
+@dataclasses.dataclass
+class Run:
+    """One command of a project, under `gptwin sanitize --`."""
+
+    project: str
+    command: str
+    ended: str  # "ok", or how else
+    launches: int
+    kernels: list[str]
+    findings: list[dict]
+    driver_lines: int
+    output: str
+
+
+def commands_of(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield projects and what is to be run in each."""
+    listed = folder / "commands.txt"
+    if listed.exists():
+        for line in listed.read_text().splitlines():
+            if line.strip() and not line.startswith("#"):
+                project, _, command = line.partition(":")
+                yield project.strip(), command.strip()
+    else:
+        for path in sorted(folder.iterdir()):
+            if (path / "tests").is_dir():
+                yield path.name, "python -m pytest -q -p no:cacheprovider tests"
+
+
+def run_command(folder: Path, project: str, command: str, seconds: float = 600) -> Run:
+    """Run a command where its project is, unchanged, and read what the sanitizer stored."""
+    words = shlex.split(command)
+    scripts = [folder / project / word for word in words if word.startswith("../")]
+    with tempfile.TemporaryDirectory() as temporary:
+        stored = Path(temporary) / "found.json"
+        sanitizer = [sys.executable, "-m", "gptwin", "sanitize", "--json", str(stored), "--"]
+        try:
+            done = subprocess.run(
+                [*sanitizer, *words], cwd=folder / project, capture_output=True, text=True,
+                check=False, timeout=seconds,
+            )  # fmt: skip
+            ended, output = "ok" if done.returncode == 0 else "not ok", done.stdout + done.stderr
+        except subprocess.TimeoutExpired as error:
+            ended, output = "out of time", str(error.stdout)
+        rows = json.loads(stored.read_text())["rows"] if stored.exists() else []
+    return Run(
+        project, command, ended,
+        launches=sum(row["launches"] for row in rows),
+        kernels=sorted({kernel for row in rows for kernel in row["kernels"]}),
+        findings=[finding for row in rows for finding in row["findings"]],
+        driver_lines=sum(len(script.read_text().splitlines()) for script in scripts),
+        output=output,
+    )  # fmt: skip
+
+
+def print_projects(folder: Path) -> bool:
+    """Print a row for each command, then the findings; return whether every command ended well."""
+    runs = []
+    print("| project | command | kernels | launches | findings | driver lines | ended |")
+    print("|---|---|---|---|---|---|---|")
+    for project, command in commands_of(folder):
+        run = run_command(folder, project, command)
+        print(
+            f"| {project} | `{command}` | {len(run.kernels)} | {run.launches} | "
+            f"{len(run.findings)} | {run.driver_lines} | {run.ended} |",
+            flush=True,
+        )
+        runs.append(run)
+    for run in runs:
+        for found in run.findings:
+            where = f"{found['kind']}, {found['kernel']}, {found['tensor']}, {found['where']}"
+            print(f"{run.project}: {where} {found['rank']}")
+        if run.ended != "ok" and not run.findings:
+            print(f"{run.project}, {run.command}:\n{run.output[-1500:]}")
+    launches, findings = sum(r.launches for r in runs), sum(len(r.findings) for r in runs)
+    lines = sum(r.driver_lines for r in runs)
+    print(f"\n{launches} launches, {findings} findings, {lines} driver lines")
+    return all(run.ended == "ok" for run in runs)
+
+
 if __name__ == "__main__":
-    sys.exit(0 if print_broken() else 1)
+    good = print_projects(Path(sys.argv[1]).resolve()) if sys.argv[1:] else print_broken()
+    sys.exit(0 if good else 1)
