@@ -24,7 +24,7 @@ interpreter is neither right nor strict nor fast. Each file here mends one part 
 - `extern`: it has no libdevice, and knows the language's functions by `tl.` alone; `libdevice/`
   computes the library.
 - `loops`: a loop's variable is one of Python's integers. Here it is one of the kernel's.
-- `float8`: it rounds to floats of 8 bits wrongly.
+- `assembly`: nobody assembles. A few registers are answered for, the rest is refused by name.
 - `location`: it does not say where a kernel failed.
 
 `patches` is how the other files declare what they mend. Nothing changes before :func:`install`. In
@@ -43,7 +43,6 @@ from . import (  # noqa: F401 (they declare repairs)
     blocks,
     casts,
     extern,
-    float8,
     handle,
     language,
     loops,

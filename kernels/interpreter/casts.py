@@ -45,6 +45,8 @@ def float8_values(name: str) -> np.ndarray:
         size[0x7C], size[0x7D:] = np.inf, np.nan
     if name == "fp8e4nv":
         size[0x7F] = np.nan
+    if name == "fp8e4b15":
+        size[0x7F] = size[0x7E]  # as triton/language/extra/cuda/utils.py has it
     values = np.concatenate([size, -size]).astype(np.float32)
     if name in _NO_NEGATIVE_ZERO:
         values[0x80] = np.nan
@@ -69,7 +71,7 @@ def to_float8(values: np.ndarray, name: str, *, to_zero: bool = False) -> np.nda
         Codes. Infinities become the largest number, too: `cvt.rn.satfinite` (PTX ISA, cvt).
     """
     table = float8_values(name)[:128].astype(np.float64)
-    finite = table[np.isfinite(table)]  # ascending; a code is its number's place
+    finite = np.unique(table[np.isfinite(table)])  # ascending; a code is its number's place
     size = np.minimum(np.abs(values.astype(np.float64)), finite[-1])
     code = np.searchsorted(finite, size, side="right") - 1
     if not to_zero:

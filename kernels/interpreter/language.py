@@ -69,6 +69,9 @@ def _patch_language(original, fn):
         # upstream patches the modules that it finds among a kernel's globals: we name both
         original(SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
         _language.set_attr(tl.tensor, "__bool__", _truth)
+        # The builder's types are the language's own; upstream looks them up by name, and before 3.8
+        # forgets a float8 format.
+        _language.set_attr(tl.dtype, "to_ir", lambda self, builder: self)
     _language.patch()
     return _language
 

@@ -60,13 +60,14 @@ def test_what_nobody_can_know_is_undefined_and_told(
 @triton.jit
 def wrap_kernel(x_ptr, y_ptr):
     x = tl.load(x_ptr)
-    tl.store(y_ptr, x * 3 + x)
+    tl.store(y_ptr, x * x + x)
 
 
 def test_unsigned_numbers_wrap_and_signed_ones_raise() -> None:
-    x, y = torch.tensor([1 << 31]).to(torch.uint32), torch.zeros(1, dtype=torch.int64)
+    number = (1 << 31) + 3
+    x, y = torch.tensor([number]).to(torch.uint32), torch.zeros(1, dtype=torch.int64)
     wrap_kernel[(1,)](x, y)
-    assert y.item() == (4 << 31) % (1 << 32)
+    assert y.item() == (number * number + number) % (1 << 32)
     with pytest.raises(InterpreterError, match="int32 overflow"):
         wrap_kernel[(1,)](torch.tensor([1 << 30], dtype=torch.int32), y)
 
