@@ -7,13 +7,14 @@ than a second each.
 import ast
 import contextlib
 import functools
+import runpy
 import sys
 from collections.abc import Iterator
 from types import CodeType
 
 import corpus
 import pytest
-from mutants import MUTANTS
+from mutants import MUTANTS, OF_PROGRAMS
 
 import gptwin
 from gptwin.kernels.common import launch
@@ -74,6 +75,22 @@ def test_a_broken_check_is_noticed(name: str) -> None:
     file, old, new, case = MUTANTS[name]
     with broken(file, old, new):
         assert not is_as_it_should_be(case), f"{case} is the same without this check"
+
+
+@pytest.mark.parametrize("name", OF_PROGRAMS)
+def test_a_broken_watch_of_programs_is_noticed(name: str) -> None:
+    file, old, new, tests, call = OF_PROGRAMS[name]
+    defined = runpy.run_path(str(corpus.HERE.parent / "sanitize" / tests))
+    with (
+        broken(file, old, new),
+        pytest.raises((AssertionError, AttributeError, pytest.fail.Exception)),
+    ):
+        eval(call, defined)
+
+
+@pytest.mark.parametrize("call", sorted({mutant[3:] for mutant in OF_PROGRAMS.values()}))
+def test_the_judges_are_content_while_nothing_is_broken(call: tuple[str, str]) -> None:
+    eval(call[1], runpy.run_path(str(corpus.HERE.parent / "sanitize" / call[0])))
 
 
 def test_the_cases_are_right_while_nothing_is_broken() -> None:

@@ -156,6 +156,20 @@ def test_a_fault_of_one_configuration_is_told_with_it() -> None:
     assert all("BLOCK: 64" in v.case for v in seen.violations)
 
 
+@triton.autotune([triton.Config({"BLOCK": block}) for block in (16, 32)], key=[])
+@triton.jit
+def increment_kernel(x_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(x_ptr + at, tl.load(x_ptr + at, mask=at < n, other=0.0) + 1, mask=at < n)
+
+
+def test_a_trial_leaves_no_traces() -> None:
+    x = torch.zeros(50)
+    with watching() as seen:
+        increment_kernel[lambda meta: (triton.cdiv(50, meta["BLOCK"]),)](x, 50)
+    assert x.tolist() == [1] * 50 and seen.n_launches == 2 and not seen.violations
+
+
 @triton.jit
 def half_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
     at = tl.arange(0, BLOCK)
@@ -214,9 +228,12 @@ def test_an_inner_context_tells_its_own_findings_and_the_outer_one_all() -> None
             added(torch.randn(50))
         with watching() as again:
             half(torch.randn(50)).sum()
+        with watching() as other:
+            swapped(torch.randn(50))
     assert not inner.violations and inner.kernels == {"add_kernel"}
-    assert len(again.violations) == len(outer.violations) == 1
-    assert outer.n_launches == 2 + inner.n_launches
+    assert len(again.violations) == len(other.violations) == 1
+    assert len(outer.violations) == 2, "what was found twice is told once"
+    assert outer.n_launches == 3 + inner.n_launches
 
 
 @triton.jit
