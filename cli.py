@@ -50,13 +50,17 @@ def verify(
     remember: Annotated[
         bool, typer.Option("--remember", help="Keep what fails, to be replayed first: a checkout.")
     ] = False,
+    on: Annotated[
+        str, typer.Option(help="Without a GPU: interpreter, or native (needs llvmlite).")
+    ] = "interpreter",
 ) -> None:
     """Check each kernel against its NumPy reference, forward and backward.
 
-    Runs on the GPU if there is one, else on the CPU through Triton's interpreter. Exit code 1 if
-    a twin disagrees, with the smallest failing case and the command that reproduces it.
+    Runs on the GPU if there is one, else on the CPU: in Triton's interpreter, or compiled for it.
+    Exit code 1 if a twin disagrees, with the smallest failing case and the command that reproduces
+    it.
     """
-    _interpret_without_gpu()
+    _choose_cpu_backend(on)
     from .lab.verify import console
 
     raise typer.Exit(
@@ -383,6 +387,19 @@ def report(
             results=results,
         )
     )
+
+
+def _choose_cpu_backend(on: str) -> None:
+    """Choose how kernels run where there is no GPU."""
+    from .core.checks import refuse
+    from .kernels import native
+
+    if on not in ("interpreter", "native"):
+        refuse("--on", "interpreter or native", repr(on))
+    if on == "interpreter":
+        _interpret_without_gpu()
+    elif not native.available():
+        refuse("--on", "llvmlite to be installed for native", "none", "pip install llvmlite")
 
 
 def _interpret_without_gpu() -> None:

@@ -22,10 +22,15 @@ import torch
 from hypothesis import HealthCheck, settings
 
 # Triton decides when a kernel is decorated, so this comes before any test imports one.
-if not torch.cuda.is_available():
+NATIVE = os.environ.get("GPTWIN_TESTS_ON") == "native"
+if not torch.cuda.is_available() and not NATIVE:
     os.environ["TRITON_INTERPRET"] = "1"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
+DEVICE = "cpu" if INTERPRETED or NATIVE else "cuda"
+if NATIVE:
+    from gptwin.kernels import native
+
+    native.activate()
 
 if IN_WORKER:
     torch.set_num_threads(1)

@@ -29,7 +29,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     # Every room of kernels knows the whole specification.
     "kernels/interpreter/libdevice": ("core/model", "core/rlhf"),
     "kernels/interpreter": ("kernels/interpreter/libdevice",),
-    "kernels/common": ("kernels/interpreter",),
+    "kernels/native/instructions": (),
+    "kernels/native": ("kernels/native/instructions",),
+    "kernels/common": ("kernels/interpreter", "kernels/native"),
     "kernels/layers": ("kernels/common",),
     "kernels/attention": ("kernels/layers",),
     "kernels/language": ("kernels/layers",),

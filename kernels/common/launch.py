@@ -5,8 +5,9 @@ Instruments stand at this door instead of in every kernel: it can force one auto
 compile for a GPU that is not there instead of launching.
 
 Backends: a CUDA tensor runs the Triton kernel; a CPU tensor runs the eager PyTorch equivalent.
-`GPTWIN_BACKEND=triton` or `eager` forces one; with `TRITON_INTERPRET=1` set before gptwin is
-imported, Triton's interpreter runs the kernels on the CPU (see `interpreter/`).
+`GPTWIN_BACKEND=triton` or `eager` forces one. On the CPU the kernels are compiled for it (see
+`native/`), or, with `TRITON_INTERPRET=1` set before gptwin is imported, Triton's interpreter runs
+them (see `interpreter/`).
 
 Each thread has its own door: what one asks for, the others do not get. Only the threads in which
 PyTorch runs backward on a GPU, which ask for nothing, do what was asked for last.
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 
 from ...core.checks import refuse
+from .. import native
 from ._triton import UNAVAILABLE
 from .strided import tensors_in
 
@@ -260,12 +262,16 @@ def _expect_triton_can_run(operation: str, name: str, tensor: torch.Tensor) -> N
             f"failed: {UNAVAILABLE} (likely cause: Triton ships for Linux alone; "
             "GPTWIN_BACKEND=eager runs everywhere)"
         )
-    if tensor.device.type == "cpu" and not INTERPRETED and not door().compile_only:
+    if tensor.device.type != "cpu" or INTERPRETED or door().compile_only:
+        return
+    if not native.available():
         raise RuntimeError(
             f"{operation}: expected {name} on a GPU, got a tensor on the CPU (likely cause: "
-            "GPTWIN_BACKEND=triton without a GPU; set TRITON_INTERPRET=1 before gptwin is "
-            "imported to run the kernel in Triton's interpreter, or GPTWIN_BACKEND=eager)"
+            "GPTWIN_BACKEND=triton without a GPU; pip install llvmlite to compile kernels for "
+            "the CPU, or set TRITON_INTERPRET=1 before gptwin is imported to run them in "
+            "Triton's interpreter, or GPTWIN_BACKEND=eager)"
         )
+    native.activate()
 
 
 def expect_same_dtype(**tensors: torch.Tensor | None) -> None:
@@ -353,7 +359,7 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
         variants = [(0, kernel, {})]
     elif wishes.compile_only:
         variants = [(i, kernel.fn, c.all_kwargs()) for i, c in enumerate(configurations)]
-    elif wishes.configuration is not None or INTERPRETED:
+    elif wishes.configuration is not None or INTERPRETED or not _first_on_cuda(args):
         index = (wishes.configuration or 0) % len(configurations)
         variants = [(index, kernel.fn, configurations[index].all_kwargs())]
     else:
@@ -413,7 +419,17 @@ def kernel_name(kernel: Any) -> str:
 
 def _on_device_of(args: tuple[Any, ...]) -> contextlib.AbstractContextManager[Any]:
     """Make the device of the arguments the current one: Triton launches on that."""
-    first = next((tensor for value in args for _, tensor in tensors_in("", value)), None)
+    first = _first_tensor(args)
     if first is None or not first.is_cuda or first.device.index == torch.cuda.current_device():
         return contextlib.nullcontext()
     return torch.cuda.device(first.device)
+
+
+def _first_on_cuda(args: tuple[Any, ...]) -> bool:
+    """Say whether the arguments are on a GPU: elsewhere nothing is timed to choose by."""
+    first = _first_tensor(args)
+    return first is None or first.is_cuda
+
+
+def _first_tensor(args: tuple[Any, ...]) -> torch.Tensor | None:
+    return next((tensor for value in args for _, tensor in tensors_in("", value)), None)

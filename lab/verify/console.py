@@ -105,7 +105,7 @@ def verify(
     stored = None if json_file is None else expect_writable("json", json_file)
     jobs = _jobs(operations, dtypes, examples, seed, text, only_case)
 
-    device = "cpu" if INTERPRETED else "cuda"
+    device = "cpu" if INTERPRETED or not torch.cuda.is_available() else "cuda"
     console = Console()
     console.print(
         f"gptwin {__version__}: each kernel against its NumPy reference, forward and backward, "
@@ -205,7 +205,9 @@ def _jobs(
 def _device_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
-    return f"the CPU, through Triton {triton.__version__}'s interpreter"
+    if INTERPRETED:
+        return f"the CPU, through Triton {triton.__version__}'s interpreter"
+    return f"the CPU, compiled for it from Triton {triton.__version__}'s IR"
 
 
 def _run_with_progress(jobs: list[Job], device: str, console: Console) -> list[Row]:

@@ -1,0 +1,390 @@
+"""Loops and branches, and what they carry.
+
+A tile that a loop carries has two buffers that change places with each turn: the turn reads one and
+writes the other, so nothing is copied and nothing is overwritten too early. Pointers and integers
+that grow by the same amount in each turn stay what they were, plus one scalar.
+"""
+
+import dataclasses
+
+from .evaluation import VIRTUAL, Buffer
+from .instructions.arithmetic import pointee_bytes
+from .instructions.forms import FIRST, Uniform
+from .instructions.ttir import Block, Op, Value
+from .instructions.writer import Scope, llvm_type
+from .nests import COSTLY, Copy, Load, Store
+from .products import Products
+from .reductions import Reduce
+
+_NOTHING = {
+    "tt.return", "scf.yield", "scf.condition", "llvm.intr.assume", "gpu.barrier", "ttg.barrier",
+}  # fmt: skip
+_REARRANGED = {"tt.reshape", "tt.cat", "tt.join", "tt.split", "tt.gather", "tt.histogram"}
+
+
+@dataclasses.dataclass
+class Carried:
+    """What a loop carries: its name inside, how it begins, what follows, and the result."""
+
+    argument: Value
+    start: Value
+    following: Value
+    result: Value
+
+
+class Control(Products):
+    """Executes operations in their order."""
+
+    # -- operations ----------------------------------------------------------------------------
+
+    def execute_block(self, block: Block) -> None:
+        """Write a block, and the roots that wait at its end."""
+        for op in block.ops:
+            self.execute(op)
+        self.flush()
+
+    def execute(self, op: Op) -> None:
+        """Write one operation, or let it wait, or leave it to those who need it."""
+        name = op.name
+        is_scalar = all(v.shape is None for v in (*op.operands, *op.results))
+        if name in _NOTHING:
+            return
+        if name == "scf.for":
+            self.for_loop(op)
+        elif name == "scf.if":
+            self.branch_of(op)
+        elif name == "scf.while":
+            self.while_loop(op)
+        elif name == "tt.load" and not is_scalar:
+            self.enqueue(Load([op.results[0]], op))
+            return
+        elif name == "tt.store" and not is_scalar:
+            self.enqueue(Store(list(op.operands), op))
+            return
+        elif name == "tt.reduce":
+            self.enqueue(Reduce(op))
+            return
+        elif name in VIRTUAL or name == "tt.store":
+            if is_scalar:
+                self.execute_scalar(op)
+            return
+        elif name == "tt.dot":
+            self.dot(op)
+        elif name == "tt.scan":
+            self.scan(op)
+        elif name in _REARRANGED:
+            self.rearrange(op)
+        elif name in ("tt.atomic_rmw", "tt.atomic_cas"):
+            self.execute_atomic(op)
+        elif name == "tt.unsplat":
+            buffer = self.materialise(op.operands[0])
+            self.out = self.scopes[self.control]
+            self.scalars[op.results[0]] = self.read(buffer, (FIRST,) * len(buffer.shape)).v
+        elif name == "tt.assert":
+            self.assertion(op)
+        elif name == "tt.print":
+            pass  # nothing is shown: a kernel's prints are the interpreter's to show
+        elif name == "tt.get_program_id":
+            self.scalars[op.results[0]] = "%p" + op.text.strip()[0]
+        elif name == "tt.get_num_programs":
+            self.scalars[op.results[0]] = "%g" + op.text.strip()[0]
+        else:
+            raise op.unsupported()
+        self.done.add(op)
+
+    def execute_scalar(self, op: Op) -> None:
+        """Write an operation on scalars where it stands."""
+        if self.depends_on_pending(op.operands):
+            self.flush()
+        if op.name == "tt.store" or (
+            op.name == "tt.load" and any(isinstance(root, Store) for root in self.pending)
+        ):
+            self.flush()
+        self.out = self.scopes[self.control]
+        if op.name == "arith.constant":
+            self.scalars[op.results[0]] = self.constant(op)
+            return
+        forms = [Uniform(self.scalars[v]) for v in op.operands]
+        if op.name == "tt.store":
+            self.store(op, forms[0], forms[1], forms[2] if len(forms) > 2 else None, None)
+        elif op.name == "tt.load":
+            mask, other = (forms[i] if len(forms) > i else None for i in (1, 2))
+            self.scalars[op.results[0]] = self.load(op, forms[0], mask, other, None).v
+        else:
+            self.scalars[op.results[0]] = self.elementwise(op, forms).v
+        self.done.add(op)
+
+    def assertion(self, op: Op) -> None:
+        """Report tl.device_assert's message where its condition fails, for any element."""
+        condition = op.operands[0]
+        if condition.shape is None:
+            self.flush()
+            self.out = self.scopes[self.control]
+            wrong = self.set(f"xor i1 {self.scalars[condition]}, true")
+        else:
+            buffer = self.materialise(condition)
+            self.out = self.scopes[self.control]
+            slot = self.alloca("i1")
+            self.line(f"store i1 false, ptr {slot}")
+            at = self.loops(buffer.shape)
+            failed = self.set(f"xor i1 {self.read(buffer, at).v}, true")
+            so_far = self.set(f"load i1, ptr {slot}")
+            self.line(f"store i1 {self.set(f'or i1 {failed}, {so_far}')}, ptr {slot}")
+            self.end_loops(buffer.shape)
+            wrong = self.set(f"load i1, ptr {slot}")
+        message = op.text.split('"')[1] if '"' in op.text else ""
+        self.complain_if(wrong, f"tl.device_assert {message!r}", op.where)
+
+    # -- loops ---------------------------------------------------------------------------------
+
+    def before_region(self, op: Op) -> None:
+        """Compute, before a loop or branch, the costly values that its body needs from outside."""
+        self.flush()
+        inner: set[Block] = set()
+        captured: list[Value] = []
+
+        def collect(block: Block) -> None:
+            inner.add(block)
+            for o in block.ops:
+                for region in o.regions:
+                    collect(region)
+                captured.extend(o.operands)
+
+        for region in op.regions:
+            collect(region)
+        seen: set[Value] = set()
+
+        def walk(value: Value) -> None:
+            if value in seen or value.shape is None or value in self.buffers:
+                return
+            seen.add(value)
+            if value in self.bumped:
+                walk(self.bumped[value][0])
+            elif self.cost(value) >= COSTLY:
+                self.materialise(value)
+            elif value.op is not None:
+                for operand in value.op.operands:
+                    walk(operand)
+
+        for value in captured:
+            if value.block not in inner:
+                walk(value)
+
+    def for_loop(self, op: Op) -> None:
+        """Write a loop."""
+        self.before_region(op)
+        low, high, step = (self.scalars[v] for v in op.operands[:3])
+        body = op.regions[0]
+        index, *arguments = body.arguments
+        every = [
+            Carried(*four)
+            for four in zip(arguments, op.operands[3:], body.yielded, op.results, strict=True)
+        ]
+        scalars = [c for c in every if c.argument.shape is None]
+        tiles = [c for c in every if c.argument.shape is not None]
+        fixed = [c for c in tiles if c.following is c.argument]
+        bumped = {c.argument: bump for c in tiles if (bump := bump_of(c, body)) is not None}
+        swapped = [c for c in tiles if c not in fixed and c.argument not in bumped]
+
+        for c in fixed:
+            self.buffers[c.argument] = self.buffers[c.result] = self.materialise(c.start)
+        for c in tiles:
+            if c.argument in bumped and self.cost(c.start) >= COSTLY:
+                self.materialise(c.start)
+        pairs = {c.argument: self.pair_of_buffers(c) for c in swapped}
+        for c in swapped:
+            self.enqueue(
+                Copy(c.start, Buffer(pairs[c.argument][0], c.argument.element, c.argument.shape))
+            )
+        self.flush()
+
+        outer = self.scopes[self.control]
+        scope, head, end = Scope(self.fresh("body")), self.fresh("head"), self.fresh("end")
+        control_before, buffers_before, homes_before = (
+            self.control,
+            dict(self.buffers),
+            dict(self.homes),
+        )
+        self.scopes.append(scope)
+        self.control, self.out = len(self.scopes) - 1, scope
+        phis: list[tuple[str, str, str, str]] = []  # name, type, first, then
+
+        counter = self.scalars[index] = "%" + self.fresh("turn")
+        for c in scalars:
+            self.scalars[c.argument] = "%" + self.fresh("carried")
+        offsets = {}
+        for c in tiles:
+            if c.argument in bumped:
+                offsets[c.argument] = "%" + self.fresh("offset")
+                self.bumped[c.argument] = (c.start, offsets[c.argument])
+        now, then = {}, {}
+        for c in swapped:
+            now[c.argument], then[c.argument] = "%" + self.fresh("now"), "%" + self.fresh("then")
+            element, shape = c.argument.element, c.argument.shape
+            self.buffers[c.argument] = Buffer(now[c.argument], element, shape)
+            if c.following.block is body and c.following not in self.homes:
+                self.homes[c.following] = Buffer(then[c.argument], element, shape)
+        self.execute_block(body)
+        for c in swapped:
+            home = Buffer(then[c.argument], c.argument.element, c.argument.shape)
+            held = self.buffers.get(c.following)
+            if held is None or held.pointer != home.pointer:
+                self.homes.pop(c.following, None)
+                self.enqueue(Copy(c.following, home))
+        self.flush()
+        self.out = scope
+        if body.ops and body.ops[-1].name == "scf.yield":
+            self.done.add(body.ops[-1])
+
+        kind = llvm_type(index.element)
+        phis.append((counter, kind, low, self.set(f"add {kind} {counter}, {step}")))
+        for c in scalars:
+            first, following = self.scalars[c.start], self.scalars[c.following]
+            phis.append((self.scalars[c.argument], llvm_type(c.argument.element), first, following))
+            self.scalars[c.result] = self.scalars[c.argument]
+        for argument, offset in offsets.items():
+            grown = self.grown(argument, offset, bumped[argument])
+            phis.append((offset, llvm_type(argument.element), "0", grown))
+        for argument, (first, second) in pairs.items():
+            phis.append((now[argument], "ptr", first, then[argument]))
+            phis.append((then[argument], "ptr", second, now[argument]))
+        self.scopes.pop()
+        self.control, self.buffers, self.homes = control_before, buffers_before, homes_before
+        comparison = "ult" if op.text.lstrip().startswith("unsigned") else "slt"
+        outer.lines += [
+            f"  br label %{head}",
+            f"{head}:",
+            *(
+                f"  {name} = phi {t} [ {first}, %{outer.label} ], [ {then_}, %{scope.label} ]"
+                for name, t, first, then_ in phis
+            ),
+            f"  {counter}.more = icmp {comparison} {kind} {counter}, {high}",
+            f"  br i1 {counter}.more, label %{scope.first}, label %{end}",
+            f"{scope.first}:",
+            *scope.lines,
+            f"  br label %{head}",
+            f"{end}:",
+        ]
+        outer.label, self.out = end, outer
+        for c in tiles:
+            if c.argument in offsets:
+                self.bumped[c.result] = (c.start, offsets[c.argument])
+        for c in swapped:
+            self.buffers[c.result] = Buffer(now[c.argument], c.argument.element, c.argument.shape)
+
+    def pair_of_buffers(self, carried: Carried) -> tuple[str, str]:
+        """Reserve memory for what a loop carries: this turn's and the next one's."""
+        shape, element = carried.argument.shape, carried.argument.element
+        return self.arena(shape, element), self.arena(shape, element)
+
+    def grown(self, argument: Value, offset: str, step: Value) -> str:
+        """Add a turn's growth to an offset: in bytes, for pointers."""
+        if step.shape is not None:
+            amount = self.ev(step, (FIRST,) * len(step.shape)).v
+        else:
+            amount = self.scalars[step]
+        self.out = self.scopes[self.control]
+        if argument.type.is_pointer:
+            amount = self.resized(amount, step.element, "i64")
+            amount = self.integer("mul", "i64", amount, str(pointee_bytes(argument.type)))
+        return self.integer("add", argument.element, offset, amount)
+
+    def while_loop(self, op: Op) -> None:
+        """Write a loop that ends when a condition fails; it carries scalars alone."""
+        before, after = op.regions
+        if any(v.shape is not None for v in (*op.operands, *op.results)):
+            raise op.unsupported("a tile that is carried around a while loop")
+        self.before_region(op)
+        outer, end = self.scopes[self.control], self.fresh("end")
+        first = [self.scalars[v] for v in op.operands]
+        control_before, buffers_before = self.control, dict(self.buffers)
+        for value in before.arguments:
+            self.scalars[value] = "%" + self.fresh("carried")
+        test = Scope(self.fresh("test"))
+        self.scopes.append(test)
+        self.control, self.out = len(self.scopes) - 1, test
+        self.execute_block(before)
+        condition, *forwarded = (self.scalars[v] for v in before.ops[-1].operands)
+        body = Scope(self.fresh("body"))
+        self.scopes.append(body)
+        self.control, self.out = len(self.scopes) - 1, body
+        self.scalars.update(zip(after.arguments, forwarded, strict=True))
+        self.execute_block(after)
+        then = [self.scalars[v] for v in after.yielded]
+        del self.scopes[-2:]
+        self.control, self.buffers = control_before, buffers_before
+        outer.lines += [f"  br label %{test.first}", f"{test.first}:"]
+        for value, a, b in zip(before.arguments, first, then, strict=True):
+            phi = f"{self.scalars[value]} = phi {llvm_type(value.element)}"
+            outer.lines.append(f"  {phi} [ {a}, %{outer.label} ], [ {b}, %{body.label} ]")
+        outer.lines += [
+            *test.lines,
+            f"  br i1 {condition}, label %{body.first}, label %{end}",
+            f"{body.first}:",
+            *body.lines,
+            f"  br label %{test.first}",
+            f"{end}:",
+        ]
+        outer.label, self.out = end, outer
+        self.scalars.update(zip(op.results, forwarded, strict=True))
+
+    # -- branches ------------------------------------------------------------------------------
+
+    def branch_of(self, op: Op) -> None:
+        """Write an if; tiles that it yields are copied into buffers from both sides."""
+        self.before_region(op)
+        condition = self.scalars[op.operands[0]]
+        outer, end = self.scopes[self.control], self.fresh("end")
+        targets = {
+            v: Buffer(self.arena(v.shape, v.element), v.element, v.shape)
+            for v in op.results if v.shape is not None
+        }  # fmt: skip
+        names = [self.fresh("then"), self.fresh("else")]
+        lines: list[str] = []
+        ends: list[tuple[str, list[str]]] = []  # label, scalars yielded
+        for i, name in enumerate(names):
+            scope = Scope(name)
+            self.scopes.append(scope)
+            control_before, buffers_before = self.control, dict(self.buffers)
+            self.control, self.out = len(self.scopes) - 1, scope
+            scalars = []
+            if i < len(op.regions):
+                region = op.regions[i]
+                self.execute_block(region)
+                for value, result in zip(region.yielded, op.results, strict=True):
+                    if result in targets:
+                        self.enqueue(Copy(value, targets[result]))
+                    else:
+                        scalars.append(self.scalars[value])
+                self.flush()
+                if region.yielded:
+                    self.done.add(region.ops[-1])
+            self.scopes.pop()
+            self.control, self.buffers = control_before, buffers_before
+            lines += [f"{name}:", *scope.lines, f"  br label %{end}"]
+            ends.append((scope.label, scalars))
+        outer.lines += [
+            f"  br i1 {condition}, label %{names[0]}, label %{names[1]}", *lines, f"{end}:",
+        ]  # fmt: skip
+        outer.label, self.out = end, outer
+        self.buffers |= targets
+        (label_a, scalars_a), (label_b, scalars_b) = ends
+        left = [v for v in op.results if v not in targets]
+        for value, a, b in zip(left, scalars_a, scalars_b, strict=True):
+            kind = llvm_type(value.element)
+            self.scalars[value] = self.set(f"phi {kind} [ {a}, %{label_a} ], [ {b}, %{label_b} ]")
+
+
+def bump_of(carried: Carried, body: Block) -> Value | None:
+    """Return by how much a tile of pointers or integers grows evenly with each turn."""
+    op = carried.following.op
+    if op is None or op.name not in ("tt.addptr", "arith.addi") or op.block is not body:
+        return None
+    for a, b in ((0, 1), (1, 0)) if op.name == "arith.addi" else ((0, 1),):
+        step = op.operands[b]
+        if op.operands[a] is carried.argument and step.op is not None:
+            if step.op.name == "tt.splat":
+                return step.op.operands[0]
+            if step.op.name == "arith.constant":
+                return step
+    return None

@@ -1,0 +1,261 @@
+"""Values inside a loop nest: where tiles lie in memory, and how an element is computed.
+
+`ev` gives the form of a value at an index. It writes the code in the outermost scope that knows
+the index, once: what depends on the row alone is computed once a row.
+"""
+
+import dataclasses
+import math
+import re
+
+from .instructions.arithmetic import ELEMENTWISE, pointee_bytes
+from .instructions.forms import FIRST, Affine, Form, Index, Uniform, Vector
+from .instructions.memory import Memory
+from .instructions.ttir import Op, Value
+from .instructions.writer import BYTES, bits_literal, float_literal, llvm_type, memory_type
+
+VIEWS = {"tt.splat", "tt.expand_dims", "tt.broadcast", "tt.trans"}
+VIRTUAL = ELEMENTWISE | VIEWS | {"arith.constant", "tt.make_range", "tt.load"}
+
+
+@dataclasses.dataclass(eq=False)
+class Buffer:
+    """A tile in the arena, row-major."""
+
+    pointer: str
+    element: str
+    shape: tuple[int, ...]
+
+    def stride(self, axis: int) -> int:
+        """Return how many elements lie between neighbours along an axis."""
+        return math.prod(self.shape[axis + 1 :])
+
+
+class Evaluation(Memory):
+    """Evaluates values at an index."""
+
+    def __init__(self, *, checked: bool) -> None:
+        super().__init__(checked=checked)
+        self.control = 0  # the innermost scope that is no loop of a nest
+        self.scalars: dict[Value, str] = {}
+        self.buffers: dict[Value, Buffer] = {}
+        self.bumped: dict[Value, tuple[Value, str]] = {}  # a carried value: initial, plus a scalar
+        self.arena_bytes = 256  # the first bytes are a place that belongs to nothing
+
+    # -- memory of tiles -----------------------------------------------------------------------
+
+    def arena(self, shape: tuple[int, ...], element: str) -> str:
+        """Reserve memory for a tile."""
+        n_bytes = BYTES[element] * math.prod(shape)
+        pointer = "%" + self.fresh("tile")
+        self.scopes[0].lines.append(
+            f"  {pointer} = getelementptr inbounds i8, ptr %arena, i64 {self.arena_bytes}"
+        )
+        self.arena_bytes += (n_bytes + 63) // 64 * 64 + 64
+        return pointer
+
+    def address(self, buffer: Buffer, at: tuple[Index, ...]) -> str:
+        """Return a pointer to an element of a buffer: the first lane's."""
+        offset = "0"
+        for axis, i in enumerate(at):
+            if i.name != "0":
+                part = self.integer("mul", "i64", i.name, str(buffer.stride(axis)))
+                offset = self.integer("add", "i64", offset, part)
+        if offset == "0":
+            return buffer.pointer
+        kind = memory_type(buffer.element)
+        return self.set(f"getelementptr inbounds {kind}, ptr {buffer.pointer}, i64 {offset}")
+
+    def read(self, buffer: Buffer, at: tuple[Index, ...]) -> Form:
+        """Read an element, or lanes."""
+        element, kind = buffer.element, memory_type(buffer.element)
+        width, stride = _lanes(buffer, at)
+        first = self.address(buffer, at)
+        if width is None:
+            x = self.set(f"load {kind}, ptr {first}")
+            return Uniform(self.set(f"trunc i8 {x} to i1") if element == "i1" else x)
+        if stride == 1:
+            x = self.set(f"load <{width} x {kind}>, ptr {first}, align {BYTES[element]}")
+        else:
+            x = "poison"
+            for lane in range(width):
+                at_lane = self.set(
+                    f"getelementptr inbounds {kind}, ptr {first}, i64 {lane * stride}"
+                )
+                one = self.set(f"load {kind}, ptr {at_lane}")
+                x = self.set(f"insertelement <{width} x {kind}> {x}, {kind} {one}, i64 {lane}")
+        if element == "i1":
+            x = self.set(f"trunc <{width} x i8> {x} to <{width} x i1>")
+        return Vector(x, width)
+
+    def write(self, buffer: Buffer, at: tuple[Index, ...], form: Form) -> None:
+        """Write an element, or lanes."""
+        element = buffer.element
+        width, stride = _lanes(buffer, at)
+        x, kind = self.vector(form, element, width), memory_type(element, width)
+        if element == "i1":
+            x = self.set(f"zext {llvm_type('i1', width)} {x} to {kind}")
+        first = self.address(buffer, at)
+        if width is None or stride == 1:
+            self.line(f"store {kind} {x}, ptr {first}, align {BYTES[element]}")
+            return
+        scalar = memory_type(element)
+        for lane in range(width):
+            at_lane = self.set(f"getelementptr inbounds {scalar}, ptr {first}, i64 {lane * stride}")
+            one = self.set(f"extractelement {kind} {x}, i64 {lane}")
+            self.line(f"store {scalar} {one}, ptr {at_lane}")
+
+    # -- evaluation ----------------------------------------------------------------------------
+
+    def constant(self, op: Op) -> str:
+        """Write a constant, of a scalar or of all of a tile's elements."""
+        element = op.results[0].element
+        found = re.search(r"dense<([^>]*)>", op.text)
+        word = (found[1] if found else op.text.split(":")[0]).strip()
+        if word in ("true", "false"):
+            return word
+        if op.results[0].type.is_float:
+            is_bits = word.startswith("0x")
+            if is_bits:
+                return bits_literal(int(word, 16), element)
+            return float_literal(float(word), element)
+        if not re.fullmatch(r"-?\d+", word):
+            raise op.unsupported("a constant with elements that differ")
+        return word
+
+    def ev(self, value: Value, at: tuple[Index, ...]) -> Form:
+        """Return the form of a value at an index, written where that index is first known."""
+        if value.shape is None:
+            return Uniform(self.scalars[value])
+        depth = max([self.control, *(i.depth for i in at)])
+        scope = self.scopes[depth]
+        key = (value, at)
+        if key not in scope.memo:
+            before, self.out = self.out, scope
+            scope.memo[key] = self.compute(value, at)
+            self.out = before
+        return scope.memo[key]
+
+    def compute(self, value: Value, at: tuple[Index, ...]) -> Form:
+        """Write the code that computes a value at an index."""
+        if value in self.buffers:
+            return self.read(self.buffers[value], at)
+        if value in self.bumped:
+            return self.compute_bumped(value, at)
+        op = value.op
+        if op is None or op.name not in VIRTUAL:
+            raise AssertionError(f"{value.name} was not computed before it is used")
+        operands = op.operands
+        match op.name:
+            case "arith.constant":
+                return Uniform(self.constant(op))
+            case "tt.splat":
+                return Uniform(self.scalars[operands[0]])
+            case "tt.make_range":
+                base = self.resized(at[0].name, "i64", "i32")
+                base = self.integer("add", "i32", base, str(op.integer("start", 0)))
+                return Affine(base, 1, at[0].width) if at[0].width else Uniform(base)
+            case "tt.load":
+                pointer, *rest = (self.ev(v, at) for v in operands)
+                mask, other = (*rest, None, None)[:2]
+                return self.load(op, pointer, mask, other, _width(at))
+        if op.name in VIEWS:
+            return self.ev(operands[0], viewed(op, at, FIRST))
+        return self.elementwise(op, [self.ev(v, at) for v in operands])
+
+    def compute_bumped(self, value: Value, at: tuple[Index, ...]) -> Form:
+        """Compute a carried value that has grown evenly since the loop began."""
+        initial, offset = self.bumped[value]
+        form, element = self.ev(initial, at), value.element
+        if isinstance(form, Vector):
+            spread = self.splat(offset, element, form.width)
+            kind = llvm_type(element, form.width)
+            return Vector(self.set(f"add {kind} {form.v}, {spread}"), form.width)
+        base = form.base if isinstance(form, Affine) else form.v
+        base = self.integer("add", element, base, offset)
+        return Affine(base, form.stride, form.width) if isinstance(form, Affine) else Uniform(base)
+
+    # -- what is known of addresses ------------------------------------------------------------
+
+    def stride(self, value: Value, axis: int) -> int | None:
+        """Return how a value changes along an axis, if that is known: in bytes for pointers."""
+        if value.shape is None or value.shape[axis] == 1:
+            return 0
+        if value in self.bumped:
+            return self.stride(self.bumped[value][0], axis)
+        op = value.op
+        if op is None or value in self.buffers:
+            return None
+        operands = op.operands
+        if op.name == "tt.make_range":
+            return 1
+        if op.name in ("arith.constant", "tt.splat"):
+            return 0
+        if op.name in VIEWS:
+            inner = viewed(op, tuple(range(len(value.shape))), None)
+            return self.stride(operands[0], inner.index(axis)) if axis in inner else 0
+        strides = [self.stride(v, axis) for v in operands]
+        if op.name in ("arith.extsi", "arith.extui", "arith.trunci"):
+            return strides[0]
+        if op.name in ("arith.addi", "arith.subi", "tt.addptr") and None not in strides:
+            size = pointee_bytes(value.type) if op.name == "tt.addptr" else 1
+            sign = -1 if op.name == "arith.subi" else 1
+            return strides[0] + sign * size * strides[1]
+        if op.name == "arith.muli":
+            for a, b in ((0, 1), (1, 0)):
+                factor = operands[b].op
+                if (
+                    factor is not None
+                    and factor.name == "arith.constant"
+                    and strides[a] is not None
+                ):
+                    return strides[a] * int(self.constant(factor))
+        return 0 if all(s == 0 for s in strides) else None
+
+    def origin(self, pointer: Value) -> Value | None:
+        """Return the value that a pointer was computed from: most often an argument."""
+        for _ in range(500):
+            op = pointer.op
+            if op is None:
+                loop = pointer.block.parent if pointer.block is not None else None
+                if loop is None or loop.name != "scf.for" or pointer.index == 0:
+                    return pointer
+                pointer = loop.operands[2 + pointer.index]  # as it came into the loop
+            elif op.name == "scf.for":
+                pointer = op.operands[3 + pointer.index]
+            elif op.name == "arith.select":
+                a, b = (self.origin(v) for v in op.operands[1:])
+                return a if a is b else pointer
+            elif op.name in ("tt.addptr", "tt.bitcast", "tt.reshape") or op.name in VIEWS:
+                pointer = op.operands[0]
+            else:
+                return pointer
+        return None
+
+
+def _lanes(buffer: Buffer, at: tuple[Index, ...]) -> tuple[int | None, int]:
+    """Return how many lanes an index has, and how far apart they are in a buffer."""
+    for axis, i in enumerate(at):
+        if i.width:
+            return i.width, buffer.stride(axis)
+    return None, 1
+
+
+def _width(at: tuple[Index, ...]) -> int | None:
+    return next((i.width for i in at if i.width), None)
+
+
+def viewed(op: Op, at: tuple, first: Index | None) -> tuple:
+    """Return the index into a view's operand, given that into the view."""
+    operand = op.operands[0]
+    if op.name == "tt.splat":
+        return ()
+    if op.name == "tt.expand_dims":
+        axis = op.integer("axis")
+        return at[:axis] + at[axis + 1 :]
+    if op.name == "tt.broadcast":
+        return tuple(first if n == 1 else i for n, i in zip(operand.shape, at, strict=True))
+    source = [first] * len(at)  # tt.trans
+    for axis, source_axis in enumerate(op.integers("order")):
+        source[source_axis] = at[axis]
+    return tuple(source)

@@ -1,0 +1,373 @@
+"""Triton's IR, read from its text: the Python bindings show neither types nor all attributes.
+
+The text has one operation a line; its regions follow in braces. The operands are the `%names`
+before the colon and the types stand behind it. Other attributes are looked up in the line by name
+when they are wanted, so that a new operation or attribute needs no new grammar.
+"""
+
+import dataclasses
+import math
+import re
+
+BITS = {
+    "i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "index": 64, "ptr": 64,
+    "f16": 16, "bf16": 16, "f32": 32, "f64": 64,
+    "f8E5M2": 8, "f8E4M3FN": 8, "f8E4M3FNUZ": 8, "f8E5M2FNUZ": 8,
+}  # fmt: skip
+
+
+class Unsupported(NotImplementedError):
+    """An operation that this backend lacks, named with its line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Type:
+    """A scalar, if `shape` is None, or a tile. `pointee` is what a pointer points to."""
+
+    element: str
+    shape: tuple[int, ...] | None = None
+    pointee: str = ""
+
+    @property
+    def is_float(self) -> bool:
+        """Whether elements are floating-point numbers."""
+        return self.element[0] in "fb"
+
+    @property
+    def is_pointer(self) -> bool:
+        """Whether elements are addresses."""
+        return self.element == "ptr"
+
+    @property
+    def size(self) -> int:
+        """How many elements there are."""
+        return math.prod(self.shape or ())
+
+
+@dataclasses.dataclass(eq=False)
+class Value:
+    """A value that is assigned once. `op` is None for arguments of functions and regions."""
+
+    name: str
+    type: Type
+    op: "Op | None" = None
+    block: "Block | None" = None
+    index: int = 0
+    users: list["Op"] = dataclasses.field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The tile's shape, None for a scalar."""
+        return self.type.shape
+
+    @property
+    def element(self) -> str:
+        """The type of its elements."""
+        return self.type.element
+
+
+@dataclasses.dataclass(eq=False)
+class Op:
+    """One operation. `text` is its line after the name, with the ends of its regions."""
+
+    name: str
+    operands: list[Value]
+    results: list[Value]
+    text: str
+    block: "Block"
+    position: int
+    where: str = ""
+    regions: list["Block"] = dataclasses.field(default_factory=list)
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """Return an attribute that is an integer."""
+        found = re.search(rf"\b{name} = (-?\d+)", self.text)
+        if found is None and default is None:
+            raise self.unsupported(f"attribute {name} is missing")
+        return int(found[1]) if found else default
+
+    def word(self, name: str, default: str = "") -> str:
+        """Return an attribute that is a word."""
+        found = re.search(rf'\b{name} = "?(\w+)', self.text)
+        return found[1] if found else default
+
+    def integers(self, name: str) -> tuple[int, ...]:
+        """Return an attribute that is a list of integers."""
+        found = re.search(rf"\b{name} = array<i\d+: ([^>]*)>", self.text)
+        if found is None:
+            raise self.unsupported(f"attribute {name} is missing")
+        return tuple(int(n) for n in found[1].split(","))
+
+    @property
+    def predicate(self) -> str:
+        """The first word: of a comparison, or an atomic operation."""
+        return self.text.split(",")[0].strip()
+
+    def unsupported(self, why: str = "") -> Unsupported:
+        """Make the error that names this operation and its line."""
+        return Unsupported(
+            f"{self.where or 'unknown line'}: the native CPU backend has no {self.name}"
+            f"{f' ({why})' if why else ''}: {self.text.strip()[:120]} "
+            "(TRITON_INTERPRET=1 runs it in the interpreter)"
+        )
+
+
+@dataclasses.dataclass(eq=False)
+class Block:
+    """A sequence of operations: the body of the function or of a region."""
+
+    arguments: list[Value] = dataclasses.field(default_factory=list)
+    ops: list[Op] = dataclasses.field(default_factory=list)
+    parent: Op | None = None
+
+    @property
+    def yielded(self) -> list[Value]:
+        """What the region's last operation hands on."""
+        last = self.ops[-1] if self.ops else None
+        return last.operands if last is not None and last.name == "scf.yield" else []
+
+
+_TYPE = re.compile(
+    r"tensor<(?P<dims>(?:\d+x)*)(?P<element>!tt\.ptr<[^<>]+>|\w+)[^<>]*>"
+    r"|!tt\.ptr<(?P<pointee>[^<>,]+)[^<>]*>"
+    r"|\b(?P<scalar>index|i\d+|f\d+\w*|bf16)\b"
+)
+_NAME = re.compile(r"%[\w.$-]+(?:#\d+)?")
+_OP = re.compile(r'(?:(?P<results>%.*?) = )?"?(?P<name>[a-z_]+\.[\w.]+)"?(?P<rest>.*)', re.S)
+_LOCATION = re.compile(r"^(#loc\d*) = loc\((.*)\)$")
+_WITH_REGIONS = (
+    "scf.for", "scf.if", "scf.while", "tt.reduce", "tt.scan", "tt.map_elementwise",
+)  # fmt: skip
+
+
+def types_in(text: str) -> list[Type]:
+    """Return the types that a text names, in order."""
+    return [_type(found) for found in _TYPE.finditer(text)]
+
+
+def _type(found: re.Match[str]) -> Type:
+    if found["pointee"]:
+        return Type("ptr", None, found["pointee"])
+    if found["scalar"]:
+        return Type(found["scalar"])
+    shape = tuple(int(d) for d in found["dims"].split("x") if d)
+    if found["element"].startswith("!tt.ptr<"):
+        return Type("ptr", shape, found["element"][8:-1].split(",")[0])
+    return Type(found["element"], shape)
+
+
+def parse(text: str) -> Block:
+    """Parse a module with one kernel.
+
+    Parameters
+    ----------
+    text : str
+        The module, as MLIR prints it.
+
+    Returns
+    -------
+    Block
+        The kernel's body; its arguments are the kernel's.
+
+    Raises
+    ------
+    Unsupported
+        If the module holds calls that were not inlined, or control flow without structure.
+    """
+    return _Parser(text).kernel()
+
+
+class _Parser:
+    """Reads the lines in order; a scope holds the names of each open region."""
+
+    def __init__(self, text: str) -> None:
+        self.lines: list[tuple[str, str]] = []  # each without its locations, and the last of those
+        self.locations: dict[str, str] = {}
+        for line in text.splitlines():
+            if found := _LOCATION.match(line):
+                self.locations[found[1]] = found[2]
+            elif line.strip():
+                self.lines.append(_without_locations(line.strip()))
+        self.at = 0
+        self.scopes: list[dict[str, Value]] = [{}]
+
+    def kernel(self) -> Block:
+        bodies = []
+        while self.at < len(self.lines):
+            line, _ = self.next_line()
+            if line.startswith("tt.func"):
+                body = Block()
+                self.declare(body, line[line.index("(") :])
+                self.region(body)
+                bodies.append(body)
+        if len(bodies) != 1:
+            raise Unsupported(f"{len(bodies)} functions in a module: a call that was not inlined")
+        return bodies[0]
+
+    def next_line(self) -> tuple[str, str]:
+        self.at += 1
+        return self.lines[self.at - 1]
+
+    # -- names ---------------------------------------------------------------------------------
+
+    def look_up(self, name: str) -> Value:
+        for scope in reversed(self.scopes):
+            if name in scope:
+                return scope[name]
+        raise Unsupported(f"TTIR names {name} before it is defined")
+
+    def define(self, value: Value) -> Value:
+        self.scopes[-1][value.name] = value
+        return value
+
+    def declare(self, block: Block, text: str) -> None:
+        """Define the arguments `%name: type` that a text lists."""
+        for found in re.finditer(r"(%[\w.$-]+): ([^%]+)", text):
+            kind = types_in(found[2])[0]
+            block.arguments.append(Value(found[1], kind, None, block, len(block.arguments)))
+
+    def where(self, location: str) -> str:
+        """Resolve a location to "file:line", that of the innermost call."""
+        for _ in range(20):
+            if found := re.search(r'"([^"]+)":(\d+)', location):
+                return f"{found[1]}:{found[2]}"
+            if not (found := re.search(r"#loc\d*", location)):
+                return ""
+            location = self.locations.get(found[0], "")
+        return ""
+
+    # -- structure -----------------------------------------------------------------------------
+
+    def region(self, block: Block, op: Op | None = None) -> str:
+        """Parse operations up to the closing brace; return that line, which locates `op`."""
+        self.scopes.append({})
+        for value in block.arguments:
+            self.define(value)
+        while True:
+            line, location = self.next_line()
+            if line.startswith("}"):
+                self.scopes.pop()
+                if op is not None:
+                    op.where = self.where(location)
+                return line
+            if line.startswith("^"):
+                if block.ops:
+                    raise Unsupported(f"{self.where(location)}: jumps between blocks (cf.br)")
+                self.declare(block, line)
+                for value in block.arguments:
+                    self.define(value)
+            else:
+                block.ops.append(self.operation(line, location, block))
+
+    def operation(self, line: str, location: str, block: Block) -> Op:
+        found = _OP.fullmatch(line)
+        if not found:
+            raise Unsupported(f"{self.where(location)}: TTIR line {line!r}")
+        name, rest = found["name"], found["rest"]
+        op = Op(name, [], [], rest, block, len(block.ops), self.where(location))
+        if name in _WITH_REGIONS and rest.endswith("{"):
+            types = self.for_loop(op) if name == "scf.for" else self.with_regions(op)
+        else:
+            types = self.plain(op, bool(found["results"]))
+        for operand in op.operands:
+            operand.users.append(op)
+        if found["results"]:
+            self.name_results(op, found["results"], types)
+        return op
+
+    def plain(self, op: Op, has_results: bool) -> list[Type]:
+        head, _, tail = op.text.rpartition(" : ")
+        if op.name == "arith.constant":
+            head, tail = "", tail or op.text
+        op.operands = [self.look_up(n) for n in _NAME.findall(head or op.text)]
+        return _result_types(op, tail) if has_results else []
+
+    def name_results(self, op: Op, names: str, types: list[Type]) -> None:
+        labels: list[str] = []
+        for label in names.split(", "):
+            base, _, count = label.partition(":")
+            labels += [f"{base}#{i}" for i in range(int(count))] if count else [base]
+        if op.name == "tt.split":
+            types = types * 2
+        for i, (label, kind) in enumerate(zip(labels, types, strict=True)):
+            op.results.append(self.define(Value(label, kind, op, op.block, i)))
+
+    def with_regions(self, op: Op) -> list[Type]:
+        """Parse an scf.if or scf.while, or a reduction: its operands, then its regions."""
+        header = op.text
+        before_types = header.split(" -> ")[0]
+        op.operands = (
+            [self.look_up(n) for n in _NAME.findall(before_types)]
+            if (op.name != "scf.while")
+            else []
+        )
+        types = types_in(header.rsplit(" -> ", 1)[1]) if " -> " in header else []
+        carried = re.findall(r"(%[^\s,()]+) = (%[^\s,()]+)", header)
+        end = "{"
+        while end.endswith("{"):
+            body = Block(parent=op)
+            if op.name == "scf.while" and not op.regions:
+                op.operands = [self.look_up(initial) for _, initial in carried]
+                kinds = types_in(before_types.rsplit(" : ", 1)[1]) if carried else []
+                for i, ((label, _), kind) in enumerate(zip(carried, kinds, strict=True)):
+                    body.arguments.append(Value(label, kind, None, body, i))
+            op.regions.append(body)
+            end = self.region(body, op)
+            op.text += " " + end
+        if end.startswith("})"):  # a reduction names its types behind its region
+            types = types_in(end.rsplit(" -> ", 1)[1])
+        return types
+
+    def for_loop(self, op: Op) -> list[Type]:
+        """Parse a loop. Operands: low, high, step, initial values. Arguments: index, carried."""
+        header = op.text
+        pattern = r"\s*(?:unsigned )?(%\S+) = (%\S+) to (%\S+) step (%\S+)(.*)\{$"
+        found = re.match(pattern, header)
+        if found is None:
+            raise op.unsupported()
+        index, *bounds, tail = found.groups()
+        op.operands = [self.look_up(n) for n in bounds]
+        body = Block(parent=op)
+        kinds = types_in(tail.rsplit(" : ", 1)[1]) if " : " in tail.split("->")[-1] else []
+        body.arguments.append(Value(index, kinds[0] if kinds else Type("i32"), None, body, 0))
+        types: list[Type] = []
+        if carried := re.search(r"iter_args\((.*?)\) -> \(", tail):
+            types = types_in(tail.split(" -> ", 1)[1].rsplit(") ", 1)[0])
+            pairs = re.findall(r"(%\S+) = (%[^\s,]+)", carried[1])
+            for i, (name, initial) in enumerate(pairs):
+                op.operands.append(self.look_up(initial))
+                body.arguments.append(Value(name, types[i], None, body, i + 1))
+        op.regions.append(body)
+        op.text += " " + self.region(body, op)
+        return types
+
+
+def _without_locations(line: str) -> tuple[str, str]:
+    """Return a line without its ` loc(...)`, and the last of those."""
+    last = ""
+    while (start := line.find(" loc(")) >= 0:
+        depth, end = 0, start + 4
+        while True:
+            depth += {"(": 1, ")": -1}.get(line[end], 0)
+            end += 1
+            if depth == 0:
+                break
+        last = line[start + 5 : end - 1]
+        line = line[:start] + line[end:]
+    return line, last
+
+
+def _result_types(op: Op, tail: str) -> list[Type]:
+    """Find the types of an operation's results among those that its line names."""
+    for arrow in (" -> ", " to "):
+        if arrow in tail:
+            return types_in(tail.rsplit(arrow, 1)[1])
+    types = types_in(tail)
+    if op.name == "arith.constant" and not types:
+        return [Type("i1")]  # true and false are written without a type
+    first = types[0]
+    if op.name == "tt.load":
+        return [Type(first.pointee, first.shape)]
+    if op.name in ("arith.cmpi", "arith.cmpf"):
+        return [Type("i1", first.shape)]
+    return [first if op.name == "tt.addptr" else types[-1]]

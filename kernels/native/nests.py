@@ -1,0 +1,369 @@
+"""Loop nests: tile operations become loops over elements, as few as possible.
+
+Elementwise operations are not executed where they stand. They are evaluated where a *root* needs
+them, element for element: a root is a load, a store, a reduction, an operand of a product, a value
+that a loop carries. Neighbouring roots over one shape wait in `pending` and share one nest of
+loops, so that a chain like load, add, exp, sum, store is one pass. When the nest is written, a
+value that is costly to compute and is needed again later is kept in a buffer; integers, pointers
+and masks are computed again wherever they are needed.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from .evaluation import VIEWS, VIRTUAL, Buffer, Evaluation, viewed
+from .instructions.arithmetic import COST, pointee_bytes
+from .instructions.forms import FIRST, Form, Index
+from .instructions.ttir import Op, Value
+
+COSTLY = 4  # about what a store and a load of a buffer cost
+WIDTH = 16  # lanes at a time: two vectors of AVX2, four of NEON
+_SIMPLE = {
+    "arith.addi", "arith.subi", "arith.muli", "arith.extsi", "arith.andi", "arith.cmpi",
+    "tt.addptr",
+}  # fmt: skip
+
+Place = tuple[int | None, ...]  # which axis of the nest each axis of a value runs along
+
+
+@dataclasses.dataclass(eq=False)
+class Root:
+    """What a nest is written for. `axis` is the one that is reduced."""
+
+    values: list[Value]
+    op: Op | None = None
+    axis: int | None = None
+
+    def before(self, g: Any, nest: "Nest") -> None:
+        """Write code before the nest."""
+
+    def body(self, g: Any, nest: "Nest") -> None:
+        """Write the innermost code."""
+
+    def after_axis(self, g: Any, nest: "Nest") -> None:
+        """Write code behind the loop over the reduced axis."""
+
+
+class Load(Root):
+    """A load: the nest reads it, and keeps it if it is needed later."""
+
+
+class Store(Root):
+    """tt.store."""
+
+    def body(self, g: Any, nest: "Nest") -> None:
+        """Write the store, when everything has been read."""
+        pointer, value, *mask = (g.ev(v, nest.at) for v in self.values)
+        g.out = g.scopes[-1]
+        g.store(self.op, pointer, value, mask[0] if mask else None, nest.width)
+
+
+class Copy(Root):
+    """Writes a value into a buffer that is not its own."""
+
+    def __init__(self, value: Value, buffer: Buffer) -> None:
+        super().__init__([value])
+        self.buffer = buffer
+
+    def body(self, g: Any, nest: "Nest") -> None:
+        """Note what is to be written at the end of the body."""
+        form = g.ev(self.values[0], nest.at)
+        nest.writes.append((self.buffer, nest.at, form))
+
+
+@dataclasses.dataclass(eq=False)
+class Nest:
+    """Loops over a shape, `width` elements along the axis `lanes` at a time."""
+
+    shape: tuple[int, ...]
+    lanes: int | None
+    width: int | None
+    roots: list[Root]
+    at: tuple[Index, ...] = ()
+    places: dict[Value, Place] = dataclasses.field(default_factory=dict)
+    kept: dict[Value, Buffer] = dataclasses.field(default_factory=dict)
+    writes: list[tuple[Buffer, tuple[Index, ...], Form]] = dataclasses.field(default_factory=list)
+
+
+class Nests(Evaluation):
+    """Writes the loops, and decides which values to keep."""
+
+    def __init__(self, *, checked: bool, vectors: bool) -> None:
+        super().__init__(checked=checked)
+        self.vectors = vectors
+        self.homes: dict[Value, Buffer] = {}  # where a value is wanted, once it is computed
+        self.done: set[Op] = set()
+        self.pending: list[Root] = []
+
+    def new_buffer(self, value: Value) -> Buffer:
+        """Return memory for a value: where it is wanted, else somewhere."""
+        if value in self.homes:
+            return self.homes.pop(value)
+        return Buffer(self.arena(value.shape, value.element), value.element, value.shape)
+
+    # -- what is worth a buffer ----------------------------------------------------------------
+
+    def cost(self, value: Value, limit: int = 30) -> int:
+        """Estimate the instructions that compute an element again, from what is in buffers."""
+        if value.shape is None or value in self.buffers or limit <= 0:
+            return 0
+        if value in self.bumped:
+            return self.cost(self.bumped[value][0], limit)
+        op = value.op
+        if op is None or op.name in ("arith.constant", "tt.splat", "tt.make_range"):
+            return 0
+        if op.name in VIEWS:
+            return self.cost(op.operands[0], limit)
+        if op.name == "tt.load":
+            return COSTLY
+        total = COST.get(op.name, 0 if op.name in _SIMPLE else 1)
+        for operand in op.operands:
+            total += self.cost(operand, limit - total)
+        return total
+
+    def needed_later(self, value: Value, here: set[Op], kept: dict[Value, Buffer]) -> bool:
+        """Say whether anything but the roots `here` will still need a value."""
+        seen: set[Value] = set()
+        stack = [value]
+        while stack:
+            for user in stack.pop().users:
+                if user in self.done or user in here:
+                    continue
+                result = user.results[0] if user.results else None
+                if user.name not in VIRTUAL or result is None or result.shape is None:
+                    return True
+                if result not in self.buffers and result not in kept and result not in seen:
+                    seen.add(result)
+                    stack.append(result)
+        return False
+
+    def survey(self, nest: Nest) -> None:
+        """Find what the nest will evaluate at each of its elements; compute the rest beforehand.
+
+        A value that is smaller than the nest would be computed many times over.
+        """
+        axes = {a for a, n in enumerate(nest.shape) if n > 1}
+        seen: set[tuple[Value, Place]] = set()
+
+        def walk(value: Value, place: Place) -> None:
+            if value.shape is None or value in self.buffers or (value, place) in seen:
+                return
+            seen.add((value, place))
+            whole = axes <= set(place)
+            if whole:
+                nest.places.setdefault(value, place)
+            elif self.cost(value) >= COSTLY and value.type.size < math.prod(nest.shape):
+                self.materialise(value)
+                return
+            if value in self.bumped:
+                walk(self.bumped[value][0], place)
+            elif value.op.name in VIEWS:
+                walk(value.op.operands[0], viewed(value.op, place, None))
+            else:
+                for operand in value.op.operands:
+                    walk(operand, place)
+
+        everywhere = tuple(a if n > 1 else None for a, n in enumerate(nest.shape))
+        for root in nest.roots:
+            for value in root.values:
+                walk(value, everywhere)
+
+    def keep_what_is_needed(self, nest: Nest) -> None:
+        """Give buffers to costly values that something behind the nest will read."""
+        here = {root.op for root in nest.roots if root.op is not None}
+        for value in sorted(nest.places, key=lambda v: -(v.op.position if v.op else -1)):
+            is_costly = value not in nest.kept and self.cost(value) >= COSTLY
+            if is_costly and self.needed_later(value, here, nest.kept):
+                nest.kept[value] = self.new_buffer(value)
+
+    # -- writing a nest ------------------------------------------------------------------------
+
+    def run_nest(
+        self, shape: tuple[int, ...], roots: list[Root], keep: Value | None = None
+    ) -> None:
+        """Write the loops for some roots, or to keep one value."""
+        values = [v for root in roots for v in root.values]
+        nest = Nest(shape, *self.choose_lanes(shape, values, roots), roots)
+        self.survey(nest)
+        self.keep_what_is_needed(nest)
+        if keep is not None and keep not in nest.kept:
+            nest.kept[keep] = self.new_buffer(keep)
+        self.out = self.scopes[self.control]
+        for root in roots:
+            root.before(self, nest)
+        reduced = next((r.axis for r in roots if r.axis is not None), None)
+        opened = self.open_axes(nest, reduced)
+        for value in values:  # everything is read before anything is written
+            self.ev(value, nest.at)
+        for root in roots:
+            root.body(self, nest)
+        for value, buffer in nest.kept.items():
+            at = tuple(FIRST if axis is None else nest.at[axis] for axis in nest.places[value])
+            nest.writes.append((buffer, at, self.ev(value, at)))
+        self.out = self.scopes[-1]
+        for buffer, at, form in nest.writes:
+            self.write(buffer, at, form)
+        for axis, is_loop in reversed(opened):
+            if is_loop:
+                self.close_loop()
+            if axis == reduced:
+                for root in roots:
+                    root.after_axis(self, nest)
+        self.buffers |= nest.kept
+        self.done |= {root.op for root in roots if root.op is not None}
+        self.out = self.scopes[self.control]
+
+    def open_axes(self, nest: Nest, reduced: int | None) -> list[tuple[int, bool]]:
+        """Open a loop for each axis: the lanes' farther in than others, a reduced one inmost."""
+        order = [a for a in range(len(nest.shape)) if a not in (nest.lanes, reduced)]
+        order += [nest.lanes] if nest.lanes is not None else []
+        order += [reduced] if reduced is not None and reduced != nest.lanes else []
+        at = [FIRST] * len(nest.shape)
+        opened = []
+        for axis in order:
+            n, width = nest.shape[axis], nest.width if axis == nest.lanes else None
+            is_loop = n > (width or 1)
+            if is_loop:
+                at[axis] = Index(self.open_loop(n, width or 1), len(self.scopes) - 1, width)
+            elif width:
+                at[axis] = Index("0", self.control, width)
+            opened.append((axis, is_loop))
+        nest.at = tuple(at)
+        return opened
+
+    def choose_lanes(
+        self, shape: tuple[int, ...], values: list[Value], roots: list[Root]
+    ) -> tuple[int | None, int | None]:
+        """Choose the axis along which most memory is contiguous; else the last one."""
+        long = [a for a, n in enumerate(shape) if n > 1]
+        if not long or not self.vectors or any(getattr(r, "scalar_only", False) for r in roots):
+            return None, None
+        votes = dict.fromkeys(long, 0)
+        seen: set[Value] = set()
+
+        def vote(pointer: Value, place: Place) -> None:
+            if not set(long) <= set(place):
+                return
+            for axis, runs_along in enumerate(place):
+                is_contiguous = self.stride(pointer, axis) == pointee_bytes(pointer.type)
+                if runs_along is not None and is_contiguous:
+                    votes[runs_along] += 4
+
+        def walk(value: Value, place: Place) -> None:
+            if value in seen or value.shape is None:
+                return
+            seen.add(value)
+            if value in self.buffers:
+                if set(long) <= set(place) and place[-1] is not None:
+                    votes[place[-1]] += 1
+            elif value in self.bumped:
+                walk(self.bumped[value][0], place)
+            elif value.op is not None and value.op.name in VIEWS:
+                walk(value.op.operands[0], viewed(value.op, place, None))
+            elif value.op is not None and value.op.name in VIRTUAL:
+                if value.op.name == "tt.load":
+                    vote(value.op.operands[0], place)
+                for operand in value.op.operands:
+                    walk(operand, place)
+
+        everywhere = tuple(a if n > 1 else None for a, n in enumerate(shape))
+        for value in values:
+            if value.type.is_pointer:
+                vote(value, everywhere)
+            walk(value, everywhere)
+        best = max(long, key=lambda a: (votes[a], shape[a] >= WIDTH, a))
+        return best, min(WIDTH, shape[best])
+
+    # -- roots that wait -----------------------------------------------------------------------
+
+    def enqueue(self, root: Root) -> None:
+        """Let a root share the nest of those that wait, or write them first."""
+        if self.pending and not self.fits(root):
+            self.flush()
+        self.pending.append(root)
+
+    def flush(self) -> None:
+        """Write the nest of the roots that wait."""
+        if self.pending:
+            roots, self.pending = self.pending, []
+            self.run_nest(roots[0].values[0].shape, roots)
+
+    def fits(self, root: Root) -> bool:
+        """Say whether a root can share the pending nest and still see what it should."""
+        if root.values[0].shape != self.pending[0].values[0].shape:
+            return False
+        axes = {r.axis for r in (*self.pending, root) if r.axis is not None}
+        if len(axes) > 1 or self.depends_on_pending(root.values):
+            return False
+        if isinstance(root, Load):
+            return not any(isinstance(r, Store) for r in self.pending)
+        if isinstance(root, Store):
+            return not any(self.overtakes(root, r) for r in self.pending if isinstance(r, Load))
+        return True
+
+    def overtakes(self, store: Root, load: Root) -> bool:
+        """Say whether a store, in one nest with a load, could overwrite what is yet to be read."""
+        target, source = store.values[0], load.op.operands[0]
+        if self.origin(source) is not self.origin(target):
+            return False
+        return source is not target or self.reads_elsewhere(store.values[1:], load.values[0])
+
+    def reads_elsewhere(self, values: list[Value], loaded: Value) -> bool:
+        """Say whether an element of the values needs another element of what was loaded."""
+        here = tuple(range(len(loaded.shape)))
+        stack, seen = [(v, here) for v in values if v.shape is not None], set()
+        while stack:
+            value, place = stack.pop()
+            if value is loaded and place != here:
+                return True
+            if (value, place) in seen or value.op is None or value in self.buffers:
+                continue
+            seen.add((value, place))
+            if value.op.name in VIEWS:
+                stack.append((value.op.operands[0], viewed(value.op, place, None)))
+            elif value.op.name in VIRTUAL:
+                stack += [(v, place) for v in value.op.operands if v.shape is not None]
+        return False
+
+    def depends_on_pending(self, values: list[Value]) -> bool:
+        """Say whether values need a result that the pending nest is about to produce."""
+        results = {
+            v for r in self.pending if r.op is not None and not isinstance(r, Load)
+            for v in r.op.results
+        }  # fmt: skip
+        stack, seen = list(values), set()
+        while stack:
+            value = stack.pop()
+            if value in results:
+                return True
+            if value in seen or value in self.buffers or value in self.scalars:
+                continue
+            seen.add(value)
+            if value in self.bumped:
+                stack.append(self.bumped[value][0])
+            elif value.op is not None:
+                stack += value.op.operands
+        return False
+
+    def materialise(self, value: Value) -> Buffer:
+        """Return a buffer with a value, computing it now if it is in none."""
+        if value not in self.buffers and self.depends_or_waits(value):
+            self.flush()
+        if value not in self.buffers:
+            self.run_nest(value.shape, [Root([value])], keep=value)
+        return self.buffers[value]
+
+    def depends_or_waits(self, value: Value) -> bool:
+        """Say whether the pending nest computes something that a value is made of."""
+        waiting = {r.op for r in self.pending if r.op is not None}
+        stack, seen = [value], set()
+        while stack:
+            v = stack.pop()
+            if v in seen or v in self.buffers or (v.op is None and v not in self.bumped):
+                continue
+            seen.add(v)
+            if v.op in waiting:
+                return True
+            stack += [self.bumped[v][0]] if v in self.bumped else v.op.operands
+        return False
