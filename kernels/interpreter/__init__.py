@@ -25,6 +25,7 @@ interpreter is neither right nor strict nor fast. Each file here mends one part 
   computes the library.
 - `loops`: a loop's variable is one of Python's integers. Here it is one of the kernel's.
 - `assembly`: nobody assembles. A few registers are answered for, the rest is refused by name.
+- `shapes`: it works out for every value what follows from its shape.
 - `location`: it does not say where a kernel failed.
 
 `patches` is how the other files declare what they mend. Nothing changes before :func:`install`. In
@@ -46,6 +47,7 @@ from . import (  # noqa: F401 (they declare repairs)
     handle,
     language,
     loops,
+    shapes,
     values,
 )
 from .events import Event, leaving_out_undefined, listen, undefined_as
