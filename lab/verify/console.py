@@ -40,6 +40,14 @@ from .verify import (
 )
 
 
+# What a layout is (lab/twins/draw.py), for whoever has to find out why it fails.
+LYING = {
+    "transposed": "the last two axes swapped: the last stride is not 1",
+    "every_other": "a gap after every element: the last stride is 2",
+    "row_pitch": "a gap after every row",
+}
+
+
 def verify(
     operations: list[str],
     *,
@@ -107,9 +115,10 @@ def verify(
 
     device = "cpu" if INTERPRETED or not torch.cuda.is_available() else "cuda"
     console = Console()
+    whose = "its reference" if any(map(is_own, operations)) else "its NumPy reference"
     console.print(
-        f"gptwin {__version__}: each kernel against its NumPy reference, forward and backward, "
-        f"on {_device_name(device)}",
+        f"gptwin {__version__}: each kernel against {whose}, forward and backward, on "
+        f"{_device_name(device)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -120,7 +129,7 @@ def verify(
     console.print(_table(rows))
     for row in rows:
         _explain(row, console)
-        if row.failure is not None:
+        if row.failure is not None and not is_own(row.job.operation):
             kept = "--remember keeps this case, to be replayed first"
             if remember:
                 new = remember_row(row, "gptwin verify")
@@ -302,6 +311,9 @@ def explain(row: Row) -> list[str]:
     failure = row.failure
     assert failure is not None
     lines = [f"smallest failing case: {json.dumps(failure.case)}"]
+    lying = LYING.get(failure.case.get("layout", "contiguous"))
+    if lying:
+        lines.append(f"its tensors lie in memory with {lying}")
     if failure.error:
         lines.append(failure.error)
     for wrong in failure.wrong:
