@@ -11,6 +11,8 @@ import typer.main
 
 from gptwin.cli import app
 
+from .lab_md import write_project
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 README_LINES = 150  # what a stranger reads in three minutes
@@ -122,12 +124,14 @@ def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_kernel_of_lab_md_has_the_faults_that_it_shows(tmp_path: Path) -> None:
+    """The rest of that project runs in tests/lab/own/test_project.py and test_wheel.py."""
     blocks = FENCED.findall((ROOT / "docs/lab.md").read_text(encoding="utf-8"))
-    (code,) = (block for language, block in blocks if language == "python")
     (shown,) = (block for _, block in blocks if block.startswith("rms_norm.py:"))
-    (tmp_path / "rms_norm.py").write_text(code)
+    write_project(tmp_path, mended=False)
+    command = "sanitize -- python -m pytest -q test_rms_norm.py"
+    assert f"gptwin {command}" in shell(ROOT / "docs/lab.md")
     done = subprocess.run(
-        [sys.executable, "-m", "gptwin", "sanitize", "rms_norm.py::rms_norm_kernel"],
+        [sys.executable, "-m", "gptwin", *command.split()],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

@@ -6,6 +6,7 @@ The environment borrows every package of the one that runs the tests, but not th
 import configparser
 import fcntl
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+from .lab_md import write_project
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAST_SETUPTOOLS = 77  # as pyproject.toml asks
@@ -141,6 +144,16 @@ def test_what_needs_a_checkout_says_so(gptwin: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("gptwin: remember: expected a checkout")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_project_of_its_own_runs_its_tests(installed: Path, tmp_path: Path) -> None:
+    """As docs/lab.md says: the plugin comes with the package, and needs no variable."""
+    write_project(tmp_path, mended=True)
+    told = ("-q", "--gptwin-sarif", "found.sarif", "test_numbers.py")
+    said = succeed([installed / "env/bin/python", "-m", "pytest", *told], tmp_path)
+    assert "2 passed" in said
+    assert "1 launches in 1 tests checked, 0 found" in said
+    assert json.loads((tmp_path / "found.sarif").read_text())["runs"][0]["results"] == []
 
 
 def test_the_python_of_the_readme_runs(installed: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+from typing import TYPE_CHECKING
 
-from .shadow import Argument
+if TYPE_CHECKING:  # shadow.py needs this file
+    from .shadow import Argument
 
 # Kind: what it means, and the likely cause where nothing more is known.
 KINDS = {
@@ -143,7 +145,7 @@ class Violation:
         return "\n".join([headline, *("    " + text for text in said)])
 
 
-def bounds_of(argument: Argument) -> str:
+def bounds_of(argument: "Argument") -> str:
     """Say where an argument's elements are."""
     shape, strides = list(argument.shape), list(argument.strides)
     last = argument.size // argument.itemsize - 1

@@ -39,7 +39,6 @@ from .verify import (
     verify_rows,
 )
 
-
 # What a layout is (lab/twins/draw.py), for whoever has to find out why it fails.
 LYING = {
     "transposed": "the last two axes swapped: the last stride is not 1",

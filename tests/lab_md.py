@@ -1,0 +1,32 @@
+"""The project that docs/lab.md has its reader write."""
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parent.parent / "docs/lab.md"
+CHAPTER = "## Your own kernel\n"
+BLOCK = re.compile(
+    r"((?:[^\n]+\n)+)\n```(?:python|toml)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE
+)
+NAME = re.compile(r"`(\w+\.(?:py|toml))`")
+
+
+def write_project(folder: Path, *, mended: bool) -> None:
+    """Write the chapter's files: a block's name is the last one in the paragraph before it.
+
+    Parameters
+    ----------
+    folder : Path
+    mended : bool
+        Whether a file that the chapter gives a second time is as it is there.
+    """
+    chapter = PAGE.read_text(encoding="utf-8").partition(CHAPTER)[2].partition("\n## ")[0]
+    written = set()
+    for paragraph, block in BLOCK.findall(chapter):
+        name = NAME.findall(paragraph)[-1]
+        if mended or name not in written:
+            (folder / name).write_text(block, encoding="utf-8")
+        written.add(name)
+    assert written == {
+        "rms_norm.py", "test_rms_norm.py", "twins.py", "pyproject.toml", "test_numbers.py",
+    }  # fmt: skip
