@@ -63,6 +63,12 @@ def _scope():
     return _language
 
 
+@replaces("TritonSemantic")
+def _semantic_of(builder):
+    """Triton 3.6 makes a new one for each launch, which lacks what is mended in the first."""
+    return upstream.interpreter_semantic
+
+
 @extends("_patch_lang")
 def _patch_language(original, fn):
     if not _language.during:
