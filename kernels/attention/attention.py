@@ -240,8 +240,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, masks, options):
         output, lse = attention_forward(query, key, value, masks, **options)
-        ctx.save_for_backward(query, key, value, output, lse)
-        ctx.masks, ctx.options = masks, options
+        ctx.save_for_backward(query, key, value, output, lse, *masks[2:])
+        ctx.masks, ctx.options = masks.holding(None, None, None), options
         ctx.set_materialize_grads(False)  # where nobody uses lse, its gradient is None
         return output, lse
 
@@ -249,11 +249,12 @@ class _Attention(torch.autograd.Function):
     @first_derivative_only("attention")
     def backward(ctx, d_output, d_lse):
         wants_query, wants_key, wants_value = ctx.needs_input_grad[:3]
+        *tensors, key_start, document_start, document_end = ctx.saved_tensors
         d_query, d_key, d_value = attention_backward(
-            *ctx.saved_tensors,
+            *tensors,
             d_output,
             d_lse,
-            ctx.masks,
+            ctx.masks.holding(key_start, document_start, document_end),
             wants_query=wants_query,
             wants_key_value=wants_key or wants_value,
             **ctx.options,

@@ -82,6 +82,20 @@ class Masks(NamedTuple):
             key_start = in_int32(key_start).contiguous()
         return cls(causal, window, key_start, start, end)
 
+    def holding(self, *tensors: torch.Tensor | None) -> "Masks":
+        """Return the same masks of other tensors: autograd keeps, and watches, those it is given.
+
+        Parameters
+        ----------
+        *tensors : torch.Tensor or None
+            key_start, document_start and document_end.
+
+        Returns
+        -------
+        Masks
+        """
+        return Masks(self.causal, self.window, *tensors)
+
     def argument(self, length_bucket: int) -> "Masks":
         """Return what a kernel takes.
 

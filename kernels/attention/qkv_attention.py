@@ -204,9 +204,9 @@ class _QKVAttention(torch.autograd.Function):
             packed, statistics = qkv_projection_forward(x, w_qkv, b_qkv, norm, n_heads, eps)
             output, lse = attend_packed(packed, n_head, masks, **options)
         ctx.save_for_backward(
-            x, w_qkv, b_qkv, norm_weight, norm_bias, packed, statistics, output, lse
+            x, w_qkv, b_qkv, norm_weight, norm_bias, packed, statistics, output, lse, *masks[2:]
         )
-        ctx.settings = heads, eps, masks, options
+        ctx.settings = heads, eps, masks.holding(None, None, None), options
         # [batch, time, head * d_head], the same memory; detached it counts as no view, which
         # autograd would let nobody write into.
         return output.transpose(1, 2).flatten(2).detach()
@@ -214,8 +214,10 @@ class _QKVAttention(torch.autograd.Function):
     @staticmethod
     @first_derivative_only("qkv_attention")
     def backward(ctx, d_result):
-        x, w_qkv, b_qkv, norm_weight, norm_bias, packed, statistics, output, lse = ctx.saved_tensors
+        x, w_qkv, b_qkv, norm_weight, norm_bias, packed, statistics, *kept = ctx.saved_tensors
+        output, lse, *of_masks = kept
         (n_head, n_heads), eps, masks, options = ctx.settings
+        masks = masks.holding(*of_masks)
         norm: Norm = None if norm_weight is None else (norm_weight, norm_bias)
         if packed is None:
             packed, statistics = qkv_projection_forward(x, w_qkv, b_qkv, norm, n_heads, eps)

@@ -347,7 +347,8 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, residual, activation, precision):
-        rows = _rows(x)  # [..., d_in] -> [row, d_in]
+        # Detached it is no view to autograd, which reports a later change of x in odd words.
+        rows = _rows(x).detach()  # [..., d_in] -> [row, d_in]
         d_out = weight.shape[1]
         added = None if residual is None else _rows(residual)
         training = any(ctx.needs_input_grad)

@@ -297,7 +297,10 @@ def exact_kl_eager(
     for tensor in (log_p, reference_logits):
         if tensor.requires_grad:
             # An infinite KL has no gradient; masked_fill alone would make it 0.
-            tensor.register_hook(lambda d: d.masked_fill(impossible[..., None], math.nan))
+            # None comes where nothing depends on the tensor, as in a second derivative.
+            tensor.register_hook(
+                lambda d: d if d is None else d.masked_fill(impossible[..., None], math.nan)
+            )
     reference = reference_logits.masked_fill(nowhere | (absent & impossible[..., None]), 0)
     log_q = reference.log_softmax(dim=-1)
     surprise = log_p.masked_fill(gone, 0) - log_q.masked_fill(gone, 0)
