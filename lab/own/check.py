@@ -7,6 +7,7 @@ from typing import Any
 
 from ...core.checks import refuse
 from ...kernels.common import launch, plain
+from ..settings import read_settings
 from ..twins.find import nameless
 from ..twins.twin import Case, Twin
 from ..verify.console import brief, explain, percent
@@ -133,7 +134,7 @@ def check(
     name = f"{getattr(function, '__module__', '')}:{name_of(function)}"
     device = "cpu" if launch.INTERPRETED else "cuda"
     with plain.choosing_here():
-        own = declaration.as_twin(name)
+        own = declaration.as_twin(name, configs=read_settings().configs)
         nameless[name] = own
         try:
             rows = [

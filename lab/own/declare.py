@@ -1,11 +1,12 @@
 """`gptwin.twin`: a user's kernel and its reference, declared as this project's own twins are."""
 
+import contextlib
 import dataclasses
 import inspect
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from ...core.checks import refuse
 from ...kernels.common import launch, plain
+from ..sanitize.pretend import pretend_gpu, put_on_gpu
 from ..twins.draw import LAYOUTS, RandomArrays, ShapesAlone, to_torch
 from ..twins.strategies import cotangent_layouts, seeds
 from ..twins.twin import DTYPES, Case, Cost, Draw, Inputs, Twin
@@ -90,7 +92,7 @@ class Declaration:
         results = self._results(reference, first)
         kernel.n_results = len(results)
         plain.watch_plain_launches()
-        tried = Tried({}, set())
+        tried, surroundings = Tried({}, set()), _nothing_around
         if try_it:
             if not launch.INTERPRETED and not torch.cuda.is_available():
                 raise RuntimeError(
@@ -98,6 +100,18 @@ class Declaration:
                     "TRITON_INTERPRET=1 is to be set before triton is imported)"
                 )
             tried = self._try(kernel, corners, read)
+            if launch.INTERPRETED and (tried.failed or not tried.kernels):
+                # It may ask for a GPU: for "cuda" in its code, or to launch at all.
+                as_on_gpu = self._try(kernel, corners, read, around=_as_on_gpu)
+                if as_on_gpu.kernels:
+                    tried, surroundings = as_on_gpu, _as_on_gpu
+            if not (tried.kernels or tried.failed):
+                refuse(
+                    "kernel",
+                    "a function that launches a Triton kernel",
+                    f"{name_of(self.kernel)}, which launched none on {json.dumps(corners[0])}",
+                    "it takes another path on the CPU, or the cases are empty",
+                )
         carrying = [i for i in range(len(results)) if i in tried.carrying]
         if reference.in_numpy and self.backward is None:
             carrying = []
@@ -138,6 +152,7 @@ class Declaration:
             launched=tried.kernels,
             most_configurations=self.configs or configs,
             sources=self._sources(tried.kernels),
+            surroundings=surroundings,
         )
 
     def _expect_arguments(self, what: str, names: Sequence[str], known: Sequence[str]) -> None:
@@ -183,11 +198,14 @@ class Declaration:
         return self.cost or undeclared
 
     def _try(
-        self, kernel: Kernel, corners: tuple[Case, ...], read: Callable[[Case, Draw], Inputs]
+        self,
+        kernel: Kernel,
+        corners: tuple[Case, ...],
+        read: Callable[[Case, Draw], Inputs],
+        around: "Around | None" = None,
     ) -> "Tried":
         """Run the kernel forward and backward on the corners."""
         tried = Tried({}, set())
-        failed = False
         for case in corners:
             inputs = read(case, RandomArrays(0))
             device = "cpu" if launch.INTERPRETED else "cuda"
@@ -199,7 +217,13 @@ class Declaration:
             wanted = inputs.tensors if self.gradients is None else self.gradients
             kernel.differentiable = () if self.updates or self.gradients == () else tuple(wanted)
             leaves = [given[n].requires_grad_() for n in kernel.differentiable if n in given]
-            with launch.backend("triton"), launch.configuration(0), launch.recording() as log:
+            tensors = [value for value in given.values() if isinstance(value, torch.Tensor)]
+            with (
+                (around or _nothing_around)(tensors),
+                launch.backend("triton"),
+                launch.configuration(0),
+                launch.recording() as log,
+            ):
                 try:
                     results = kernel(**given)
                     roots = [r for r in results if r.requires_grad]
@@ -208,25 +232,34 @@ class Declaration:
                         ones = [torch.ones_like(root) for root in roots]
                         torch.autograd.grad(roots, leaves, ones, allow_unused=True)
                 except Exception:  # the check of this case will show it, with all that helps
-                    failed = True
+                    tried.failed = True
             known = plain.launched
             tried.kernels |= {e.kernel: known[e.kernel] for e in log if e.kernel in known}
-        if not tried.kernels and not failed:
-            refuse(
-                "kernel",
-                "a function that launches a Triton kernel",
-                f"{name_of(self.kernel)}, which launched none on {json.dumps(corners[0])}",
-                "it takes another path on the CPU, or the cases are empty",
-            )
         return tried
 
 
 @dataclasses.dataclass
 class Tried:
-    """What a first run showed: kernels by name, and which results carry gradients."""
+    """What a first run showed: kernels by name, which results carry gradients, if it raised."""
 
     kernels: dict[str, Any]
     carrying: set[int]
+    failed: bool = False
+
+
+Around = Callable[[list[torch.Tensor]], contextlib.AbstractContextManager[None]]
+
+
+def _nothing_around(tensors: list[torch.Tensor]) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _as_on_gpu(tensors: list[torch.Tensor]) -> Iterator[None]:
+    """Let "cuda" mean the CPU, and these tensors be there."""
+    put_on_gpu(tensors)
+    with pretend_gpu(), plain.choosing_here():
+        yield
 
 
 def twin(

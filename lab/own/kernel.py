@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ...core.checks import refuse
+from ..sanitize.pretend import on_gpu, put_on_gpu
 from .arguments import Call, flat, name_of
 
 
@@ -88,11 +89,12 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_meta:
         return tensor.clone()
     memory = tensor.untyped_storage().clone()
-    copy = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    return copy.set_(memory, tensor.storage_offset(), tensor.shape, tensor.stride())
+    copy = torch.empty(0, dtype=tensor.dtype, device=memory.device)
+    copy.set_(memory, tensor.storage_offset(), tensor.shape, tensor.stride())
+    return put_on_gpu(copy) if on_gpu(tensor) else copy
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
     """Return all bytes of a tensor's memory."""
-    nothing = torch.empty(0, dtype=torch.uint8, device=tensor.device)
-    return nothing.set_(tensor.untyped_storage())
+    memory = tensor.untyped_storage()
+    return torch.empty(0, dtype=torch.uint8, device=memory.device).set_(memory)

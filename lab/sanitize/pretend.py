@@ -98,7 +98,18 @@ def on_gpu(tensor: torch.Tensor) -> bool:
         return hasattr(tensor.untyped_storage(), "_gptwin_on_gpu")
 
 
-def _put_on_gpu(value: Any) -> Any:
+def put_on_gpu(value: Any) -> Any:
+    """Let tensors, alone or in tuples, lists and dicts, lie on "cuda" from now on.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    object
+        The same.
+    """
     with torch._C.DisableTorchFunction():
         for tensor in _tensors(value):
             tensor.untyped_storage()._gptwin_on_gpu = True  # type: ignore[attr-defined]
@@ -133,7 +144,7 @@ class _Results(TorchDispatchMode):
         given = list(_tensors((args, kwargs)))
         result = func(*args, **kwargs)
         if any(map(on_gpu, given)):
-            _put_on_gpu(result)
+            put_on_gpu(result)
         return result
 
 
@@ -175,7 +186,7 @@ class _Arguments(TorchFunctionMode):
         args = tuple(_CPU if _is_gpu(value) else value for value in args)
         if device is not None:
             kwargs["device"] = _CPU
-        return _put_on_gpu(func(*args, **kwargs))
+        return put_on_gpu(func(*args, **kwargs))
 
     def within(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap what a function under this mode calls back, such as a backward pass.
@@ -215,7 +226,7 @@ def _move(tensor: torch.Tensor, to_gpu: bool) -> torch.Tensor:
 
 def _copied(tensor: torch.Tensor, to_gpu: bool) -> torch.Tensor:
     copy = tensor.clone()
-    return _put_on_gpu(copy) if to_gpu else _take_off_gpu(copy, ())
+    return put_on_gpu(copy) if to_gpu else _take_off_gpu(copy, ())
 
 
 def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -5,6 +5,7 @@ file and one entry there; verification, the property tests and the ahead-of-time
 follow.
 """
 
+import contextlib
 import dataclasses
 import sys
 from collections import Counter
@@ -169,6 +170,8 @@ class Twin:
         How many of each kernel's configurations are tried; None for all.
     sources : tuple of str
         The files that tell of it, where they are not core/ and kernels/.
+    surroundings : callable
+        `(tensors) -> context manager`, in which the kernel runs: a user's own may ask for a GPU.
     """
 
     name: str
@@ -195,6 +198,9 @@ class Twin:
     launched: dict[str, Any] | None = None
     most_configurations: int | None = None
     sources: tuple[str, ...] = ()
+    surroundings: Callable[[list[Any]], contextlib.AbstractContextManager[None]] = lambda tensors: (
+        contextlib.nullcontext()
+    )
 
     def kernels(self) -> dict[str, Any]:
         """Find the operation's Triton kernels by name: those of its file, then the shared ones.

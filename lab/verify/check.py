@@ -246,6 +246,14 @@ def run(twin: Twin, operation: Any, prepared: Prepared) -> dict[str, torch.Tenso
     dict of torch.Tensor
         Results and gradients by name, as in `Prepared.truth`.
     """
+    if operation is twin.eager:
+        return _run(twin, operation, prepared)
+    given = [*prepared.tensors.values(), *prepared.options.values(), *prepared.d_results]
+    with twin.surroundings([value for value in given if isinstance(value, torch.Tensor)]):
+        return _run(twin, operation, prepared)
+
+
+def _run(twin: Twin, operation: Any, prepared: Prepared) -> dict[str, torch.Tensor]:
     leaves = {n: t.detach().requires_grad_() for n, t in prepared.tensors.items()}
     named = dict(zip(twin.results, as_tuple(operation(**leaves, **prepared.options)), strict=False))
     roots = [result for name, result in named.items() if name not in twin.statistics]

@@ -92,6 +92,41 @@ def test_an_undeclared_update_is_a_fault():
         gptwin.check(writes, lambda x, rate: x * (1 - rate), **DECAY)
 
 
+def test_a_kernel_may_insist_on_a_gpu():
+    """As most do: its function makes "cuda" tensors, or refuses others, backward too."""
+
+    class OnGPU(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            assert x.is_cuda and weight.device.type == "cuda"
+            ctx.save_for_backward(x, weight)
+            return launch(x, weight) + torch.zeros(1, dtype=x.dtype, device="cuda")
+
+        @staticmethod
+        def backward(ctx, d_y):
+            assert d_y.is_cuda
+            x, weight = ctx.saved_tensors
+            return launch(d_y, weight), (d_y * x).sum(0)
+
+    report = gptwin.check(lambda x, weight: OnGPU.apply(x, weight), in_torch, **quick)
+    assert report.compared == ("result", "d_x", "d_weight")
+
+
+def test_pytorchs_own_function_is_a_reference():
+    def case(rows, n):
+        return {"x": {"normal": [rows, n]}, "shape": [n], "weight": {"normal": [n]}, "eps": 1e-5}
+
+    def norm(x, shape, weight, eps):
+        x = x.float()
+        rms = torch.rsqrt((x * x).mean(-1, keepdim=True) + eps)
+        return launch((x * rms).to(weight.dtype), weight)
+
+    strategy = st.builds(case, st.integers(1, 3), st.integers(1, 9))
+    given = quick | {"cases": strategy, "dtypes": [torch.bfloat16]}
+    report = gptwin.check(norm, torch.nn.functional.rms_norm, **given)
+    assert report.compared == ("result",)
+
+
 def test_a_watched_program_may_check():
     """As in a test under @pytest.mark.gptwin: the check says which configuration runs."""
     with watching() as seen:
