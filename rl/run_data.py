@@ -74,12 +74,12 @@ class RunData(RunFolder):
 
     def _files_of(self, folder: str) -> Inputs:
         """Return the checksums of the model, tokenizer or scorer that a stage begins from."""
-        there = Path(self.configuration.run.directory) / folder
         if folder == WEIGHTS:
             there = Path(self.configuration.model.weights)
         elif folder == TOKENIZER:
-            self.tokenizer  # noqa: B018 (made, if it is not there)
+            there = self._tokenizer_folder
         else:
+            there = Path(self.configuration.run.directory) / folder
             self._expect_ended(folder.partition("/")[0])
         files = [there / SCORER] if folder == "reward" else list(there.iterdir())
         names = checksums(there, (file for file in files if file.is_file()))
@@ -92,13 +92,18 @@ class RunData(RunFolder):
         """The run's tokenizer: that of the weights, the one trained before, or a new one."""
         if self.configuration.model.weights:
             return self._base_tokenizer.with_special_tokens(SPECIAL_TOKENS)
+        return Tokenizer.load(self._tokenizer_folder)
+
+    @functools.cached_property
+    def _tokenizer_folder(self) -> Path:
+        """Where the run's own tokenizer is, once it has been trained if it was not."""
         folder = Path(self.configuration.run.directory) / TOKENIZER
         if self.group.is_main:
             made = read_by(self.configuration, ["pretrain.data", "model.vocab_size"])
             if not _is_whole(folder, made):
                 self._train_tokenizer(folder, made)
         self.group.wait()
-        return Tokenizer.load(folder)
+        return folder
 
     def _train_tokenizer(self, folder: Path, made: Inputs) -> None:
         training, _ = self._texts

@@ -180,7 +180,7 @@ class Killing(Disk):
 
 
 class Full(Disk):
-    """Has no room left from the first write of a kind on."""
+    """Has room for half a write of a kind, and none from there on."""
 
     def __init__(self, seen, kind):
         super().__init__(seen)
@@ -188,6 +188,7 @@ class Full(Disk):
 
     def happen(self, where, halve):
         if self.kind in self.kinds():
+            halve()
             raise OSError(28, "No space left on device")  # which names no file
 
 

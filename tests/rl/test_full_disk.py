@@ -16,8 +16,10 @@ import chain
 from test_kills import begun
 
 from gptwin.records import WRITING
+from gptwin.rl.configuration import load
 from gptwin.rl.pipeline import STAGES
 from gptwin.rl.training.inputs import ENDED, read_ended
+from gptwin.rl.training.run import LOG, SETTINGS
 
 
 def expect_nothing_half_done(run, stage):
@@ -31,8 +33,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing(whole, tmp_path, capfd):
     run = tmp_path / "run"
     begun(whole, "reward", run)
     for kind, file in {
-        "settings": "settings.toml",
-        "log": "log.jsonl",
+        "settings": SETTINGS,
+        "log": LOG,
         "checkpoint": "checkpoints/step-0000000.",
         "plot": "plots/learning.png",
         "export": "scorer.safetensors",
@@ -44,6 +46,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(whole, tmp_path, capfd):
         (line,) = capfd.readouterr().err.splitlines()
         assert re.fullmatch(rf"gptwin: .*No space left on device: '{run}/reward/{file}'", line)
         expect_nothing_half_done(run, "reward")
+    disk = chain.Full(tmp_path / "seen", "settings")
+    assert chain.in_a_process(run, "reward", True, disk) == 2
+    assert load(str(run / "reward" / SETTINGS)) == chain.configuration(run)
     assert chain.in_a_process(run, "reward", True) == 0
     assert chain.left(run / "reward") == chain.left(whole / "reward")
 

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import resource
 
 import numpy as np
 import pytest
@@ -399,6 +400,19 @@ def test_a_save_that_is_cut_off_leaves_the_old_model(saved, monkeypatch):
     larger = dataclasses.replace(CONFIG, n_layer=3)
     with pytest.raises(OSError, match="No space left"):
         save_gpt2(saved, larger, random_parameters(larger))
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_a_file_that_becomes_too_large_is_an_error_of_the_system(saved):
+    """As on a full disk, of which the library that writes tensors makes an error of its own."""
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match=r"cannot be written: File too large: '.*model\.safetens"):
+            save_gpt2(saved, CONFIG, random_parameters(CONFIG))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
