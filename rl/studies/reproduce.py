@@ -6,7 +6,8 @@
                                                      KL penalty: how far to trust the reward model
 
 Runs go to a directory of their own and are not done twice: a study that was cut short goes on. The
-figures and the pictures are stored in rl/studies/results/, with the settings and the commit.
+figures and the pictures are stored in rl/studies/results/: a line that says what they were made
+with (commit, machine, settings), and a line for each run.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...records import results_folder, write_whole
+from ...records import json_lines, results_folder, write_whole
 from ..configuration import Configuration, PPOSettings
 from ..judging.plots import graded, over_optimisation
 from ..pipeline import Pipeline
@@ -33,7 +34,7 @@ SHARED = ("tokenizer", "pretrain", "sft", "reward")
 
 def seeds(
     directory: Path, configuration: Configuration = SMALL, which: Sequence[int] = SEEDS
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Run the chain on every seed.
 
     Parameters
@@ -47,8 +48,8 @@ def seeds(
 
     Returns
     -------
-    dict
-        The reports, and whether all passed.
+    list of dict
+        The report of each.
     """
     for seed in which:
         if not (directory / f"seed-{seed}" / REPORT).exists():
@@ -56,13 +57,12 @@ def seeds(
     reports = [json.loads((directory / f"seed-{seed}" / REPORT).read_text()) for seed in which]
     curves = {f"seed {report['seed']}": report["curve"] for report in reports}
     over_optimisation(curves, RESULTS / "chatgpt.png")
-    passed = all(verdict["passed"] for report in reports for verdict in report["verdicts"])
-    return {"passed": passed, "runs": reports}
+    return reports
 
 
 def ptx(
     directory: Path, configuration: Configuration = SMALL, which: Sequence[int] = SEEDS
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Improve the same SFT models with PPO-ptx for several γ.
 
     Parameters
@@ -72,7 +72,7 @@ def ptx(
 
     Returns
     -------
-    dict
+    list of dict
         For each γ and seed the pretraining loss and gold reward, before and after.
     """
     rows: list[dict[str, Any]] = []
@@ -88,12 +88,12 @@ def ptx(
                 f"{last['validation_pretraining_loss']:.3f}, gold "
                 f"{first['validation_gold']:.3f} -> {last['validation_gold']:.3f}"
             )
-    return {"runs": rows}
+    return rows
 
 
 def distance(
     directory: Path, configuration: Configuration = SMALL, which: Sequence[int] = SEEDS
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Follow the reward model farther than is wise: no KL penalty, twice the episodes.
 
     Parameters
@@ -103,14 +103,14 @@ def distance(
 
     Returns
     -------
-    dict
+    list of dict
         Each seed's curve of proxy and gold reward.
     """
     episodes = 2 * configuration.ppo.episodes
     changed = dataclasses.replace(configuration.ppo, kl_coefficient=0.0, episodes=episodes)
     curves = _improved(directory, "distance", configuration, changed, which)
     over_optimisation({f"seed {s}": c for s, c in curves.items()}, RESULTS / "distance.png")
-    return {"curves": curves}
+    return [{"seed": seed, "curve": curve} for seed, curve in curves.items()]
 
 
 def _improved(
@@ -142,7 +142,7 @@ def _placed(configuration: Configuration, root: Path, seed: int) -> Configuratio
     return dataclasses.replace(configuration, run=run)
 
 
-STUDIES: dict[str, Callable[..., dict[str, Any]]] = {
+STUDIES: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "seeds": seeds,
     "ptx": ptx,
     "distance": distance,
@@ -164,8 +164,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     asked = parser.parse_args(None if arguments is None else list(arguments))
     RESULTS.mkdir(parents=True, exist_ok=True)
     found = STUDIES[asked.study](Path(asked.directory), which=asked.seeds)
-    document = made_with() | {"settings": dataclasses.asdict(SMALL)} | found
-    write_whole(RESULTS / f"{asked.study}.json", json.dumps(document, indent=1) + "\n")
+    head = made_with() | {"settings": dataclasses.asdict(SMALL)}
+    write_whole(RESULTS / f"{asked.study}.jsonl", json_lines([head, *found]))
 
 
 if __name__ == "__main__":
