@@ -43,7 +43,7 @@ from .ranks.sharding import shard, whole_state
 from .run_folder import PLOTS
 from .run_models import RunModels
 from .stages.language_model import EVALUATED_AT_ONCE, LanguageModelStage, summed_loss
-from .stages.ppo import PPOStage
+from .stages.ppo_stage import PPOStage
 from .stages.reward_model import SCORED_AT_ONCE, RewardStage, Score, scoring
 from .stages.scorer import SCORER, Scorer
 from .training.estimate import ppo_bytes, training_bytes

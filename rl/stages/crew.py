@@ -36,7 +36,7 @@ class Crew:
     """
 
     def __init__(self, group: Group, *models: GPT) -> None:
-        self.group = group
+        self.group, self.device = group, group.device
         for model in models:
             shard(model, group)
         alone = group.world == 1 and group.device.type == "cpu"

@@ -18,14 +18,13 @@ rounding, and an iteration in which it is not is stopped, because its gradient i
 policy that acted.
 """
 
-import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from ...core.checks import refuse
 from ...kernels.model.gpt import GPT
 from ...kernels.optimizer.ema import ema_
 from ...kernels.rlhf.gae import gae
@@ -35,7 +34,6 @@ from ...kernels.rlhf.whiten import whiten
 from ..configuration import PPOSettings
 from ..data.batches import IGNORED, Windows, collate
 from ..data.sources import Prompt
-from ..ranks.group import Group
 from ..training.run import Statistics
 from ..training.schedule import constant_after_warmup
 from ..training.update import Update
@@ -56,72 +54,56 @@ from .scorer import Scorer
 RATIO_TOLERANCE = 1e-3
 
 
-class PPOStage:
-    """Train a policy with a reward. A `run.Stage`; a step is an iteration.
+@dataclasses.dataclass(eq=False)
+class PPO:
+    """A policy in training, and all that takes part in it.
 
-    Parameters
+    Attributes
     ----------
     policy : GPT
-        Trained in place; a frozen copy of it is the reference.
+        Trained; the mean of its parameters over time is `average`.
     value : Scorer
-        Trained in place; its trunk is the policy itself if `settings.shared_trunk`.
+        Trained; its trunk is the policy itself if `settings.shared_trunk`.
+    reference : GPT
+        The policy as it began, frozen.
     score : callable
         `(prompts, responses) -> torch.Tensor [batch]`: the reward of lists of ids.
     prompts : Prompts
+        What is answered.
+    pretraining : Windows or None
+        For the pretraining term; needed if `settings.ptx` is not 0.
     settings : PPOSettings
+    crew : Crew
+        Whoever computes.
+    updates : list of Update
+        Of policy and value, or of both in one.
+    average : list of torch.Tensor
+        Beside the policy's parameters.
+    beta : float
+        Weight of the KL divergence from the reference, now.
     pad, end : int
         Ids of the padding and the end token.
     seed : int
         Of sampling.
-    group : Group
-        The ranks.
-    pretraining : Windows, optional
-        For the pretraining term; needed if `settings.ptx` is not 0.
-    judge : callable, optional
-        `(policy, reference) -> Statistics`: measures the policy in evaluations.
+    generate : callable
+        As generation.py's. A comparison with another trainer replaces it by that trainer's answers.
     """
 
-    name = "ppo"
-
-    def __init__(
-        self,
-        policy: GPT,
-        value: Scorer,
-        score: Callable[[Sequence[Prompt], Sequence[list[int]]], torch.Tensor],
-        prompts: "Prompts",
-        settings: PPOSettings,
-        *,
-        pad: int,
-        end: int,
-        seed: int,
-        group: Group,
-        pretraining: Windows | None = None,
-        judge: Callable[[GPT, GPT], Statistics] | None = None,
-    ) -> None:
-        if settings.batch < settings.minibatches * group.world:
-            expected = f"at least minibatches x ranks = {settings.minibatches} x {group.world}"
-            refuse("ppo.batch", expected, str(settings.batch), "a minibatch without a row")
-        if settings.cuda_graphs and group.device.type != "cuda":
-            cause = "no GPU that PyTorch can use"
-            refuse("ppo.cuda_graphs", "false where there is no CUDA device", "true", cause)
-        self.policy, self.value, self.score, self.prompts = policy, value, score, prompts
-        self.settings, self.pad, self.end, self.seed = settings, pad, end, seed
-        self.pretraining, self.measure = pretraining, judge
-        self.steps = settings.episodes // settings.batch
-        self.reference = copy.deepcopy(policy).requires_grad_(False).eval()
-        self.crew = Crew(group, policy, self.reference, value.trunk)
-        self.device = group.device
-        self.beta = settings.kl_coefficient
-        self.average = [p.detach().clone() for p in policy.parameters()]
-        trained: list[torch.nn.Module] = [policy, value]
-        if settings.shared_trunk:
-            head = torch.nn.ParameterList([value.weight, value.bias])
-            trained = [torch.nn.ModuleList([policy, head])]
-        self.updates = [Update(module, settings, group) for module in trained]
-        # A comparison with another trainer replaces this by that trainer's answers.
-        self.generate: Callable[..., Generation] = generate
-
-    # --- one iteration ---------------------------------------------------------------------------
+    policy: GPT
+    value: Scorer
+    reference: GPT
+    score: Callable[[Sequence[Prompt], Sequence[list[int]]], torch.Tensor]
+    prompts: "Prompts"
+    pretraining: Windows | None
+    settings: PPOSettings
+    crew: Crew
+    updates: list[Update]
+    average: list[torch.Tensor]
+    beta: float
+    pad: int
+    end: int
+    seed: int
+    generate: Callable[..., Generation] = generate
 
     def step(self, index: int) -> Statistics:
         """Do one iteration; see `run.Stage`."""
@@ -149,7 +131,7 @@ class PPOStage:
                 rows=mine, graphs=s.cuda_graphs, read=self.value.head if s.shared_trunk else None,
             )  # fmt: skip
         responses = self.crew.joined(said.token_lists())
-        batch = side_by_side([p.ids for p in prompts], responses, self.pad, self.device)
+        batch = side_by_side([p.ids for p in prompts], responses, self.pad, self.crew.device)
         log_probs = self.crew.whole(said.log_probs, batch)
         values = None if said.readings is None else self.crew.whole(said.readings, batch)
         return Answers(prompts, responses, batch, log_probs, values)
@@ -226,7 +208,7 @@ class PPOStage:
         n_tokens = float(experience.batch.mask[torch.from_numpy(rows)].sum())
 
         def add(numbers: np.ndarray) -> Statistics:
-            then = experience.rows(torch.tensor(numbers, device=self.device))
+            then = experience.rows(torch.tensor(numbers, device=self.crew.device))
             batch = then.batch
             hidden = batch.states(self.policy)  # [row, response, d_model]
             shared = s.shared_trunk
@@ -252,7 +234,7 @@ class PPOStage:
         if self.settings.ptx == 0 or self.pretraining is None:
             return {}
         mine = self.crew.part(self.pretraining.batch(draw))
-        tokens, targets = (t.to(self.device) for t in collate(mine, self.pad))
+        tokens, targets = (t.to(self.crew.device) for t in collate(mine, self.pad))
         counted = int((targets != IGNORED).sum())
         share = counted / self.crew.total(counted)
         loss = self.policy.loss(tokens, targets, ignore_index=IGNORED) * share
@@ -264,37 +246,6 @@ class PPOStage:
         s = self.settings
         if s.adaptive_kl:
             self.beta = adapted(self.beta, kl, s.kl_target, s.kl_horizon, s.batch)
-
-    # --- around the iterations -------------------------------------------------------------------
-
-    @torch.no_grad()
-    def evaluate(self) -> Statistics:
-        """Measure the policy as `judge` of the constructor does; see `run.Stage`."""
-        self.policy.eval()
-        with self.crew.holding(self.policy, self.reference):
-            return self.measure(self.policy, self.reference) if self.measure else {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return policy, value, reference, average, moments and β; see `run.Stage`."""
-        return {
-            **{name: module.state_dict() for name, module in self._modules().items()},
-            "average": list(self.average),
-            "optimizers": [update.state_dict() for update in self.updates],
-            "beta": self.beta,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state; see `run.Stage`."""
-        for name, module in self._modules().items():
-            module.load_state_dict(state[name])
-        for average, kept in zip(self.average, state["average"], strict=True):
-            average.copy_(kept)
-        for update, kept in zip(self.updates, state["optimizers"], strict=True):
-            update.load_state_dict(kept)
-        self.beta = state["beta"]
-
-    def _modules(self) -> dict[str, torch.nn.Module]:
-        return {"policy": self.policy, "value": self.value, "reference": self.reference}
 
 
 class Prompts(Protocol):

@@ -20,7 +20,7 @@ from ..configuration import PPOSettings
 from ..data.sources import Prompt
 from ..ranks.group import Group
 from ..stages.generation import Generation, generate
-from ..stages.ppo import PPOStage
+from ..stages.ppo_stage import PPOStage
 from ..stages.reward_model import scoring
 from ..stages.rollout import response_log_probs, side_by_side
 from ..stages.scorer import Scorer

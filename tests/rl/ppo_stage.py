@@ -7,7 +7,7 @@ import torch
 from gptwin.rl.configuration import PPOSettings
 from gptwin.rl.data.batches import Shuffled
 from gptwin.rl.ranks.group import Group
-from gptwin.rl.stages.ppo import PPOStage
+from gptwin.rl.stages.ppo_stage import PPOStage
 from gptwin.rl.stages.scorer import Scorer
 
 

@@ -77,6 +77,13 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, file):
         checkpoint.load(kept)
 
 
+@pytest.mark.parametrize("said", ["{}", "[]", '{"state.json": 3}'])
+def test_checksums_that_leave_a_file_out_are_damaged(tmp_path, said):
+    kept = checkpoint.save(tmp_path, 1, state(), keep_last=1)
+    (kept / checkpoint.SUMS).write_text(said)
+    assert checkpoint.damage(kept) == checkpoint.SUMS
+
+
 def write_for_ever(directory):
     for step in range(1, 10**6):
         # every number of a checkpoint is its step: a mixture of two would show

@@ -22,7 +22,7 @@ from gptwin.rl.formats import checkpoint
 from gptwin.rl.ranks.group import Group, join
 from gptwin.rl.ranks.sharding import whole_state
 from gptwin.rl.stages.language_model import LanguageModelStage
-from gptwin.rl.stages.ppo import PPOStage
+from gptwin.rl.stages.ppo_stage import PPOStage
 from gptwin.rl.stages.reward_model import Ranking, RewardStage
 from gptwin.rl.stages.scorer import Scorer
 from gptwin.rl.training import run

@@ -24,7 +24,7 @@ from gptwin.rl.configuration import PPOSettings
 from gptwin.rl.data.sources import Prompt
 from gptwin.rl.ranks.group import Group
 from gptwin.rl.stages.generation import Generation
-from gptwin.rl.stages.ppo import PPOStage
+from gptwin.rl.stages.ppo_stage import PPOStage
 from gptwin.rl.stages.rollout import response_log_probs, side_by_side
 from gptwin.rl.stages.scorer import Scorer
 
