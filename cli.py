@@ -108,12 +108,12 @@ def inspect(
     Prints registers, spills, shared memory, occupancy and tensor-core instructions. Exit code 1 if
     a configuration does not compile, spills, or does not fit.
     """
-    from .lab.inspect import inspect as inspection
+    from .lab.inspect.console import inspect_operations
     from .lab.twins.twin import DTYPES
 
     dtypes = tuple(dtype) if dtype else DTYPES
     raise typer.Exit(
-        inspection.inspect_operations(
+        inspect_operations(
             _chosen(operations), arch or [], show, dtypes, typical=typical, json_file=json
         )
     )

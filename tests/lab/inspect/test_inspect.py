@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from gptwin.lab.inspect.assembly import Resources
-from gptwin.lab.inspect.inspect import Row, inspect, inspect_operations
+from gptwin.lab.inspect.console import inspect_operations
+from gptwin.lab.inspect.inspect import Row, inspect
 from gptwin.lab.inspect.targets import ARCHITECTURES, architecture, occupancy
 from gptwin.lab.twins.catalogue import TWINS
 
