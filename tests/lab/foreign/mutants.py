@@ -488,4 +488,18 @@ OF_PROGRAMS = {
         RANKED[0],
         RANKED[1] + "('sum', \"zeros on today's compilers\", torch.float32)",
     ),
+    "what is refused is touched": (
+        WATCH,
+        "return refused.reshape(access.mask.shape) if refused.any() else None",
+        "return None",
+        "test_refused.py",
+        "test_what_is_refused_touches_nothing()",
+    ),
+    "a refused compare-and-swap swaps": (
+        MEMORY,
+        "    if refused is not None:  # this operation has no mask\n",
+        "    if False:\n",
+        "test_refused.py",
+        "test_what_is_refused_touches_nothing()",
+    ),
 }
