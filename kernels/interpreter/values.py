@@ -23,7 +23,7 @@ _POISON_BFLOAT16 = np.uint16(0x7FEB)
 
 
 def poison(dtype: tl.dtype) -> Any:
-    """Give the value of an undefined lane: NaN, 0x8080..., or True.
+    """Give the value of an undefined lane: NaN, 0x8181..., or True.
 
     Parameters
     ----------
@@ -37,7 +37,8 @@ def poison(dtype: tl.dtype) -> Any:
         return _POISON_BFLOAT16
     if array_dtype == np.bool_:
         return np.True_
-    byte = 0x7F if dtype.scalar.is_floating() else 0x80  # 0x7F: NaN in the float8 formats
+    # 0x7F is NaN in the float8 formats. 0x81: very negative, and odd, so that its lower bits show.
+    byte = 0x7F if dtype.scalar.is_floating() else 0x81
     return np.frombuffer(bytes([byte] * array_dtype.itemsize), dtype=array_dtype)[0]
 
 
