@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..common.launch import runs_on_triton
+from ..common.launch import backend, runs_on_triton
 from ..model.gpt import GPT
 
 HALVES = 2
@@ -102,7 +102,8 @@ class Halves:
 
         def call(own: tuple[Any, ...]) -> Any:
             torch.set_num_threads(n_threads)  # of this thread
-            with torch.set_grad_enabled(with_gradient):
+            # Where kernels run nothing is cut in halves (`of`); a thread asks for itself.
+            with backend("eager"), torch.set_grad_enabled(with_gradient):
                 return function(*own)
 
         return call

@@ -37,6 +37,7 @@ rows, and the blocks' sums by a second kernel. No atomics.
 """
 
 import math
+import threading
 
 import torch
 
@@ -52,6 +53,8 @@ from ..common.strided import block_at, strided
 from .gelu import gate, gelu_slope
 
 PRECISIONS = ("ieee", "tf32")
+# Two threads that took turns at it would leave PyTorch's switch on.
+_tf32_switch = threading.Lock()
 
 # BLOCK_K is given in bytes, so that one list suits 2- and 4-byte floats: a stage of the pipeline
 # holds (BLOCK_M + BLOCK_N) · BLOCK_K_BYTES bytes of shared memory. Every entry fits sm_80, sm_90,
@@ -467,12 +470,13 @@ def _tf32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def _plain_tf32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if not a.is_cuda:
         return _cut_to_tf32(a) @ _cut_to_tf32(b)
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    try:
-        return a @ b
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
+    with _tf32_switch:
+        before = torch.backends.cuda.matmul.fp32_precision
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        try:
+            return a @ b
+        finally:
+            torch.backends.cuda.matmul.fp32_precision = before
 
 
 def _cut_to_tf32(x: torch.Tensor) -> torch.Tensor:

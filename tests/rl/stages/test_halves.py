@@ -69,3 +69,13 @@ def test_what_must_be_done_in_order_is_not_done_in_halves():
     assert not Halves.of(True, tiny.gpt(), tiny.gpt(dropout=0.1)).in_halves
     with launch.backend("triton"):
         assert not Halves.of(True, tiny.gpt()).in_halves
+
+
+def test_halves_run_on_the_backend_that_was_chosen_for_the_whole(monkeypatch):
+    """A thread has a door of its own, and would ask the environment."""
+    monkeypatch.setenv("GPTWIN_BACKEND", "triton")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with launch.backend("eager"):
+        halves = Halves(in_halves=True)
+        asked = halves.map(lambda x: launch.runs_on_triton("half", x=x), [torch.ones(2)] * 2)
+    assert asked == [False, False]
