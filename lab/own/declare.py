@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from ...core.checks import refuse
 from ...kernels.common import launch, plain
-from ..sanitize.pretend import pretend_gpu, put_on_gpu
+from ..pretend.gpu import pretend_gpu
+from ..pretend.places import put_on_gpu
 from ..twins.draw import LAYOUTS, RandomArrays, ShapesAlone, to_torch
 from ..twins.strategies import cotangent_layouts, seeds
 from ..twins.twin import DTYPES, Case, Cost, Draw, Inputs, Twin

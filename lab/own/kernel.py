@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ...core.checks import refuse
-from ..sanitize.pretend import on_gpu, put_on_gpu
+from ..pretend.places import on_gpu, put_on_gpu
 from .arguments import Call, flat, name_of
 
 

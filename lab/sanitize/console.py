@@ -13,6 +13,7 @@ from rich.table import Table
 from ... import __version__
 from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE, triton
+from ..pretend.frames import shown_path
 from ..store import expect_writable, made_with, write_rows
 from ..twins.catalogue import TWINS
 from ..twins.find import find_twin, is_own
@@ -23,7 +24,7 @@ from .drivers import PREFIX, DriverTarget, find_drivers, load
 from .own_twins import IN_PLACE, TwinTarget, targets
 from .program import Outcome, is_command, run_command
 from .sanitize import Report, Target, sanitize
-from .violation import KINDS, Violation, shown_path
+from .violation import KINDS, Violation
 
 
 @dataclasses.dataclass

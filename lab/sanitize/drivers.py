@@ -22,8 +22,8 @@ from triton.runtime.errors import InterpreterError
 from triton.runtime.jit import KernelInterface
 
 from ...core.checks import refuse
-from .frames import program_frames
-from .pretend import pretend_gpu
+from ..pretend.frames import program_frames
+from ..pretend.gpu import pretend_gpu
 from .sanitize import TargetError
 from .storages import Storage, Storages
 

@@ -20,7 +20,7 @@ import torch
 from ...core.checks import refuse
 from ...kernels import interpreter
 from .autotuned import CONFIGURATIONS, Configurations
-from .pretend import pretend_gpu
+from ..pretend.gpu import pretend_gpu
 from .sanitize import find_unwritten
 from .storages import Storages
 from .violation import Violation

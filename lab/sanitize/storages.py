@@ -18,7 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from . import frames
+from ..pretend import frames
 
 _UNWRITTEN = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty"}
 _UNWRITTEN |= {"new_empty_strided"}

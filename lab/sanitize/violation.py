@@ -1,11 +1,11 @@
 """What the sanitizer can find, and how it reads."""
 
 import dataclasses
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # shadow.py needs this file
-    from .shadow import Argument
+    from ..pretend.frames import shown_path
+from .shadow import Argument
 
 # Kind: what it means, and the likely cause where nothing more is known.
 KINDS = {
@@ -153,9 +153,3 @@ def bounds_of(argument: "Argument") -> str:
         return f"it has no elements, shape {shape}"
     strided = "" if argument.elements is None else ", with gaps between"
     return f"its elements are 0..{last}{strided}, shape {shape}, strides {strides}"
-
-
-def shown_path(file: str) -> str:
-    """Write a file's path from here if it is below, else as it is."""
-    relative = os.path.relpath(os.path.realpath(file))
-    return file if relative.startswith("..") else relative

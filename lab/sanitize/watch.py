@@ -18,7 +18,7 @@ import numpy as np
 from triton.runtime.errors import InterpreterError
 
 from ...kernels import interpreter
-from .frames import launched_at
+from ..pretend.frames import launched_at
 from .passes import (
     Memory,
     Pass,

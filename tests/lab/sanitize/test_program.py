@@ -14,7 +14,7 @@ from triton.runtime.errors import InterpreterError
 
 from gptwin.kernels.common import launch
 from gptwin.lab.sanitize import console
-from gptwin.lab.sanitize.pretend import pretend_gpu
+from gptwin.lab.pretend.gpu import pretend_gpu
 from gptwin.lab.sanitize.program import run_command, watching
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,6 @@ import torch
 import triton
 
 from ... import records
-from .violation import shown_path
 
 _PYTORCH = str(Path(torch.__file__).parent) + os.sep
 _OTHERS = tuple(str(Path(file).parent) + os.sep for file in (triton.__file__, records.__file__))
@@ -42,3 +41,9 @@ def maker() -> CodeType | None:
         elif not file.startswith((*_OTHERS, "<")):
             return frame.f_code
     return None
+
+
+def shown_path(file: str) -> str:
+    """Write a file's path from here if it is below, else as it is."""
+    relative = os.path.relpath(os.path.realpath(file))
+    return file if relative.startswith("..") else relative
