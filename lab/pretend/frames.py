@@ -1,5 +1,6 @@
 """Whose code is running: the program's frames, without PyTorch's, Triton's and this package's."""
 
+import importlib.util
 import os
 import sys
 import traceback
@@ -7,13 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 
-import torch
-import triton
-
 from ... import records
 
-_PYTORCH = str(Path(torch.__file__).parent) + os.sep
-_OTHERS = tuple(str(Path(file).parent) + os.sep for file in (triton.__file__, records.__file__))
+
+def _folder(package: str) -> str:
+    """Find a package's folder, and import nothing."""
+    spec = importlib.util.find_spec(package)
+    return str(Path(spec.origin).parent) + os.sep if spec and spec.origin else os.devnull
+
+
+_PYTORCH = _folder("torch")
+_OTHERS = _folder("triton"), str(Path(records.__file__).parent) + os.sep
 
 
 def program_frames() -> Iterator[tuple[FrameType, int]]:

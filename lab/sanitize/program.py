@@ -19,8 +19,8 @@ import torch
 
 from ...core.checks import refuse
 from ...kernels import interpreter
-from .autotuned import CONFIGURATIONS, Configurations
 from ..pretend.gpu import pretend_gpu
+from .autotuned import CONFIGURATIONS, Configurations
 from .sanitize import find_unwritten
 from .storages import Storages
 from .violation import Violation

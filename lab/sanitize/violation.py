@@ -3,9 +3,10 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from ..pretend.frames import shown_path
+
 if TYPE_CHECKING:  # shadow.py needs this file
-    from ..pretend.frames import shown_path
-from .shadow import Argument
+    from .shadow import Argument
 
 # Kind: what it means, and the likely cause where nothing more is known.
 KINDS = {

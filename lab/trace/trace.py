@@ -10,8 +10,8 @@ from rich.table import Table
 
 from ...core.checks import refuse
 from ...kernels.common import plain
-from ..sanitize.drivers import find_drivers, load
 from ..pretend.gpu import pretend_gpu
+from ..sanitize.drivers import find_drivers, load
 from ..sanitize.program import execute
 from ..twins.find import find_twin
 from ..verify.console import read_case

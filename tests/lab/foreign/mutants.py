@@ -8,7 +8,7 @@ kernel that only reads, and only the element beside a tensor's.
 
 WATCH, SHADOW = "lab/sanitize/watch.py", "lab/sanitize/shadow.py"
 STORAGES, PASSES = "lab/sanitize/storages.py", "lab/sanitize/passes.py"
-AUTOTUNED, PRETEND = "lab/sanitize/autotuned.py", "lab/pretend/gpu.py"
+AUTOTUNED, PRETEND = "lab/sanitize/autotuned.py", "lab/pretend/places.py"
 MEMORY, ARITHMETIC = "kernels/interpreter/memory.py", "kernels/interpreter/arithmetic.py"
 
 # name: (file, what stands there once, what takes its place, the kernel that shows it)

@@ -13,8 +13,8 @@ import triton.language as tl
 from triton.runtime.errors import InterpreterError
 
 from gptwin.kernels.common import launch
-from gptwin.lab.sanitize import console
 from gptwin.lab.pretend.gpu import pretend_gpu
+from gptwin.lab.sanitize import console
 from gptwin.lab.sanitize.program import run_command, watching
 
 pytestmark = pytest.mark.skipif(
