@@ -9,7 +9,7 @@ python := .venv/bin/python
 other_triton := build/triton-$(TRITON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environment peers verify chatgpt chatgpt-studies gpu gpu-dry-run gpu-verify gpu-bench gpu-end-to-end gpu-plots test inspect mutants test-triton lint format clean
+.PHONY: help environment peers verify chatgpt chatgpt-studies gpu gpu-dry-run gpu-verify gpu-bench gpu-end-to-end gpu-plots test inspect mutants test-triton test-versions lint format clean
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -88,6 +88,9 @@ $(other_triton)/.installed: | environment
 		|| { echo "make test-triton: could not install Triton $(TRITON) beside the usual one." \
 		"Likely cause: no network, no such release, or no pip in .venv" >&2; exit 1; }
 	@touch $@
+
+test-versions:  ## test on the oldest and newest Python, NumPy, PyTorch and Triton (in build/)
+	@"$(PYTHON)" .ci/versions.py $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)") $(ARGS)
 
 lint: environment  ## check format, style and types
 	@$(python) .ci/environment.py --check dev

@@ -36,7 +36,9 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+PACKAGE = VENV / "checkout/gptwin"
 RECORD = VENV / "gptwin.json"
+CONSTRAINTS = ROOT / ".ci/constraints.txt"
 OLDEST_PYTHON = (3, 10)
 # What is worth borrowing a Python's packages for: large, and built for the machine.
 HEAVY = ("torch", "triton")
@@ -88,7 +90,7 @@ def make(torch_index: str | None) -> None:
     if VENV.exists():
         record = read_record()
         if record["fingerprint"] == wanted and (VENV / "bin/python").exists():
-            link_parts()
+            link_parts(PACKAGE)
             return
         if Path(sys.prefix).resolve() == VENV:
             # It is activated, say: start again with the Python below, or we would remove our own.
@@ -133,9 +135,11 @@ def build(torch_index: str | None) -> None:
         borrow_packages()
     if missing:
         index = ["--extra-index-url", torch_index] if torch_index else []
+        # What is borrowed may be newer.
+        newest = [] if borrow else ["--constraint", str(CONSTRAINTS)]
         pip = [str(VENV / "bin/python"), "-m", "pip", "install", "--quiet"]
         command(
-            [*pip, "--disable-pip-version-check", *index, *required("dev")],
+            [*pip, "--disable-pip-version-check", *index, *newest, *required("dev")],
             "no network, a full disk, or no package for this Python on this machine; "
             "pip's own message is above",
         )
@@ -145,15 +149,20 @@ def link_checkout() -> None:
     """Make `gptwin` importable in `.venv` under its name, whatever the checkout is called."""
     checkout = VENV / "checkout"
     (site_packages() / "gptwin.pth").write_text(f"{checkout}\n")
-    link_parts()
+    link_parts(PACKAGE)
     script = VENV / "bin/gptwin"
     script.write_text(f'#!/bin/sh\nexec {shlex.quote(str(VENV / "bin/python"))} -m gptwin "$@"\n')
     script.chmod(0o755)
 
 
-def link_parts() -> None:
-    """Link the package's files and folders as they are now: folders come and go with commits."""
-    package = VENV / "checkout/gptwin"
+def link_parts(package: Path) -> None:
+    """Link the package's files and folders as they are now: folders come and go with commits.
+
+    Parameters
+    ----------
+    package : Path
+        The folder to be filled with links; its name is the package's.
+    """
     package.mkdir(parents=True, exist_ok=True)
     parts = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     parts |= {path.name for path in (*ROOT.glob("*.py"), ROOT / "py.typed")}
@@ -162,7 +171,7 @@ def link_parts() -> None:
             link.unlink()
     for name in parts:
         if not (package / name).is_symlink():
-            (package / name).symlink_to(Path("../../..", name))
+            (package / name).symlink_to(os.path.relpath(ROOT / name, package))
 
 
 def borrow_packages() -> None:
@@ -286,7 +295,7 @@ def add(extra: str) -> None:
 
 def fingerprint() -> str:
     """Return a hash of all that `.venv` depends on, the place of the checkout included."""
-    parts = [Path(__file__).read_text(), str(ROOT), *required("dev")]
+    parts = [Path(__file__).read_text(), CONSTRAINTS.read_text(), str(ROOT), *required("dev")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
