@@ -5,6 +5,9 @@
 
 GPT-1, GPT-2 and GPT-3 use the tanh form; the two differ by up to 4.73e-4, so weights trained with
 one are not to be run with the other.
+
+Edge semantics, the same in both twins: gelu(∞) = ∞; gelu(−∞) = −∞ · 0 and the derivative at ±∞,
+which contains ∞ · 0, are NaN, as in PyTorch.
 """
 
 import math
@@ -20,9 +23,9 @@ Saved = tuple[np.ndarray, str]
 APPROXIMATIONS = ("tanh", "erf")
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 CUBIC = 0.044715
-# Beyond ±32 both forms are x or 0 to the last bit of float64. Clamping there keeps x³ from
-# overflowing, and the derivative from inf · 0.
-SATURATED = 32.0
+# Beyond ±40 both forms are x or 0 to the last bit of float64, and their slopes have underflowed to
+# 0. Clamping there keeps x³ from overflowing.
+SATURATED = 40.0
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -82,7 +85,7 @@ def gelu_backward(saved: Saved, d_result: np.ndarray) -> np.ndarray:
     expect_shape("d_result", d_result, x.shape)
     share = gate(x, approximate)
     slope = gate_slope(x, share, approximate)
-    return d_result * (share + np.clip(x, -SATURATED, SATURATED) * slope)
+    return d_result * (share + x * slope)
 
 
 def gate(x: np.ndarray, approximate: str) -> np.ndarray:

@@ -94,6 +94,7 @@ if compiles_for_amd():  # there is no such limit
 # This is below any logit and yet finite: sums of 0 stay 0 when they are first rescaled.
 _LOWEST = tl.constexpr(-1e30)
 _LN_2 = tl.constexpr(math.log(2))
+_PROPAGATE = tl.constexpr(tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -232,10 +233,11 @@ def token_scores_merge_kernel(
         at += 4 * stride
 
     log_total = tl.log2(total)
-    # In exact arithmetic one is ≤ 0, the other ≥ 0: the clamps undo a logarithm's rounding.
-    log_prob = tl.minimum(wanted - maximum - log_total, 0.0) * _LN_2
+    # In exact arithmetic one is ≤ 0, the other ≥ 0: the clamps undo a logarithm's rounding. They
+    # would also make 0 of NaN, and a diverged model's loss with it.
+    log_prob = tl.minimum(wanted - maximum - log_total, 0.0, _PROPAGATE) * _LN_2
     log_prob = tl.where((target >= 0) & (target < vocab), log_prob, float("nan"))
-    entropy = tl.maximum(log_total - weighted / total, 0.0) * _LN_2
+    entropy = tl.maximum(log_total - weighted / total, 0.0, _PROPAGATE) * _LN_2
     lse = maximum + log_total
     tl.store(log_prob_ptr + rows, tl.where(counts, log_prob, 0.0), mask=inside)
     tl.store(entropy_ptr + rows, tl.where(counts, entropy, 0.0), mask=inside)
@@ -409,6 +411,8 @@ def score_backward(
             d_hidden = product(d_logits, here.T, dtype, add=d_hidden)
         if d_weight is not None:
             _write_product(d_weight[:, some], counted.T, d_logits)
+    if d_hidden is not None:
+        d_hidden.masked_fill_(~mask[:, None], 0)  # Nor is 0 · NaN where NaN is in the weight.
     return d_hidden, d_weight
 
 

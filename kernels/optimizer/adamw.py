@@ -7,14 +7,16 @@ where the four lists are contiguous and share a dtype.
 A gradient norm that is not finite. Where kernels/common/finite.py says that values are looked at
 (on the CPU by default), it is an error that names the first gradient at fault, and nothing is
 changed. On a GPU asking would wait for the device: there the kernel leaves parameters and moments
-as they are, on the device, by itself. The training loop sees the norm that is returned, which it
-logs anyway, and calls `expect_finite_norm(norm, gradients)` to stop by name. Beyond 1.8e19 a norm's
-square overflows float32: on Triton that counts as not finite.
+as they are, on the device, by itself (as eager does where it is told not to look). The training
+loop sees the norm that is returned, which it logs anyway, and calls `expect_finite_norm(norm,
+gradients)` to stop by name. Beyond 1.8e19 a norm's square overflows float32: on Triton that counts
+as not finite.
 
 Deterministic.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -248,8 +250,11 @@ def adamw_eager(
     new: tuple[list[torch.Tensor], ...] = ([], [], [])
     with torch.no_grad():
         norm = _eager_norm(gradients)
-        scale = _eager_scale(norm, gradients, max_norm)
         lists = (parameters, gradients, first_moments, second_moments)
+        if not _takes_step(norm, gradients):
+            kept, kept_first, kept_second = ([x.clone() for x in lists[i]] for i in (0, 2, 3))
+            return AdamWResults(kept, kept_first, kept_second, norm)
+        scale = clip_scale(float(norm), max_norm)
         decays = decay_of_each(weight_decay, len(parameters))
         for parameter, gradient, first, second, decay in zip(*lists, decays, strict=True):
             g = gradient.to(first.dtype) * scale
@@ -271,10 +276,11 @@ def _eager_norm(gradients: Tensors) -> torch.Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(wide)))
 
 
-def _eager_scale(norm: torch.Tensor, gradients: Tensors, max_norm: float | None) -> float:
-    """Refuse a norm that is not finite, and return what the gradients are multiplied with."""
-    expect_finite_norm(norm, gradients)
-    return clip_scale(float(norm), max_norm)
+def _takes_step(norm: torch.Tensor, gradients: Tensors) -> bool:
+    """Refuse a norm that is not finite, or say so where values are not looked at."""
+    if checks_finite(norm):
+        expect_finite_norm(norm, gradients)
+    return math.isfinite(norm)
 
 
 def _eager_in_place(
@@ -283,7 +289,9 @@ def _eager_in_place(
     """Take the step with PyTorch's fused kernel if it can, else write `adamw_eager`'s back."""
     gradients = lists[1]
     norm = _eager_norm(gradients) if norm is None else norm
-    scale = _eager_scale(norm, gradients, options["max_norm"])
+    if not _takes_step(norm, gradients):
+        return norm
+    scale = clip_scale(float(norm), options["max_norm"])
     # PyTorch's kernel walks through memory and ignores strides.
     everything = [x for xs in lists for x in xs]
     if len({x.dtype for x in everything}) > 1 or not all(x.is_contiguous() for x in everything):

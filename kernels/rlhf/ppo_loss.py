@@ -70,6 +70,7 @@ BLOCK = 1024
 
 _MAX_LOG_RATIO = tl.constexpr(MAX_LOG_RATIO)
 _INFINITY = tl.constexpr(float("inf"))
+_PROPAGATE = tl.constexpr(tl.PropagateNan.ALL)
 
 
 class Tokens(NamedTuple):
@@ -125,7 +126,7 @@ def ppo_loss_kernel(
 
     log_ratio = log_prob - old_log_prob
     too_far = tl.abs(log_ratio) > _MAX_LOG_RATIO
-    ratio = tl.exp(tl.clamp(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO, tl.PropagateNan.ALL))
+    ratio = tl.exp(tl.clamp(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO, _PROPAGATE))
     unclipped = -advantage * ratio
     clipped = -advantage * tl.clamp(ratio, limits.ratio_low, limits.ratio_high)
     policy_binds = clipped > unclipped
@@ -137,7 +138,7 @@ def ppo_loss_kernel(
     clipped_error = tl.where(tl.abs(change) <= limits.value_clip, value, moved) - target
     error = value - target
     value_binds = tl.abs(clipped_error) > tl.abs(error)  # rounded squares could compare otherwise
-    squared_error = tl.where(value_binds, clipped_error * clipped_error, error * error)
+    squared_error = tl.maximum(clipped_error * clipped_error, error * error, _PROPAGATE)
     d_value = tl.where(value_binds, 0.0, error) * limits.value_coefficient
 
     tl.store(d_log_prob_ptr + tokens, d_log_prob, mask=inside)
@@ -416,7 +417,9 @@ def ppo_loss_eager(
         return torch.where(mask, x, 0.0).sum() / n
 
     log_ratio = new - old
-    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    # Beyond the limit it is constant. A NaN is beyond none, and clamp's own gradient of it is 0.
+    limited = log_ratio.detach().clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    ratio = torch.where(log_ratio.abs() > MAX_LOG_RATIO, limited, log_ratio).exp()
     unclipped = -advantage * ratio
     clipped = (-advantage * ratio.clamp(1 - clip, 1 + clip)).detach()
     policy_binds = clipped > unclipped  # not torch.maximum, which halves the gradient at a tie
@@ -427,7 +430,8 @@ def ppo_loss_eager(
     error = value - target
     clipped_error = (torch.where(change.abs() <= value_clip, value, moved) - target).detach()
     value_binds = clipped_error.abs() > error.abs()
-    value_loss = mean(torch.where(value_binds, clipped_error**2, error**2)) / 2
+    squared_error = torch.where(value_binds, clipped_error**2, error**2)
+    value_loss = mean(squared_error + 0 * clipped_error) / 2  # NaN is above nothing
 
     entropy_mean = mean(disorder)
     loss = policy_loss + value_coefficient * value_loss - entropy_coefficient * entropy_mean

@@ -125,8 +125,10 @@ def ppo_loss_statistics_kernel(
     error_squares = _combined_squares(sums, ERROR, ERROR_SQUARES, error_mean, BLOCK)
     lowest = _min_row(sums, RETURN_MIN, BLOCK)
     highest = _max_row(sums, RETURN_MAX, BLOCK)
-    # Rounding gives equal returns squares above 0, so their extremes decide whether they vary.
-    varies = (lowest != highest) & (squares > 0.0) & (count > 0.0)
+    # Rounding gives equal returns squares above 0, so their extremes decide whether they vary. The
+    # extremes pass a NaN over, the squares do not.
+    is_nan = squares != squares
+    varies = (((lowest != highest) & (squares > 0.0)) | is_nan) & (count > 0.0)
     explained = tl.where(varies, 1.0 - error_squares / tl.where(varies, squares, 1.0), 0.0)
 
     loss = policy_loss + value_loss * value_coefficient - entropy * entropy_coefficient
@@ -138,6 +140,11 @@ def ppo_loss_statistics_kernel(
     tl.store(statistics_ptr + 4, policy_binds / n)
     tl.store(statistics_ptr + 5, value_binds / n)
     tl.store(statistics_ptr + 6, ratio / n)
+    no_ratio = ratio != ratio  # a NaN, which the extremes pass over; the ratios are bounded
+    ratio_min, ratio_max = (
+        tl.where(no_ratio, ratio, ratio_min),
+        tl.where(no_ratio, ratio, ratio_max),
+    )
     tl.store(statistics_ptr + 7, tl.where(count > 0.0, ratio_min, 0.0))
     tl.store(statistics_ptr + 8, tl.where(count > 0.0, ratio_max, 0.0))
     tl.store(statistics_ptr + 9, explained)

@@ -134,7 +134,7 @@ def reward_loss_forward_kernel(
 
     counter = tl.where(wins & (own > other), _RIGHT, 0)
     for k in tl.static_range(_N_EDGES):
-        counter += (tl.abs(gap) >= _BIN_EDGES[k]).to(tl.int32)
+        counter += 1 - (tl.abs(gap) < _BIN_EDGES[k]).to(tl.int32)  # NaN goes into the last bin
     counter = tl.where(wins, counter, _NO_PAIR)
     counts = tl.histogram(tl.reshape(counter, [PROMPTS * BLOCK_K * BLOCK_K]), _COUNTERS)
     counts_at = counts_ptr + program.to(tl.int64) * _COUNTERS + tl.arange(0, _COUNTERS)
@@ -348,7 +348,8 @@ def reward_loss_eager(
     wins = present[:, :, None] & present[:, None, :] & (ranks[:, :, None] < ranks[:, None, :])
     gap = scores[:, :, None] - scores[:, None, :]  # [prompt, winner, loser]
     # Not softplus: PyTorch's drops exp(−x) where x is above 20.
-    pair_loss = -torch.nn.functional.logsigmoid(gap - margin)
+    # A completion and itself may be ∞ − ∞ apart, and 0 · NaN would be their gradient.
+    pair_loss = -torch.nn.functional.logsigmoid(torch.where(wins, gap, 0) - margin)
     if centring:
         pair_loss = pair_loss + centring * (scores[:, :, None] + scores[:, None, :]) ** 2
     n_per_prompt = wins.sum(dim=(1, 2))
