@@ -9,7 +9,8 @@ composition of its two parts; what the kernel adds is where the numbers lie: not
 transposed or merged by a copy, and for a short context the queries, keys and values are in no
 memory at all.
 
-Edge semantics are those of core/attention/attention.py: a position that sees nothing gives 0.
+Edge semantics are those of core/attention/attention.py: a position that sees nothing gives 0, and
+what stands there is never used, not even NaN, nor in the gradients of weights.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ import numpy as np
 from ..checks import expect_shape
 from ..operation import at_least_float32, value_of
 from .attention import attention_backward, attention_forward
-from .key_intervals import check_attention
+from .key_intervals import check_attention, key_intervals
 from .qkv_projection import qkv_projection_backward, qkv_projection_forward
 
 Saved = tuple[Any, ...]
@@ -71,8 +72,11 @@ def qkv_attention_forward(
         "causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens
     }  # fmt: skip
     check_qkv_attention(x, w_qkv, n_head, n_kv_head, scale, **masks, dropout=dropout, seed=seed)
+    batch, time, _ = x.shape
+    low, high = key_intervals(batch, time, time, **masks)
+    used = np.where((low < high)[..., None], x, 0)  # The others' rows would be NaN in d_w_qkv.
     packed, projection_saved = qkv_projection_forward(
-        x, w_qkv, b_qkv, norm_weight, norm_bias, n_head=n_head, n_kv_head=n_kv_head, eps=eps
+        used, w_qkv, b_qkv, norm_weight, norm_bias, n_head=n_head, n_kv_head=n_kv_head, eps=eps
     )
     query, key, value = split_packed(packed, n_head)
     (output, _), attention_saved = attention_forward(

@@ -21,8 +21,9 @@ has no digit left. `row_statistics_tiled` is sound in one pass, as the kernel ne
 it measures from an origin close to the mean.
 
 Edge semantics, the same in both twins: an empty batch gives an empty result and zero gradients of
-weight and bias; a constant row has variance 0 and gives y = bias; d_model = 0 is refused, for a
-mean of nothing does not exist.
+weight and bias; a constant row has variance 0 and gives y = bias; a NaN or an infinity makes its
+row NaN; a row whose squares are beyond float32, such as one of 1e30, is normalised like any other
+(but for eager's under torch.compile); d_model = 0 is refused, for a mean of nothing does not exist.
 """
 
 from typing import Any
@@ -76,7 +77,7 @@ def layer_norm_forward(
     eps = float(eps)  # a NumPy float64 scalar would promote a float32 model
     summed = x if residual is None else x + residual
     mean, variance = row_statistics(summed)  # 2 x [..., 1]
-    rstd = 1 / np.sqrt(variance + eps)
+    rstd = (1 / np.sqrt(variance + eps)).astype(summed.dtype, copy=False)
     normalised = (summed - mean) * rstd  # [..., d_model]
     y = normalised * weight + bias
     saved = (normalised, rstd, weight, residual is not None)
@@ -134,9 +135,12 @@ def layer_norm_backward(
 
 
 def row_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and biased variance of each row, [..., 1]: the definition, in two passes."""
+    """Return mean and biased variance of each row, [..., 1]: the definition, in two passes.
+
+    The squares are float64: those of 1.8e19 are beyond float32, and the result is not.
+    """
     mean = x.mean(axis=-1, keepdims=True)
-    variance = np.square(x - mean).mean(axis=-1, keepdims=True)
+    variance = np.square(x - mean, dtype=np.float64).mean(axis=-1, keepdims=True)
     return mean, variance
 
 

@@ -11,6 +11,9 @@ The difference is what the stream x → y meets on its way: in pre-LN nothing bu
 that gradients pass unchanged through any number of blocks; in post-LN a norm after each of them.
 The two branches, attention and MLP, are in `branches`; `layer_norm` adds them to the stream.
 
+Edge semantics, the same in both twins: what is not finite at a position that sees nothing (padding)
+counts as 0. It reaches no other position and no weight's gradient, and gets none itself.
+
 Generation runs the same block on a few new tokens, with another attention: one that reads a cache.
 `run_block` therefore takes attention as a function.
 """
@@ -22,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..attention.attention import attention_forward
+from ..attention.key_intervals import key_intervals
 from ..checks import expect_floats, expect_parameter, expect_positive, refuse
 from ..layers.layer_norm import layer_norm_backward
 from ..operation import at_least_float32, value_of
@@ -123,10 +127,15 @@ def decoder_block_forward(
         ln_2_weight, ln_2_bias, c_fc_weight, c_fc_bias, mlp_proj_weight, mlp_proj_bias,
     )  # fmt: skip
     check_decoder_block(x, *parameters, n_head=n_head, norm=norm, eps=eps)
-    attend = functools.partial(
-        attention_forward, causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens
-    )
-    return run_block(x, parameters, attend, n_head, norm, eps)
+    masks: dict[str, Any] = {
+        "causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens
+    }  # fmt: skip
+    attend = functools.partial(attention_forward, **masks)
+    batch, time, _ = x.shape
+    low, high = key_intervals(batch, time, time, **masks)
+    unused = (low >= high)[..., None] & ~np.isfinite(x)  # [batch, time, d_model]
+    y, saved = run_block(np.where(unused, 0, x), parameters, attend, n_head, norm, eps)
+    return y, (*saved, unused)
 
 
 decoder_block = value_of(decoder_block_forward)
@@ -187,7 +196,7 @@ def decoder_block_backward(saved: Saved, d_y: np.ndarray) -> tuple[Any, ...]:
     ValueError
         If `d_y` is not shaped like y.
     """
-    norm, n_head, has_bias, ln_1_saved, attention_saved, ln_2_saved, mlp_saved = saved
+    norm, n_head, has_bias, ln_1_saved, attention_saved, ln_2_saved, mlp_saved, unused = saved
     if norm == "pre":
         d_z, *d_mlp = mlp_branch_backward(mlp_saved, d_y)
         # The stream's gradient so far, d_y, arrives through the addition that ln_2 was given.
@@ -205,7 +214,7 @@ def decoder_block_backward(saved: Saved, d_y: np.ndarray) -> tuple[Any, ...]:
         (d_weight, d_bias if learned else None)
         for (d_weight, d_bias), learned in zip((d_ln_1, d_ln_2), has_bias, strict=True)
     ]
-    return d_x, *d_norms[0], *d_attention, *d_norms[1], *d_mlp
+    return np.where(unused, 0, d_x), *d_norms[0], *d_attention, *d_norms[1], *d_mlp
 
 
 def check_decoder_block(x: Any, *parameters: Any, n_head: int, norm: str, eps: float) -> None:

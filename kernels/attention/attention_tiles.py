@@ -96,6 +96,26 @@ class Masks(NamedTuple):
         """
         return Masks(self.causal, self.window, *tensors)
 
+    def padding(self, n_position: int) -> torch.Tensor | None:
+        """Say which positions see nothing, nor are seen, where queries and keys are the same ones.
+
+        Returns
+        -------
+        torch.Tensor of bool [batch or 1, n_position] or None
+            None if there are none.
+        """
+        some = self.document_start if self.key_start is None else self.key_start
+        if some is None:
+            return None
+        position = torch.arange(n_position, device=some.device)
+        low, high = position * 0, position + 1 if self.causal else position * 0 + n_position
+        if self.document_start is not None and self.document_end is not None:
+            low = torch.maximum(low, self.document_start)
+            high = torch.minimum(high, self.document_end)
+        if self.key_start is not None:
+            low = torch.maximum(low, self.key_start[:, None])
+        return torch.atleast_2d(low >= high)
+
     def argument(self, length_bucket: int) -> "Masks":
         """Return what a kernel takes.
 

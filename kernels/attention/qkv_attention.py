@@ -219,6 +219,13 @@ class _QKVAttention(torch.autograd.Function):
         (n_head, n_heads), eps, masks, options = ctx.settings
         masks = masks.holding(*of_masks)
         norm: Norm = None if norm_weight is None else (norm_weight, norm_bias)
+        padding = masks.padding(x.shape[1])
+        if padding is not None:
+            # Their rows get no gradient, but 0 · NaN would be one of the weights'.
+            x = x.masked_fill(padding[..., None], 0)
+            if statistics is not None:
+                rows = padding.expand(x.shape[:2]).reshape(-1)
+                statistics = statistics.masked_fill(rows, 0)
         if packed is None:
             packed, statistics = qkv_projection_forward(x, w_qkv, b_qkv, norm, n_heads, eps)
         d_output = d_result.unflatten(-1, (n_head, packed.shape[-1])).transpose(1, 2)
@@ -341,6 +348,11 @@ def qkv_attention_eager(
     **options
         `scale`, `window`, `key_start`, `cu_seqlens`, `dropout` and `seed`, as in `attention`.
     """
+    names = ("window", "key_start", "cu_seqlens")
+    masks = Masks.of(x.shape[1], causal=causal, **{n: options.get(n) for n in names})
+    padding = masks.padding(x.shape[1])
+    if padding is not None:
+        x = x.masked_fill(padding[..., None], 0)
     packed = qkv_projection_eager(
         x, w_qkv, b_qkv, norm_weight, norm_bias, n_head=n_head, n_kv_head=n_kv_head, eps=eps
     )

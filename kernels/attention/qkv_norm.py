@@ -14,7 +14,13 @@ import torch
 
 from ..common._triton import tl, triton
 from ..common.launch import launch
-from ..common.rows import load_tile
+from ..common.rows import (
+    SMALL,
+    is_too_large,
+    load_tile,
+    reciprocal_root,
+    reciprocal_root_of_small,
+)
 from ..common.strided import strided
 
 STATISTICS_CONFIGS = [
@@ -70,7 +76,20 @@ def row_statistics(
         squares += distance * distance
     mean_rest = tl.sum(rests, axis=1) / n_features
     variance = tl.sum(squares, axis=1) / n_features - mean_rest * mean_rest
-    return mean, mean_rest, 1.0 / tl.sqrt_rn(tl.maximum(variance, 0.0) + eps)
+    rstd = reciprocal_root(variance, eps)
+    too_large = is_too_large(variance)
+    if tl.max(too_large.to(tl.int32), axis=0) > 0:
+        squares = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
+        for start in range(0, n_features, BLOCK_FEATURES):
+            features = start + tl.arange(0, BLOCK_FEATURES)
+            inside = row_inside[:, None] & (features < n_features)[None, :]
+            tile = load_tile(x, rows, features, inside)
+            small = tl.where(inside, tile - mean[:, None], 0.0) * SMALL
+            squares += small * small
+        small_rest = mean_rest * SMALL
+        variance = tl.sum(squares, axis=1) / n_features - small_rest * small_rest
+        rstd = tl.where(too_large, reciprocal_root_of_small(variance), rstd)
+    return mean, mean_rest, rstd
 
 
 @triton.jit

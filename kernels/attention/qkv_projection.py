@@ -31,7 +31,6 @@ in one order.
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from ...core.attention.qkv_projection import check_qkv_projection
 from ..common._triton import tl, triton
@@ -41,6 +40,7 @@ from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.rows import load_statistics
 from ..common.strided import block_at, strided
+from ..layers.layer_norm import layer_norm_eager
 from ..layers.linear import grouped_tile
 from .qkv_norm import load_norm, norm_argument, norm_statistics, normed_tile
 from .qkv_projection_backward import (
@@ -245,7 +245,7 @@ def qkv_projection_eager(
         As in `qkv_projection`; a view of the product.
     """
     if norm_weight is not None:
-        x = functional.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, eps)
+        x = layer_norm_eager(x, norm_weight, norm_bias, eps=eps)
     y = x @ w_qkv
     if b_qkv is not None:
         y = y + b_qkv

@@ -1,18 +1,29 @@
 """Attention's output by PyTorch's own fused kernel: what a CPU runs for attention.py.
 
-`scaled_dot_product_attention` means what `attention` means, but for two things. It returns no lse,
-which a decoder block has no use for; and its causal mask is aligned at the top left, which is the
-same only for as many queries as keys. Every other mask is written out for it. A row that sees
+`scaled_dot_product_attention` means what `attention` means, but for three things. It returns no
+lse, which a decoder block has no use for. Its causal mask is aligned at the top left, which is the
+same only for as many queries as keys; every other mask is written out for it. A row that sees
 nothing is 0 in both, with no gradient.
+
+And it takes a query of NaN for one that sees nothing: its row is 0, and a diverged model's loss is
+finite (PyTorch 2.13, every dtype; an infinite key in half precision likewise). NaN that a mask
+hides it lets through. So we look first, and what is not finite goes the written-out way; under
+torch.compile, which lets nobody look, NaN is added to the row. A step of generation, with a single
+query, is not looked at: the prompt before it was, and left its NaN in the cache.
 
 Its dropout draws from PyTorch's generator, not from Philox by position: the same share of weights,
 but others than the kernel's.
 """
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 
+from ...core.checks import all_finite
+from ..common.finite import may_be_read
 from ..common.indices import signed
+from .attention import attention_eager
 
 
 def masked_attention(
@@ -50,16 +61,41 @@ def masked_attention(
             key, value = key[:, :, n_key - window :], value[:, :, n_key - window :]
             key_start = None if key_start is None else key_start - (n_key - window)
             n_key, window = window, None
-    top_left = causal and n_query == n_key
-    if window is None and key_start is None and cu_seqlens is None and (top_left or not causal):
+    masks: dict[str, Any] = {
+        "causal": causal,
+        "window": window,
+        "key_start": key_start,
+        "cu_seqlens": cu_seqlens,
+    }
+    if n_query == 1:
+        return _fused_attention(query, key, value, masks, dropout)
+    if not may_be_read(query):
+        row_of_nan = 0 * query.detach().amax(dim=-1, keepdim=True)  # or else 0
+        return _fused_attention(query, key, value, masks, dropout) + row_of_nan
+    # An unmasked key of NaN makes NaN of the rows that see it, in float32.
+    is_exact = key.dtype in (torch.float32, torch.float64)
+    no_masks = window is None and key_start is None and cu_seqlens is None
+    if all_finite(query.detach()) and ((is_exact and no_masks) or all_finite(key.detach())):
+        return _fused_attention(query, key, value, masks, dropout)
+    return attention_eager(query, key, value, **masks, dropout=dropout, seed=seed)[0]
+
+
+def _fused_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    masks: dict[str, Any],
+    dropout: float,
+) -> torch.Tensor:
+    """Call PyTorch's kernel, with masks written out unless it has the only one."""
+    n_query, n_key = query.shape[2], key.shape[2]
+    others = [mask for name, mask in masks.items() if name != "causal" and mask is not None]
+    top_left = masks["causal"] and n_query == n_key
+    if not others and (top_left or not masks["causal"]):
         return functional.scaled_dot_product_attention(
             query, key, value, dropout_p=dropout, is_causal=top_left
         )
-
-    seen = seen_keys(
-        n_query, n_key, query.device,
-        causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens,
-    )  # fmt: skip
+    seen = seen_keys(n_query, n_key, query.device, **masks)
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=seen[:, None], dropout_p=dropout
     )

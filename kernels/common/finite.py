@@ -43,6 +43,22 @@ def checking_finite(wanted: bool) -> Iterator[None]:
         _wish.reset(token)
 
 
+def may_be_read(tensor: torch.Tensor) -> bool:
+    """Say whether a tensor's numbers may decide what is computed of it.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+
+    Returns
+    -------
+    bool
+        False under torch.compile, whose graph it would break, and on the meta device, which holds
+        no numbers.
+    """
+    return not (torch.compiler.is_compiling() or tensor.is_meta)
+
+
 def checks_finite(tensor: torch.Tensor) -> bool:
     """Say whether an operation with this argument is to look for infinities and NaN.
 
@@ -60,8 +76,7 @@ def checks_finite(tensor: torch.Tensor) -> bool:
     ValueError
         If `GPTWIN_CHECK_FINITE` is neither 0 nor 1.
     """
-    # A tensor on the meta device holds nothing to look at.
-    if torch.compiler.is_compiling() or tensor.is_meta:
+    if not may_be_read(tensor):
         return False
     wish = _wish.get()
     if wish is not None:

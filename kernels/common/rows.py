@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 from ._triton import tl, triton
 from .strided import Strided, block_at
 
+# 2⁻⁷⁵: the squares of a row of float32's largest numbers, scaled down by it, have a sum.
+SMALL = tl.constexpr(2.0**-75)
+_INFINITY = tl.constexpr(float("inf"))
+
 
 class Statistics(NamedTuple):
     """What a layer norm knows of each row.
@@ -58,6 +62,24 @@ def load_statistics(statistics, rows, inside):
     mean_rest = tl.load(statistics.mean_rest + rows, mask=inside, other=0.0)
     rstd = tl.load(statistics.rstd + rows, mask=inside, other=0.0)
     return Statistics(mean, mean_rest, rstd)
+
+
+@triton.jit
+def reciprocal_root(variance, eps):
+    """Return 1/√(variance + ε), where rounding may have left the variance below 0."""
+    return 1.0 / tl.sqrt_rn(tl.maximum(variance, 0.0, tl.PropagateNan.ALL) + eps)
+
+
+@triton.jit
+def is_too_large(variance):
+    """Say which rows' squares are beyond float32, or NaN."""
+    return (variance < _INFINITY) == 0
+
+
+@triton.jit
+def reciprocal_root_of_small(small_variance):
+    """Return 1/√(variance + ε) from the variance of a row · SMALL, beside which ε is nothing."""
+    return SMALL / tl.sqrt_rn(small_variance)
 
 
 @triton.jit

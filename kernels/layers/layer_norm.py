@@ -51,16 +51,21 @@ from ...core.layers.layer_norm import check_layer_norm
 from ..common._triton import tl, triton
 from ..common.column_sum import column_sum
 from ..common.derivative import first_derivative_only
+from ..common.finite import may_be_read
 from ..common.indices import expect_countable
 from ..common.launch import expect_same_dtype, launch, multiprocessors, runs_on_triton
 from ..common.registered import registered
 from ..common.rows import (
+    SMALL,
     Statistics,
     contiguous,
+    is_too_large,
     load_statistics,
     load_summed,
     load_tile,
     normalise,
+    reciprocal_root,
+    reciprocal_root_of_small,
 )
 from ..common.strided import block_at, strided
 from .layer_norm_wide import (
@@ -118,7 +123,15 @@ def layer_norm_forward_kernel(
     # What the rounding of the mean left over: about 0, and it corrects both statistics.
     mean_rest = tl.sum(distance, axis=1) / n_features
     variance = tl.sum(distance * distance, axis=1) / n_features - mean_rest * mean_rest
-    found = Statistics(mean, mean_rest, 1.0 / tl.sqrt_rn(tl.maximum(variance, 0.0) + eps))
+    # Without a branch: a tile that waits for it would take registers from every other row.
+    small, small_rest = distance * SMALL, mean_rest * SMALL
+    small_variance = tl.sum(small * small, axis=1) / n_features - small_rest * small_rest
+    rstd = tl.where(
+        is_too_large(variance),
+        reciprocal_root_of_small(small_variance),
+        reciprocal_root(variance, eps),
+    )
+    found = Statistics(mean, mean_rest, rstd)
 
     weight = tl.load(weight_ptr + features, mask=features < n_features, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + features, mask=features < n_features, other=0.0).to(tl.float32)
@@ -405,5 +418,11 @@ def layer_norm_eager(
         As in `layer_norm`; here `bias` may be None.
     """
     summed = x if residual is None else x + residual
-    y = functional.layer_norm(summed, (x.shape[-1],), weight, bias, float(eps))
+    shape = (x.shape[-1],)
+    y, _, rstd = torch.native_layer_norm(summed, shape, weight, bias, float(eps))
+    if may_be_read(summed) and not (rstd.detach() > 0).all():
+        # Squares beyond float32 make 0 of it, or NaN; those of NaN stay what they are.
+        wide_bias = None if bias is None else bias.double()
+        wide = functional.layer_norm(summed.double(), shape, weight.double(), wide_bias, float(eps))
+        y = wide.to(y.dtype)
     return y if residual is None else (y, summed)

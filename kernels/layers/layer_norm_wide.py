@@ -20,12 +20,16 @@ get a kernel of their own, whose programs stay in one block of columns.
 
 from ..common._triton import tl, triton
 from ..common.rows import (
+    SMALL,
     Statistics,
     contiguous,
+    is_too_large,
     load_statistics,
     load_summed,
     load_tile,
     normalise,
+    reciprocal_root,
+    reciprocal_root_of_small,
 )
 from ..common.strided import block_at
 
@@ -70,7 +74,19 @@ def layer_norm_forward_wide_kernel(
         total_squares += distance * distance
     shift = tl.sum(total, axis=1) / n_features
     variance = tl.sum(total_squares, axis=1) / n_features - shift * shift
-    rstd = 1.0 / tl.sqrt_rn(tl.maximum(variance, 0.0) + eps)
+    rstd = reciprocal_root(variance, eps)
+    too_large = is_too_large(variance)
+    if tl.max(too_large.to(tl.int32), axis=0) > 0:
+        total_squares = tl.zeros([1, BLOCK_FEATURES], tl.float32)
+        for start in range(0, n_features, BLOCK_FEATURES):
+            features = start + tl.arange(0, BLOCK_FEATURES)
+            inside = (features < n_features)[None, :]
+            x_tile = load_summed(x, residual, row, features, inside)
+            small = tl.where(inside, x_tile - origin[:, None], 0.0) * SMALL
+            total_squares += small * small
+        small_shift = shift * SMALL
+        variance = tl.sum(total_squares, axis=1) / n_features - small_shift * small_shift
+        rstd = reciprocal_root_of_small(variance)
     mean = origin + shift  # [1]
     mean_rest = (origin - mean) + shift  # what the rounding of that sum left over
     found = Statistics(mean, mean_rest, rstd)

@@ -37,6 +37,7 @@ from ...core.attention.key_intervals import check_attention
 from ...core.model.decoder_block import ARGUMENTS, check_decoder_block
 from ...core.model.presets import GPTConfig
 from ..attention.attention import attention
+from ..attention.attention_tiles import Masks
 from ..attention.qkv_attention import qkv_attention
 from ..attention.sdpa import masked_attention
 from ..common.launch import expect_same_dtype, runs_on_triton
@@ -399,7 +400,30 @@ def decoder_block(
     )
     parts = KERNELS if on_triton else EAGER
     attend = functools.partial(parts.qkv_attention, n_head=n_head, eps=eps, **masks)
+    x = finite_where_unseen(x, **masks)
     return run_block(x, parameters, attend, parts=parts, norm=norm, eps=eps)
+
+
+def finite_where_unseen(x: torch.Tensor, **masks: Any) -> torch.Tensor:
+    """Replace what is not finite by 0 at the positions that see nothing.
+
+    A model's own stream is finite there, since its tables are; `GPT` does not come here.
+
+    Parameters
+    ----------
+    x : torch.Tensor [batch, time, d_model]
+        The stream.
+    **masks
+        As in `decoder_block`.
+
+    Returns
+    -------
+    torch.Tensor [batch, time, d_model]
+    """
+    padding = Masks.of(x.shape[1], **masks).padding(x.shape[1])
+    if padding is None:
+        return x
+    return x.masked_fill(padding[..., None] & ~x.isfinite(), 0)
 
 
 def decoder_block_eager(
@@ -425,15 +449,17 @@ def decoder_block_eager(
     eps: float = 1e-5,
 ) -> torch.Tensor:
     """Compute the same in plain PyTorch, as a yardstick."""
+    masks: dict[str, Any] = {
+        "causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens,
+    }  # fmt: skip
+    x = finite_where_unseen(x, **masks)
 
     def normalise(weight: torch.Tensor, bias: torch.Tensor | None, rows: torch.Tensor) -> Any:
         return layer_norm_eager(rows, weight, bias, eps=eps)
 
     def attend(rows: torch.Tensor) -> torch.Tensor:
         heads = split_heads(linear_eager(rows, c_attn_weight, c_attn_bias), n_head)
-        output = masked_attention(
-            *heads, causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens
-        )
+        output = masked_attention(*heads, **masks)
         return linear_eager(merge_heads(output), attn_proj_weight, attn_proj_bias)
 
     def mlp(rows: torch.Tensor) -> torch.Tensor:
