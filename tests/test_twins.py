@@ -13,7 +13,7 @@ from gptwin.lab.twins.catalogue import TWINS
 from gptwin.lab.twins.draw import RandomArrays, to_numpy, to_torch
 from gptwin.lab.twins.twin import as_tuple
 from gptwin.lab.verify import regressions
-from gptwin.lab.verify.check import TEXT_CASE, check, prepare, reference
+from gptwin.lab.verify.check import TEXT_CASE, check, differentiable, prepare, reference
 from gptwin.lab.verify.verify import Job, fixed_cases, remember_row, variants, verify_row
 
 each_twin = pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
@@ -53,10 +53,6 @@ def reference_case(twin, case):
     rng = RandomArrays(case["seed"] + 1)
     results = differentiable(twin, reference(twin, inputs.tensors, inputs.options, ()))
     return inputs, tuple(rng.normal(*result.shape) for result in results.values())
-
-
-def differentiable(twin, results):
-    return {name: result for name, result in results.items() if name not in twin.statistics}
 
 
 @each_twin

@@ -199,6 +199,13 @@ attention = Twin(
          "causal": True, "window": 8},  # No query sees the first keys.
         {"batch": 1, "head": 2, "queries": 40, "d_head": 8, "documents": [10, 20, 10]},
     ),
+    extremes=(
+        {"batch": 2, "head": 2, "kv_head": 1, "queries": 4, "keys": 6, "d_head": 4,
+         "causal": True, "window": 3, "padding": 0.7, "minus_inf": True},
+        {"batch": 1, "head": 1, "queries": 7, "d_head": 3, "documents": [3, 0, 2],
+         "minus_inf": True},
+        {"batch": 1, "head": 1, "queries": 3, "keys": 4, "d_head": 2, "dropout": 0.5},
+    ),
     axes=dict.fromkeys(("query", "output"), "batch head query d_head")
     | dict.fromkeys(("key", "value"), "batch kv_head key d_head")
     | {"lse": "batch head query"},

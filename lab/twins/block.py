@@ -157,6 +157,27 @@ decoder_block = Twin(
         _small | {"norm": "post"},
         {"batch": 2, "time": 3, "d_model": 8, "n_head": 1, "d_head": 4, "bias": False},
     ),
+    extremes=(
+        {
+            "batch": 2,
+            "time": 4,
+            "d_model": 4,
+            "n_head": 1,
+            "d_head": 2,
+            "mask": "key_start",
+            "values": ["nan"],
+        },
+        {
+            "batch": 1,
+            "time": 3,
+            "d_model": 4,
+            "n_head": 1,
+            "d_head": 2,
+            "norm": "post",
+            "mask": "cu_seqlens",
+            "values": ["nan"],
+        },
+    ),  # Infinities meet zeros in so many products that little is promised of them.
     axes=dict.fromkeys(("x", "y"), "batch time d_model")
     | {name: "in out" if name.endswith("weight") else "out" for name in ARGUMENTS}
     | dict.fromkeys(("ln_1_weight", "ln_2_weight", "ln_1_bias", "ln_2_bias"), "d_model"),

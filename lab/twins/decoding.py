@@ -141,6 +141,11 @@ decode_attention = Twin(
          "window": 20},
         {"batch": 1, "kv_head": 1, "group": 1, "n_query": 5, "capacity": 9, "d_head": 8},
     ),
+    extremes=(
+        {"batch": 3, "kv_head": 1, "group": 2, "n_query": 2, "capacity": 6, "d_head": 4,
+         "window": 3, "padded": True, "seed": 1},
+        {"batch": 1, "kv_head": 1, "group": 1, "n_query": 1, "capacity": 300, "d_head": 2},
+    ),
     axes=dict.fromkeys(("query", "output"), "batch head query d_head")
     | dict.fromkeys(("key_cache", "value_cache"), "batch kv_head position d_head")
     | {"lse": "batch head query", "lengths": "batch", "key_start": "batch"},

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .twin import Inputs
+
 LAYOUTS = ("contiguous", "transposed", "every_other", "row_pitch")
 COTANGENT_LAYOUTS = (*LAYOUTS, "expanded")
 
@@ -69,6 +71,19 @@ class ShapesAlone:
     def integers(self, *shape: int, below: int) -> torch.Tensor:
         """Return an int64 tensor of this shape; see `Draw`."""
         return torch.empty(shape, dtype=torch.int64, device="meta")
+
+
+def with_nonfinite(inputs: Inputs, argument: str, index: list[int], value: str) -> Inputs:
+    """Replace one number of one argument by "nan", "inf" or "-inf"; see lab/verify/nonfinite.py."""
+
+    def replaced(arguments: dict[str, Any]) -> dict[str, Any]:
+        if argument not in arguments:
+            return arguments
+        array = np.array(arguments[argument])
+        array[tuple(index)] = float(value)
+        return arguments | {argument: array}
+
+    return Inputs(replaced(inputs.tensors), replaced(inputs.options))
 
 
 def lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:

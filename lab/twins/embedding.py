@@ -96,6 +96,7 @@ embedding = Twin(
          "positions": True, "seed": 2},
         {"shape": [1, 3], "vocab": 1, "n_ctx": 3, "d_model": 5},
     ),
+    extremes=({"shape": [2, 3], "vocab": 9, "n_ctx": 4, "d_model": 2},),
     axes=dict.fromkeys(("tokens", "positions"), "batch time")
     | {"token_table": "token d_model", "position_table": "position d_model"}
     | {"y": "batch time d_model"},

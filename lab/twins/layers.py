@@ -96,6 +96,10 @@ softmax = Twin(
         {"shape": [2, _BLOCK + 100]},
         {"shape": [3, 1, 70], "scale": 0.125},
     ),
+    extremes=(
+        {"shape": [2, 1, 3, 5], "causal": True, "key_mask": True, "seed": 1},
+        {"shape": [1, 1, 2, _BLOCK + 2], "causal": True},
+    ),
     axes=dict.fromkeys(("x", "probabilities"), "batch query key") | {"key_mask": "batch key"},
 )
 
@@ -201,6 +205,11 @@ layer_norm = Twin(
         {"shape": [2, _LAYER_NORM_BLOCK + 100], "residual": True},
         {"shape": [5, 33]},
     ),
+    extremes=(
+        {"shape": [3, 5]},
+        {"shape": [2, 3], "residual": True},
+        {"shape": [1, _LAYER_NORM_BLOCK + 1], "values": ["nan"]},
+    ),
     axes=dict.fromkeys(("x", "residual", "y", "summed"), "batch time d_model")
     | dict.fromkeys(("weight", "bias"), "d_model"),
     shared_kernels=(column_sum_kernel,),
@@ -247,6 +256,7 @@ gelu = Twin(
     },
     cost=_gelu_cost,
     studies=({"shape": [4, 750]}, {"shape": [7]}, {"shape": [2, 3, 5], "approximate": "erf"}),
+    extremes=tuple({"shape": [3], "approximate": a} for a in core_gelu.APPROXIMATIONS),
     axes=dict.fromkeys(("x", "result"), "batch time feature"),
 )
 
@@ -343,6 +353,10 @@ linear = Twin(
         {"rows": 40, "d_in": 33, "d_out": 50, "bias": True, "activation": "gelu",
          "residual": True},
         {"rows": 3, "d_in": 5, "d_out": 7, "residual": True},
+    ),
+    extremes=(
+        {"rows": 3, "d_in": 2, "d_out": 4, "bias": True, "activation": "gelu"},
+        {"rows": 3, "d_in": 2, "d_out": 4, "bias": True, "residual": True},
     ),
     axes=dict.fromkeys(("residual", "y"), "row d_out")
     | {"x": "row d_in", "weight": "d_in d_out", "bias": "d_out"},

@@ -172,6 +172,7 @@ ppo_loss = Twin(
     },
     cost=_ppo_loss_cost,
     studies=tuple({"shape": shape, "share": 1.0} for shape in ([3, 900], [2, 40], [1, 1])),
+    extremes=({"shape": [2, 4], "seed": 2},),
     axes=dict.fromkeys((*_TOKENS, "mask"), "batch time"),
     # exp is computed as 2^(Δ·log₂e). The exponent is rounded at its own size, up to 29, and each
     # bit of its integer part costs ρ roundings: 14 at |Δ| = 20.
@@ -304,6 +305,7 @@ linear_ppo_loss = Twin(
         {"tokens": 10, "d_model": 8, "vocab": 20, "share": 1.0, "temperature": 0.7},
         {"tokens": 1, "d_model": 3, "vocab": 2, "share": 1.0},
     ),
+    extremes=({"tokens": 4, "d_model": 2, "vocab": 3, "seed": 2},),
     axes=dict.fromkeys((*_TOKENS, "mask", "targets"), "token")
     | {"hidden": "token d_model", "weight": "d_model vocab"},
     # log π is rounded at its own size, some ten times the logits' own where they are small, and

@@ -114,6 +114,10 @@ reward_loss = Twin(
         {"prompts": 70, "completions": 2, "margin": 0.5},
         {"prompts": 2, "completions": 20},
     ),
+    extremes=(
+        {"prompts": 3, "completions": 4, "present": 0.7, "centring": 0.1},
+        {"prompts": 2, "completions": 18, "present": 0.7},
+    ),
     axes=dict.fromkeys(("scores", "ranks"), "prompt completion")
     | dict.fromkeys(("bin_pairs", "bin_right"), "bin"),
     # Up to 2016 pairs of a prompt are summed, and the terms of the mean margin cancel.
@@ -214,6 +218,7 @@ ema = Twin(
         {"shapes": [[_EMA_BLOCK + 1], [0], [1]]},
         {"shapes": [[4, 3, 2]], "decay": 0.5},
     ),
+    extremes=tuple({"shapes": [[3], [2, 2]], "decay": decay} for decay in (0.9, 0.0, 1.0)),
     axes=dict.fromkeys((*_AVERAGES, *_PARAMETERS), "row column"),
 )
 

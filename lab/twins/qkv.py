@@ -151,6 +151,10 @@ qkv_projection = Twin(
         {"batch": 2, "time": 9, "d_model": 12, "n_kv_head": 1, "group": 2, "d_head": 8},
         {"batch": 1, "time": 3, "d_model": 5, "n_kv_head": 1, "d_head": 4, "bias": True},
     ),
+    extremes=(
+        {"batch": 2, "time": 2, "d_model": 3, "n_kv_head": 1, "d_head": 2, "bias": True,
+         "norm": True},
+    ),
     axes=_AXES | {"packed": "head batch time d_head"},
     shared_kernels=_projection_kernels,
 )  # fmt: skip
@@ -280,6 +284,12 @@ qkv_attention = Twin(
         {"batch": 1, "time": 9, "d_model": 12, "n_kv_head": 1, "group": 2, "d_head": 8,
          "bias": True, "norm": True},
         {"batch": 1, "time": 5, "d_model": 6, "n_kv_head": 1, "d_head": 4, "causal": False},
+    ),
+    extremes=(
+        {"batch": 2, "time": 5, "d_model": 3, "n_kv_head": 1, "d_head": 2, "bias": True,
+         "norm": True, "padded": True, "path": "single", "values": ["nan"]},
+        {"batch": 2, "time": 5, "d_model": 3, "n_kv_head": 1, "d_head": 2, "window": 2,
+         "padded": True, "path": "packed", "values": ["nan"]},
     ),
     axes=_AXES | {"output": "batch time feature"},
     roundings=12.0,  # attention's 8 and the projection's 4

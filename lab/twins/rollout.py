@@ -123,6 +123,7 @@ kl = Twin(
         {"shape": [2, 30], "share": 1.0, "estimator": "k2"},
         {"shape": [1, 1], "share": 1.0, "estimator": "k3"},
     ),
+    extremes=tuple({"shape": [2, 4], "estimator": e} for e in core_kl.ESTIMATORS),
     axes=dict.fromkeys(("log_prob", "reference_log_prob", "mask", "kl"), "batch time"),
     dtypes=("float32",),
 )
@@ -200,6 +201,7 @@ exact_kl = Twin(
         {"rows": 2, "vocab": 2 * _VOCAB_BLOCK + 1, "share": 1.0},
         {"rows": 1, "vocab": 3, "share": 1.0},
     ),
+    extremes=({"rows": 4, "vocab": 3, "share": 0.6, "seed": 1},),
     axes=dict.fromkeys(("logits", "reference_logits"), "row token") | {"mask": "row", "kl": "row"},
 )
 
@@ -302,6 +304,10 @@ token_rewards = Twin(
         {"shape": [2, _REWARDS_BLOCK + 5], "share": 1.0, "estimator": "k3"},
         {"shape": [1, 1], "share": 1.0, "missing_end": "penalise"},
     ),
+    extremes=(
+        {"shape": [4, 3], "missing_end": "replace", "seed": 4},
+        {"shape": [2, 3], "estimator": "k3", "missing_end": "penalise"},
+    ),
     axes=dict.fromkeys(("log_prob", "reference_log_prob", "mask", "rewards"), "batch time")
     | {"scores": "batch", "ended": "batch"},
     dtypes=("float32",),
@@ -381,6 +387,7 @@ gae = Twin(
     studies=tuple(
         {"shape": shape, "share": 1.0} for shape in ([2, 2 * _GAE_BLOCK + 5], [3, 20], [1, 1])
     ),
+    extremes=tuple({"shape": [2, 5], "lam": lam, "gamma": g} for lam, g in ((0.9, 0.9), (0, 1))),
     axes=dict.fromkeys(("rewards", "values", "mask", "advantages", "returns"), "batch time"),
     dtypes=("float32",),
 )
@@ -455,6 +462,7 @@ whiten = Twin(
     studies=tuple(
         {"shape": shape, "share": 1.0} for shape in ([3, 900], [2, _WHITEN_BLOCK], [1, 2])
     ),
+    extremes=({"shape": [2, 5], "seed": 1}, {"shape": [2, 5], "shift_mean": False}),
     axes=dict.fromkeys(("x", "mask", "whitened"), "batch time"),
     dtypes=("float32",),
     shared_kernels=(column_sum_kernel,),

@@ -101,6 +101,7 @@ sampling = Twin(
         {"rows": 2, "vocab": 60, "top_k": 5, "top_p": 0.8},
         {"rows": 3, "vocab": 5, "temperature": 0.0},
     ),
+    extremes=tuple({"rows": 2, "vocab": 5} | some for some in ({}, {"top_k": 2, "top_p": 0.8})),
     axes={"logits": "row token", "tokens": "row", "log_prob": "row"},
 )  # fmt: skip
 

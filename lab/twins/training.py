@@ -137,6 +137,10 @@ cross_entropy = Twin(
         {"tokens": 10, "d_model": 8, "vocab": 20, "ignored": 0.0, "reduction": "none"},
         {"tokens": 1, "d_model": 3, "vocab": 2, "ignored": 0.0, "reduction": "sum"},
     ),
+    extremes=(
+        {"tokens": 4, "d_model": 3, "vocab": 5, "ignored": 0.5, "seed": 1},
+        {"tokens": 3, "d_model": 2, "vocab": 4, "ignored": 0.0, "reduction": "none"},
+    ),
     axes=dict.fromkeys(("targets", "loss", "log_prob", "entropy"), "token")
     | {"hidden": "token d_model", "weight": "d_model vocab"},
     # A log-probability is rounded at its logit's size, and p inherits that.
@@ -292,6 +296,7 @@ adamw = Twin(
         {"shapes": [[_ADAMW_BLOCK + 1], [0], [1]], "weight_decay": 0.1},
         {"shapes": [[4, 3, 2]]},
     ),
+    extremes=({"shapes": [[3], [2, 2]], "max_norm": 1.0, "weight_decay": 0.1},),
     axes=dict.fromkeys((*_ARGUMENTS, *_RESULTS), "row column"),
     # m and v are sums of two rounded products; a clipped gradient is rounded once more.
     roundings=8.0,

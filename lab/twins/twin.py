@@ -158,6 +158,9 @@ class Twin:
     studies : tuple of Case
         Small cases for `gptwin trace`, the one to be drawn first. Their data take as much traffic
         as data can (see `Cost`), so what is counted must equal what is declared.
+    extremes : tuple of Case
+        Tiny cases in which one number at a time is made NaN or infinite (lab/verify/nonfinite.py).
+        Between them they have every mask, so that there is something hidden, and every path.
     axes : dict
         Names of the axes of arguments and results, for pictures: "batch head query d_head". Those
         of a tensor with fewer axes are the last ones.
@@ -193,6 +196,7 @@ class Twin:
     shared_kernels: tuple[Any, ...] = ()
     statistics: tuple[str, ...] = ()
     studies: tuple[Case, ...] = ()
+    extremes: tuple[Case, ...] = ()
     axes: dict[str, str] = dataclasses.field(default_factory=dict)
     undeclared: frozenset[str] = frozenset()
     launched: dict[str, Any] | None = None

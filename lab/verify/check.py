@@ -31,8 +31,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...core.checks import taking_anything
 from ...kernels.common import launch
-from ..twins.draw import RandomArrays, to_numpy, to_torch
+from ..twins.draw import RandomArrays, to_numpy, to_torch, with_nonfinite
 from ..twins.real_text import activations
 from ..twins.twin import Case, Inputs, Twin, as_tuple, by_argument
 
@@ -163,8 +164,7 @@ def prepare(twin: Twin, case: Case, dtype: str, device: str, text: str | None) -
     cotangents, d_layout = RandomArrays(case.get("seed", 0) + 1), case.get("d_layout", "contiguous")
     d_results = tuple(
         to_torch(cotangents.normal(*r.shape), torch_dtype, device, d_layout)
-        for name, r in results.items()
-        if name not in twin.statistics
+        for r in differentiable(twin, results).values()
     )
     d_quantised = tuple(to_numpy(d) for d in d_results)
     truth = reference(twin, quantised, numpy_options, d_quantised)
@@ -207,7 +207,8 @@ def reference(
     dict of numpy.ndarray
         Results by name and, with `d_results`, gradients by "d_" and the argument.
     """
-    with np.errstate(all="ignore"):  # infinities and NaN are cases like others
+    # infinities and NaN are cases like others
+    with np.errstate(all="ignore"), taking_anything():
         results, saved = twin.forward(**tensors, **options)
         named = dict(zip(twin.results, as_tuple(results), strict=False))
         if not d_results:
@@ -215,6 +216,23 @@ def reference(
         assert twin.backward is not None, f"{twin.name}: a result carries a gradient"
         gradients = by_argument(twin, twin.backward(saved, *d_results))
     return named | {f"d_{name}": g for name, g in gradients.items() if name in tensors}
+
+
+def differentiable(twin: Twin, results: dict[str, Any]) -> dict[str, Any]:
+    """Keep the results that carry a gradient.
+
+    Parameters
+    ----------
+    twin : Twin
+        Whose they are.
+    results : dict
+        By name.
+
+    Returns
+    -------
+    dict
+    """
+    return {name: result for name, result in results.items() if name not in twin.statistics}
 
 
 def _largest(array: np.ndarray) -> float:
@@ -226,7 +244,8 @@ def case_inputs(twin: Twin, case: Case, text: str | None) -> Inputs:
     """Draw a case's arrays, or take them from the text."""
     if case.get("source") == "text":
         return twin.real(activations(text, case.get("seed", 0)))
-    return twin.inputs(case, RandomArrays(case.get("seed", 0)))
+    inputs = twin.inputs(case, RandomArrays(case.get("seed", 0)))
+    return with_nonfinite(inputs, *case["nonfinite"]) if "nonfinite" in case else inputs
 
 
 def run(twin: Twin, operation: Any, prepared: Prepared) -> dict[str, torch.Tensor]:
@@ -256,7 +275,7 @@ def run(twin: Twin, operation: Any, prepared: Prepared) -> dict[str, torch.Tenso
 def _run(twin: Twin, operation: Any, prepared: Prepared) -> dict[str, torch.Tensor]:
     leaves = {n: t.detach().requires_grad_() for n, t in prepared.tensors.items()}
     named = dict(zip(twin.results, as_tuple(operation(**leaves, **prepared.options)), strict=False))
-    roots = [result for name, result in named.items() if name not in twin.statistics]
+    roots = tuple(differentiable(twin, named).values())
     if not roots:
         return named
     wanted = {n: leaf for n, leaf in leaves.items() if n in twin.arguments}

@@ -2,9 +2,9 @@
 
 One row of the table is one twin in one dtype. A row runs what failed once (regressions.py), then
 the twin's corner cases and the decoder block's real activations with every autotune configuration,
-then random cases by Hypothesis, which shrinks a disagreement to the smallest case that still shows
-it. A kernel or configuration that no case reached in any dtype is a failure too: nothing was proved
-about it.
+then tiny ones with NaN and infinity (nonfinite.py), then random cases by Hypothesis, which shrinks
+a disagreement to the smallest case that still shows it. A kernel or configuration that no case
+reached in any dtype is a failure too: nothing was proved about it.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from ..twins.find import find_twin
 from ..twins.twin import Case, Twin
 from .blame import Tile, find_tile
 from .check import TEXT_CASE, Checked, check
+from .nonfinite import IN_EAGER, check_nonfinite, nonfinite_cases
 from .regressions import Failure, failures, remember
 
 DEFAULT_EXAMPLES, THOROUGH_EXAMPLES = 25, 400
@@ -165,6 +166,13 @@ def remembered_cases(job: Job) -> list[Case]:
     return [{"configuration": 0} | f.case for f in known if f.dtype == job.dtype]
 
 
+def _nonfinite_cases(job: Job) -> list[Case]:
+    """List a row's cases of NaN and infinity: all in the twin's first dtype, some in the others."""
+    twin = find_twin(job.operation)
+    cases = list(nonfinite_cases(twin))
+    return cases if job.dtype == twin.dtypes[0] else cases[::4]
+
+
 def remember_row(row: Row, found_by: str) -> bool:
     """Keep a row's smallest disagreement, to be replayed first from now on.
 
@@ -198,10 +206,14 @@ class _RowRunner:
         self.first_failure_at: float | None = None
 
     def check(self, case: Case) -> Checked:
-        checked = check(self.twin, case, self.job.dtype, self.device, self.job.text)
+        if "nonfinite" in case:
+            checked = check_nonfinite(self.twin, case, self.job.dtype, self.device)
+        else:
+            checked = check(self.twin, case, self.job.dtype, self.device, self.job.text)
         self.n_cases += 1
         self.reached |= checked.reached
-        if checked.share > (self.worst.share if self.worst else -1):
+        # What is compared coarsely uses up no budget.
+        if "nonfinite" not in case and checked.share > (self.worst.share if self.worst else -1):
             self.worst = checked
         if not checked.passed:
             self.failures[json.dumps(case)] = checked
@@ -265,12 +277,12 @@ def verify_row(job: Job, device: str, on_case: Callable[[], None]) -> Row:
     if job.case is not None:
         runner.check(job.case)
     else:
-        for case in (*remembered_cases(job), *fixed_cases(runner.twin)):
+        for case in (*remembered_cases(job), *fixed_cases(runner.twin), *_nonfinite_cases(job)):
             runner.check(case)
         runner.random(job.examples)
     failure = runner.smallest_failure()
     tile = None
-    if failure is not None and failure.wrong:
+    if failure is not None and failure.wrong and not failure.wrong[0].name.endswith(IN_EAGER):
         wrong = failure.wrong[0]
         tile = find_tile(job.operation, failure.case, job.dtype, wrong.name, wrong.index, job.text)
     return Row(job, runner.n_cases, frozenset(runner.reached), runner.worst, failure, tile)
@@ -392,7 +404,7 @@ def count_cases(job: Job) -> int:
     if job.case is not None:
         return 1
     fixed = sum(1 for _ in fixed_cases(find_twin(job.operation)))
-    return len(remembered_cases(job)) + fixed + job.examples
+    return len(remembered_cases(job)) + fixed + len(_nonfinite_cases(job)) + job.examples
 
 
 def reproduce_command(row: Row) -> str:
