@@ -44,7 +44,7 @@ def checking_finite(wanted: bool) -> Iterator[None]:
 
 
 def may_be_read(tensor: torch.Tensor) -> bool:
-    """Say whether a tensor's numbers may decide what is computed of it.
+    """Say whether a tensor's numbers may decide, at no cost, what is computed of it.
 
     Parameters
     ----------
@@ -53,10 +53,11 @@ def may_be_read(tensor: torch.Tensor) -> bool:
     Returns
     -------
     bool
-        False under torch.compile, whose graph it would break, and on the meta device, which holds
-        no numbers.
+        True on the CPU, if nobody records: torch.compile and make_fx take down one way alone.
     """
-    return not (torch.compiler.is_compiling() or tensor.is_meta)
+    if torch.compiler.is_compiling() or not tensor.is_cpu:
+        return False
+    return torch._C._len_torch_dispatch_stack() == 0
 
 
 def checks_finite(tensor: torch.Tensor) -> bool:
@@ -76,7 +77,8 @@ def checks_finite(tensor: torch.Tensor) -> bool:
     ValueError
         If `GPTWIN_CHECK_FINITE` is neither 0 nor 1.
     """
-    if not may_be_read(tensor):
+    # A tensor on the meta device holds nothing to look at.
+    if torch.compiler.is_compiling() or tensor.is_meta:
         return False
     wish = _wish.get()
     if wish is not None:
