@@ -55,6 +55,7 @@ from ..common.derivative import first_derivative_only
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.strided import strided
+from ..common.widened import product_in_float32
 from .attention_backward import attention_backward
 from .attention_tiles import (
     LOG2_E,
@@ -366,7 +367,7 @@ def attention_eager(
     query = query.unflatten(1, (n_kv_head, n_head // n_kv_head)).masked_fill(~sees, 0)
     key, value = (x[:, :, None].masked_fill(~is_seen, 0) for x in (key, value))
 
-    scores = query @ key.transpose(-1, -2) * default_scale(scale, d_head)
+    scores = product_in_float32(query, key.transpose(-1, -2)) * default_scale(scale, d_head)
     exact = torch.promote_types(torch.float32, query.dtype)
     scores = scores.to(exact).masked_fill(~seen[:, None, None], -math.inf)
     row_max = scores.new_full((*scores.shape[:-1], 1), -math.inf)

@@ -49,6 +49,7 @@ from ..common.launch import (
 )
 from ..common.registered import registered
 from ..common.strided import block_at, part_of, strided, transposed
+from ..common.widened import product_in_float32
 
 MAX_D_HEAD = 256
 # Query rows in a tile: tl.dot takes 16 at the least, and ROWS_TIMES_D bounds the accumulator. With
@@ -389,11 +390,12 @@ def decode_attention_eager(
     value = value_cache.masked_fill(unwanted, 0).unsqueeze(2)
     unseen = ~seen[:, None, None]  # [batch, 1, 1, query, capacity]
     grouped = query.unflatten(1, (n_kv_head, n_head // n_kv_head))
-    scores = grouped @ key.transpose(-1, -2) * (d_head**-0.5 if scale is None else scale)
+    scores = product_in_float32(grouped, key.transpose(-1, -2))
+    scores = scores * (d_head**-0.5 if scale is None else scale)
     scores = scores.masked_fill(unseen, -math.inf)
     # PyTorch gives NaN where every score is -inf; such a query's output is 0 here.
     nothing_seen = (scores == -math.inf).all(dim=-1, keepdim=True)
-    probabilities = torch.softmax(scores.masked_fill(nothing_seen, 0), -1)
+    probabilities = torch.softmax(scores.masked_fill(nothing_seen, 0), -1).to(query.dtype)
     output = probabilities.masked_fill(unseen | nothing_seen, 0) @ value
     wide = torch.promote_types(query.dtype, torch.float32)
     return output.flatten(1, 2), torch.logsumexp(scores.to(wide), -1).flatten(1, 2)

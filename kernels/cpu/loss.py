@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from ...core.checks import all_below
 from ...core.language.token_scores import check_targets
-from ..language.token_scores_cpu import eager_scores, exact
+from ..common.widened import product_in_float32
+from ..language.token_scores_cpu import eager_scores
 
 # So many logits stay in the cache: 4 MB in float32.
 IN_CACHE = 2**20
@@ -37,13 +38,13 @@ def mean_cross_entropy(
     compiling = torch.compiler.is_compiling()  # Inductor fuses these passes itself
     in_cache = len(targets) * vocab <= IN_CACHE
     if in_cache and not compiling and _all_count(targets, vocab, ignore_index):
-        return functional.cross_entropy(exact(hidden @ weight), targets.long())
+        return functional.cross_entropy(product_in_float32(hidden, weight), targets.long())
     counted = targets != ignore_index
     n_counted = counted.sum().clamp(min=1)
     if not compiling:
         check_targets(targets, counted, vocab)
     if compiling or in_cache:
-        logits = exact(hidden @ weight)
+        logits = product_in_float32(hidden, weight)
         total = functional.cross_entropy(
             logits, targets.long(), ignore_index=ignore_index, reduction="sum"
         )

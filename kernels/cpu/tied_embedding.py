@@ -20,6 +20,7 @@ from torch.nn import functional
 from ...core.layers.embedding import check_embedding, check_ids
 from ..common.indices import signed
 from ..common.launch import expect_same_dtype
+from ..common.widened import HALF
 from ..layers.embedding import embedding
 
 # Numbers of a table that the cache holds: 1 MB in float32.
@@ -63,7 +64,9 @@ def tied_embedding(
     ValueError
         As in `embedding`.
     """
-    if token_table.numel() <= SMALL or torch.compiler.is_compiling():
+    # Sparse rows of half precision would be added up in half precision.
+    plain = token_table.numel() <= SMALL or token_table.dtype in HALF
+    if plain or torch.compiler.is_compiling():
         return embedding(tokens, token_table, position_table, positions=positions), token_table
     check_embedding(tokens, token_table, position_table, positions)
     expect_same_dtype(token_table=token_table, position_table=position_table)

@@ -31,6 +31,7 @@ from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.indices import signed
 from ..common.launch import expect_same_dtype, runs_on_triton
+from ..common.widened import product_in_float32
 from .token_scores import score, score_backward
 from .token_scores_cpu import eager_scores
 
@@ -172,9 +173,8 @@ def cross_entropy_eager(
     """
     vocab = weight.shape[1]
     counted = targets != ignore_index
-    logits = torch.where(counted[:, None], hidden, 0.0) @ weight  # [token, vocab]
-    if logits.dtype != torch.float64:
-        logits = logits.float()
+    rows = torch.where(counted[:, None], hidden, 0.0)
+    logits = product_in_float32(rows, weight)  # [token, vocab]
     log_p = torch.log_softmax(logits, dim=-1)
     wanted = torch.where(counted, targets, 0).long()
     log_prob = log_p.gather(-1, wanted.clamp(0, vocab - 1)[:, None])[:, 0]

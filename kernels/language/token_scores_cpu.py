@@ -60,6 +60,8 @@ def eager_scores(
     if torch.is_autocast_enabled("cpu"):  # backward runs without it, on what is kept here
         dtype = torch.get_autocast_dtype("cpu")
         hidden, weight = (x if x.dtype == torch.float64 else x.to(dtype) for x in (hidden, weight))
+    if hidden.dtype == torch.float16:  # A logit beyond 65504 is a number like others.
+        hidden, weight = hidden.float(), weight.float()
     index = None if counted.all() else counted.nonzero()[:, 0]
     if index is not None:
         targets = targets[index]

@@ -41,6 +41,7 @@ from ..common.indices import signed
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.strided import block_at, strided
+from ..common.widened import HALF
 
 # Sources per chunk: a row's program reads fewer than twice as many one by one.
 CHUNK = 32
@@ -367,7 +368,29 @@ def embedding_eager(
     positions: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Compute the same in plain PyTorch, for the CPU and as a yardstick."""
-    y = torch.nn.functional.embedding(tokens.long(), token_table)
+    y = _rows(token_table, tokens.long())
     if positions is None:
         return y + position_table[: tokens.shape[1]]
-    return y + torch.nn.functional.embedding(positions.long(), position_table)
+    return y + _rows(position_table, positions.long())
+
+
+def _rows(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Look up rows; their gradients are summed in float32, whatever the table's dtype."""
+    if table.dtype in HALF and table.requires_grad:
+        return _Rows.apply(table, ids)
+    return torch.nn.functional.embedding(ids, table)
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, table, ids):
+        ctx.save_for_backward(ids)
+        ctx.n_rows = len(table)
+        return torch.nn.functional.embedding(ids, table)
+
+    @staticmethod
+    def backward(ctx, d_y):
+        (ids,) = ctx.saved_tensors
+        wide = d_y.flatten(0, -2).float()  # [id, d_model]
+        total = wide.new_zeros(ctx.n_rows, wide.shape[-1]).index_add(0, ids.flatten(), wide)
+        return total.to(d_y.dtype), None

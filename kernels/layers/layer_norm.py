@@ -68,6 +68,7 @@ from ..common.rows import (
     reciprocal_root_of_small,
 )
 from ..common.strided import block_at, strided
+from ..common.widened import HALF
 from .layer_norm_wide import (
     layer_norm_backward_parameters_kernel,
     layer_norm_backward_wide_kernel,
@@ -418,11 +419,16 @@ def layer_norm_eager(
         As in `layer_norm`; here `bias` may be None.
     """
     summed = x if residual is None else x + residual
+    rows = summed
+    if summed.is_cpu and summed.dtype in HALF:
+        # There PyTorch sums the gradients of weight and bias in half precision.
+        rows, weight = summed.float(), weight.float()
+        bias = None if bias is None else bias.float()
     shape = (x.shape[-1],)
-    y, _, rstd = torch.native_layer_norm(summed, shape, weight, bias, float(eps))
-    if may_be_read(summed) and not (rstd.detach() > 0).all():
+    y, _, rstd = torch.native_layer_norm(rows, shape, weight, bias, float(eps))
+    if may_be_read(rows) and not (rstd.detach() > 0).all():
         # Squares beyond float32 make 0 of it, or NaN; those of NaN stay what they are.
         wide_bias = None if bias is None else bias.double()
-        wide = functional.layer_norm(summed.double(), shape, weight.double(), wide_bias, float(eps))
-        y = wide.to(y.dtype)
+        y = functional.layer_norm(rows.double(), shape, weight.double(), wide_bias, float(eps))
+    y = y.to(summed.dtype)
     return y if residual is None else (y, summed)

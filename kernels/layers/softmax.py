@@ -369,8 +369,11 @@ def softmax_eager(
     if key_mask is not None:
         between = (1,) * (x.ndim - 2)
         hidden = hidden | ~key_mask.view(x.shape[0], *between, x.shape[-1])
-    scores = (x * scale).masked_fill(hidden, -math.inf)
     # PyTorch gives NaN where a row sees nothing, in backward too; such a row is 0 here.
     nothing_seen = (hidden | (x == -math.inf)).all(dim=-1, keepdim=True)
-    probabilities = torch.softmax(scores.masked_fill(nothing_seen, 0), dim=-1)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    scores = wide.masked_fill(hidden, -math.inf).masked_fill(nothing_seen, 0)
+    if x.shape[-1] > 0:  # the difference first: scaled numbers may overflow
+        scores = scores - scores.detach().amax(dim=-1, keepdim=True)
+    probabilities = torch.softmax((scores * scale).to(x.dtype), dim=-1)
     return probabilities.masked_fill(nothing_seen, 0)

@@ -28,6 +28,7 @@ from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.indices import expect_countable
 from ..common.launch import launch, runs_on_triton
+from ..common.widened import at_least_float32
 from .kl import expect_float32
 
 # Rows longer than this take several blocks.
@@ -241,6 +242,7 @@ def gae(
     return gae_eager(rewards, values, mask, gamma=gamma, lam=lam)
 
 
+@at_least_float32
 def gae_eager(
     rewards: torch.Tensor,
     values: torch.Tensor,

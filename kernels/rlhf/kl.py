@@ -27,6 +27,7 @@ from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.launch import bucketed, launch, runs_on_triton
+from ..common.widened import at_least_float32
 
 KL_CONFIGS = [
     triton.Config({"BLOCK": 1024}, num_warps=4),
@@ -228,6 +229,7 @@ def kl(
     return kl_eager(log_prob, reference_log_prob, mask, estimator=estimator)
 
 
+@at_least_float32
 def kl_eager(
     log_prob: torch.Tensor,
     reference_log_prob: torch.Tensor,

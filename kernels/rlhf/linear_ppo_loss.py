@@ -27,6 +27,7 @@ from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.indices import signed
 from ..common.launch import expect_same_dtype, runs_on_triton
+from ..common.widened import product_in_float32
 from ..language.token_scores import score, score_backward
 from ..language.token_scores_cpu import eager_scores
 from .ppo_loss import ppo_loss_backward, ppo_loss_eager, ppo_loss_forward
@@ -185,9 +186,7 @@ def linear_ppo_loss_eager(
 ) -> PPOResults:
     """Compute the same in plain PyTorch, logits and all, for the CPU and as a yardstick."""
     vocab = weight.shape[1]
-    logits = torch.where(mask[:, None], hidden, 0.0) @ weight  # [token, vocab]
-    if logits.dtype != torch.float64:
-        logits = logits.float()
+    logits = product_in_float32(torch.where(mask[:, None], hidden, 0.0), weight)  # [token, vocab]
     log_p = torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
     wanted = torch.where(mask, targets, 0).long()
     log_prob = log_p.gather(-1, wanted.clamp(0, vocab - 1)[:, None])[:, 0]

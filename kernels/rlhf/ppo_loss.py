@@ -37,6 +37,7 @@ from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.launch import bucketed, expect_same_dtype, launch, runs_on_triton
+from ..common.widened import at_least_float32
 from .ppo_statistics import (
     COUNT,
     ENTROPY,
@@ -389,6 +390,7 @@ def ppo_loss(
     )
 
 
+@at_least_float32
 def ppo_loss_eager(
     log_prob: torch.Tensor,
     old_log_prob: torch.Tensor,

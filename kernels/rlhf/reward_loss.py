@@ -46,6 +46,7 @@ from ..common.finite import checks_finite
 from ..common.indices import signed
 from ..common.launch import launch, runs_on_triton
 from ..common.strided import block_at, strided
+from ..common.widened import at_least_float32
 
 # Elements [prompt, completion, completion] of one program, unless a single prompt has more.
 TILE = 1024
@@ -333,6 +334,7 @@ def reward_loss(
     return RewardLoss(*_RewardLoss.apply(scores, ranks, float(margin), float(centring)))
 
 
+@at_least_float32
 def reward_loss_eager(
     scores: torch.Tensor, ranks: torch.Tensor, *, margin: float = 0.0, centring: float = 0.0
 ) -> RewardLoss:

@@ -25,6 +25,7 @@ from ..common.derivative import first_derivative_only
 from ..common.finite import checks_finite, expect_all_finite
 from ..common.indices import expect_countable
 from ..common.launch import launch, runs_on_triton
+from ..common.widened import at_least_float32
 from .kl import ESTIMATOR_NUMBERS, expect_float32, kl_eager, kl_of
 
 # Rows longer than this take several blocks.
@@ -230,6 +231,7 @@ def token_rewards(
     )  # fmt: skip
 
 
+@at_least_float32
 def token_rewards_eager(
     log_prob: torch.Tensor,
     reference_log_prob: torch.Tensor,

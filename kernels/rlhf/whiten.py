@@ -27,6 +27,7 @@ from ..common.column_sum import column_sum
 from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.launch import bucketed, launch, runs_on_triton
+from ..common.widened import at_least_float32
 from .kl import expect_float32
 
 # Elements per program: fixed, because the partial sums are allocated by it.
@@ -335,6 +336,7 @@ def whiten(
     return whiten_eager(x, mask, shift_mean=shift_mean, unbiased=unbiased)
 
 
+@at_least_float32
 def whiten_eager(
     x: torch.Tensor, mask: torch.Tensor, *, shift_mean: bool = True, unbiased: bool = True
 ) -> torch.Tensor:
