@@ -27,7 +27,9 @@ again, whatever the tiles, and nothing is stored.
 Edge semantics, the same in both twins: a query that sees no key gets output 0 and lse −inf, and no
 gradient flows through it; what stands in a key that nobody sees (padding) or in a query that sees
 nothing is never used, not even NaN, and its gradient is 0; a score of −inf is a key that is not
-seen; a score of +inf or NaN makes its row NaN; no keys at all: every output is 0.
+seen; a score of +inf or NaN makes its row NaN; a NaN in a value that one query sees may reach the
+others of its head as well (0 · NaN: which of them depends on the kernel's tiles); no keys at all:
+every output is 0.
 """
 
 import math

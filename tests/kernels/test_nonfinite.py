@@ -13,6 +13,7 @@ from gptwin.kernels.attention.sdpa import masked_attention
 from gptwin.kernels.common import launch
 from gptwin.kernels.common.finite import checking_finite
 from gptwin.kernels.language.cross_entropy import cross_entropy
+from gptwin.kernels.layers.embedding import embedding
 from gptwin.kernels.layers.layer_norm import layer_norm
 from gptwin.kernels.model.decoder_block import decoder_block
 from gptwin.kernels.model.gpt import GPT
@@ -157,3 +158,19 @@ def test_rows_whose_squares_overflow_are_normalised(backend, scale, device):
     packed = qkv_projection(x, torch.eye(8, 24, device=device), None, *norm, n_head=1)
     expected = torch.nn.functional.layer_norm(x.double(), (8,)).float()
     torch.testing.assert_close(packed[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_id_out_of_range_makes_a_compiled_loss_nan(device):
+    """torch.compile lets nobody look at ids: the kernel writes NaN, which the loss must keep."""
+    tables = torch.randn(5, 8, device=device), torch.randn(4, 8, device=device)
+
+    @torch.compile(backend="aot_eager")
+    def loss(tokens, targets):
+        hidden = embedding(tokens, *tables).flatten(0, 1)
+        return cross_entropy(hidden, tables[0].T, targets.flatten())[0]
+
+    tokens = torch.tensor([[1, 2, 3, 4]], device=device)
+    with launch.backend("triton"):
+        assert loss(tokens, tokens).isfinite()
+        assert loss(tokens + 1, tokens).isnan()
+        assert loss(tokens, tokens + 1).isnan()
