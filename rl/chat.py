@@ -20,6 +20,7 @@ from .judging.best_of_n import best_of_n
 from .stages.generation import generate
 from .stages.reward_model import Score, scoring
 from .stages.scorer import SCORER, load_scorer
+from .training.inputs import read_ended
 from .training.run import SETTINGS
 
 FORGET = "/new"
@@ -78,6 +79,20 @@ def find_scorer(model: Path) -> Path:
     return file
 
 
+def _expect_as_left(file: Path) -> None:
+    """Refuse a file, or a folder of files, that is not as the stage left it in whose folder it is.
+
+    A model that is not of a run has no `ended.json` beside it, and is taken as it is.
+    """
+    ended = read_ended(file.parent)
+    for name in ended.damaged(file.parent) if ended else []:
+        if name.partition("/")[0] == file.name:
+            cause = "a damaged disk, or an edit: gptwin train --resume writes it again"
+            refuse(
+                str(file.parent / name), f"the file that {file.parent.name} left", "another", cause
+            )
+
+
 def _check_options(temperature: float, max_new_tokens: int | None, best_of: int) -> None:
     if not 0 <= temperature < math.inf:
         refuse("temperature", "at least 0", str(temperature))
@@ -106,7 +121,8 @@ class Chat:
     Raises
     ------
     ValueError
-        If there is no model that can chat, or an option has no meaning.
+        If there is no model that can chat, it is not as its run left it, or an option has no
+        meaning.
     """
 
     def __init__(
@@ -120,6 +136,7 @@ class Chat:
     ) -> None:
         _check_options(temperature, max_new_tokens, best_of)
         folder = self.folder = find_model(directory)
+        _expect_as_left(folder)
         config, parameters = load_gpt2(folder, framework="torch")
         if max_new_tokens is not None and max_new_tokens >= config.n_ctx:
             expected = f"below the model's n_ctx = {config.n_ctx}, to leave room for what is said"
@@ -135,7 +152,9 @@ class Chat:
         self.score: Score | None = None
         if best_of > 1:
             self.temperature = temperature or 1.0
-            scorer = load_scorer(find_scorer(folder), config).to(self.model.wte.weight.device)
+            file = find_scorer(folder)
+            _expect_as_left(file)
+            scorer = load_scorer(file, config).to(self.model.wte.weight.device)
             self.score = scoring(scorer, self.template.pad)
 
     def say(self, text: str) -> str:

@@ -15,8 +15,10 @@ from pathlib import Path
 import chain
 import pytest
 
+from gptwin.rl.chat import Chat
 from gptwin.rl.formats import checkpoint
 from gptwin.rl.pipeline import STAGES
+from gptwin.rl.stages.scorer import SCORER
 from gptwin.rl.training.inputs import ENDED
 from gptwin.rl.training.lock import LOCK
 from gptwin.rl.training.run import CHECKPOINTS, LOG
@@ -127,6 +129,20 @@ def test_without_checkpoints_a_stage_rests_if_what_is_needed_is_whole(whole, tmp
     assert chain.in_a_process(run, "all", True) == 2
     assert "sft/model/model.safetensors: expected the file that sft left" in said()[-1]
     assert files(run) == before
+
+
+def test_a_damaged_model_does_not_chat(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, ignore=shutil.ignore_patterns(CHECKPOINTS))
+    assert Chat(str(run), max_new_tokens=2, best_of=2).say("Hi") is not None
+    flip(run / "ppo/ema/model.safetensors")
+    flip(run / "reward" / SCORER)
+    Chat(str(run), max_new_tokens=2)  # neither is what speaks
+    with pytest.raises(ValueError, match=r"reward/scorer.safetensors: expected the file that rew"):
+        Chat(str(run), max_new_tokens=2, best_of=2)
+    flip(run / "ppo/model/model.safetensors")
+    with pytest.raises(ValueError, match=r"ppo/model/model.safetensors: expected the file that p"):
+        Chat(str(run))
 
 
 def main(scratch):
