@@ -80,7 +80,7 @@ def filled(whole, stage, disk, room, said):
     disk.room(room)
     said()
     code = chain.in_a_process(run, stage)
-    lines = said()
+    lines = [line for line in said() if not line.startswith("Note")]
     disk.room()
     if code == 0:
         lines = ["enough"]

@@ -89,6 +89,11 @@ def test_weights_and_where_they_lie(whole, tmp_path):
     assert one == two
     file = tmp_path / "two/model.safetensors"
     assert one["model.weights/model.safetensors"] == f"sha256 {checksum(file)}"
+    tables = {"model": {"weights": str(tmp_path / "one")}, "ppo": {"max_response": 96}}
+    with pytest.raises(
+        ValueError, match=r"^ppo\.max_response: expected below the model's n_ctx = 96"
+    ):
+        Pipeline(changed(tmp_path / "run", **tables))
 
 
 def test_all_data_are_read_before_the_first_step(tmp_path):
