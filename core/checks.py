@@ -7,6 +7,7 @@ They look at `.shape` and `.dtype` alone, which NumPy arrays and PyTorch tensors
 
 import contextlib
 import math
+import operator
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, NoReturn
@@ -68,6 +69,14 @@ def expect_integers(**arrays: Any) -> None:
 def signed(ids: np.ndarray) -> np.ndarray:
     """Return integers as int64: where they are subtracted, others would wrap around."""
     return ids.astype(np.int64, copy=False)
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a whole number as Python's own, whosever it is; refuse what is none by name."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        refuse(name, "a whole number", repr(value))
 
 
 def expect_positive(name: str, value: float) -> None:

@@ -162,6 +162,34 @@ def both_passes(twin, backend, arguments, device):
         return {"refused": np.array(str(error).partition(", got")[0])}
 
 
+def numbers_with_arguments(twin):
+    """Yield each option that is a number, and the smallest arguments with it."""
+    every = [drawn(twin, case) for case in small_cases(twin)]
+    found = {}
+    for arguments in sorted(every, key=lambda given: sum(np.size(x) for x in given.values())):
+        for name, x in arguments.items():
+            if isinstance(x, (int, float)) and not isinstance(x, bool):
+                found.setdefault(name, arguments)
+    yield from found.items()
+
+
+@each_backend
+@each_twin
+def test_numpys_own_numbers_mean_the_same(twin, backend, device):
+    """Triton's launcher takes Python's alone: a window from an array was a raw error."""
+    for name, arguments in numbers_with_arguments(twin):
+        x = arguments[name]
+        number = np.int64(x) if isinstance(x, int) else np.float64(x)
+        expected = call(twin, backend, arguments, device)
+        found = call(twin, backend, arguments | {name: number}, device)
+        for was, now in zip(expected, found, strict=True):
+            assert now.dtype == was.dtype, name
+            np.testing.assert_array_equal(now, was, err_msg=name)
+        if isinstance(x, int):
+            with pytest.raises(ValueError, match=f"^{name}: expected .*got "):
+                call(twin, backend, arguments | {name: x + 0.5}, device)
+
+
 @each_twin
 def test_empty_axes_mean_the_same_or_are_refused_alike(twin, device):
     for case in twin.corners:

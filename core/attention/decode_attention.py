@@ -38,6 +38,7 @@ from ..checks import (
     expect_shape,
     refuse,
     signed,
+    whole,
 )
 from ..layers.softmax import weigh
 from ..operation import at_least_float32, value_of
@@ -207,7 +208,7 @@ def check_decode_attention(
             expect_shape(name, integers, (batch,), "one number for each sequence")
     if scale is not None:
         expect_positive("scale", scale)
-    if window is not None and window < 1:
+    if window is not None and whole("window", window) < 1:
         refuse("window", "at least 1, the query's own position", repr(window))
 
 

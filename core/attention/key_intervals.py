@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_integers, expect_positive, expect_shape, refuse, signed
+from ..checks import expect_integers, expect_positive, expect_shape, refuse, signed, whole
 
 MAX_D_HEAD = 256
 
@@ -160,7 +160,7 @@ def check_attention(
             refuse("cu_seqlens", "as many queries as keys", f"{n_query} and {n_key}")
     if not 0 <= dropout < 1:
         refuse("dropout", "a probability from 0 to below 1", repr(dropout))
-    if not 0 <= seed < 2**64:
+    if not 0 <= whole("seed", seed) < 2**64:
         refuse("seed", "a whole number from 0 to 2⁶⁴ − 1", repr(seed))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_shape
+from ..checks import expect_shape, whole
 from ..operation import at_least_float32, value_of
 from .attention import attention_backward, attention_forward
 from .key_intervals import check_attention, key_intervals
@@ -155,7 +155,8 @@ def check_qkv_attention(
 
     What `check_qkv_projection` refuses passes here.
     """
-    n_kv_head = n_head if n_kv_head is None else n_kv_head
+    n_head = whole("n_head", n_head)
+    n_kv_head = n_head if n_kv_head is None else whole("n_kv_head", n_kv_head)
     if len(x.shape) != 3 or len(w_qkv.shape) != 2 or n_head + 2 * n_kv_head < 1:
         return
     batch, time, _ = x.shape

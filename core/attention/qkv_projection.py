@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_floats, expect_positive, expect_shape, refuse
+from ..checks import expect_floats, expect_positive, expect_shape, refuse, whole
 from ..layers.layer_norm import layer_norm_backward, layer_norm_forward
 from ..layers.linear import linear_backward, linear_forward
 from ..operation import at_least_float32, value_of
@@ -127,7 +127,8 @@ def check_qkv_projection(
     expect_floats(x=x, w_qkv=w_qkv, b_qkv=b_qkv, norm_weight=norm_weight, norm_bias=norm_bias)
     if len(x.shape) != 3:
         refuse("x", "shape [batch, time, d_model]", f"shape {tuple(x.shape)}")
-    n_kv_head = n_head if n_kv_head is None else n_kv_head
+    n_head = whole("n_head", n_head)
+    n_kv_head = n_head if n_kv_head is None else whole("n_kv_head", n_kv_head)
     if n_head < 1 or n_kv_head < 1 or n_head % n_kv_head:
         refuse("n_kv_head", f"a divisor of n_head = {n_head}, at least 1", repr(n_kv_head))
     if len(w_qkv.shape) != 2:

@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import expect_floats, expect_integers, expect_shape, refuse
+from ..checks import expect_floats, expect_integers, expect_shape, refuse, whole
 from ..operation import at_least_float32, value_of
 from ..philox import philox
 
@@ -111,6 +111,7 @@ def sampling_forward(
         If an argument has no meaning.
     """
     check_sampling(logits, temperature, top_k, top_p, seed, step, rows)
+    seed, step = int(seed), int(step)
     temperature, top_k, top_p = without_filters(logits.shape[1], temperature, top_k, top_p)
     # The maximum alone shows what cannot be drawn from: it is NaN if a logit is.
     drawable = np.isfinite(logits.astype(np.float32).max(axis=1))
@@ -302,14 +303,14 @@ def check_sampling(
         refuse("logits", f"a vocabulary of 1 to {MAX_VOCAB} tokens", f"{logits.shape[1]}")
     if not (math.isfinite(temperature) and temperature >= 0):
         refuse("temperature", "a finite number, at least 0", repr(temperature))
-    if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
+    if top_k is not None and whole("top_k", top_k) < 1:
         cause = "0 for no filter: leave it out" if top_k == 0 else ""
         refuse("top_k", "None or an integer, at least 1", repr(top_k), cause)
     if top_p is not None and not 0 < top_p <= 1:
         cause = "0 for greedy: that is temperature=0" if top_p == 0 else ""
         refuse("top_p", "None or a number above 0 and at most 1", repr(top_p), cause)
     for name, number, least, limit in (("seed", seed, -(2**63), 2**64), ("step", step, 0, 2**32)):
-        if not (isinstance(number, int) and least <= number < limit):
+        if not least <= whole(name, number) < limit:
             refuse(name, f"an integer from {least} to {limit - 1}", repr(number))
     expect_integers(rows=rows)
     if rows is not None:

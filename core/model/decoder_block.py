@@ -26,7 +26,7 @@ import numpy as np
 
 from ..attention.attention import attention_forward
 from ..attention.key_intervals import key_intervals
-from ..checks import expect_floats, expect_parameter, expect_positive, refuse
+from ..checks import expect_floats, expect_parameter, expect_positive, refuse, whole
 from ..layers.layer_norm import layer_norm_backward
 from ..operation import at_least_float32, value_of
 from .branches import (
@@ -221,7 +221,7 @@ def check_decoder_block(x: Any, *parameters: Any, n_head: int, norm: str, eps: f
     """Refuse arguments that do not fit together."""
     if len(x.shape) != 3:
         refuse("x", "3 dimensions [batch, time, d_model]", f"shape {tuple(x.shape)}")
-    expect_positive("n_head", n_head)
+    expect_positive("n_head", whole("n_head", n_head))
     expect_positive("eps", eps)
     if norm not in NORMS:
         refuse("norm", "'pre' or 'post'", repr(norm))

@@ -36,6 +36,7 @@ from ..checks import (
     expect_positive,
     refuse,
     takes_anything,
+    whole,
 )
 
 EPSILONS = ("pytorch", "tensorflow")
@@ -188,7 +189,7 @@ def coefficients(
     step: int, lr: float, betas: tuple[float, float], eps: float, epsilon: str
 ) -> Coefficients:
     """Compute the bias corrections, in float64: float32's 1 − 0.999ᵗ loses 10 bits at t = 1."""
-    beta_1, beta_2 = map(float, betas)
+    (beta_1, beta_2), step = map(float, betas), int(step)
     root_correction = 1 / math.sqrt(1 - beta_2**step)
     wider = root_correction if epsilon == "tensorflow" else 1.0
     return Coefficients(float(lr) / (1 - beta_1**step), root_correction, float(eps) * wider)
@@ -241,7 +242,7 @@ def check_adamw(
             if str(moment.dtype).endswith(narrow):
                 cause = "moments made like half-precision parameters: small steps would be lost"
                 refuse(f"{name}[{i}]", "dtype float32 or float64", f"dtype {moment.dtype}", cause)
-    if not (isinstance(step, int) and step >= 1):
+    if whole("step", step) < 1:
         refuse("step", "an integer of at least 1", repr(step), "steps counted from 0")
     if not (math.isfinite(lr) and lr >= 0):
         refuse("lr", "a finite number of at least 0", repr(lr))

@@ -327,7 +327,7 @@ def attention(
             query.shape[2], causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens
         )
         scale = default_scale(scale, query.shape[-1])
-        options = {"scale": scale, "dropout": float(dropout), "seed": seed}
+        options = {"scale": scale, "dropout": float(dropout), "seed": int(seed)}
         return _Attention.apply(query, key, value, masks, options)
     return attention_eager(
         query, key, value, scale=scale, causal=causal, window=window, key_start=key_start,

@@ -71,6 +71,7 @@ class Masks(NamedTuple):
             Positions.
         """
         start = end = None
+        window = None if window is None else int(window)
         cu_seqlens = signed(cu_seqlens)
         if cu_seqlens is not None:
             positions = torch.arange(n_query, device=cu_seqlens.device, dtype=cu_seqlens.dtype)

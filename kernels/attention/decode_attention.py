@@ -341,6 +341,7 @@ def decode_attention(
     check_decode_attention(query, key_cache, value_cache, lengths, scale, window, key_start)
     expect_same_dtype(query=query, key_cache=key_cache, value_cache=value_cache)
     lengths, key_start = signed(lengths), signed(key_start)
+    window = None if window is None else int(window)
     if lengths.device.type == "cpu":
         check_lengths(lengths, key_cache.shape[2])
     given = {"query": query, "key_cache": key_cache, "value_cache": value_cache}

@@ -288,7 +288,7 @@ def qkv_attention(
         If Triton was asked for and cannot run here.
     """
     n_heads = check_qkv_projection(x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, n_kv_head, eps)
-    n_kv_head = n_head if n_kv_head is None else n_kv_head
+    n_head, n_kv_head = int(n_head), int(n_head if n_kv_head is None else n_kv_head)
     masked: dict[str, Any] = {
         "causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens,
     }  # fmt: skip
@@ -304,7 +304,7 @@ def qkv_attention(
     chosen = _chosen_path(force_path, *shape, dropout=dropout, documents=documents)
     if runs_on_triton("qkv_attention", **given, key_start=key_start, cu_seqlens=cu_seqlens):
         scale = d_head**-0.5 if scale is None else float(scale)
-        options = {"scale": scale, "dropout": float(dropout), "seed": seed}
+        options = {"scale": scale, "dropout": float(dropout), "seed": int(seed)}
         masks = Masks.of(time, **masked)
         return _QKVAttention.apply(*given.values(), (n_head, n_heads), eps, masks, options, chosen)
     return qkv_attention_eager(

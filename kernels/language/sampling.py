@@ -313,7 +313,8 @@ def sampling(
         If Triton was asked for and cannot run here.
     """
     check_sampling(logits, temperature, top_k, top_p, seed, step, rows)
-    rows = signed(rows)
+    rows, seed, step = signed(rows), int(seed), int(step)
+    top_k = None if top_k is None else int(top_k)
     if not runs_on_triton("sampling", logits=logits, rows=rows):
         return sampling_eager(
             logits,

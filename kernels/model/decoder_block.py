@@ -388,6 +388,7 @@ def decoder_block(
         ln_2_weight, ln_2_bias, c_fc_weight, c_fc_bias, mlp_proj_weight, mlp_proj_bias,
     )  # fmt: skip
     check_decoder_block(x, *parameters, n_head=n_head, norm=norm, eps=eps)
+    n_head = int(n_head)
     d_head = c_attn_weight.shape[1] // (3 * n_head)
     masks: dict[str, Any] = {
         "causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens,

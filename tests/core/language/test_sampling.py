@@ -216,7 +216,7 @@ def test_no_rows_give_none():
         ({"temperature": -1.0}, "temperature: expected a finite number, at least 0, got -1.0"),
         ({"temperature": np.inf}, "temperature"),
         ({"top_k": 0}, "top_k: .*got 0 .*leave it out"),
-        ({"top_k": 2.5}, "top_k: .*an integer"),
+        ({"top_k": 2.5}, "top_k: expected a whole number"),
         ({"top_p": 0.0}, "top_p: .*temperature=0"),
         ({"top_p": 1.5}, "top_p: .*at most 1, got 1.5"),
         ({"top_p": np.nan}, "top_p"),
