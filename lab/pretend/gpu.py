@@ -94,12 +94,15 @@ def _replaced(arguments: Arguments) -> Iterator[None]:
     driver = triton.runtime.driver
     before = [(owner, name, getattr(owner, name, None)) for owner, name, _ in places]
     active = driver._active
+    half = torch.get_autocast_dtype("cpu")
     for owner, name, value in places:
         setattr(owner, name, value)
     driver.set_active(Driver())
+    torch.set_autocast_dtype("cpu", torch.float16)  # a GPU's; the CPU's is bfloat16
     try:
         yield
     finally:
+        torch.set_autocast_dtype("cpu", half)
         for owner, name, value in reversed(before):
             setattr(owner, name, value)
         driver._active = active

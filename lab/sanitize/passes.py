@@ -106,6 +106,10 @@ def difference_of(
     return None
 
 
+# What is known of an undefined lane, the worse the later.
+RANKS = ("", "zeros on today's compilers", "wrong even with zeros")
+
+
 def rank_of(first: Pass, zeros: dict[Storage, Memory], without: dict[Storage, Memory]) -> str:
     """Compare what zeros leave with what is left where undefined lanes take no part."""
     for storage in first.before:
@@ -119,8 +123,8 @@ def rank_of(first: Pass, zeros: dict[Storage, Memory], without: dict[Storage, Me
         lost = np.repeat(interpreter.holds_poison(items, argument.dtype), argument.itemsize)
         different[offset : offset + len(lost)] &= ~lost
         if different.any():
-            return "wrong even with zeros"
-    return "zeros on today's compilers"
+            return RANKS[2]
+    return RANKS[1]
 
 
 def numbers(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -20,6 +20,7 @@ from triton.runtime.errors import InterpreterError
 from ...kernels import interpreter
 from ..pretend.frames import launched_at
 from .passes import (
+    RANKS,
     Memory,
     Pass,
     difference_of,
@@ -166,10 +167,13 @@ class Watch:
         after = {storage: Memory.of(storage) for storage in first.before}
         n_accesses = self.n_accesses
         self._run_again(first, after, run)
-        new = [v for key, v in self.violations.items() if key not in known]
         kept = after
-        undefined = [violation for violation in new if violation.kind == "undefined lane"]
-        if undefined:
+        undefined = [
+            violation
+            for violation in self.violations.values()
+            if violation.kind == "undefined lane" and violation.kernel == launch.kernel
+        ]
+        if undefined and first.undefined:  # found in this launch, or in an earlier one
             kept = self._rank(first, run, undefined)
         restore(kept)
         for storage in kept:
@@ -263,7 +267,7 @@ class Watch:
         self.violations = found
         rank = rank_of(first, *left)
         for violation in violations:
-            violation.rank = rank
+            violation.rank = max(violation.rank, rank, key=RANKS.index)
         return left[0]
 
     def _last_write(self, done: Pass, storage: Storage) -> LastWrite:

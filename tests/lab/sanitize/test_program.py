@@ -107,6 +107,8 @@ def test_what_a_program_asks_of_a_gpu() -> None:
         with torch.autocast("cuda", dtype=torch.bfloat16):
             x = torch.ones(2, 2, device="cuda")
             assert (x @ x).dtype == torch.bfloat16
+        with torch.autocast("cuda"):
+            assert (x @ x).dtype == torch.get_autocast_dtype("cuda") == torch.float16
         with pytest.raises(RuntimeError, match="expected launches that can be watched"):
             torch.cuda.CUDAGraph()
 

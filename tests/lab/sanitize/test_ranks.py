@@ -47,3 +47,16 @@ def test_zeros_do_for_a_sum_and_not_for_a_maximum(op: str, rank: str, dtype: tor
     assert not y.isnan().any(), "the program goes on with what today's compilers give"
     if op == "max":
         assert y[0] == 0
+
+
+def test_each_launch_leaves_what_zeros_give() -> None:
+    """Not the first one alone, in which the fault is found; and the worse rank is kept."""
+    x = -torch.rand(50) - 1
+    first, second, third = (torch.zeros(64) for _ in range(3))
+    with watching() as seen:
+        for y in (first, second):
+            reduce_kernel[(1,)](x, y, 50, OP="softmax", BLOCK=64)
+        reduce_kernel[(1,)](x - 200, third, 50, OP="softmax", BLOCK=64)
+    assert torch.equal(first, second) and first.isfinite().all() and third.isfinite().all()
+    (violation,) = seen.violations
+    assert violation.rank == "wrong even with zeros"
