@@ -5,6 +5,9 @@ import pytest
 
 from gptwin.core.attention.attention import attention
 from gptwin.core.attention.decode_attention import decode_attention
+from gptwin.core.model.gpt import gpt, loss_and_gradients
+from gptwin.core.model.parameters import init_parameters
+from gptwin.core.model.presets import GPTConfig
 from gptwin.lab.twins.catalogue import TWINS
 from gptwin.lab.twins.draw import RandomArrays
 
@@ -53,3 +56,24 @@ def test_boundaries_of_any_integer_type_mean_the_same(dtype):
         np.testing.assert_array_equal(found, expected)
     with pytest.raises(ValueError, match="cu_seqlens: expected boundaries from 0 upwards"):
         attention(query, query, query, cu_seqlens=np.array([0, 20, 10], dtype))
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_a_model_takes_ids_of_any_integer_type(dtype):
+    """A label of −100 is 156 in uint8, and that is a token."""
+    config = GPTConfig(200, 8, 1, 2, 8)
+    parameters = init_parameters(config, 0, np.float64)
+    tokens, start = np.full((2, 5), 156), np.array([0, 3])
+    results = [
+        (
+            gpt(parameters, tokens.astype(t), config, key_start=start.astype(t)),
+            loss_and_gradients(parameters, tokens.astype(t), tokens.astype(t), config)[0],
+        )
+        for t in (np.int64, dtype)
+    ]
+    for expected, found in zip(*results, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert results[1][1] > 4
+    for wrong in (tokens.astype(float), tokens > 0):
+        with pytest.raises(ValueError, match=r"^tokens: expected integers"):
+            gpt(parameters, wrong, config)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gptwin.core.language.cross_entropy import REDUCTIONS
 from gptwin.kernels.common.launch import backend, recording
 from gptwin.kernels.language import token_scores
-from gptwin.kernels.language.cross_entropy import cross_entropy
+from gptwin.kernels.language.cross_entropy import cross_entropy, token_log_probs
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 both = pytest.mark.parametrize("how", ("triton", "eager"))
@@ -250,3 +250,15 @@ def test_wrong_dtypes_are_refused_by_name(changes, message):
         arguments[name] = arguments[name].to(dtype)
     with backend("triton"), pytest.raises(ValueError, match=message):
         cross_entropy(**arguments)
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32])
+def test_log_probs_of_targets_of_any_integer_type(how, dtype):
+    """Nothing is ignored where a type holds no −100: 156 is not it."""
+    arguments = draw(vocab=200, ignored=0.0)
+    arguments["targets"][:3] = 156
+    with backend(how):
+        expected = token_log_probs(**arguments)
+        found = token_log_probs(**arguments | {"targets": arguments["targets"].to(dtype)})
+    assert torch.equal(found, expected) and (found < 0).all()
