@@ -53,7 +53,7 @@ class Resources:
     tensor_memory_columns : int
         Of one block; Blackwell alone has any.
     tensor_core : dict
-        Tensor-core instruction to how often it stands in the code.
+        Tensor-core instruction to how often it stands in the code; empty if not counted.
     async_copies : dict
         Asynchronous copies into shared memory, likewise.
     """
@@ -98,13 +98,15 @@ def _tool(name: str) -> str:
         ) from error
 
 
-def read_resources(compiled: Any) -> Resources:
+def read_resources(compiled: Any, *, count: bool = True) -> Resources:
     """Read what a kernel takes from its binary, once: the reading is kept in Triton's cache.
 
     Parameters
     ----------
     compiled : triton.compiler.CompiledKernel
         From `JITFunction.warmup`.
+    count : bool
+        Count instructions, too. NVIDIA's are disassembled, which takes 0.3 seconds a kernel.
 
     Returns
     -------
@@ -115,22 +117,22 @@ def read_resources(compiled: Any) -> Resources:
     # The name changes with this file, so that no reading outlives the code that made it.
     code = hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()[:12]
     cache = get_cache_manager(compiled.metadata.hash)
-    name = f"gptwin_resources_{code}.json"
+    name = f"gptwin_resources_{code}{'' if count else '_not_counted'}.json"
     kept = cache.get_file(name)
     if kept is not None:
         return Resources(**json.loads(pathlib.Path(kept).read_text()))
-    resources = _read_nvidia(compiled) if "cubin" in compiled.asm else _read_amd(compiled)
+    resources = _read_nvidia(compiled, count) if "cubin" in compiled.asm else _read_amd(compiled)
     cache.put(json.dumps(dataclasses.asdict(resources)), name, binary=False)
     return resources
 
 
-def _read_nvidia(compiled: Any) -> Resources:
+def _read_nvidia(compiled: Any, count: bool) -> Resources:
     usage = _run_on_cubin("cuobjdump", "--dump-resource-usage", cubin=compiled.asm["cubin"])
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump: expected REG and STACK of {compiled.name}, got {usage!r}")
-    # Disassembly takes as long as compilation, and most kernels do not need it.
-    special = _PTX_SPECIAL.search(compiled.asm["ptx"])
+    # Most kernels need no disassembly.
+    special = count and _PTX_SPECIAL.search(compiled.asm["ptx"])
     opcodes = _SASS_OPCODE.findall(_sass(compiled)) if special else []
     return Resources(
         warps=compiled.metadata.num_warps,

@@ -86,6 +86,7 @@ class _Job:
     arch: str
     form: str | None
     typical: bool
+    count: bool
 
 
 # --- in a worker process -------------------------------------------------------------------------
@@ -124,7 +125,7 @@ def _run(job: _Job) -> list[Row]:
                 shapes = tuple(dict.fromkeys((*rows[key].shapes, name)))
                 rows[key] = dataclasses.replace(rows[key], shapes=shapes)
             else:
-                rows[key] = _read(failed, name, launch, job.form)
+                rows[key] = _read(failed, name, launch, job)
     return [*rows.values(), *errors.values()]
 
 
@@ -175,7 +176,7 @@ def compile_case(twin: Any, case: dict[str, Any], dtype: str, launches: list[Any
             launches.extend(log)
 
 
-def _read(template: Row, shape: str, launch: Any, form: str | None) -> Row:
+def _read(template: Row, shape: str, launch: Any, job: _Job) -> Row:
     """Make the row of one compiled kernel, or of one that did not compile."""
     of_kernel = dataclasses.replace(
         template, kernel=launch.kernel, configuration=launch.configuration, shapes=(shape,)
@@ -183,7 +184,7 @@ def _read(template: Row, shape: str, launch: Any, form: str | None) -> Row:
     if launch.error:
         return dataclasses.replace(of_kernel, options=launch.options, failures=(launch.error,))
     on = architecture(template.arch)
-    resources = assembly.read_resources(launch.compiled)
+    resources = assembly.read_resources(launch.compiled, count=job.count)
     share = occupancy(
         on,
         warps=resources.warps,
@@ -194,7 +195,7 @@ def _read(template: Row, shape: str, launch: Any, form: str | None) -> Row:
     return dataclasses.replace(
         of_kernel, options=_options(launch), resources=resources, occupancy=share,
         failures=tuple(_excesses(resources, share, on)),
-        text=assembly.text(launch.compiled, form) if form else None,
+        text=assembly.text(launch.compiled, job.form) if job.form else None,
     )  # fmt: skip
 
 
@@ -246,6 +247,7 @@ def inspect(
     show: str | None = None,
     dtypes: Sequence[str] = DTYPES,
     typical: bool = False,
+    count: bool = True,
     twins: str = TWINS_MODULE,
     on_progress: Callable[[str, int, int], None] = lambda arch, done, of: None,
 ) -> list[Row]:
@@ -263,6 +265,8 @@ def inspect(
         Which of each twin's dtypes to compile.
     typical : bool
         Each twin's first named shape alone, in the last of its dtypes: bfloat16 if it takes that.
+    count : bool
+        Count instructions, too: a third of the time on NVIDIA's chips.
     twins : str
         Module whose `TWINS` to walk.
     on_progress : callable
@@ -293,7 +297,7 @@ def inspect(
     rows: list[Row] = []
     for arch in on:
         jobs = [
-            _Job(twins, name, dtype, arch.name, forms[arch.name], typical)
+            _Job(twins, name, dtype, arch.name, forms[arch.name], typical, count)
             for name in known
             for dtype in [d for d in known[name].dtypes if d in dtypes][-1 if typical else 0 :]
         ]

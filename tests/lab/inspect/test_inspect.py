@@ -54,7 +54,8 @@ def rows_for(arch: str) -> list[Row]:
     rows = []
     for dtype in ("bfloat16", "float32"):
         names = [name for on, name in GATED if on == arch and dtype in gated_dtypes(arch, name)]
-        rows += inspect(names, archs=[arch], dtypes=[dtype]) if names else []  # none means all
+        if names:  # none means all
+            rows += inspect(names, archs=[arch], dtypes=[dtype], count=False)
     return rows
 
 
@@ -85,6 +86,7 @@ def test_every_configuration_compiles_and_fits(arch: str, name: str) -> None:
     assert {row.dtype for row in rows} == set(gated_dtypes(arch, name))
     for row in rows:
         assert row.resources is not None and row.resources.registers > 0
+        assert arch == "gfx942" or not row.resources.tensor_core  # not counted
         assert 0 < row.occupancy <= 1
         assert set(row.shapes) <= set(TWINS[name].shapes)
 
