@@ -316,23 +316,22 @@ def attention(
     RuntimeError
         If Triton was asked for and cannot run here.
     """
-    check_attention(
-        query, key, value, scale, causal, window, key_start, cu_seqlens, dropout, seed
-    )  # fmt: skip
+    check_attention(query, key, value, scale, causal, window, key_start, cu_seqlens, dropout, seed)
     expect_floats(query=query, key=key, value=value)
     expect_same_dtype(query=query, key=key, value=value)
     tensors = {"query": query, "key": key, "value": value}
+    seen: dict[str, Any] = {
+        "causal": causal,
+        "window": window,
+        "key_start": key_start,
+        "cu_seqlens": cu_seqlens,
+    }
     if runs_on_triton("attention", **tensors, key_start=key_start, cu_seqlens=cu_seqlens):
-        masks = Masks.of(
-            query.shape[2], causal=causal, window=window, key_start=key_start, cu_seqlens=cu_seqlens
-        )
+        masks = Masks.of(query.shape[2], **seen)
         scale = default_scale(scale, query.shape[-1])
         options = {"scale": scale, "dropout": float(dropout), "seed": int(seed)}
         return _Attention.apply(query, key, value, masks, options)
-    return attention_eager(
-        query, key, value, scale=scale, causal=causal, window=window, key_start=key_start,
-        cu_seqlens=cu_seqlens, dropout=dropout, seed=seed,
-    )  # fmt: skip
+    return attention_eager(query, key, value, scale=scale, dropout=dropout, seed=seed, **seen)
 
 
 def attention_eager(

@@ -71,9 +71,11 @@ from .attention_tiles import (
 QUERY_CONFIGS = [
     triton.Config(
         {"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 8192},
-        num_warps=8, num_stages=2, maxnreg=255,
+        num_warps=8,
+        num_stages=2,
+        maxnreg=255,
     ),
-]  # fmt: skip
+]
 if compiles_for_amd():
     QUERY_CONFIGS = [
         triton.Config(

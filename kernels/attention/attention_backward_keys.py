@@ -41,11 +41,13 @@ KEY_VALUE_CONFIGS = {
     itemsize: [
         triton.Config(
             {"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 8192},
-            num_warps=8, num_stages=2, maxnreg=maxnreg,
+            num_warps=8,
+            num_stages=2,
+            maxnreg=maxnreg,
         ),
     ]
     for itemsize, maxnreg in ((2, 255), (4, 232))
-}  # fmt: skip
+}
 if compiles_for_amd():
     KEY_VALUE_CONFIGS = {
         itemsize: [

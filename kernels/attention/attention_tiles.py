@@ -275,9 +275,7 @@ def row_products(left, right, MASKED: tl.constexpr, D_HEAD: tl.constexpr):
         for first in tl.range(0, BLOCK_D, FEATURES, num_stages=1):
             features = first + tl.arange(0, FEATURES)
             some_left = load_features(left.x, left.rows, features, left.inside, True, D_HEAD)
-            some_right = load_features(
-                right.x, right.rows, features, right.inside, MASKED, D_HEAD
-            )  # fmt: skip
+            some_right = load_features(right.x, right.rows, features, right.inside, MASKED, D_HEAD)
             product = tl.dot(some_left, tl.trans(some_right), product, input_precision="ieee")
     else:
         product = tl.dot(left.block, tl.trans(right.block))
