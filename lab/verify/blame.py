@@ -45,7 +45,10 @@ class Tile:
     def __str__(self) -> str:
         """Say it in one line."""
         block = ", ".join(f"{first}..{last}" for first, last in self.block)
-        return f"{self.kernel}, program {self.program}, block [{block}], {self.where}"
+        file, _, line = self.where.rpartition(":")
+        near = os.path.relpath(file)
+        where = self.where if near.startswith("..") else f"{near}:{line}"
+        return f"{self.kernel}, program {self.program}, block [{block}], {where}"
 
 
 def find_tile(

@@ -5,6 +5,7 @@ import torch
 from hypothesis import strategies as st
 
 import gptwin
+from gptwin.kernels.common import plain
 from gptwin.kernels.common.launch import INTERPRETED
 from gptwin.lab.sanitize.program import watching
 
@@ -83,6 +84,17 @@ def test_updates_in_place_are_results(reference):
         gptwin.check(decay_, lambda x, rate: x * rate, updates=["x"], **DECAY)
 
 
+def test_each_call_updates_a_copy_that_lies_as_its_argument_does():
+    declared = gptwin.twin(decay_, lambda x, rate: x * (1 - rate), updates=["x"], cases=[
+        {"x": {"normal": [21]}, "rate": 0.25}
+    ])  # fmt: skip
+    twin = declared.as_twin("of a test")
+    x = torch.ones(42)[::2]
+    (first,), (second,) = (twin.kernel(x=x, rate=0.25) for _ in range(2))
+    assert torch.equal(first, second) and first.stride() == (2,)
+    assert torch.equal(x, torch.ones(21))
+
+
 def test_an_undeclared_update_is_a_fault():
     def writes(x, rate):
         decay_(x, rate)
@@ -129,6 +141,7 @@ def test_pytorchs_own_function_is_a_reference():
 
 def test_a_watched_program_may_check():
     """As in a test under @pytest.mark.gptwin: the check says which configuration runs."""
+    plain.watch_plain_launches()  # as an earlier test may have
     with watching() as seen:
         report = gptwin.check(scale, in_torch, **quick)
     assert report.kernels == ("scale_kernel #0", "scale_kernel #1")

@@ -31,7 +31,7 @@ def data_of(page: Path) -> dict:
 
 
 def trace_shift(page: Path) -> dict:
-    x = torch.tensor([1.0, float("inf"), -3.0, 1 / 3, 7.0], dtype=torch.bfloat16)
+    x = torch.tensor([1.0, float("inf"), -3.0, 1 / 3, 7.0, 9.0], dtype=torch.bfloat16)
     y = torch.empty(9, dtype=torch.bfloat16)[::2]
     plain.watch_plain_launches()
     with recording_tiles() as recorder:
@@ -45,7 +45,7 @@ def test_each_program_has_its_tiles(tmp_path):
     (launch,) = data["launches"]
     assert launch["kernel"] == "shift_kernel"
     assert [(t["name"], t["shape"], t["dtype"]) for t in launch["tensors"]] == [
-        ("x", [5], "bfloat16"),
+        ("x", [6], "bfloat16"),
         ("y", [5], "bfloat16"),
     ]
     assert [program["id"] for program in launch["programs"]] == [[0, 0, 0], [1, 0, 0]]
@@ -57,6 +57,7 @@ def test_each_program_has_its_tiles(tmp_path):
     lines = data["files"][store["file"]].splitlines()
     assert lines[store["line"] - 1].strip().startswith("tl.store(y_ptr")
     last, _ = launch["programs"][1]["turns"]
+    # x has a sixth element, which this lane's mask leaves out
     assert (last["mask"], last["at"]) == ("1000", [4, -1, -1, -1])
 
 
