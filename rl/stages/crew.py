@@ -110,8 +110,9 @@ class Crew:
         sums = self.group.total_of_each([sum(part[name] for part in found) for name in summed])
         # The greatest is minus the least of the negatives: one message for both.
         least = self.group.least(
-            [min(part[name] for part in found) for name in lows]
-            + [-max(part[name] for part in found) for name in highs]
+            # NumPy's, since Python's pass a NaN over.
+            [float(np.min([part[name] for part in found])) for name in lows]
+            + [-float(np.max([part[name] for part in found])) for name in highs]
         )
         smallest, largest = least[: len(lows)], [-number for number in least[len(lows) :]]
         names, numbers = [*summed, *lows, *highs], [*sums, *smallest, *largest]

@@ -258,7 +258,8 @@ class Prompts(Protocol):
 def expect_first_ratio(statistics: Statistics) -> None:
     """Raise RuntimeError unless the first minibatch of a rollout sees the policy that acted."""
     low, high = statistics["ratio_min"], statistics["ratio_max"]
-    if max(abs(low - 1), abs(high - 1), statistics["approx_kl"]) > RATIO_TOLERANCE:
+    away = (abs(low - 1), abs(high - 1), statistics["approx_kl"])
+    if not all(distance <= RATIO_TOLERANCE for distance in away):  # nor is a NaN
         raise RuntimeError(
             f"the first minibatch of a rollout: expected ratio 1 and approx_kl 0, got ratios from "
             f"{low:.6g} to {high:.6g} and approx_kl {statistics['approx_kl']:.3g} (likely cause: "

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...kernels.rlhf.kl import kl
@@ -79,8 +80,9 @@ def over_minibatches(found: Sequence[Statistics]) -> Statistics:
     dict of str to float
     """
     joined = {name: sum(step[name] for step in found) / len(found) for name in found[0]}
-    joined["ratio_min"] = min(step["ratio_min"] for step in found)
-    joined["ratio_max"] = max(step["ratio_max"] for step in found)
+    # Python's min and max would pass a NaN over.
+    joined["ratio_min"] = float(np.min([step["ratio_min"] for step in found]))
+    joined["ratio_max"] = float(np.max([step["ratio_max"] for step in found]))
     return joined
 
 

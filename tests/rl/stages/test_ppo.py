@@ -1,5 +1,7 @@
 """PPO on a tiny model: what must not change anything, what must, and that it learns."""
 
+import math
+
 import numpy as np
 import pytest
 import tiny
@@ -10,7 +12,7 @@ from gptwin.kernels.cpu.halves import Halves
 from gptwin.rl.data.batches import Windows
 from gptwin.rl.stages.generation import generate
 from gptwin.rl.stages.ppo import adapted, expect_first_ratio
-from gptwin.rl.stages.ppo_statistics import of_rollout
+from gptwin.rl.stages.ppo_statistics import of_rollout, over_minibatches
 from gptwin.rl.stages.rollout import response_log_probs, response_values, side_by_side
 from gptwin.rl.stages.scorer import Scorer
 
@@ -82,6 +84,19 @@ def test_half_precision_is_judged_by_the_pass_that_the_update_makes():
 def test_a_ratio_that_is_not_1_stops_the_run():
     with pytest.raises(RuntimeError, match=r"expected ratio 1 .* ratios from 0\.9 to 1"):
         expect_first_ratio({"ratio_min": 0.9, "ratio_max": 1.0, "approx_kl": 0.0})
+    good = {"ratio_min": 1.0, "ratio_max": 1.0, "approx_kl": 0.0}
+    expect_first_ratio(good)
+    for statistic in good:
+        with pytest.raises(RuntimeError, match="expected ratio 1"):
+            expect_first_ratio(good | {statistic: float("nan")})
+
+
+def test_an_iterations_extremes_keep_a_nan():
+    steps = [{"ratio_min": 0.9, "ratio_max": 1.1}, {"ratio_min": math.nan, "ratio_max": math.nan}]
+    for found in (steps, steps[::-1]):
+        extremes = over_minibatches(found)
+        assert math.isnan(extremes["ratio_min"])
+        assert math.isnan(extremes["ratio_max"])
 
 
 def test_dropout_in_the_update_is_noticed():
