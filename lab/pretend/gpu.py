@@ -21,7 +21,7 @@ from torch.utils import _device
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
-from .places import Arguments, Results, is_gpu
+from .places import Arguments, Results, is_gpu, put_on_gpu
 from .stand_ins import Driver, Generator, cuda_attributes, do_bench
 
 
@@ -72,6 +72,12 @@ def _replaced(arguments: Arguments) -> Iterator[None]:
     places += [
         (torch, "Generator", Generator),
         (torch, "compile", _not_compiled),
+        (torch.Tensor, "record_stream", lambda tensor, stream: None),
+        (torch, "load", _load_to_cpu(torch.load)),
+        *(
+            (torch.cuda.nvtx, name, lambda *a, **o: 0)
+            for name in ("range_push", "range_pop", "mark")
+        ),
         (torch.version, "cuda", torch.version.cuda or "12.8"),
         (triton.testing, "do_bench", do_bench),
         (triton.testing, "do_bench_cudagraph", do_bench),
@@ -124,6 +130,17 @@ _were_compiled: dict[Any, Any] = {}
 
 def _of_the_cpu(function: Callable[[str], Any]) -> Callable[..., Any]:
     return lambda device="cuda": function("cpu" if is_gpu(device) else device)
+
+
+def _load_to_cpu(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `torch.load`: what is to go to the GPU is read to the CPU, and put there."""
+
+    def load_to_cpu(*args: Any, map_location: Any = None, **options: Any) -> Any:
+        if not is_gpu(map_location):
+            return load(*args, map_location=map_location, **options)
+        return put_on_gpu(load(*args, map_location="cpu", **options))
+
+    return load_to_cpu
 
 
 def _not_compiled(model: Any = None, **options: Any) -> Any:

@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 _CPU = torch.device("cpu")
 GPU = torch.device("cuda", 0)
+# These put nothing anywhere: the second reads the arguments of `module.to(...)`.
+_ASK_FOR_DEVICES = (torch.device, torch._C._nn._parse_to)
 
 
 def on_gpu(tensor: torch.Tensor) -> bool:
@@ -106,7 +108,7 @@ class Arguments(TorchFunctionMode):
         answer = self._answers.get(func)
         if answer is not None:
             return answer(*args, **kwargs)
-        if func is torch.device:
+        if func in _ASK_FOR_DEVICES:
             return func(*args, **kwargs)
         kwargs.pop("pin_memory", None)
         device = kwargs.get("device")

@@ -3,12 +3,13 @@
 PyTorch shows every operation to a dispatch mode. `torch.empty` and its kin make memory whose bytes
 nothing has written; every other operation writes its results whole, and those of its arguments
 that its schema says it writes. What a kernel writes, the sanitizer tells. Memory that is first seen
-as an argument holds data. What is written past PyTorch, say through `tensor.numpy()`, is not seen.
+as an argument holds data, and so does what is lent to NumPy.
 """
 
 import ctypes
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType
 from typing import Any
 
@@ -178,6 +179,27 @@ class Storages(TorchDispatchMode):
             if ((storage.start <= addresses) & (addresses < storage.end)).any()
             and not storage.memory.expired()
         ]
+
+    @contextmanager
+    def lending(self) -> Iterator[None]:
+        """See what is lent to NumPy, which may read and write it as it likes, past PyTorch."""
+        lend = torch.Tensor.numpy
+
+        def numpy(tensor: torch.Tensor, *args: Any, **options: Any) -> Any:
+            storage = self.of(tensor)
+            if storage.unwritten is not None:
+                start = tensor.data_ptr() - storage.start + element_positions(tensor)
+                lost = storage.is_unwritten(start, tensor.element_size())
+                if lost.any() and not lost.all() and self._reader is not None:
+                    self._reader(tensor)  # wholly unwritten memory is lent to be written
+                storage.unwritten = None
+            return lend(tensor, *args, **options)
+
+        torch.Tensor.numpy = numpy  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            torch.Tensor.numpy = lend  # type: ignore[method-assign]
 
     def forget_freed(self) -> None:
         """Drop what PyTorch has given back."""

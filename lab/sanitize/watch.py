@@ -116,6 +116,7 @@ class Watch:
             interpreter.observe(self.check),
             interpreter.listen(self.hear),
             self.storages,
+            self.storages.lending(),
         ):
             yield
 
@@ -316,7 +317,9 @@ class Watch:
         numbers = access.tensors.reshape(-1)[lanes]
         # An offset beyond 2^48, such as an undefined one, has spoilt the number, too.
         numbers = np.where(numbers > len(self._pass.arguments), 0, numbers)
-        for number in np.unique(numbers):
+        # Nearly always all lanes are of one tensor, and sorting them takes long.
+        one = numbers[:1] if (numbers == numbers[:1]).all() else np.unique(numbers)
+        for number in one:
             own = numbers == number
             if number:
                 argument = self._pass.arguments[number - 1]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import triton
@@ -45,6 +46,9 @@ def test_what_is_put_on_the_gpu_says_so_and_so_does_what_comes_of_it() -> None:
         assert places(torch.tensor([1.0], device=0), torch.nn.Linear(2, 2).cuda().weight) == (
             ["cuda:0"] * 2
         )
+        linear = torch.nn.Linear(2, 2)
+        assert places(linear.to("cuda").weight, linear.bias) == ["cuda:0"] * 2
+        assert places(linear.to(device="cpu").weight) == ["cpu"]
         with torch.device("cuda"):
             assert places(torch.ones(2)) == ["cuda:0"]
         torch.set_default_device("cuda")
@@ -84,7 +88,7 @@ def test_gradients_are_on_the_gpu() -> None:
         assert x.grad is not None and x.grad.is_cuda and x.grad.tolist() == [2, 2, 2]
 
 
-def test_what_a_program_asks_of_a_gpu() -> None:
+def test_what_a_program_asks_of_a_gpu(tmp_path: Path) -> None:
     with pretend_gpu():
         assert torch.cuda.is_available() and torch.cuda.current_device() == 0
         assert torch.cuda.get_device_capability() == (9, 0)
@@ -109,6 +113,10 @@ def test_what_a_program_asks_of_a_gpu() -> None:
             assert (x @ x).dtype == torch.bfloat16
         with torch.autocast("cuda"):
             assert (x @ x).dtype == torch.get_autocast_dtype("cuda") == torch.float16
+        torch.cuda.nvtx.range_push("a range")
+        torch.save(x, tmp_path / "x.pt")
+        assert torch.load(tmp_path / "x.pt", map_location="cuda").is_cuda
+        x.record_stream(torch.cuda.current_stream())
         with pytest.raises(RuntimeError, match="expected launches that can be watched"):
             torch.cuda.CUDAGraph()
 
@@ -205,6 +213,17 @@ def test_unwritten_results_are_found_when_they_are_used(operation: Any) -> None:
     assert [(v.kind, v.kernel, v.count) for v in seen.violations] == [
         ("unwritten result", "half_kernel", 25)
     ]
+
+
+def test_what_numpy_is_lent_may_be_written_and_must_be_whole() -> None:
+    with watching() as seen:
+        x = torch.empty(50)
+        x.numpy()[:] = np.arange(50)
+        half(x)[:25].sum()
+    assert not seen.violations
+    with watching() as seen:
+        half(torch.randn(50)).numpy()
+    assert [violation.kind for violation in seen.violations] == ["unwritten result"]
 
 
 @torch.library.custom_op("gptwin_tests::swapped", mutates_args=())
