@@ -118,6 +118,7 @@ def check(
     RuntimeError
         If kernels can run neither on a GPU nor in the interpreter.
     """
+    __tracebackhide__ = True  # pytest shows the caller's line
     if isinstance(kernel, Declaration):
         if reference is not None or declared:
             refuse("kernel", "a declared twin alone", "more beside it", "say it to gptwin.twin")

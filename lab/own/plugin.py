@@ -198,7 +198,7 @@ class Findings:
             return
         self.found += told["found"]
         self.n_launches += told.get("launches", 0)
-        if report.when == "call":
+        if report.when == "call" and "launches" in told:  # else it is a disagreement alone
             self.n_tests += 1
             if told.get("compiled"):
                 self.compiled.append(report.nodeid)

@@ -91,6 +91,7 @@ def test_a_disagreement_is_shown_at_the_line_that_stored_it(pytester):
         "--gptwin-sarif=found.sarif",
     )
     done.assert_outcomes(failed=1)
+    assert "verify_row" not in done.stdout.str() and "tests checked" not in done.stdout.str()
     (result,) = json.loads((pytester.path / "found.sarif").read_text())["runs"][0]["results"]
     assert result["ruleId"] == "disagreement"
     assert result["locations"][0]["physicalLocation"]["region"] == {"startLine": LINE}
