@@ -53,10 +53,11 @@ def reached_functions(twin: Twin) -> set[tuple[str, str]]:
 
 
 def _place_in_kernels(module: str) -> str | None:
-    """Name a module of kernels/ by its path; the interpreter is not mutated."""
+    """Name a module of kernels/ by its path; what runs Triton on a CPU is not mutated."""
     package = kernels.__name__ + "."
-    inside = module.startswith(package) and ".interpreter" not in module
-    return module.removeprefix(package).replace(".", "/") if inside else None
+    place = module.removeprefix(package).replace(".", "/")
+    inside = module.startswith(package) and place.split("/")[0] not in ("interpreter", "native")
+    return place if inside else None
 
 
 def _reached(twin: Twin, place_of: Callable[[str], str | None]) -> set[tuple[str, str]]:
