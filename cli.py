@@ -79,6 +79,28 @@ def verify(
 
 
 @app.command()
+def run(
+    command: Annotated[
+        list[str],
+        typer.Argument(metavar="-- python ...", help="A script or test suite, run as it is."),
+    ],
+) -> None:
+    """Run a program whose Triton kernels want a GPU: "cuda" means the CPU, kernels are compiled.
+
+    gptwin run -- python -m pytest tests/ runs a test suite, unchanged, on a machine without a GPU.
+    An access beyond a tensor is an error with its line. Needs llvmlite. The exit code is the
+    program's own.
+    """
+    from .core.checks import refuse
+    from .lab.sanitize.program import is_command, run_natively
+
+    if not is_command(command):
+        refuse("command", "python or pytest, with its arguments, after --", " ".join(command))
+    _choose_cpu_backend("native")
+    raise typer.Exit(run_natively(command))
+
+
+@app.command()
 def inspect(
     operations: Annotated[
         list[str] | None,

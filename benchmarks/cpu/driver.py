@@ -32,7 +32,7 @@ from ..models import Settings
 from ..timing import NATS, Finding, Skipped, describe, without_folders
 from .growth import growth_with_length, growth_with_width
 from .numpy_model import numpy_generation, numpy_training
-from .overhead import compiled, interpreter
+from .overhead import compiled, interpreter, native
 from .plots import plot_cpu
 from .plots_growth import plot_growth, plot_overhead
 from .shakespeare import shakespeare
@@ -56,6 +56,7 @@ PARTS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "growth-width": growth_with_width,
     "compile": compiled,
     "interpreter": interpreter,
+    "native": native,
     "static": static,
 }
 WIDTH_WHEN_PIPED = 130

@@ -1,4 +1,4 @@
-"""What it costs to interpret a kernel, and what torch.compile saves on a CPU: ratios by operation.
+"""Kernels on a CPU, interpreted and compiled, and what torch.compile saves: ratios by operation.
 
 The interpreter is for proving kernels, not for speed; the ratio tells a reader how long `gptwin
 verify` will take beside the reference. torch.compile is what eager PyTorch has to be compared with.
@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ...kernels import native as kernels_native
 from ...kernels.common import launch
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.twin import Twin
@@ -48,6 +49,27 @@ def _interpreter_at(given: Arguments, settings: Settings) -> Finding:
          "Triton's interpreter": functools.partial(by_torch, given, interpreted)},
         {}, settings, len(TWINS),
     )  # fmt: skip
+
+
+def native(settings: Settings) -> Iterator[Finding]:
+    """Time each kernel of a decoder block, compiled for the CPU, against eager PyTorch."""
+    if not kernels_native.available():
+        raise Skipped("needs llvmlite")
+    time, width = (4, 64) if settings.quick else (LENGTH, WIDTH)
+    for name in QUICK_TWINS[:1] if settings.quick else MODEL_CASES:
+        twin = TWINS[name]
+        given = arguments(twin, MODEL_CASES[name](time, width))
+
+        def on_triton(twin: Twin = twin, **tensors: Any) -> Any:
+            with launch.backend("triton"):
+                return twin.kernel(**tensors)
+
+        yield _ratio(
+            given, Claim("kernel, compiled for the CPU", "eager PyTorch", None, FASTER),
+            {"eager PyTorch": functools.partial(by_torch, given, twin.eager),
+             "kernel, compiled for the CPU": functools.partial(by_torch, given, on_triton)},
+            {}, settings, len(MODEL_CASES),
+        )  # fmt: skip
 
 
 def compiled(settings: Settings) -> Iterator[Finding]:

@@ -88,6 +88,7 @@ class CPUBackend(BaseBackend):
         known = {name: v for name, v in opts.items() if name in names and v is not None}
         # Pipelines and warps make no difference here; tl.device_assert is compiled in.
         fixed = {"num_warps": 4, "num_stages": 1, "debug": True, "sanitize_overflow": False}
+        fixed |= {"max_num_imprecise_acc_default": 0}  # float8 products are summed in float32
         fixed = {name: v for name, v in fixed.items() if name in names}
         return CPUOptions(**known | fixed | dataclasses.asdict(settings))
 

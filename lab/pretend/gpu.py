@@ -21,36 +21,43 @@ from torch.utils import _device
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
+from ...kernels import native
 from .places import Arguments, Results, is_gpu, put_on_gpu
 from .stand_ins import Driver, Generator, cuda_attributes, do_bench
 
 
 @contextlib.contextmanager
-def pretend_gpu() -> Iterator[None]:
+def pretend_gpu(*, compiled: bool = False) -> Iterator[None]:
     """Let "cuda" mean the CPU while the context lasts.
 
     Enter it before a program is imported: modules ask for a GPU when they are loaded. Triton's
     kernels are interpreted, those too that were decorated earlier. A second, inner context does
     nothing.
+
+    Parameters
+    ----------
+    compiled : bool
+        Compile kernels for the CPU instead (kernels/native). TRITON_INTERPRET=1 must not be set.
     """
     if _pretending:
         yield
         return
     _pretending.append(True)
     before = os.environ.get("TRITON_INTERPRET")
-    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is decorated
+    if not compiled:
+        os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is decorated
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(Results())
             arguments = Arguments()
-            stack.enter_context(_replaced(arguments))
+            stack.enter_context(_replaced(arguments, compiled))
             stack.enter_context(arguments)
             stack.callback(_forget_default_device)
             yield
     finally:
         _pretending.clear()
         if before is None:
-            del os.environ["TRITON_INTERPRET"]
+            os.environ.pop("TRITON_INTERPRET", None)
         else:
             os.environ["TRITON_INTERPRET"] = before
 
@@ -64,7 +71,7 @@ def _forget_default_device() -> None:
 
 
 @contextlib.contextmanager
-def _replaced(arguments: Arguments) -> Iterator[None]:
+def _replaced(arguments: Arguments, compiled: bool) -> Iterator[None]:
     """Replace what a TorchFunctionMode is not asked about."""
     places: list[tuple[Any, str, Any]] = [
         (torch.cuda, name, value) for name, value in cuda_attributes().items()
@@ -82,8 +89,9 @@ def _replaced(arguments: Arguments) -> Iterator[None]:
         (triton.testing, "do_bench", do_bench),
         (triton.testing, "do_bench_cudagraph", do_bench),
     ]
-    places.append((JITFunction, "run", _interpret))
-    places.append((JITFunction, "__call__", lambda self, *a, **o: _interpreted(self)(*a, **o)))
+    if not compiled:
+        places.append((JITFunction, "run", _interpret))
+        places.append((JITFunction, "__call__", lambda self, *a, **o: _interpreted(self)(*a, **o)))
     places.append((BackwardCFunction, "apply", arguments.within(BackwardCFunction.apply)))
     init = torch.autocast.__init__
 
@@ -103,7 +111,10 @@ def _replaced(arguments: Arguments) -> Iterator[None]:
     half = torch.get_autocast_dtype("cpu")
     for owner, name, value in places:
         setattr(owner, name, value)
-    driver.set_active(Driver())
+    if compiled:
+        native.activate()
+    else:
+        driver.set_active(Driver())
     torch.set_autocast_dtype("cpu", torch.float16)  # a GPU's; the CPU's is bfloat16
     try:
         yield

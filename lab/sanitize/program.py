@@ -201,6 +201,29 @@ def execute(command: list[str]) -> int:
     return _execute(*_parse(command))
 
 
+def run_natively(command: list[str]) -> int:
+    """Run a Python program whose kernels want a GPU, with the kernels compiled for the CPU.
+
+    Parameters
+    ----------
+    command : list of str
+        As in `run_command`.
+
+    Returns
+    -------
+    int
+        Its exit code.
+
+    Raises
+    ------
+    ValueError
+        As in `run_command`.
+    """
+    program = _parse(command)
+    with pretend_gpu(compiled=True):
+        return _execute(*program)
+
+
 def _execute(how: str, what: str, arguments: list[str]) -> int:
     before = sys.argv, sys.path[:]
     sys.argv = [what if how == "script" else "-" + how, *arguments]

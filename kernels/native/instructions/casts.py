@@ -4,13 +4,15 @@ bfloat16 and float8 are held as their bits. bfloat16 is computed in float32 and 
 """
 
 from .ttir import BITS, Op
-from .writer import Writer, bits_literal, literal, llvm_type
+from .writer import Writer, bits_literal, float_literal, literal, llvm_type
 
 CASTS = {
     "arith.extsi", "arith.extui", "arith.trunci", "arith.index_cast", "arith.index_castui",
     "arith.sitofp", "arith.uitofp", "arith.fptosi", "arith.fptoui", "arith.extf", "arith.truncf",
     "arith.bitcast", "tt.bitcast", "tt.ptr_to_int", "tt.int_to_ptr", "tt.fp_to_fp",
 }  # fmt: skip
+# Mantissa bits, bias of the exponent, largest number.
+FLOAT8 = {"f8E5M2": (2, 15, 57344.0), "f8E4M3FN": (3, 7, 448.0)}
 _SAME_BITS = ("arith.bitcast", "tt.bitcast", "tt.ptr_to_int", "tt.int_to_ptr")
 _INTEGER = ("arith.extsi", "arith.extui", "arith.trunci", "arith.index_cast", "arith.index_castui")
 _FLOAT = ("arith.extf", "arith.truncf", "tt.fp_to_fp")
@@ -47,8 +49,17 @@ class Casts(Writer):
             return self.narrowed(op, result, target, width)
         # To integers: beyond their range, the last one there is, as on a GPU.
         wide, lanes = computed_in(source), f"v{width}" if width else ""
-        intrinsic = f"llvm.{name[6:]}.sat.{lanes}{target}.{lanes}{wide}"
-        return self.call(b, intrinsic, (llvm_type(wide, width), self.widened(v, source, width)))
+        intrinsic, floats = (
+            f"llvm.{name[6:]}.sat.{lanes}{target}.{lanes}{wide}",
+            llvm_type(wide, width),
+        )
+        x = self.widened(v, source, width)
+        result = self.call(b, intrinsic, (floats, x))
+        if target != "i64":  # NaN becomes 0
+            return result
+        least = self.number(-(2**63), target, width)
+        is_nan = self.set(f"fcmp uno {floats} {x}, {x}")
+        return self.set(f"select {llvm_type('i1', width)} {is_nan}, {b} {least}, {b} {result}")
 
     def resized(
         self, v: str, source: str, target: str, width: int | None = None, *, signed: bool = True
@@ -129,6 +140,8 @@ class Casts(Writer):
 
     def narrowed(self, op: Op, v: str, target: str, width: int | None) -> str:
         """Round float32 to the bits of bfloat16; leave everything else as it is."""
+        if target in FLOAT8:
+            return self.float8_narrowed(v, *FLOAT8[target], width)
         if target.startswith("f8"):
             raise op.unsupported(f"rounding to {target}")
         if target != "bf16":
@@ -148,6 +161,47 @@ class Casts(Writer):
         mask = llvm_type("i1", width)
         chosen = self.set(f"select {mask} {is_nan}, {words} {quiet}, {words} {rounded}")
         return self.set(f"trunc {words} {chosen} to {llvm_type('bf16', width)}")
+
+    def float8_narrowed(
+        self, v: str, mantissa_bits: int, bias: int, largest: float, width: int | None
+    ) -> str:
+        """Round float32 to the bits of float8: NaN to 0x7F, what is too large to the largest.
+
+        Normal numbers are rounded as integers, at the last bit that stays. Below them, adding and
+        subtracting a large number rounds to a multiple of the smallest one.
+        """
+        words, floats, mask = (llvm_type(e, width) for e in ("i32", "f32", "i1"))
+        cut, least = 23 - mantissa_bits, 2.0 ** (1 - bias - mantissa_bits)
+
+        def k(n: int) -> str:
+            return self.number(n, "i32", width)
+
+        def f(x: float) -> str:
+            return f"splat (float {float_literal(x)})" if width else float_literal(x)
+
+        def word(opcode: str, a: str, b: str) -> str:
+            return self.set(f"{opcode} {words} {a}, {b}")
+
+        bits = self.set(f"bitcast {floats} {v} to {words}")
+        magnitude = self.set(f"bitcast {words} {word('and', bits, k(0x7FFFFFFF))} to {floats}")
+        too_large = self.set(f"fcmp ogt {floats} {magnitude}, {f(largest)}")
+        x = self.set(f"select {mask} {too_large}, {floats} {f(largest)}, {floats} {magnitude}")
+        whole = self.set(f"bitcast {floats} {x} to {words}")
+        odd = word("and", word("lshr", whole, k(cut)), k(1))
+        rounded = word("add", word("add", whole, k((1 << cut - 1) - 1)), odd)
+        normal = word("sub", word("lshr", rounded, k(cut)), k(127 - bias << mantissa_bits))
+        shifter = 1.5 * 2.0**23 * least
+        sum_ = self.set(f"fadd {floats} {x}, {f(shifter)}")
+        multiple = self.set(f"fsub {floats} {sum_}, {f(shifter)}")
+        count = self.set(f"fmul {floats} {multiple}, {f(1 / least)}")
+        safe = self.set(f"fcmp olt {floats} {x}, {f(2.0 ** (1 - bias))}")
+        count = self.set(f"select {mask} {safe}, {floats} {count}, {floats} {f(0.0)}")
+        subnormal = self.set(f"fptoui {floats} {count} to {words}")
+        code = self.set(f"select {mask} {safe}, {words} {subnormal}, {words} {normal}")
+        is_nan = self.set(f"fcmp uno {floats} {v}, {v}")
+        code = word("or", code, word("and", word("lshr", bits, k(24)), k(0x80)))
+        code = self.set(f"select {mask} {is_nan}, {words} {k(0x7F)}, {words} {code}")
+        return self.set(f"trunc {words} {code} to {llvm_type('i8', width)}")
 
 
 def _wrapped(n: int, bits: int) -> int:

@@ -16,9 +16,9 @@ def _step(p_ptr, m_ptr, g_ptr, n, lr, momentum, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def sgd_kernel(params, momenta, grads, sizes, lr, momentum, BLOCK: tl.constexpr):
-    for k in tl.static_range(len(params)):
-        _step(params[k], momenta[k], grads[k], sizes[k], lr, momentum, BLOCK)
+def sgd_kernel(weights, momenta, grads, sizes, lr, momentum, BLOCK: tl.constexpr):
+    for k in tl.static_range(len(weights)):
+        _step(weights[k], momenta[k], grads[k], sizes[k], lr, momentum, BLOCK)
 
 
 class FusedSGD(torch.optim.Optimizer):
