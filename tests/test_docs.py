@@ -1,5 +1,6 @@
 """What the pages say is there: links, paths, commands, targets of make, and Python that runs."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -114,13 +115,23 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of the README runs in test_wheel.py, that of lab.md below."""
+    """That of the README runs in test_wheel.py, that of lab.md and native.md below."""
     monkeypatch.chdir(tmp_path)
     for page in PAGES:
-        if page.name not in ("README.md", "lab.md"):
+        if page.name not in ("README.md", "lab.md", "native.md"):
             for language, block in FENCED.findall(page.read_text(encoding="utf-8")):
                 if language == "python":
                     exec(compile(block, page.name, "exec"), {"__name__": "typed"})
+
+
+def test_the_program_of_native_md_runs(tmp_path: Path) -> None:
+    pytest.importorskip("llvmlite")
+    blocks = FENCED.findall((ROOT / "docs/native.md").read_text(encoding="utf-8"))
+    (program,) = (block for language, block in blocks if language == "python")
+    (tmp_path / "program.py").write_text(program)
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "program.py"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
 
 
 def test_the_kernel_of_lab_md_has_the_faults_that_it_shows(tmp_path: Path) -> None:
