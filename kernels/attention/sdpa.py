@@ -8,8 +8,8 @@ nothing is 0 in both, with no gradient.
 And it takes a query of NaN for one that sees nothing: its row is 0, and a diverged model's loss is
 finite (PyTorch 2.13, every dtype; an infinite key in half precision likewise). NaN that a mask
 hides it lets through. So we look first, and what is not finite goes the written-out way; under
-torch.compile, which lets nobody look, NaN is added to the row. A step of generation, with a single
-query, is not looked at: the prompt before it was, and left its NaN in the cache.
+torch.compile, which lets nobody look, NaN is added to the row. A step of generation, a single query
+without a gradient, is not looked at: the prompt before it was, and left its NaN in the cache.
 
 Its dropout draws from PyTorch's generator, not from Philox by position: the same share of weights,
 but others than the kernel's.
@@ -67,7 +67,7 @@ def masked_attention(
         "key_start": key_start,
         "cu_seqlens": cu_seqlens,
     }
-    if n_query == 1:
+    if n_query == 1 and n_key > 1 and not torch.is_grad_enabled():
         return _fused_attention(query, key, value, masks, dropout)
     if not may_be_read(query):
         row_of_nan = 0 * query.detach().amax(dim=-1, keepdim=True)  # or else 0

@@ -49,8 +49,9 @@ def test_one_nan_in_a_weight_makes_the_loss_nan(backend, where, device):
     name, column = where  # The first column of c_attn is of queries: PyTorch takes them for masked.
     with torch.no_grad():
         model.get_parameter(f"h.0.{name}.weight")[0, column] = NAN
-        tokens = torch.randint(11, (2, 5), device=device)
-        assert model.loss(tokens, tokens).isnan()
+        for time in (5, 1):
+            tokens = torch.randint(11, (2, time), device=device)
+            assert model.loss(tokens, tokens).isnan()
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16, torch.float16))
@@ -61,6 +62,9 @@ def test_fused_attention_drops_no_nan(dtype, which):
     rows = masked_attention(*heads, causal=True)[0, 0].isnan().any(dim=-1)
     reached = (2,) if which == 0 else (2, 3, 4)
     assert rows[list(reached)].all()
+    query = heads[0][:, :, 2:3].requires_grad_()  # the last one alone, in training
+    row = masked_attention(query, *(x[:, :, :3] for x in heads[1:]), causal=True)
+    assert row.isnan().any()
 
 
 def test_ppo_loss_keeps_the_nan_of_any_argument(backend, device):
