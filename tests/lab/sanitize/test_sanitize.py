@@ -192,6 +192,93 @@ def test_a_wrong_option_is_refused(own_file: str) -> None:
             run(own_file, **options)
 
 
+IN_PLACE_FILE = """
+import torch
+import triton
+import triton.language as tl
+from .sizes import N
+
+
+@triton.jit
+def double_kernel(x_ptr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    tl.store(x_ptr + at, 2 * tl.load(x_ptr + at))
+
+
+def double(x):
+    double_kernel[(1,)](x, BLOCK=N)
+    return x
+
+
+def doubled(x):
+    return double(x + 1).sum()
+
+
+def doubled_through_a_buffer(x):
+    buffer = torch.empty_like(x)
+    buffer.copy_(x)
+    return double(buffer).sum()
+
+
+def made():
+    return torch.randn(N)
+
+
+def drive_own_intermediate():
+    return doubled(torch.randn(N))
+
+
+def drive_own_buffer():
+    return doubled_through_a_buffer(made())
+
+
+def drive_returned():
+    x = torch.randn(N, device="cuda")
+    double(x)
+    return {"x": x}
+
+
+def drive_input():
+    x = made()
+    return double(x).sum()
+
+
+def drive_unnamed_input():
+    return double(torch.randn(N)).sum()
+
+
+def drive_helpers_input():
+    def drive():
+        x = torch.randn(N)
+        return double(x).sum()
+    return drive()
+"""
+
+
+@pytest.mark.parametrize(
+    ("driver", "n_found"),
+    [
+        ("own_intermediate", 0),
+        ("own_buffer", 0),
+        ("returned", 0),
+        ("input", 1),
+        ("unnamed_input", 1),
+        ("helpers_input", 1),
+    ],
+)
+def test_an_input_is_what_the_driver_can_see(tmp_path: Path, driver: str, n_found: int) -> None:
+    package = tmp_path / f"in_place_{driver}"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "sizes.py").write_text("N = 16\n")
+    (package / "kernels.py").write_text(IN_PLACE_FILE)
+    module = load(str(package / "kernels.py"))  # it imports its neighbour relatively
+    report = sanitize(DriverTarget(module, f"drive_{driver}"))
+    kinds = [violation.kind for violation in report.violations]
+    assert kinds == ["write to an input"] * n_found and report.n_launches == 1
+    assert not sanitize(DriverTarget(module, f"drive_{driver}"), updates=["x_ptr"]).violations
+
+
 # --- the project's own kernels --------------------------------------------------------------------
 
 
