@@ -87,8 +87,8 @@ class DriverTarget:
     def _sees(self, storage: Storage) -> bool:
         """Say whether the driver made the memory or has a name for it.
 
-        A function of the driver's file that is given no tensors is part of the driver. What a
-        function between those and the launch has made is that function's own.
+        A function of the driver's file that is given no tensors is part of the driver. What other
+        functions have made, and the driver has no name for, is their own.
         """
         frames = [frame for frame, _ in program_frames()][::-1]
         codes = [frame.f_code for frame in frames]
@@ -101,8 +101,6 @@ class DriverTarget:
             if not own or _takes_tensors(frame):
                 break
             drivers.append(frame)
-        if storage.made_by in {frame.f_code for frame in frames[len(drivers) :]}:
-            return False
         if storage.made_by in {None, *(frame.f_code for frame in drivers)}:
             return True
         named = tree_leaves([list(frame.f_locals.values()) for frame in drivers])

@@ -39,14 +39,14 @@ def test_a_loops_variable_has_the_type_of_its_bounds() -> None:
 
 
 @triton.jit
-def overflow_kernel(y_ptr, n, stride):
+def overflow_kernel(y_ptr, n, STRIDE: tl.constexpr):
     for i in range(n):
-        tl.store(y_ptr, i * stride)
+        tl.store(y_ptr, i * STRIDE)
 
 
 def test_a_product_with_a_loops_variable_overflows() -> None:
     with pytest.raises(InterpreterError, match="int32 overflow"):
-        overflow_kernel[(1,)](torch.zeros(1), 3, 1 << 30)
+        overflow_kernel[(1,)](torch.zeros(1), 3, STRIDE=1 << 30)
 
 
 @triton.jit
