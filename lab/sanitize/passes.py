@@ -60,6 +60,25 @@ class Pass:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Items:
+    """Those items of one access that lie in one argument: their bytes there, and their lanes."""
+
+    access: interpreter.Access
+    argument: Argument
+    addresses: np.ndarray
+    lanes: np.ndarray
+
+    def where(self, which: np.ndarray) -> "Items":
+        """Choose some of them."""
+        return dataclasses.replace(self, addresses=self.addresses[which], lanes=self.lanes[which])
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The items' first bytes, counted from the storage's."""
+        return self.addresses - self.argument.storage.start
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Memory:
     """What a storage held."""
 

@@ -7,7 +7,6 @@ poison, tells the two causes apart. The program that launched goes on with what 
 """
 
 import contextlib
-import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from ...kernels import interpreter
 from ..pretend.frames import launched_at
 from .passes import (
     RANKS,
+    Items,
     Memory,
     Pass,
     difference_of,
@@ -36,24 +36,6 @@ from .storages import LastWrite, Storage, Storages
 from .violation import KINDS, Violation, bounds_of
 
 _AGAIN = " (programs shuffled, undefined values 0 and 100)"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Items:
-    """Those items of one access that lie in one argument: their bytes there, and their lanes."""
-
-    access: interpreter.Access
-    argument: Argument
-    addresses: np.ndarray
-    lanes: np.ndarray
-
-    def where(self, which: np.ndarray) -> "_Items":
-        return dataclasses.replace(self, addresses=self.addresses[which], lanes=self.lanes[which])
-
-    @property
-    def positions(self) -> np.ndarray:
-        """The items' first bytes, counted from the storage's."""
-        return self.addresses - self.argument.storage.start
 
 
 class Watch:
@@ -309,7 +291,7 @@ class Watch:
                 self._check_items(items.where(good))
         return refused.reshape(access.mask.shape) if refused.any() else None
 
-    def _by_argument(self, access: interpreter.Access, refused: np.ndarray) -> Iterator[_Items]:
+    def _by_argument(self, access: interpreter.Access, refused: np.ndarray) -> Iterator[Items]:
         """Tell an access's active lanes apart by the tensors that their pointers came from."""
         lanes = np.flatnonzero(access.mask)
         addresses = access.addresses.reshape(-1)[lanes].astype(np.int64)
@@ -323,19 +305,19 @@ class Watch:
             own = numbers == number
             if number:
                 argument = self._pass.arguments[number - 1]
-                yield _Items(access, argument, addresses[own], lanes[own])
+                yield Items(access, argument, addresses[own], lanes[own])
                 continue
             lost = own  # an address that was read from memory
             for storage in self.storages.at(addresses[own]):
                 inside = own & (storage.start <= addresses) & (addresses < storage.end)
                 argument = Argument.whole(storage, access.itemsize)
-                yield _Items(access, argument, addresses[inside], lanes[inside])
+                yield Items(access, argument, addresses[inside], lanes[inside])
                 lost = lost & ~inside
             if lost.any():
                 refused[lanes[lost]] = True
                 self._find_lost(access, addresses[lost])
 
-    def _check_items(self, items: _Items) -> None:
+    def _check_items(self, items: Items) -> None:
         """Check items that lie in their tensor, and note who touched them."""
         access, storage = items.access, items.argument.storage
         if access.kind != "store":
@@ -356,7 +338,7 @@ class Watch:
             storage.write(items.positions, access.itemsize)
         self._check_races(items)
 
-    def _check_races(self, items: _Items) -> None:
+    def _check_races(self, items: Items) -> None:
         access, storage, clock = items.access, items.argument.storage, self._pass.clock
         if storage not in self._pass.shadows:
             size, unit = storage.end - storage.start, items.argument.itemsize
@@ -407,7 +389,7 @@ class Watch:
 
     def _check_threads(
         self,
-        items: _Items,
+        items: Items,
         ticks: np.ndarray,
         lanes: np.ndarray,
         cells: np.ndarray,
@@ -425,7 +407,7 @@ class Watch:
             detail = f"lane {lanes[first].max()} {did} it, at {short(where)}"
             self._find("thread race", items.where(racing), detail)
 
-    def _check_lanes(self, items: _Items, repeated: np.ndarray, others: np.ndarray) -> None:
+    def _check_lanes(self, items: Items, repeated: np.ndarray, others: np.ndarray) -> None:
         """Find lanes of one store that write different values to one address."""
         if len(repeated):
             assert items.access.values is not None
@@ -467,7 +449,7 @@ class Watch:
         )  # fmt: skip
         self.violations[violation.key] = violation
 
-    def _find_missing(self, items: _Items) -> None:
+    def _find_missing(self, items: Items) -> None:
         """Tell a neighbour's memory from the gaps of a view."""
         storage, itemsize = items.argument.storage, items.access.itemsize
         addresses = items.addresses
@@ -494,7 +476,7 @@ class Watch:
             len(addresses),
         )  # fmt: skip
 
-    def _find(self, kind: str, items: _Items, detail: str = "") -> None:
+    def _find(self, kind: str, items: Items, detail: str = "") -> None:
         """Note a fault of some items; only the first of a kind, on a line, is described."""
         access, argument = items.access, items.argument
         key = kind, access.where, argument.name
