@@ -218,7 +218,7 @@ def table(
     results: Results = None,
 ) -> None:
     """Write the table of a GPU's goals, and what was measured of them, into a page."""
-    from .benchmarks.gpu import goals
+    from .benchmarks.gpu.shown import goals
 
     goals.update(file, results)
 
@@ -231,7 +231,7 @@ def plot(
     ] = None,
 ) -> None:
     """Draw what is stored of a GPU."""
-    from .benchmarks.gpu import plots
+    from .benchmarks.gpu.shown import plots
 
     plots.plot_file(results, out)
 

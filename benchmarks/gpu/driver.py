@@ -24,12 +24,12 @@ from ...lab.twins.catalogue import TWINS
 from ...lab.twins.find import find_twin, is_own
 from .. import result_file
 from ..timing import Finding
-from . import results
-from .cells import default_dtypes, failures
-from .providers import providers as providers_of
-from .results import OURS
-from .roofline import peaks_of
-from .summary import print_summary
+from .operations import results
+from .operations.cells import default_dtypes, failures
+from .operations.providers import providers as providers_of
+from .operations.results import OURS
+from .operations.roofline import peaks_of
+from .shown.summary import print_summary
 from .supervise import CUT_OFF, Outcome, supervise
 
 VERIFY, ROOFLINE, OPERATIONS = "verify", "roofline", "operations"

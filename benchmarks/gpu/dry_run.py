@@ -32,14 +32,15 @@ from .. import result_file
 from ..compare import compare
 from ..models import QUICK
 from ..timing import Finding, describe
-from . import driver, goals, plots
-from .cells import default_dtypes, directions_of, timed_at
+from . import driver
+from .end_to_end.training import makers as training_makers
 from .job import Workloads, makers
-from .providers import providers
-from .results import END_TO_END, cell_name
-from .roofline import MATMULS
-from .shapes import stand_ins, tiny_shapes
-from .training import makers as training_makers
+from .operations.cells import default_dtypes, directions_of, timed_at
+from .operations.providers import providers
+from .operations.results import END_TO_END, cell_name
+from .operations.roofline import MATMULS
+from .operations.shapes import stand_ins, tiny_shapes
+from .shown import goals, plots
 
 EVERYTHING = [driver.OPERATIONS, *END_TO_END, driver.VERIFY]
 COMPILED_AHEAD = ("gelu/bfloat16", "training", "generation")

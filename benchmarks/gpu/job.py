@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ...lab.twins.find import find_twin
-from .cells import Event, Measurement
-from .clock import the_clock
-from .generation import generation
-from .phases import Makers, end_to_end
-from .results import END_TO_END
-from .roofline import measure_roofline
-from .training import training
+from .end_to_end.generation import generation
+from .end_to_end.phases import Makers, end_to_end
+from .end_to_end.training import training
+from .operations.cells import Event, Measurement
+from .operations.clock import the_clock
+from .operations.results import END_TO_END
+from .operations.roofline import measure_roofline
 from .verification import verify
 
 # Loads generation and PPO's makers from the pipeline, which two parts alone need.

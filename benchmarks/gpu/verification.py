@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..timing import without_folders
-from .cells import Event
+from .operations.cells import Event
 
 
 def verify(operation: str, dry_run: bool) -> Iterator[Event]:

@@ -15,7 +15,7 @@ from ..twins.twin import Twin
 from ..verify.console import brief
 
 BENCHMARK_FORMAT = 2  # benchmarks/result_file.py
-OURS = "gptwin"  # benchmarks/gpu/results.py
+OURS = "gptwin"  # benchmarks/gpu/operations/results.py
 Document = Mapping[str, Any]
 
 

@@ -218,7 +218,7 @@ def _twins(
 
 
 def _is_of(picture: str, operation: str) -> bool:
-    """Say whether a picture is of one operation in one dtype: benchmarks/gpu/plots.py names it."""
+    """Say whether a picture is of one operation in one dtype, by the name that plots.py gave it."""
     return picture in {f"{operation}-{dtype}" for dtype in DTYPES}
 
 

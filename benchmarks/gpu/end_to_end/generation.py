@@ -24,13 +24,13 @@ from typing import Any
 
 import torch
 
-from ...core.model.presets import GPTConfig, preset
-from ...kernels.common import launch
-from ...kernels.model.gpt import GPT
-from ..models import QUICK, describe_model, draw_parameters
-from ..training_step import as_tensors, load_transformers, transformers_model
+from ....core.model.presets import GPTConfig, preset
+from ....kernels.common import launch
+from ....kernels.model.gpt import GPT
+from ...models import QUICK, describe_model, draw_parameters
+from ...training_step import as_tensors, load_transformers, transformers_model
+from ..operations.results import cell_name
 from .phases import Checks, Makers, Mark
-from .results import cell_name
 
 SHARPENED = 3.0
 # Of the largest log-probability: what bfloat16 rounds away in twelve layers, and what float32 does.

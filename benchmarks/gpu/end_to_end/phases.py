@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import torch
 
-from ..timing import Mark, Skipped, describe, expect_same, spread
-from .cells import Event
-from .results import not_measured, parts_of_name
+from ...timing import Mark, Skipped, describe, expect_same, spread
+from ..operations.cells import Event
+from ..operations.results import not_measured, parts_of_name
 
 ROUNDS = 5
 

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.model.presets import GPTConfig, parameter_count, preset
-from ..models import QUICK, describe_model, draw_parameters
-from ..timing import Contender, Finding, describe, expect_same, spread
-from ..training_step import as_tensors, gptwin, nanogpt, transformers
-from .cells import Event
-from .clock import Clock
-from .results import not_measured
-from .roofline import TOLERANCE
+from ....core.model.presets import GPTConfig, parameter_count, preset
+from ...models import QUICK, describe_model, draw_parameters
+from ...timing import Contender, Finding, describe, expect_same, spread
+from ...training_step import as_tensors, gptwin, nanogpt, transformers
+from ..operations.cells import Event
+from ..operations.clock import Clock
+from ..operations.results import not_measured
+from ..operations.roofline import TOLERANCE
 
 BATCH, DTYPE = 32, "bfloat16"
 # bfloat16 has 8 bits: a loss of 10.8 keeps 2 or 3 digits, and a step's progress fewer.

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ...lab.twins.twin import Case, Cost, Twin
-from ..inputs import Arguments, Operation, Tensors, draw_arguments
-from ..timing import Finding, Skipped, describe, spread
+from ....lab.twins.twin import Case, Cost, Twin
+from ...inputs import Arguments, Operation, Tensors, draw_arguments
+from ...timing import Finding, Skipped, describe, spread
 from .clock import Call, Clock, Timing
 from .gate import PEERS, Truth, expect_right, find_truth
 from .providers import Provider, providers

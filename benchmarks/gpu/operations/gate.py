@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from ...lab.twins.twin import as_tuple, by_argument
-from ..inputs import Arguments, Operation, Tensors
-from ..timing import GateError
+from ....lab.twins.twin import as_tuple, by_argument
+from ...inputs import Arguments, Operation, Tensors
+from ...timing import GateError
 
 RESULT_MULTIPLE, GRADIENT_MULTIPLE = 2.0, 3.0
 DIFFERENT_DRAWS = 0.01

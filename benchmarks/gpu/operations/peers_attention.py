@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..compiling import under_compile
-from ..inputs import Arguments, Operation
-from ..timing import Skipped
+from ...compiling import under_compile
+from ...inputs import Arguments, Operation
+from ...timing import Skipped
 
 BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,

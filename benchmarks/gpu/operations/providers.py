@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ...kernels.common import launch
-from ..compiling import under_compile
-from ..inputs import Arguments, Operation
-from ..timing import Skipped
-from ..training_step import checkout_hidden
+from ....kernels.common import launch
+from ...compiling import under_compile
+from ...inputs import Arguments, Operation
+from ...timing import Skipped
+from ...training_step import checkout_hidden
 from .peers_attention import (
     flash_attention,
     flash_attention_decode,

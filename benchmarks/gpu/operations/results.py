@@ -53,8 +53,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..result_file import Part, load
-from ..timing import Finding
+from ...result_file import Part, load
+from ...timing import Finding
 
 DIRECTIONS = ("forward", "backward", "both")
 OURS = "gptwin"

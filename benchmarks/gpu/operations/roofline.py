@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from ...lab.twins.roofline import DATASHEETS
-from ...lab.twins.twin import Case, Cost
-from ..timing import Finding, spread
+from ....lab.twins.roofline import DATASHEETS
+from ....lab.twins.twin import Case, Cost
+from ...timing import Finding, spread
 from .clock import Clock
 
 Peaks = Mapping[str, Any]

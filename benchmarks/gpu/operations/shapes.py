@@ -7,7 +7,7 @@ is not. Every size is one that people run: GPT-2 from 124M to 1558M in training,
 
 from typing import Any
 
-from ...lab.twins.twin import Case, Twin
+from ....lab.twins.twin import Case, Twin
 
 # d_model, heads of 64
 GPT2 = {"355M": (1024, 16), "774M": (1280, 20), "1558M": (1600, 25)}

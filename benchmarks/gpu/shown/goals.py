@@ -11,15 +11,15 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ...core.checks import refuse
-from ...lab.twins.catalogue import TWINS
-from ...lab.twins.twin import Case
-from ...records import write_whole
-from ..result_file import RESULTS, Part, load
-from ..timing import Finding
-from .cells import cost_of
-from .results import OURS, is_real, newest
-from .shapes import is_sweep, shapes
+from ....core.checks import refuse
+from ....lab.twins.catalogue import TWINS
+from ....lab.twins.twin import Case
+from ....records import write_whole
+from ...result_file import RESULTS, Part, load
+from ...timing import Finding
+from ..operations.cells import cost_of
+from ..operations.results import OURS, is_real, newest
+from ..operations.shapes import is_sweep, shapes
 
 DEVICE = "H100"
 BEGIN, END = "<!-- goals: gptwin bench table README.md -->", "<!-- end of goals -->"

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ...core.checks import refuse
-from ..result_file import RESULTS, Part, load
-from ..timing import Finding
-from .results import OURS, is_real, measured, newest
+from ....core.checks import refuse
+from ...result_file import RESULTS, Part, load
+from ...timing import Finding
+from ..operations.results import OURS, is_real, measured, newest
 
 # People who see few colours can tell these apart (Okabe and Ito); gptwin's is the darkest.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#b8a000")

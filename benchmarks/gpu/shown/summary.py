@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..result_file import Part
-from ..timing import Finding
-from .results import OURS, is_real, measured
+from ...result_file import Part
+from ...timing import Finding
+from ..operations.results import OURS, is_real, measured
 
 
 def print_summary(parts: Mapping[str, Part], console: Console) -> None:

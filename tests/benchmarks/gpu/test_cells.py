@@ -8,13 +8,13 @@ import types
 import pytest
 import torch
 
-from gptwin.benchmarks.gpu import cells, peers_attention
-from gptwin.benchmarks.gpu.cells import Measurement, default_dtypes
-from gptwin.benchmarks.gpu.clock import CountingClock, DeviceClock, Timing
-from gptwin.benchmarks.gpu.gate import find_truth, run
-from gptwin.benchmarks.gpu.providers import COMMON, Provider, providers
-from gptwin.benchmarks.gpu.roofline import DATASHEET, roofline_of
-from gptwin.benchmarks.gpu.shapes import shapes, tiny_shapes
+from gptwin.benchmarks.gpu.operations import cells, peers_attention
+from gptwin.benchmarks.gpu.operations.cells import Measurement, default_dtypes
+from gptwin.benchmarks.gpu.operations.clock import CountingClock, DeviceClock, Timing
+from gptwin.benchmarks.gpu.operations.gate import find_truth, run
+from gptwin.benchmarks.gpu.operations.providers import COMMON, Provider, providers
+from gptwin.benchmarks.gpu.operations.roofline import DATASHEET, roofline_of
+from gptwin.benchmarks.gpu.operations.shapes import shapes, tiny_shapes
 from gptwin.benchmarks.inputs import draw_arguments
 from gptwin.benchmarks.timing import GateError, Skipped
 from gptwin.lab.twins.catalogue import TWINS

@@ -5,9 +5,9 @@ from typer.testing import CliRunner
 
 from gptwin.benchmarks.gpu import driver, dry_run
 from gptwin.benchmarks.gpu.dry_run import FAILED, RUN, UNAVAILABLE
-from gptwin.benchmarks.gpu.providers import COMMON, PEERS, Provider
-from gptwin.benchmarks.gpu.results import not_measured
-from gptwin.benchmarks.gpu.shapes import _MORE, _TRAINING, shapes, stand_ins, tiny_shapes
+from gptwin.benchmarks.gpu.operations.providers import COMMON, PEERS, Provider
+from gptwin.benchmarks.gpu.operations.results import not_measured
+from gptwin.benchmarks.gpu.operations.shapes import _MORE, _TRAINING, shapes, stand_ins, tiny_shapes
 from gptwin.cli import app
 from gptwin.lab.twins.catalogue import TWINS
 from gptwin.rl.studies.workloads import WORKLOADS

@@ -6,9 +6,9 @@ import types
 import pytest
 import torch
 
-from gptwin.benchmarks.gpu import generation, phases
-from gptwin.benchmarks.gpu.cells import failures
-from gptwin.benchmarks.gpu.results import cell_name, not_measured, parts_of_name
+from gptwin.benchmarks.gpu.end_to_end import generation, phases
+from gptwin.benchmarks.gpu.operations.cells import failures
+from gptwin.benchmarks.gpu.operations.results import cell_name, not_measured, parts_of_name
 from gptwin.benchmarks.timing import GateError
 from gptwin.kernels.model.decode_step import StaticKVCache
 from gptwin.rl.stages import ppo

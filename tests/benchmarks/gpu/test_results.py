@@ -8,13 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from gptwin.benchmarks import compare, result_file
-from gptwin.benchmarks.gpu import goals, plots, training
-from gptwin.benchmarks.gpu.cells import cost_of
-from gptwin.benchmarks.gpu.clock import CountingClock
-from gptwin.benchmarks.gpu.providers import providers
-from gptwin.benchmarks.gpu.results import DIRECTIONS, cell_name, newest
-from gptwin.benchmarks.gpu.roofline import DATASHEET, peaks_of, rate, roofline_of
-from gptwin.benchmarks.gpu.shapes import shapes
+from gptwin.benchmarks.gpu.end_to_end import training
+from gptwin.benchmarks.gpu.operations.cells import cost_of
+from gptwin.benchmarks.gpu.operations.clock import CountingClock
+from gptwin.benchmarks.gpu.operations.providers import providers
+from gptwin.benchmarks.gpu.operations.results import DIRECTIONS, cell_name, newest
+from gptwin.benchmarks.gpu.operations.roofline import DATASHEET, peaks_of, rate, roofline_of
+from gptwin.benchmarks.gpu.operations.shapes import shapes
+from gptwin.benchmarks.gpu.shown import goals, plots
 from gptwin.cli import app
 from gptwin.core.model.presets import preset
 from gptwin.lab.twins.catalogue import TWINS
