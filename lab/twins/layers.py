@@ -181,6 +181,9 @@ layer_norm = Twin(
         {"shape": [7, _LAYER_NORM_BLOCK], "residual": True, "seed": 3},
         {"shape": [2, _LAYER_NORM_BLOCK + 1], "residual": True, "seed": 4},
         {"shape": [35, _LAYER_NORM_BLOCK + 8], "seed": 5},
+        # The squares are beyond float32.
+        {"shape": [4, 20], "magnitude": 1e25, "residual": True, "seed": 7},
+        {"shape": [1, _LAYER_NORM_BLOCK + 1], "magnitude": 1e25, "seed": 8},
     ),
     inputs=_layer_norm_inputs,
     real=lambda activations: Inputs(

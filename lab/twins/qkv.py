@@ -135,6 +135,11 @@ qkv_projection = Twin(
         {"batch": 2, "time": 9, "d_model": 5, "n_kv_head": 1, "group": 3, "d_head": 3, "seed": 2},
         # Every sum is of 33: a mutant that stopped early survived where blocks are not full.
         {"batch": 3, "time": 11, "d_model": 33, "n_kv_head": 1, "d_head": 11, "seed": 3},
+        # The norm's squares are beyond float32.
+        {
+            "batch": 1, "time": 3, "d_model": 5, "n_kv_head": 1, "d_head": 4, "norm": True,
+            "magnitude": 1e25, "seed": 4,
+        },
     ),
     inputs=_projection_inputs,
     real=_projection_real,
