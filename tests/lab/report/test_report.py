@@ -108,7 +108,7 @@ def results(tmp_path):
         compiled("softmax", "softmax_forward_kernel", "sm_90", 64, configuration=1),
         compiled("gae", "gae_forward_kernel", "sm_80", 56, failures=["spills 8 bytes"]),
     ]
-    put("inspect.jsonl", store.made_with() | {"typical": True}, *rows)
+    put("inspect.jsonl", store.made_with() | {"typical": True, "commit": "0123456789"}, *rows)
     put_parts("cpu.jsonl", {"numpy": part([RATIO, MISSING], cpu="A CPU")})
     gpu = part([on_gpu("eager", 2e-4, None), on_gpu("gptwin", 1e-4, 0.91)], device="NVIDIA X1")
     gpu["findings"].append(on_gpu("Liger", None, None) | {"status": "skipped", "reason": "no lib"})
@@ -189,7 +189,7 @@ def test_the_page_says_what_was_stored(run):
         "gptwin, NumPy against PyTorch, eager 1.25 1.20 to 1.30 times its time ≤ 1.50: reached",
         "gone no <lib>", "gpt2 scores forward 100 µs 200 µs – 91%", "a step 250 ms 250 ms to 250",
         "gae_forward_kernel bfloat16: spills 8 bytes", "gae: gae disagrees",
-        "Verified there, in agreement: gelu.",
+        "Verified there, in agreement: gelu.", ", from commit 0123456, at each twin's first",
         "Not launched at this shape: softmax_forward_wide_kernel",
     ):  # fmt: skip
         assert expected in said, expected
