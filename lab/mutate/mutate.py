@@ -193,7 +193,10 @@ def sample(mutants: list[Mutant], size: int | None, seed: int) -> list[Mutant]:
         return mutants
 
     def lot(mutant: Mutant) -> str:
-        return hashlib.sha256(f"{seed} {mutant.identity}".encode()).hexdigest()
+        identity = mutant.identity
+        if Path(mutant.file).is_absolute():  # a user's: the same choice wherever the project lies
+            identity = identity.replace(str(mutant.file), Path(mutant.file).name)
+        return hashlib.sha256(f"{seed} {identity}".encode()).hexdigest()
 
     drawn: dict[str, int] = {}
     ranked = []

@@ -54,7 +54,9 @@ def test_each_instrument_takes_the_declaration(project: Path) -> None:
     assert "nothing found" in gptwin("sanitize", *one)
     gptwin("trace", *one)
     assert Path("build/trace/twins.RMS.html").is_file()
-    said = gptwin("mutate", "twins:RMS", "--sample", "5", "--examples", "1", "--processes", "1")
+    said = gptwin(
+        "mutate", "twins:RMS", "--sample", "5", "--seed", "1", "--examples", "1", "--processes", "1"
+    )
     assert "5 mutants" in said and "every twin reaches it" in said
     gptwin("report", "twins:RMS", "--verification", "found.json")
     page = Path("report.html").read_text(encoding="utf-8")
