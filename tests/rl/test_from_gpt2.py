@@ -211,6 +211,7 @@ def test_what_is_exported_stops_and_writes_conversations_in_transformers(chain):
     folder = chain / "ppo/model"
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     ours = Template(Tokenizer.load(folder))
+    assert (folder / "chat_template.jinja").read_text() == ours.exported["template"]
     turns = [
         ("system", "Be  kind."),
         ("user", " What is\nthis? "),

@@ -207,7 +207,9 @@ def test_the_command_line(run, tmp_path):
             [sys.executable, "-m", "gptwin", *arguments],
             capture_output=True, encoding="utf-8", errors="surrogateescape", check=False,
             cwd=tmp_path,
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, **options,
+            # As in a locale of UTF-8, whatever the one here is.
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8:strict"},
+            **options,
         )  # fmt: skip
 
     (tmp_path / "few.toml").write_text(dump(tiny.configuration(tmp_path / "run")))
