@@ -22,7 +22,11 @@ from ..checks import expect_shape, whole
 from ..operation import at_least_float32, value_of
 from .attention import attention_backward, attention_forward
 from .key_intervals import check_attention, key_intervals
-from .qkv_projection import qkv_projection_backward, qkv_projection_forward
+from .qkv_projection import (
+    check_qkv_projection,
+    qkv_projection_backward,
+    qkv_projection_forward,
+)
 
 Saved = tuple[Any, ...]
 Heads = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -72,6 +76,7 @@ def qkv_attention_forward(
         "causal": causal, "window": window, "key_start": key_start, "cu_seqlens": cu_seqlens
     }  # fmt: skip
     check_qkv_attention(x, w_qkv, n_head, n_kv_head, scale, **masks, dropout=dropout, seed=seed)
+    check_qkv_projection(x, w_qkv, b_qkv, norm_weight, norm_bias, n_head, n_kv_head, eps)
     batch, time, _ = x.shape
     low, high = key_intervals(batch, time, time, **masks)
     used = np.where((low < high)[..., None], x, 0)  # The others' rows would be NaN in d_w_qkv.

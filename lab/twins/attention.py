@@ -211,6 +211,7 @@ attention = Twin(
     | {"lse": "batch head query"},
     roundings=8.0,
     exponent="lse",  # a weight is exp(score − lse)
+    kept="output",  # delta = d_output · output
     shared_kernels=(
         attention_backward_delta_kernel,
         KEY_VALUE_KERNELS[2],  # with as many configurations as [4]

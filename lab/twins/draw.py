@@ -122,3 +122,25 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """Read a tensor's values as float64 (bool and integer tensors keep their dtype)."""
     values = tensor.detach().cpu()
     return (values.double() if values.is_floating_point() else values).numpy()
+
+
+def rounded_among(saved: Any, result: np.ndarray, dtype: torch.dtype) -> Any:
+    """Round a result to a dtype where it stands among what a forward pass saved.
+
+    Parameters
+    ----------
+    saved : tuple, or anything
+        What a reference's forward pass returned for its backward pass.
+    result : numpy.ndarray
+        Of that forward pass.
+    dtype : torch.dtype
+
+    Returns
+    -------
+    Any
+        As `saved`.
+    """
+    if isinstance(saved, tuple):
+        return tuple(rounded_among(part, result, dtype) for part in saved)
+    is_result = isinstance(saved, np.ndarray) and np.shares_memory(saved, result)
+    return to_numpy(torch.from_numpy(saved).to(dtype)) if is_result else saved

@@ -149,6 +149,10 @@ class Twin:
         r to |r| · 2⁻²⁴, so every power is wrong by |r| roundings. Moving the inputs does not show
         that where a power is 1 whatever they are (a softmax over one element), nor does eager,
         which keeps the power.
+    kept : str or None
+        The result, if there is one, that backward reads again, in the dtype that it was rounded to.
+        Flash attention does: delta = d_output · output. Over a single key every gradient of the
+        scores cancels to what that rounding leaves, and eager, which keeps more, shows none of it.
     dtypes : tuple of str
         What the kernel takes.
     shared_kernels : tuple of kernels
@@ -192,6 +196,7 @@ class Twin:
     cost: Callable[[Case, int], tuple[Cost, Cost | None]]
     roundings: float = 4.0
     exponent: str | None = None
+    kept: str | None = None
     dtypes: tuple[str, ...] = DTYPES
     shared_kernels: tuple[Any, ...] = ()
     statistics: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ is the NumPy reference in float64 on those same values. An element may then be o
     + `Twin.roundings` · (how far the truth moves when every input moves by one float32 rounding,
                           + one float32 rounding of the tensor's largest entry)
     + in gradients, one rounding of the tensor's largest entry for each unit of `Twin.exponent`
+    + in gradients, how far the truth moves when backward reads `Twin.kept` as it was rounded
 
 with multiple 2 for results and 3 for gradients. The last two terms are what any correct float32
 computation may do, and matter in float32 alone: on a handful of numbers eager's own error can be
@@ -33,7 +34,7 @@ import torch
 
 from ...core.checks import taking_anything
 from ...kernels.common import launch
-from ..twins.draw import RandomArrays, to_numpy, to_torch, with_nonfinite
+from ..twins.draw import RandomArrays, rounded_among, to_numpy, to_torch, with_nonfinite
 from ..twins.real_text import activations
 from ..twins.twin import Case, Inputs, Twin, as_tuple, by_argument
 
@@ -174,14 +175,18 @@ def prepare(twin: Twin, case: Case, dtype: str, device: str, text: str | None) -
     d_moved = tuple(cotangents.jitter(d, rounding) for d in d_quantised)
     moved_truth = reference(twin, moved, numpy_options, d_moved)
     exponent = _largest(truth[twin.exponent]) if twin.exponent else 0.0
+    kept = truth
+    if twin.kept:
+        kept = reference(twin, quantised, numpy_options, d_quantised, torch_dtype)
     noise = {}
     for name, expected in truth.items():
         with np.errstate(invalid="ignore"):  # inf - inf
             movement = _largest(moved_truth[name] - expected)
+            reading = _largest(kept[name] - expected)
         entry = rounding * _largest(expected)
         noise[name] = twin.roundings * (movement + entry)
         if name.startswith("d_"):
-            noise[name] += exponent * entry
+            noise[name] += exponent * entry + reading
     return Prepared(tensors, options, d_results, truth, noise)
 
 
@@ -190,6 +195,7 @@ def reference(
     tensors: dict[str, np.ndarray],
     options: dict[str, Any],
     d_results: tuple[np.ndarray, ...],
+    kept_in: torch.dtype | None = None,
 ) -> dict[str, np.ndarray]:
     """Run the NumPy twin.
 
@@ -201,6 +207,8 @@ def reference(
         Its arguments by name, as NumPy arrays and plain values.
     d_results : tuple of numpy.ndarray
         Gradients of the results that carry one; empty to stop after the forward pass.
+    kept_in : torch.dtype, optional
+        Round the result `Twin.kept` to it before backward reads it again.
 
     Returns
     -------
@@ -214,6 +222,8 @@ def reference(
         if not d_results:
             return named
         assert twin.backward is not None, f"{twin.name}: a result carries a gradient"
+        if kept_in is not None:
+            saved = rounded_among(saved, named[twin.kept], kept_in)
         gradients = by_argument(twin, twin.backward(saved, *d_results))
     return named | {f"d_{name}": g for name, g in gradients.items() if name in tensors}
 

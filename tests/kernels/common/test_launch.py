@@ -115,8 +115,10 @@ def test_backward_in_a_thread_of_pytorchs_own_is_asked_what_was_asked_for_last()
 
 
 @needs_no_gpu
-def test_cpu_tensor_without_the_interpreter_is_refused():
+def test_cpu_tensor_is_refused_where_kernels_are_neither_interpreted_nor_compiled():
     code = """
+import sys
+sys.modules["llvmlite"] = None  # as where it is not installed
 import torch
 from gptwin.kernels.layers.softmax import softmax
 from gptwin.lab.twins.catalogue import TWINS
@@ -125,7 +127,7 @@ softmax(torch.zeros(2, 3))
     status, output = python(code, GPTWIN_BACKEND="triton", TRITON_INTERPRET="0")
     assert status == 1
     assert "RuntimeError: softmax: expected x on a GPU, got a tensor on the CPU" in output
-    assert "TRITON_INTERPRET=1" in output
+    assert "TRITON_INTERPRET=1" in output and "pip install llvmlite" in output
 
 
 def test_without_triton_eager_runs_and_kernels_are_refused():

@@ -60,12 +60,13 @@ def test_breaking_a_kernel_records_the_case_and_the_next_run_replays_it_first(
     assert kept.dtype == "float32" and "gptwin verify" in kept.note
 
     run = []
-    real_check = verify.check
-    monkeypatch.setattr(
-        verify, "check", lambda t, case, *rest: (run.append(case), real_check(t, case, *rest))[1]
-    )
+    for name in ("check", "check_nonfinite"):
+        real = getattr(verify, name)
+        monkeypatch.setattr(
+            verify, name, lambda t, case, *r, real=real: (run.append(case), real(t, case, *r))[1]
+        )
     row = verify.verify_row(verify.Job("gelu", "float32", 1, 0, None), device, lambda: None)
-    assert row.failure is not None and run[0] == kept.case
+    assert row.failure is not None and run[0] == {"configuration": 0} | kept.case
     assert (
         len(run)
         >= verify.count_cases(row.job)
