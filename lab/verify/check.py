@@ -222,7 +222,7 @@ def reference(
         if not d_results:
             return named
         assert twin.backward is not None, f"{twin.name}: a result carries a gradient"
-        if kept_in is not None:
+        if kept_in is not None and twin.kept is not None:
             saved = rounded_among(saved, named[twin.kept], kept_in)
         gradients = by_argument(twin, twin.backward(saved, *d_results))
     return named | {f"d_{name}": g for name, g in gradients.items() if name in tensors}
