@@ -60,7 +60,7 @@ def verify(
     Exit code 1 if a twin disagrees, with the smallest failing case and the command that reproduces
     it.
     """
-    _choose_cpu_backend(on)
+    _choose_cpu_backend(on, operations)
     from .lab.verify import console
 
     raise typer.Exit(
@@ -411,13 +411,16 @@ def report(
     )
 
 
-def _choose_cpu_backend(on: str) -> None:
+def _choose_cpu_backend(on: str, operations: list[str] | None = None) -> None:
     """Choose how kernels run where there is no GPU."""
     from .core.checks import refuse
     from .kernels import native
 
     if on not in ("interpreter", "native"):
         refuse("--on", "interpreter or native", repr(on))
+    own = [name for name in operations or () if ":" in name]
+    if on == "native" and own:
+        refuse("--on", f"interpreter for a twin of your own, {own[0]}", "native")
     if on == "interpreter":
         _interpret_without_gpu()
     elif not native.available():

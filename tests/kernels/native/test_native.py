@@ -52,3 +52,19 @@ def test_a_stranger_s_test_suite_runs_unchanged():
         folder=TESTS.parent / "lab/foreign/project",
     )  # fmt: skip
     assert " passed" in printed and "failed" not in printed
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("verify", "softmax", "--on", "gpu"), "--on: expected interpreter or native"),
+        (("verify", "mine:RMS", "--on", "native"), "interpreter for a twin of your own, mine:RMS"),
+        (("run", "--", "ls"), "command: expected python or pytest"),
+        (("run", "--", "python", "none.py"), "command: expected a script that exists"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_line(command, message):
+    ran = subprocess.run(
+        [sys.executable, "-m", "gptwin", *command], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 2 and message in ran.stderr and len(ran.stderr.splitlines()) == 1
