@@ -166,9 +166,9 @@ def link_parts(package: Path) -> None:
     package.mkdir(parents=True, exist_ok=True)
     parts = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     parts |= {path.name for path in (*ROOT.glob("*.py"), ROOT / "py.typed")}
-    for link in package.iterdir():
-        if link.name not in parts:
-            link.unlink()
+    for path in package.iterdir():
+        if path.is_symlink() and path.name not in parts:  # Python keeps its __pycache__ there, too
+            path.unlink()
     for name in parts:
         if not (package / name).is_symlink():
             (package / name).symlink_to(os.path.relpath(ROOT / name, package))
