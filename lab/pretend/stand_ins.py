@@ -195,8 +195,13 @@ def _seed(seed: int) -> None:
 def cuda_attributes() -> dict[str, Any]:
     """What `torch.cuda` says instead."""
     stream = _Stream()
-    nothing = lambda *args, **options: None  # noqa: E731
-    zero = lambda *args, **options: 0  # noqa: E731
+
+    def nothing(*args: Any, **options: Any) -> None:
+        pass
+
+    def zero(*args: Any, **options: Any) -> int:
+        return 0
+
     attributes: dict[str, Any] = dict.fromkeys(
         (
             "init", "_lazy_init", "synchronize", "set_device", "empty_cache", "ipc_collect",

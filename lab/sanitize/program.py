@@ -202,24 +202,8 @@ def execute(command: list[str]) -> int:
 
 
 def run_natively(command: list[str]) -> int:
-    """Run a Python program whose kernels want a GPU, with the kernels compiled for the CPU.
-
-    Parameters
-    ----------
-    command : list of str
-        As in `run_command`.
-
-    Returns
-    -------
-    int
-        Its exit code.
-
-    Raises
-    ------
-    ValueError
-        As in `run_command`.
-    """
-    program = _parse(command)
+    """Run a program whose kernels want a GPU as `execute` does, compiled for the CPU."""
+    program = _parse(command)  # A command that makes no sense is refused before anything else.
     with pretend_gpu(compiled=True):
         return _execute(*program)
 

@@ -10,11 +10,11 @@ is the NumPy reference in float64 on those same values. An element may then be o
     + in gradients, one rounding of the tensor's largest entry for each unit of `Twin.exponent`
     + in gradients, how far the truth moves when backward reads `Twin.kept` as it was rounded
 
-with multiple 2 for results and 3 for gradients. The last two terms are what any correct float32
-computation may do, and matter in float32 alone: on a handful of numbers eager's own error can be
-zero by luck. Where "tf32" is asked for, its rounding takes float32's place there. Where the truth
-is finite the result must be finite; where it is infinite or NaN the result must be the same.
-Integers, such as drawn tokens, must be equal.
+with multiple 2 for results and 3 for gradients. The terms in float32's roundings are what any
+correct float32 computation may do, and matter in float32 alone: on a handful of numbers eager's own
+error can be zero by luck. Where "tf32" is asked for, its rounding takes float32's place there. The
+last term matters in half precision. Where the truth is finite the result must be finite; where it
+is infinite or NaN the result must be the same. Integers, such as drawn tokens, must be equal.
 
 A tensor of few numbers shows one draw of eager's error, which may be small by luck in half
 precision too. Before a disagreement there is reported, eager runs on more draws of the same case,
