@@ -1,4 +1,4 @@
-"""The command line: `gptwin verify`, `inspect`, `mutate`, `model`, `train`, `chat`, `report`, ...
+"""The command line: `gptwin verify`, `inspect`, `mutate`, `prove`, `train`, `chat`, `report`, ...
 
 Thin: it reads arguments and calls.
 """
@@ -227,6 +227,35 @@ def mutate(
             json_file=json,
             table_file=table,
         )
+    )
+
+
+@app.command()
+def prove(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OP | TWIN | FILE.py::KERNEL]...",
+            help="Twins, your own as package.module:NAME, or kernels of a file; default: all.",
+        ),
+    ] = None,
+    safe: Annotated[bool, typer.Option("--safe", help="In bounds, at every size.")] = False,
+    equal: Annotated[
+        bool, typer.Option("--equal", help="The reference's function, on every input.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(help="Fields that an equality is tried in.")] = 2,
+    json: Annotated[str | None, typer.Option(help="Store the rows in this file.")] = None,
+) -> None:
+    """Prove kernels safe at every size, and equal to their reference on every input.
+
+    Both unless one is named; docs/prove.md says what is proved and what is not. Runs on Triton's
+    IR, without a GPU. Exit code 1 if something is not proved.
+    """
+    os.environ.pop("TRITON_INTERPRET", None)  # an interpreted kernel has no IR
+    from .lab.prove import command
+
+    raise typer.Exit(
+        command.prove(_chosen(targets), safe=safe, equal=equal, seeds=seeds, json_file=json)
     )
 
 

@@ -1,0 +1,49 @@
+"""What `gptwin prove` is asked about: twins by name, a user's own, kernels of a file."""
+
+from ...core.checks import refuse
+from ..sanitize.drivers import find_drivers, load
+from ..twins.catalogue import TWINS
+from ..twins.find import find_twin, is_own
+
+
+def is_file(name: str) -> bool:
+    """Say whether a name means kernels of a file: file.py, or file.py::kernel."""
+    path, colons, _ = name.partition("::")
+    return bool(colons) or path.endswith(".py")
+
+
+def expand(names: list[str]) -> list[str]:
+    """Check the names of what is to be proved.
+
+    Parameters
+    ----------
+    names : list of str
+        Twins of the catalogue, a user's own as package.module:NAME, or file.py::kernel.
+
+    Returns
+    -------
+    list of str
+        The names; all twins of the catalogue if none were given.
+
+    Raises
+    ------
+    ValueError
+        If there is no such twin, file or kernel.
+    RuntimeError
+        If a user's file cannot be imported.
+    """
+    for name in names:
+        path, _, kernel = name.partition("::")
+        if is_file(name):
+            find_drivers(load(path), path, kernel, None)
+        elif is_own(name):
+            find_twin(name)
+        elif name not in TWINS:
+            known = ", ".join(TWINS)
+            refuse(
+                "operation",
+                f"one of {known}, package.module:NAME of a twin of your own, or "
+                "path/to/file.py::kernel",
+                repr(name),
+            )
+    return names or list(TWINS)
