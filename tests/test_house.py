@@ -4,7 +4,7 @@ import ast
 import configparser
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,8 +27,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "core/rlhf": ("core/optimizer",),
     "reference": ("core/model", "core/rlhf"),
     # Every room of kernels knows the whole specification.
-    "kernels/interpreter/libdevice": ("core/model", "core/rlhf"),
-    "kernels/interpreter": ("kernels/interpreter/libdevice",),
+    "kernels/interpreter/common": ("core/model", "core/rlhf"),
+    "kernels/interpreter/libdevice": (),
+    "kernels/interpreter/numbers": ("kernels/interpreter/common", "kernels/interpreter/libdevice"),
+    "kernels/interpreter/language": ("kernels/interpreter/common", "kernels/interpreter/libdevice"),
+    "kernels/interpreter/programs": ("kernels/interpreter/common",),
+    "kernels/interpreter": (
+        "kernels/interpreter/numbers",
+        "kernels/interpreter/language",
+        "kernels/interpreter/programs",
+    ),
     "kernels/native/instructions": (),
     "kernels/native": ("kernels/native/instructions",),
     "kernels/common": ("kernels/interpreter", "kernels/native"),
@@ -42,8 +50,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "kernels": ("kernels/cpu",),
     "ops": ("kernels",),
     "lab": ("kernels",),
+    # What a twin is stands below the twins, the list of them above.
     "lab/twins": ("lab",),
-    "lab/verify": ("lab/twins",),
+    "lab/twins/layers": ("lab/twins",),
+    "lab/twins/attention": ("lab/twins/layers",),
+    "lab/twins/language": ("lab/twins/layers",),
+    "lab/twins/optimizer": ("lab/twins/attention", "lab/twins/language"),
+    "lab/twins/rlhf": ("lab/twins/attention", "lab/twins/language"),
+    "lab/twins/model": ("lab/twins/attention", "lab/twins/language"),
+    "lab/twins/catalogue": ("lab/twins/optimizer", "lab/twins/rlhf", "lab/twins/model"),
+    "lab/twins/find": ("lab/twins/catalogue",),
+    "lab/verify": ("lab/twins/find",),
     "lab/pretend": ("lab",),
     "lab/sanitize": ("lab/verify", "lab/pretend"),
     "lab/own": ("lab/sanitize",),
@@ -52,7 +69,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lab/prove": ("lab/prove/equal", "lab/prove/safe"),
     "lab/mutate": ("lab/prove",),
     "lab/trace": ("lab/sanitize",),
-    "lab/inspect": ("lab/twins",),
+    "lab/inspect": ("lab/twins/find",),
     "lab/report": ("lab/verify", "lab/inspect"),
     "rl/bounds": ("kernels",),
     "rl/configuration": ("rl/bounds",),
@@ -72,7 +89,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "rl/command": ("rl/studies", "rl/continuation"),
     "rl": ("rl/command",),
     "benchmarks/baselines": ("kernels",),
-    "benchmarks": ("benchmarks/baselines", "lab/twins"),
+    "benchmarks": ("benchmarks/baselines", "lab/twins/find"),
     "benchmarks/cpu": ("benchmarks",),
     "benchmarks/ppo": ("benchmarks/cpu",),
     "benchmarks/gpu/operations": ("benchmarks",),
@@ -87,6 +104,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "__main__": ("cli",),
 }  # fmt: skip
+
+# The files of a folder, beside its __init__.
+MOST_FILES = 12
 
 # Made by tools, or no part of the package.
 NOT_OURS = {"__pycache__", "build", "shared"}
@@ -138,7 +158,7 @@ def is_for_type_checkers(node: ast.stmt) -> bool:
 
 def room_of(parts: Sequence[str]) -> str:
     """Name the room of a file or module, given as its path's parts without a suffix."""
-    for n in (2, 1):
+    for n in (3, 2, 1):
         if "/".join(parts[:n]) in ROOMS:
             return "/".join(parts[:n])
     return "__init__"  # a name that the root itself defines
@@ -177,6 +197,13 @@ def test_every_room_has_its_place_and_its_caption() -> None:
     for folder in folders:
         caption = ast.get_docstring(syntax(folder / "__init__.py")) or ""
         assert len(caption.splitlines()) >= 3, f"{folder}/__init__.py: say what is inside"
+
+
+def test_no_folder_holds_more_than_a_dozen_files() -> None:
+    """A reader takes in so many at a glance; more want rooms."""
+    files = Counter(str(path.parent) for path in PACKAGED if path.name != "__init__.py")
+    crowded = {folder: n for folder, n in files.items() if n > MOST_FILES}
+    assert not crowded, f"divide into rooms, beside the __init__ more than {MOST_FILES}: {crowded}"
 
 
 def test_records_needs_the_standard_library_alone() -> None:
@@ -222,6 +249,9 @@ def test_imports_inside_the_package_are_relative(path: Path) -> None:
         ("kernels/layers/softmax.py", "gptwin.lab.twins.catalogue.TWINS", False),
         ("kernels/model/gpt.py", "gptwin.kernels.cpu.mlp", False),
         ("kernels/language/sampling.py", "gptwin.kernels.attention.attention", False),
+        ("kernels/interpreter/common/values.py", "gptwin.kernels.interpreter.numbers.casts", False),
+        ("lab/twins/draw.py", "gptwin.lab.twins.catalogue.TWINS", False),
+        ("lab/twins/rlhf/gae.py", "gptwin.lab.twins.twin.Twin", True),
         ("lab/verify/verify.py", "gptwin.kernels.layers.softmax.softmax", True),
         ("lab/verify/verify.py", "gptwin.lab.sanitize.shadow", False),
         ("lab/verify/verify.py", "gptwin.rl.stages.ppo.train", False),

@@ -37,6 +37,7 @@ from ..verify.verify import fixed_cases, n_configurations
 from .mutants import Mutant, source_of
 
 KERNELS = Path(kernels.__file__).parent  # code objects name files without resolving links
+INTERPRETER = KERNELS / "interpreter"
 ROOT = KERNELS.parent
 # A mutant may take this many times as long as the kernel did, and some seconds, of processor time.
 PATIENCE, GRACE_SECONDS = 10.0, 5.0
@@ -231,7 +232,7 @@ def _try(twin: Twin, case: Case, dtype: str) -> tuple[Trial, Checked]:
 def _watching_lines(twin: Twin) -> Iterator[dict[str, set[int]]]:
     """Collect the lines of kernels/, or of a user's own files, that are executed meanwhile."""
     lines: dict[str, set[int]] = {}
-    names = {str(p) for p in KERNELS.rglob("*.py") if p.parent.name != "interpreter"}
+    names = {str(p) for p in KERNELS.rglob("*.py") if INTERPRETER not in p.parents}
     if is_own(twin.name):
         names = {str(file) for file in files_of(twin)}
 

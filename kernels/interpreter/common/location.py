@@ -10,7 +10,11 @@ import triton
 from triton.runtime import interpreter as upstream
 from triton.runtime.errors import InterpreterError
 
-_NOT_KERNELS = (os.path.dirname(triton.__file__) + os.sep, os.path.dirname(__file__) + os.sep)
+# Triton, and the interpreter's rooms.
+_NOT_KERNELS = tuple(
+    folder + os.sep
+    for folder in (os.path.dirname(triton.__file__), os.path.dirname(os.path.dirname(__file__)))
+)
 
 
 def in_kernel(frame: FrameType) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from triton.runtime import interpreter as upstream
 
-from .patches import replaces
+from ..common.patches import replaces
 
 # What `tl.extra.cuda.smid` and `globaltimer` read: programs run one after another on one processor.
 _REGISTERS: dict[str, Callable[[], int]] = {

@@ -17,9 +17,9 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter as upstream
 
-from .libdevice.table import find
-from .patches import replaces
-from .values import is_poison, poison
+from ..common.patches import replaces
+from ..common.values import is_poison, poison
+from ..libdevice.table import find
 
 _MODULES = ("core", "math", "extra.cuda.libdevice", "extra.cuda.utils")
 

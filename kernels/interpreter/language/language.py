@@ -15,8 +15,8 @@ import triton.language as tl
 from triton.language import semantic
 from triton.runtime import interpreter as upstream
 
-from .location import in_kernel
-from .patches import adds, extends, replaces
+from ..common.location import in_kernel
+from ..common.patches import adds, extends, replaces
 
 _MISSING = object()
 _SEMANTIC = semantic.__file__

@@ -12,7 +12,7 @@ from typing import Any
 import triton.language as tl
 from triton.runtime import interpreter as upstream
 
-from .patches import adds
+from ..common.patches import adds
 
 
 @adds("_loop_range")  # a rewritten kernel sees the names of Triton's interpreter

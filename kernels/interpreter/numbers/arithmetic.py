@@ -8,9 +8,9 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter as upstream
 
-from .events import left_out, tell, undefined
-from .patches import extends, replaces
-from .values import is_bfloat16, is_poison, narrow, widen
+from ..common.events import left_out, tell, undefined
+from ..common.patches import extends, replaces
+from ..common.values import is_bfloat16, is_poison, narrow, widen
 
 
 @extends(

@@ -10,9 +10,9 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter as upstream
 
-from .events import left_out, tell
-from .patches import replaces
-from .values import is_poison, poison
+from ..common.events import left_out, tell
+from ..common.patches import replaces
+from ..common.values import is_poison, poison
 
 
 @replaces("ReduceOps.apply_impl")

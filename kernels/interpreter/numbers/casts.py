@@ -12,9 +12,9 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter as upstream
 
-from .libdevice.integers import to_integer
-from .patches import extends, replaces
-from .values import bfloat16_to_float32, is_poison, poison, round_to_bfloat16
+from ..common.patches import extends, replaces
+from ..common.values import bfloat16_to_float32, is_poison, poison, round_to_bfloat16
+from ..libdevice.integers import to_integer
 
 # Format: bits of the exponent, and those that stand for NaN, as (from, to) of the lower seven bits
 # or as the one code that is -0 elsewhere. float8e5 has infinities, float8e4b15 has no NaN.

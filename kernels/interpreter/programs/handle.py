@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from .patches import extends
+from ..common.patches import extends
 
 
 class Handle:

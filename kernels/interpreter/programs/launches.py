@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from triton.runtime import interpreter as upstream
 
-from .patches import extends, replaces
+from ..common.patches import extends, replaces
 from .turns import in_turns
 
 _SHIFT = np.uint64(48)

@@ -9,18 +9,18 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter as upstream
 
-from .events import undefined
-from .launches import take_apart
-from .location import source_line
-from .patches import adds, extends
-from .turns import answered, changed
-from .values import (
+from ..common.events import undefined
+from ..common.location import source_line
+from ..common.patches import adds, extends
+from ..common.values import (
     bfloat16_to_float32,
     is_bfloat16,
     is_poison,
     poison,
     round_to_bfloat16,
 )
+from .launches import take_apart
+from .turns import answered, changed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter as upstream
 
+from ..common.values import bfloat16_to_float32
 from .memory import Access
-from .values import bfloat16_to_float32
 
 _EIGHT_BITS = {
     tl.float8e5: torch.float8_e5m2,

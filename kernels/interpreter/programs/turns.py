@@ -16,7 +16,7 @@ from typing import Any
 from triton.runtime import interpreter as upstream
 from triton.runtime.errors import InterpreterError
 
-from .location import with_location
+from ..common.location import with_location
 
 PATIENCE = 64  # how often a program takes the same answer before it gives up its turn
 ENDLESS = 2_000  # and before it is said to wait for ever, if nobody else can go on

@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ...core.attention import attention as core_attention
-from ...core.attention.key_intervals import key_intervals
-from ...kernels.attention import attention as triton_attention
-from ...kernels.attention.attention_backward import (
+from ....core.attention import attention as core_attention
+from ....core.attention.key_intervals import key_intervals
+from ....kernels.attention import attention as triton_attention
+from ....kernels.attention.attention_backward import (
     attention_backward_delta_kernel,
     attention_backward_query_kernel,
 )
-from ...kernels.attention.attention_backward_keys import KEY_VALUE_KERNELS
-from .strategies import any_tensors, sizes
-from .twin import Case, Cost, Draw, Inputs, Twin, floats
+from ....kernels.attention.attention_backward_keys import KEY_VALUE_KERNELS
+from ..strategies import any_tensors, sizes
+from ..twin import Case, Cost, Draw, Inputs, Twin, floats
 
 MASKS = ("causal", "window", "key_start", "cu_seqlens")
 
@@ -218,5 +218,3 @@ attention = Twin(
         attention_backward_query_kernel,
     ),
 )  # fmt: skip
-
-TWINS = (attention,)

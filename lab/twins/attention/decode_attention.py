@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ...core.attention import decode_attention as core_decode_attention
-from ...kernels.attention import decode_attention as triton_decode_attention
-from .strategies import any_inputs, sizes
-from .twin import Case, Cost, Draw, Inputs, Twin, floats
+from ....core.attention import decode_attention as core_decode_attention
+from ....kernels.attention import decode_attention as triton_decode_attention
+from ..strategies import any_inputs, sizes
+from ..twin import Case, Cost, Draw, Inputs, Twin, floats
 
 # --- decode_attention ----------------------------------------------------------------------------
 
@@ -150,5 +150,3 @@ decode_attention = Twin(
     | dict.fromkeys(("key_cache", "value_cache"), "batch kv_head position d_head")
     | {"lse": "batch head query", "lengths": "batch", "key_start": "batch"},
 )  # fmt: skip
-
-TWINS = (decode_attention,)

@@ -4,11 +4,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ...core.language import sampling as core_sampling
-from ...kernels.language import sampling as triton_sampling
-from ...kernels.language.sampling_eager import sampling_eager
-from .strategies import any_inputs
-from .twin import Case, Cost, Draw, Inputs, Twin, floats
+from ....core.language import sampling as core_sampling
+from ....kernels.language import sampling as triton_sampling
+from ....kernels.language.sampling_eager import sampling_eager
+from ..strategies import any_inputs
+from ..twin import Case, Cost, Draw, Inputs, Twin, floats
 
 
 def _inputs(case: Case, draw: Draw) -> Inputs:
@@ -104,5 +104,3 @@ sampling = Twin(
     extremes=tuple({"rows": 2, "vocab": 5} | some for some in ({}, {"top_k": 2, "top_p": 0.8})),
     axes={"logits": "row token", "tokens": "row", "log_prob": "row"},
 )  # fmt: skip
-
-TWINS = (sampling,)

@@ -4,10 +4,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ...core.layers import embedding as core_embedding
-from ...kernels.layers import embedding as triton_embedding
-from .strategies import any_tensors, sizes
-from .twin import Case, Cost, Draw, Inputs, Twin, floats
+from ....core.layers import embedding as core_embedding
+from ....kernels.layers import embedding as triton_embedding
+from ..strategies import any_tensors, sizes
+from ..twin import Case, Cost, Draw, Inputs, Twin, floats
 
 
 def _inputs(case: Case, draw: Draw) -> Inputs:
@@ -101,5 +101,3 @@ embedding = Twin(
     | {"token_table": "token d_model", "position_table": "position d_model"}
     | {"y": "batch time d_model"},
 )  # fmt: skip
-
-TWINS = (embedding,)

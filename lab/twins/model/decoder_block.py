@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ...core.model import decoder_block as core_decoder_block
-from ...core.model.decoder_block import ARGUMENTS
-from ...kernels.attention.qkv_attention import path as qkv_path
-from ...kernels.common.column_sum import column_sum_kernel
-from ...kernels.layers.layer_norm import layer_norm_backward_kernel, layer_norm_forward_kernel
-from ...kernels.layers.linear import linear_backward_activation_kernel, matmul_kernel
-from ...kernels.model import decoder_block as triton_decoder_block
-from .qkv import qkv_attention
-from .strategies import seeds
-from .twin import Case, Cost, Draw, Inputs, Twin, floats
+from ....core.model import decoder_block as core_decoder_block
+from ....core.model.decoder_block import ARGUMENTS
+from ....kernels.attention.qkv_attention import path as qkv_path
+from ....kernels.common.column_sum import column_sum_kernel
+from ....kernels.layers.layer_norm import layer_norm_backward_kernel, layer_norm_forward_kernel
+from ....kernels.layers.linear import linear_backward_activation_kernel, matmul_kernel
+from ....kernels.model import decoder_block as triton_decoder_block
+from ..attention.qkv_attention import qkv_attention
+from ..strategies import seeds
+from ..twin import Case, Cost, Draw, Inputs, Twin, floats
 
 NAMES = ("x", *ARGUMENTS)
 MASKS = ("window", "key_start", "cu_seqlens")
@@ -192,5 +192,3 @@ decoder_block = Twin(
         column_sum_kernel,
     ),
 )
-
-TWINS = (decoder_block,)

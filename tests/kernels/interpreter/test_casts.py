@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from gptwin.kernels.interpreter.casts import float8_values, to_float8
+from gptwin.kernels.interpreter.numbers.casts import float8_values, to_float8
 
 FORMATS = {
     "fp8e5": torch.float8_e5m2,

@@ -9,7 +9,8 @@ kernel that only reads, and only the element beside a tensor's.
 WATCH, SHADOW = "lab/sanitize/watch.py", "lab/sanitize/shadow.py"
 STORAGES, PASSES = "lab/sanitize/storages.py", "lab/sanitize/passes.py"
 AUTOTUNED, PRETEND = "lab/sanitize/autotuned.py", "lab/pretend/places.py"
-MEMORY, ARITHMETIC = "kernels/interpreter/memory.py", "kernels/interpreter/arithmetic.py"
+MEMORY = "kernels/interpreter/programs/memory.py"
+ARITHMETIC = "kernels/interpreter/numbers/arithmetic.py"
 
 # name: (file, what stands there once, what takes its place, the kernel that shows it)
 MUTANTS = {
