@@ -152,7 +152,7 @@ class DataFile:
     def __iter__(self) -> Iterator[Record]:
         self.n_records = self.n_bad_lines = 0
         self.first_bad_line = ""
-        for number, line in _numbered_lines(self.path):
+        for number, line in numbered_lines(self.path):
             try:
                 record = dataclasses.replace(parse(line, self.kind), line=number)
                 if self.answered and isinstance(record, Dialogue) and record.is_prompt:
@@ -200,18 +200,7 @@ def parse(line: bytes, kind: type | None = None) -> Record:
     ValueError
         If it is none of the formats, or not of the kind.
     """
-    try:
-        found = json.loads(line.decode("utf-8"), object_pairs_hook=_once_each)
-    except UnicodeDecodeError as error:
-        refuse("line", "text in UTF-8", str(error), "another encoding: convert the file")
-    except (json.JSONDecodeError, RecursionError) as error:
-        cause = "one JSON array instead of an object per line" if line[:1] in b"[]" else ""
-        refuse("line", "a JSON object", str(error), cause or "a line that was cut, or no JSON")
-    except ValueError as error:
-        raise ValueError(f"line: {error}") from None
-    if not isinstance(found, dict):
-        cause = "one JSON array instead of an object per line" if isinstance(found, list) else ""
-        refuse("line", "a JSON object", type(found).__name__, cause)
+    found = parse_object(line)
     if kind in (None, Preference):
         preference = _preference(found)
         if preference:
@@ -237,6 +226,38 @@ def parse(line: bytes, kind: type | None = None) -> Record:
     refuse("line", wanted, got, "other names for them")
 
 
+def parse_object(line: bytes) -> dict[str, Any]:
+    """Read one line of JSON, whatever it says.
+
+    Parameters
+    ----------
+    line : bytes
+        In UTF-8.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON object, or says one thing twice.
+    """
+    try:
+        found = json.loads(line.decode("utf-8"), object_pairs_hook=_once_each)
+    except UnicodeDecodeError as error:
+        refuse("line", "text in UTF-8", str(error), "another encoding: convert the file")
+    except (json.JSONDecodeError, RecursionError) as error:
+        cause = "one JSON array instead of an object per line" if line[:1] in b"[]" else ""
+        refuse("line", "a JSON object", str(error), cause or "a line that was cut, or no JSON")
+    except ValueError as error:
+        raise ValueError(f"line: {error}") from None
+    if not isinstance(found, dict):
+        cause = "one JSON array instead of an object per line" if isinstance(found, list) else ""
+        refuse("line", "a JSON object", type(found).__name__, cause)
+    return found
+
+
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object, unless it says one thing twice."""
     found = dict(pairs)
@@ -250,8 +271,14 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # --- the lines of a file ---------------------------------------------------------------------
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines that hold something, numbered from 1."""
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file, plain or gzip, that hold something, numbered from 1.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, is no JSON lines, or its compression is damaged.
+    """
     number = 0
     try:
         with _open(path) as file:
