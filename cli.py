@@ -347,6 +347,43 @@ def generate(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder of a GPT-2, or of a run.")],
+    data: Annotated[str, typer.Argument(help="JSON lines: questions with choices, or prompts.")],
+    shots: Annotated[int, typer.Option(help="Examples before each question.")] = 0,
+    train: Annotated[str, typer.Option(help="JSON lines to draw these from.")] = "",
+    score: Annotated[
+        list[str] | None, typer.Option(help="Such as per_token; may be repeated; default: all.")
+    ] = None,
+    against: Annotated[
+        str, typer.Option(help="Context of the score `against`; empty: a document's beginning.")
+    ] = "Answer:",
+    template: Annotated[
+        str, typer.Option(help="Around a question, such as 'Q: {question}\\nA:'.")
+    ] = "{question}",
+    end: Annotated[str, typer.Option(help="Follows each choice, and is scored with it.")] = "",
+    chat: Annotated[bool, typer.Option("--chat", help="Ask as a user of a chat.")] = False,
+    samples: Annotated[int, typer.Option(help="Answers to each prompt, for pass@k.")] = 1,
+    temperature: Annotated[float, typer.Option(help="0: the likeliest token.")] = 0.0,
+    beams: Annotated[int, typer.Option(help="Search for each answer with so many.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="The most tokens of an answer.")] = 32,
+    seed: Annotated[int, typer.Option(help="Of examples and samples.")] = 0,
+    out: Annotated[str, typer.Option(help="Stores every answer.")] = "evaluation.jsonl",
+) -> None:
+    """Ask a model questions of your own: choices by log P, or answers by exact match.
+
+    Prints the accuracy with n and its interval: docs/evaluate.md.
+    """
+    from .rl.evaluation import console
+
+    options = console.Options(
+        shots, train, tuple(score or ()), against, template, end, chat, samples, temperature,
+        beams, max_new_tokens, seed, out,
+    )  # fmt: skip
+    raise typer.Exit(console.evaluate(model, data, options))
+
+
+@app.command()
 def train(
     stage: Annotated[
         str, typer.Argument(help="pretrain, sft, reward, ppo, all, or chatgpt (small, graded).")
