@@ -48,3 +48,24 @@ def constant_after_warmup(step: int, peak: float, warmup: int, first: float = 0.
     if step >= warmup:
         return peak
     return peak * (first + (1 - first) * step / warmup)
+
+
+def linear(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Rise linearly, then fall linearly to 0: GPT-1's fine-tuning.
+
+    Parameters
+    ----------
+    step, steps : int
+        The step, from 0, and how many there are.
+    peak : float
+        The highest rate.
+    warmup : int
+        Steps of the rise; the rate is never 0 while there is a step.
+
+    Returns
+    -------
+    float
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (steps - step) / max(steps - warmup, 1)
