@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli_bench import bench
+from .cli_corpus import corpus
 
 if TYPE_CHECKING:
     from .lab.settings import Settings
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench, name="bench")
+app.add_typer(corpus, name="corpus")
 
 
 @app.callback()

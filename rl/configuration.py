@@ -149,7 +149,8 @@ class PretrainSettings:
     Attributes
     ----------
     data : str
-        A file of texts (see `data.py`); empty: Python's documentation.
+        A file of texts (see `data.py`), or a mixture (a .toml: corpus/mixture.py); empty: Python's
+        documentation.
     steps, batch, time : int
         Optimizer steps; windows a step over all ranks; tokens a window.
     accumulate : int

@@ -119,13 +119,14 @@ class Pipeline(RunModels):
         if c.model.weights:
             cause = "weights that are pretrained already: gptwin train sft goes on from them"
             refuse("model.weights", "none, to pretrain", repr(c.model.weights), cause)
-        training, validation = self.pretraining_text
+        _, validation = self.pretraining_text
+        source = self._pretraining_source()
         with torch.random.fork_rng():
             torch.manual_seed(c.run.seed)
             model = self._placed(GPT(c.model.architecture(self.tokenizer.vocab_size)))
         self._train_as_set(model, compiled=True)
         stage = LanguageModelStage(
-            "pretrain", model, self._windows(training, c.pretrain.batch), validation,
+            "pretrain", model, source, validation,
             c.pretrain, c.pretrain.steps, self.template.pad, self.group,
         )  # fmt: skip
         rows = self._rows_at_once(c.pretrain.batch, c.pretrain.accumulate)

@@ -12,6 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from ..records import write_whole
+from .corpus.draws import Mixture, Stream
+from .corpus.mixture import (
+    Set,
+    described,
+    files_of,
+    is_mixture,
+    plan_sets,
+    read_mixture,
+    read_texts,
+)
 from .data import sources
 from .data.batches import Windows
 from .data.dialogue import SPACE, SPECIAL_TOKENS, Encoded, Template
@@ -70,7 +80,20 @@ class RunData(RunFolder):
             also += text if c.ppo.ptx or not c.ppo.data else []
             if self.ended("reward"):
                 found |= self._files_of("reward")
-        return found | read_by(c, also)
+        return self._with_sets(found | read_by(c, also))
+
+    def _with_sets(self, inputs: Inputs) -> Inputs:
+        """Add the checksums of a mixture's files, where pretrain.data is one of the inputs."""
+        data = self.configuration.pretrain.data
+        if "pretrain.data" not in inputs or not is_mixture(data):
+            return inputs
+        sets = {
+            f"{s.name} in pretrain.data": checksums(
+                s.path if s.path.is_dir() else s.path.parent, files_of(s.path)
+            )
+            for s in self._sets
+        }
+        return inputs | sets
 
     def _files_of(self, folder: str) -> Inputs:
         """Return the checksums of the model, tokenizer or scorer that a stage begins from."""
@@ -100,6 +123,7 @@ class RunData(RunFolder):
         folder = Path(self.configuration.run.directory) / TOKENIZER
         if self.group.is_main:
             made = read_by(self.configuration, ["pretrain.data", "model.vocab_size"])
+            made = self._with_sets(made)
             if not _is_whole(folder, made):
                 self._train_tokenizer(folder, made)
         self.group.wait()
@@ -132,8 +156,42 @@ class RunData(RunFolder):
     # --- running text ----------------------------------------------------------------------------
 
     @functools.cached_property
+    def _sets(self) -> list[Set]:
+        """The sets of a mixture; none where pretrain.data is a file of texts."""
+        data = self.configuration.pretrain.data
+        return read_mixture(data) if is_mixture(data) else []
+
+    @functools.cached_property
+    def _texts_of_sets(self) -> dict[str, tuple[list[str], list[str]]]:
+        """Of each set the texts to train on, and those that are held out."""
+        found = {s.name: read_texts(s.path) for s in self._sets}
+        return {name: sources.divided_texts(texts, name) for name, texts in found.items()}
+
+    @functools.cached_property
     def _texts(self) -> tuple[list[str], list[str]]:
-        return sources.texts(self.configuration.pretrain, self.skip_bad_lines)
+        if not self._sets:
+            return sources.texts(self.configuration.pretrain, self.skip_bad_lines)
+        training, validation = zip(*self._texts_of_sets.values(), strict=True)
+        return [text for texts in training for text in texts], [
+            text for texts in validation for text in texts
+        ]
+
+    def _pretraining_source(self) -> Windows | Mixture:
+        """Return what each step of pretraining reads; of a mixture the plan is told."""
+        c = self.configuration
+        if not self._sets:
+            return self._windows(self.pretraining_text[0], c.pretrain.batch)
+        streams = {
+            name: Stream([self._tokens([text]) for text in training], c.run.seed, name)
+            for name, (training, _) in self._texts_of_sets.items()
+        }
+        sizes = {name: stream.size for name, stream in streams.items()}
+        p = c.pretrain
+        planned = plan_sets(self._sets, sizes, p.steps * p.batch * p.time)
+        self.say(described(planned, self._sets))
+        weights = [each.weight for each in planned]
+        chosen = [streams[each.name] for each in planned]
+        return Mixture(chosen, weights, p.time, p.batch, p.steps, c.run.seed)
 
     @functools.cached_property
     def pretraining_text(self) -> tuple[np.ndarray, list[Encoded]]:

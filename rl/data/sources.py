@@ -67,12 +67,29 @@ def texts(settings: PretrainSettings, skip_bad_lines: bool = False) -> tuple[lis
         return documentation(HELD_OUT)
     file = DataFile(settings.data, Text, skip_bad_lines=skip_bad_lines)
     found = [record.text for record in _reported(file) if isinstance(record, Text)]
-    if len(found) == 1:  # a book, say: its end is held out
-        (text,) = found
-        cut = len(text) - len(text) // HELD_OUT
-        _say(f"{settings.data}: one text alone: its last tenth is held out for validation")
-        return [text[:cut]], [text[cut:]]
-    return _divided(found, settings.data)
+    return divided_texts(found, settings.data)
+
+
+def divided_texts(found: list[str], where: str) -> tuple[list[str], list[str]]:
+    """Keep every `HELD_OUT`-th text for validation; of a single one its end.
+
+    Parameters
+    ----------
+    found : list of str
+        One at least.
+    where : str
+        What they are from.
+
+    Returns
+    -------
+    training, validation : list of str
+    """
+    if len(found) > 1:
+        return _divided(found, where)
+    (text,) = found  # a book, say
+    cut = len(text) - len(text) // HELD_OUT
+    _say(f"{where}: one text alone: its last tenth is held out for validation")
+    return [text[:cut]], [text[cut:]]
 
 
 def running_tokens(tokenizer: Tokenizer, documents: Iterable[str], end_of_text: int) -> np.ndarray:
