@@ -170,9 +170,9 @@ def sanitize(
 ) -> None:
     """Check every access of memory that kernels make, without a GPU.
 
-    Out of bounds, unwritten or undefined values, writes to inputs, races, order: docs/lab.md. For
-    kernels of your own: gptwin sanitize -- python -m pytest tests/ -k norm. Exit code 1 on
-    findings, and if no kernel was launched.
+    Out of bounds, unwritten or undefined values, writes to inputs, races, order:
+    docs/sanitize.md. For kernels of your own: gptwin sanitize -- python -m pytest tests/ -k norm.
+    Exit code 1 on findings, and if no kernel was launched.
     """
     os.environ["TRITON_INTERPRET"] = "1"
     from .lab.sanitize import console as sanitize_console

@@ -12,7 +12,8 @@ import typer.main
 
 from gptwin.cli import app
 
-from .lab_md import write_project
+from .own_md import PAGE as OWN
+from .own_md import write_project
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -115,10 +116,10 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of the README runs in test_wheel.py, that of lab.md and native.md below."""
+    """That of the README runs in test_wheel.py, that of own.md and native.md below."""
     monkeypatch.chdir(tmp_path)
     for page in PAGES:
-        if page.name not in ("README.md", "lab.md", "native.md"):
+        if page.name not in ("README.md", "own.md", "sanitize.md", "native.md"):
             for language, block in FENCED.findall(page.read_text(encoding="utf-8")):
                 if language == "python":
                     exec(compile(block, page.name, "exec"), {"__name__": "typed"})
@@ -134,13 +135,13 @@ def test_the_program_of_native_md_runs(tmp_path: Path) -> None:
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
 
 
-def test_the_kernel_of_lab_md_has_the_faults_that_it_shows(tmp_path: Path) -> None:
+def test_the_kernel_of_own_md_has_the_faults_that_it_shows(tmp_path: Path) -> None:
     """The rest of that project runs in tests/lab/own/test_project.py and test_wheel.py."""
-    blocks = FENCED.findall((ROOT / "docs/lab.md").read_text(encoding="utf-8"))
+    blocks = FENCED.findall(OWN.read_text(encoding="utf-8"))
     (shown,) = (block for _, block in blocks if block.startswith("rms_norm.py:"))
     write_project(tmp_path, mended=False)
     command = "sanitize -- python -m pytest -q test_rms_norm.py"
-    assert f"gptwin {command}" in shell(ROOT / "docs/lab.md")
+    assert f"gptwin {command}" in shell(OWN)
     done = subprocess.run(
         [sys.executable, "-m", "gptwin", *command.split()],
         cwd=tmp_path, capture_output=True, text=True, check=False,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from .lab_md import write_project
+from .own_md import write_project
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAST_SETUPTOOLS = 77  # as pyproject.toml asks
@@ -147,7 +147,7 @@ def test_what_needs_a_checkout_says_so(gptwin: Path, tmp_path: Path) -> None:
 
 
 def test_a_project_of_its_own_runs_its_tests(installed: Path, tmp_path: Path) -> None:
-    """As docs/lab.md says: the plugin comes with the package, and needs no variable."""
+    """As docs/own.md says: the plugin comes with the package, and needs no variable."""
     write_project(tmp_path, mended=True)
     told = ("-q", "--gptwin-sarif", "found.sarif", "test_numbers.py")
     said = succeed([installed / "env/bin/python", "-m", "pytest", *told], tmp_path)

@@ -260,8 +260,8 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Mutation scores",
         "",
-        "Written by `gptwin mutate --json … --table …`; what the columns mean: [lab.md](lab.md).",
-        f"Required: {REQUIRED_SCORE:.0%}.",
+        "Written by `gptwin mutate --json … --table …`; what the columns mean:",
+        f"[mutate.md](mutate.md). Required: {REQUIRED_SCORE:.0%}.",
         "",
         "| twin | mutants | run | killed | survived | equivalent | score | date | seed |",
         "|---|---:|---:|---:|---:|---:|---:|---|---:|",

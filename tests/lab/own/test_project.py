@@ -1,6 +1,7 @@
-"""The project of docs/lab.md: each instrument, from its declaration, as the page says."""
+"""The project of docs/own.md: each instrument, from its declaration, as the page says."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from gptwin.lab.own.check import check
 from gptwin.lab.own.declare import Declaration
 from gptwin.lab.twins import find
 
-from ...lab_md import PAGE, write_project
+from ...own_md import PAGE, write_project
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="sized for the interpreter")
 MODULES = ("twins", "rms_norm")
@@ -61,6 +62,15 @@ def test_each_instrument_takes_the_declaration(project: Path) -> None:
     gptwin("report", "twins:RMS", "--verification", "found.json")
     page = Path("report.html").read_text(encoding="utf-8")
     assert "rms_norm_kernel" in page and "No cost is declared." in page
+
+
+def test_the_driver_of_the_page_watches_it(project: Path) -> None:
+    """docs/sanitize.md has it appended to rms_norm.py."""
+    page = (PAGE.parent / "sanitize.md").read_text(encoding="utf-8")
+    (driver,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    with open("rms_norm.py", "a", encoding="utf-8") as file:
+        file.write(f"\n\n{driver}")
+    assert "nothing found" in gptwin("sanitize", "rms_norm.py::rms_norm_kernel")
 
 
 def test_inspect_compiles_it(project: Path) -> None:

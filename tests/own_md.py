@@ -1,10 +1,9 @@
-"""The project that docs/lab.md has its reader write."""
+"""The project that docs/own.md has its reader write."""
 
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs/lab.md"
-CHAPTER = "## Your own kernel\n"
+PAGE = Path(__file__).resolve().parent.parent / "docs/own.md"
 BLOCK = re.compile(
     r"((?:[^\n]+\n)+)\n```(?:python|toml)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE
 )
@@ -12,17 +11,16 @@ NAME = re.compile(r"`(\w+\.(?:py|toml))`")
 
 
 def write_project(folder: Path, *, mended: bool) -> None:
-    """Write the chapter's files: a block's name is the last one in the paragraph before it.
+    """Write the page's files: a block's name is the last one in the paragraph before it.
 
     Parameters
     ----------
     folder : Path
     mended : bool
-        Whether a file that the chapter gives a second time is as it is there.
+        Whether a file that the page gives a second time is as it is there.
     """
-    chapter = PAGE.read_text(encoding="utf-8").partition(CHAPTER)[2].partition("\n## ")[0]
     written = set()
-    for paragraph, block in BLOCK.findall(chapter):
+    for paragraph, block in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         name = NAME.findall(paragraph)[-1]
         if mended or name not in written:
             (folder / name).write_text(block, encoding="utf-8")
