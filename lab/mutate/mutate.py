@@ -30,7 +30,7 @@ EQUIVALENT_FILE = Path(__file__).parent / "equivalent.toml"
 # All operations share these: where instruments attach, and torch.compile's operators.
 NOT_MUTATED = ("common/launch", "common/registered")
 REQUIRED_SCORE = 0.95
-JUDGE = ("verify/check.py", "sanitize/guard.py", "mutate/judge.py")
+JUDGE = ("verify/budget.py", "verify/check.py", "sanitize/guard.py", "mutate/judge.py")
 
 
 # --- who answers for what -------------------------------------------------------------------------

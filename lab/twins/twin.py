@@ -142,7 +142,7 @@ class Twin:
         `(case, itemsize) -> (forward Cost, backward Cost)`; None for a backward that is not there.
     roundings : float
         How many float32 roundings a correct computation passes through on the way to one element:
-        the floor of the budget (lab/verify/check.py) where eager PyTorch happens to be exact.
+        the floor of the budget (lab/verify/budget.py) where eager PyTorch happens to be exact.
         Irrelevant in half precision.
     exponent : str or None
         The result r, if there is one, from which backward computes exp(x − r) again. float32 knows

@@ -1,4 +1,4 @@
 """Is it right? Case, budget, verdict, blame, and what failed once.
 
-Imports lab/twins. Read first: check.py.
+Imports lab/twins. Read first: check.py, then budget.py.
 """

@@ -1,20 +1,4 @@
-"""One check: a twin on one case, forward and backward, against its error budget.
-
-The budget is honest in that nobody chooses it. Inputs are first quantised to the dtype; the truth
-is the NumPy reference in float64 on those same values. An element may then be off by
-
-    multiple · (worst error of PyTorch's eager implementation in the same dtype)
-    + one rounding of the element to the dtype
-    + `Twin.roundings` · (how far the truth moves when every input moves by one float32 rounding,
-                          + one float32 rounding of the tensor's largest entry)
-    + in gradients, one rounding of the tensor's largest entry for each unit of `Twin.exponent`
-    + in gradients, how far the truth moves when backward reads `Twin.kept` as it was rounded
-
-with multiple 2 for results and 3 for gradients. The terms in float32's roundings are what any
-correct float32 computation may do, and matter in float32 alone: on a handful of numbers eager's own
-error can be zero by luck. Where "tf32" is asked for, its rounding takes float32's place there. The
-last term matters in half precision. Where the truth is finite the result must be finite; where it
-is infinite or NaN the result must be the same. Integers, such as drawn tokens, must be equal.
+"""One check: a twin on one case, forward and backward, against its error budget (budget.py).
 
 A tensor of few numbers shows one draw of eager's error, which may be small by luck in half
 precision too. Before a disagreement there is reported, eager runs on more draws of the same case,
@@ -37,41 +21,13 @@ from ...kernels.common import launch
 from ..twins.draw import RandomArrays, rounded_among, to_numpy, to_torch, with_nonfinite
 from ..twins.real_text import activations
 from ..twins.twin import Case, Inputs, Twin, as_tuple, by_argument
+from .budget import Comparison, compare, largest, worst_error
 
-RESULT_MULTIPLE, GRADIENT_MULTIPLE = 2.0, 3.0
 # tf32 keeps 10 bits of mantissa and cuts the rest: a whole unit in the last place, not half.
 FLOAT32_ROUNDING, TF32_ROUNDING = 2.0**-24, 2.0**-10
 TEXT_CASE: Case = {"source": "text", "seed": 0}
 # With so few numbers one draw of eager's error may be luck, so that many more draws are taken.
 FEW_NUMBERS, MORE_DRAWS = 64, 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """How one result or gradient compares with the truth.
-
-    Attributes
-    ----------
-    name : str
-        The result, or "d_" and the argument.
-    share : float
-        The worst element's error over its budget; above 1 is a disagreement.
-    index : tuple of int
-        The first element beyond its budget, or the worst one if none is.
-    expected, actual, allowed : float
-        At that index.
-    n_wrong, n_elements : int
-        Elements beyond their budget, and all.
-    """
-
-    name: str
-    share: float
-    index: tuple[int, ...]
-    expected: float
-    actual: float
-    allowed: float
-    n_wrong: int
-    n_elements: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,16 +130,16 @@ def prepare(twin: Twin, case: Case, dtype: str, device: str, text: str | None) -
     moved = {n: cotangents.jitter(a, rounding) for n, a in quantised.items()}
     d_moved = tuple(cotangents.jitter(d, rounding) for d in d_quantised)
     moved_truth = reference(twin, moved, numpy_options, d_moved)
-    exponent = _largest(truth[twin.exponent]) if twin.exponent else 0.0
+    exponent = largest(truth[twin.exponent]) if twin.exponent else 0.0
     kept = truth
     if twin.kept:
         kept = reference(twin, quantised, numpy_options, d_quantised, torch_dtype)
     noise = {}
     for name, expected in truth.items():
         with np.errstate(invalid="ignore"):  # inf - inf
-            movement = _largest(moved_truth[name] - expected)
-            reading = _largest(kept[name] - expected)
-        entry = rounding * _largest(expected)
+            movement = largest(moved_truth[name] - expected)
+            reading = largest(kept[name] - expected)
+        entry = rounding * largest(expected)
         noise[name] = twin.roundings * (movement + entry)
         if name.startswith("d_"):
             noise[name] += exponent * entry + reading
@@ -243,11 +199,6 @@ def differentiable(twin: Twin, results: dict[str, Any]) -> dict[str, Any]:
     dict
     """
     return {name: result for name, result in results.items() if name not in twin.statistics}
-
-
-def _largest(array: np.ndarray) -> float:
-    """Return the largest finite magnitude; 0 if there is none."""
-    return float(np.abs(np.where(np.isfinite(array), array, 0)).max(initial=0.0))
 
 
 def case_inputs(twin: Twin, case: Case, text: str | None) -> Inputs:
@@ -394,74 +345,6 @@ def check_prepared(
     return Checked(case, comparisons, reached, unstable)
 
 
-def compare(
-    name: str,
-    truth: np.ndarray,
-    eager: np.ndarray,
-    actual: np.ndarray,
-    dtype: str,
-    noise: float,
-    error_elsewhere: float = 0.0,
-) -> Comparison:
-    """Measure a result against its budget, element by element.
-
-    Parameters
-    ----------
-    name : str
-        Of the result or gradient; a gradient starts with "d_".
-    truth, eager, actual : numpy.ndarray
-        Same shape, float64.
-    dtype : str
-        What the kernel computed in.
-    noise : float
-        What correct arithmetic may differ by.
-    error_elsewhere : float
-        Eager's worst error on more draws of the same case, where `eager` alone may be luck.
-
-    Returns
-    -------
-    Comparison
-    """
-    if actual.shape != truth.shape:
-        return Comparison(name, np.inf, (), np.nan, np.nan, 0.0, truth.size, truth.size)
-    if truth.size == 0:
-        return Comparison(name, 0.0, (), 0.0, 0.0, 0.0, 0, 0)
-    shape, whole = truth.shape, truth.dtype.kind in "iu"
-    # floats even of integers, and scalars can be indexed
-    truth, eager, actual = (np.atleast_1d(a).astype(np.float64) for a in (truth, eager, actual))
-    multiple = GRADIENT_MULTIPLE if name.startswith("d_") else RESULT_MULTIPLE
-    finite = np.isfinite(truth)
-    magnitude = np.abs(np.where(finite, truth, 0))
-    with np.errstate(invalid="ignore"):  # inf - inf
-        eager_error = max(_worst_error(eager, truth), error_elsewhere)
-        error = np.abs(np.where(finite, actual - truth, 0))
-    info = torch.finfo(getattr(torch, dtype))
-    allowed = (
-        multiple * eager_error
-        + magnitude * (info.eps / 2)
-        + noise
-        + info.smallest_normal * info.eps  # one step between denormals
-    )
-    error[np.isnan(error)] = np.inf  # the truth is finite, the result is not
-    same = (actual == truth) | (np.isnan(actual) & np.isnan(truth))
-    error[~finite & ~same] = np.inf
-    if whole:
-        allowed = np.full(truth.shape, 0.5)  # integers are equal or wrong
-    share = error / allowed
-    wrong = share > 1
-    flat = int(np.argmax(wrong)) if wrong.any() else int(np.argmax(share))
-    return Comparison(
-        name,
-        float(share.max()),
-        tuple(int(i) for i in np.unravel_index(flat, shape)),
-        float(truth.flat[flat]),
-        float(actual.flat[flat]),
-        float(allowed.flat[flat]),
-        int(wrong.sum()),
-        truth.size,
-    )
-
-
 def _errors_on_more_draws(
     twin: Twin, case: Case, dtype: str, device: str, text: str | None
 ) -> dict[str, float]:
@@ -472,15 +355,9 @@ def _errors_on_more_draws(
         eager = run_eager(twin, prepared)
         for name, truth in prepared.truth.items():
             if truth.size <= FEW_NUMBERS:
-                error = _worst_error(to_numpy(eager[name]), truth)
+                error = worst_error(to_numpy(eager[name]), truth)
                 worst[name] = max(worst.get(name, 0.0), error)
     return worst
-
-
-def _worst_error(actual: np.ndarray, truth: np.ndarray) -> float:
-    """Return the largest finite error where the truth is finite."""
-    with np.errstate(invalid="ignore"):  # inf - inf
-        return _largest(np.where(np.isfinite(truth), actual - truth, 0))
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

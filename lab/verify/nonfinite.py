@@ -28,7 +28,8 @@ from ...kernels.common import launch
 from ...kernels.common.finite import checking_finite
 from ..twins.draw import RandomArrays, to_numpy
 from ..twins.twin import Case, Inputs, Twin
-from .check import Checked, Comparison, Prepared, differentiable, prepare, reference, run
+from .budget import Comparison
+from .check import Checked, Prepared, differentiable, prepare, reference, run
 
 VALUES = ("nan", "inf", "-inf")
 # What moves from each of these to the next depends on the number. Infinity is also approached: a

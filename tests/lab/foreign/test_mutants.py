@@ -14,7 +14,8 @@ from types import CodeType
 
 import corpus
 import pytest
-from mutants import MUTANTS, OF_PROGRAMS
+from mutants import MUTANTS
+from mutants_of_programs import OF_PROGRAMS
 
 import gptwin
 from gptwin.kernels.common import launch

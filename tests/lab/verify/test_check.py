@@ -8,7 +8,8 @@ import torch
 
 from gptwin.lab.twins.catalogue import TWINS
 from gptwin.lab.twins.draw import COTANGENT_LAYOUTS, lay_out
-from gptwin.lab.verify.check import FEW_NUMBERS, MORE_DRAWS, RESULT_MULTIPLE, check, compare
+from gptwin.lab.verify.budget import RESULT_MULTIPLE, compare
+from gptwin.lab.verify.check import FEW_NUMBERS, MORE_DRAWS, check
 
 TRUTH = np.array([1.0, -2.0, 0.0])
 
