@@ -106,18 +106,22 @@ class Shadow:
     ----------
     unit : int
         Bytes of a cell: the smallest item that was accessed.
-    writer, reader, last_reader, atomic : numpy.ndarray of int32
-        The last write, the first and the last read, the last atomic.
+    writer, reader, last_reader, atomic, atomic_reader : numpy.ndarray of int32
+        The last write, the first and the last read, the last atomic that writes, the last that
+        reads alone.
     write_lane, read_lane : numpy.ndarray of int32
         The lanes of the last write and of the last read.
     """
 
-    _ARRAYS = ("writer", "reader", "last_reader", "atomic", "write_lane", "read_lane", "_lane")
+    _ARRAYS = (
+        "writer", "reader", "last_reader", "atomic", "atomic_reader",
+        "write_lane", "read_lane", "_lane",
+    )  # fmt: skip
 
     def __init__(self, size: int, unit: int) -> None:
         self.unit = unit
-        self.writer, self.reader, self.last_reader, self.atomic = (
-            np.zeros(-(-size // unit), dtype=np.int32) for _ in range(4)
+        self.writer, self.reader, self.last_reader, self.atomic, self.atomic_reader = (
+            np.zeros(-(-size // unit), dtype=np.int32) for _ in range(5)
         )
         self.write_lane, self.read_lane, self._lane = (
             np.zeros(-(-size // unit), dtype=np.int32) for _ in range(3)
@@ -212,16 +216,20 @@ class VectorClock:
         acquired = self._acquired.get(int(self._owner[self.now]), {})
         return tick <= acquired.get(int(self._owner[tick]), (0, 0))[1]
 
-    def synchronise(self, addresses: np.ndarray) -> None:
-        """Let the running program's atomic acquire and release at these addresses."""
+    def synchronise(self, addresses: np.ndarray, kind: str = "atomic") -> None:
+        """Let the running program's atomic acquire (not a store) and release (not a load)."""
         program = self.moments[-1][0]
         mine = int(self._owner[self.now])
         acquired = self._acquired.setdefault(mine, {})
         barrier = self._barriers.get(program, (0, 0))[0]
         for address in np.unique(addresses).tolist():
             released = self._released.setdefault(address, {})
-            for other, ticks in released.items():
-                before = acquired.get(other, (0, 0))
-                acquired[other] = max(before[0], ticks[0]), max(before[1], ticks[1])
-            released.update(acquired)
-            released[mine] = barrier, self.now
+            if kind != "store":
+                for other, ticks in released.items():
+                    before = acquired.get(other, (0, 0))
+                    acquired[other] = max(before[0], ticks[0]), max(before[1], ticks[1])
+            if kind == "store":
+                released.clear()  # what an earlier one left there is overwritten
+            if kind != "load":
+                released.update(acquired)
+                released[mine] = barrier, self.now

@@ -346,8 +346,9 @@ class Watch:
         shadow = self._pass.shadows[storage]
         cells = shadow.cells(items.positions, access.itemsize)
         if access.synchronises:
-            clock.synchronise(items.addresses)
-        if access.kind == "atomic" and access.mask.size == 1:
+            clock.synchronise(items.addresses, access.kind)
+        answers = access.kind == "atomic" or (access.kind == "load" and access.atomically)
+        if answers and access.mask.size == 1:
             clock.barrier(access.program, memory=True)  # all threads learn one's answer
 
         def conflict(kind: str, ticks: np.ndarray, did: str, judge: Any = clock.conflicts) -> None:
@@ -362,6 +363,9 @@ class Watch:
                 self._find(kind, items.where(conflicting), detail)
 
         conflict("read race" if access.kind == "load" else "write race", shadow.writer, "wrote")
+        if access.kind == "load" and access.atomically:
+            shadow.atomic_reader[cells] = clock.now
+            return
         if access.kind == "load":
             conflict("read race", shadow.atomic, "changed")
             self._check_threads(items, shadow.writer, shadow.write_lane, cells, "stored", met=False)
@@ -374,14 +378,16 @@ class Watch:
         conflict("read race", shadow.last_reader, "read")
         repeated, others = shadow.repeated(cells)
         if access.kind == "store":
-            conflict("write race", shadow.atomic, "changed")
             self._check_lanes(items, repeated, others)
+        if access.kind == "store" and not access.atomically:
+            conflict("write race", shadow.atomic, "changed")
+            conflict("read race", shadow.atomic_reader, "read")
             lanes = shadow.read_lane
             self._check_threads(items, shadow.last_reader, lanes, cells, "loaded", met=True)
             shadow.writer[cells] = clock.now
             shadow.write_lane[cells] = items.lanes[:, None]
             return
-        if access.element.is_floating():
+        if access.kind == "atomic" and access.element.is_floating():
             conflict("atomic order", shadow.atomic, "changed", clock.others)
             if len(repeated):
                 self._find("atomic order", items.where(repeated), "by lanes of one program")

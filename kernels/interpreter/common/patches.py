@@ -50,20 +50,22 @@ def replaces(*names: str) -> Callable[[Method], Method]:
     return declare
 
 
-def extends(*names: str) -> Callable[[Method], Method]:
+def extends(*names: str, since: str = "") -> Callable[[Method], Method]:
     """Declare that the decorated function takes the place of `names` and may call the original.
 
     Parameters
     ----------
     names : str
         What Triton has. The function receives each call's arguments after the original.
+    since : str
+        The release that brought the names, if not every Triton that is admitted has them.
     """
 
     def declare(function: Method) -> Method:
         def repair(original: Method) -> Method:
             return lambda *args, **options: function(original, *args, **options)
 
-        for name in names:
+        for name in names if _has(since) else ():
             _repairs.setdefault(name, []).append(repair)
         return function
 
@@ -105,6 +107,13 @@ def apply() -> None:
             setattr(owner, attribute, repair(getattr(owner, attribute)))
     for name, function in _additions.items():
         setattr(*_find(name), function)
+
+
+def _has(release: str) -> bool:
+    """Say whether this Triton is at least a release, such as "3.9"; "" is any."""
+    return [*map(int, release.split(".") if release else ())] <= [
+        *map(int, triton.__version__.split(".")[:2])
+    ]
 
 
 def _find(name: str) -> tuple[Any, str]:

@@ -1,5 +1,6 @@
 """Loads, stores and atomics: each can be observed, and a lane that loads nothing is undefined."""
 
+import contextvars
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from ..common.values import (
     round_to_bfloat16,
 )
 from .launches import take_apart
-from .turns import answered, changed
+from .turns import EndlessWait, answered, changed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,8 +53,11 @@ class Access:
         (`launches`); None if launches are not followed.
     leaves_undefined : bool
         Whether this is a load with masked-off lanes and no `other` for them.
+    atomically : bool
+        Whether this is an atomic load or store (Triton 3.9); the kind "atomic" changes memory.
     synchronises : bool
-        Whether this is an atomic that orders the accesses before and after it.
+        Whether this is atomic, and orders the accesses before and after it: a load acquires, a
+        store releases, any other does both.
     """
 
     kind: str
@@ -67,6 +71,7 @@ class Access:
     where: str
     tensors: np.ndarray | None
     leaves_undefined: bool = False
+    atomically: bool = False
     synchronises: bool = False
 
     def stores_undefined(self) -> np.ndarray:
@@ -147,7 +152,7 @@ def _array(mask: Any) -> np.ndarray:
 def _load(original, self, ptrs, mask, other, *rest, **options):
     """Upstream fills the masked-off lanes of a load without `other` with zeros."""
     leaves = other is None and not _array(mask).all()
-    ptrs, mask, refused = _admit("load", ptrs, mask, leaves_undefined=leaves)
+    ptrs, mask, refused = _admit("load", ptrs, mask, leaves_undefined=leaves, **_atomically())
     if other is None:
         dtype = ptrs.get_element_ty()
         other = upstream.TensorHandle(undefined(dtype, ptrs.data.shape), dtype)
@@ -162,7 +167,7 @@ def _load(original, self, ptrs, mask, other, *rest, **options):
 
 @extends("InterpreterBuilder.create_masked_store")
 def _store(original, self, ptrs, value, mask, *rest):
-    ptrs, mask, _ = _admit("store", ptrs, mask, value)
+    ptrs, mask, _ = _admit("store", ptrs, mask, value, **_atomically())
     changed()
     return original(self, ptrs, value, mask, *rest)
 
@@ -216,6 +221,38 @@ def _descriptor_atomic(self, kind, desc, value, indices):
     mask = upstream.TensorHandle(_array(mask), tl.int1)
     sem = upstream._ir.MEM_SEMANTIC.RELAXED
     self.create_atomic_rmw(operation, pointers, value, mask, sem, None)
+
+
+# The order that the atomic load or store asks for within which a load or store is done. Programs
+# that take turns have a context each.
+_sem: contextvars.ContextVar[Any] = contextvars.ContextVar("_sem", default=None)
+
+
+@extends(
+    "InterpreterBuilder.create_atomic_load", "InterpreterBuilder.create_atomic_store", since="3.9"
+)
+def _load_or_store(original, self, *args):
+    """Upstream does a plain load or store, and forgets the order (the last argument but one)."""
+    before = _sem.set(args[-2])
+    try:
+        return original(self, *args)
+    finally:
+        _sem.reset(before)
+
+
+@extends("InterpreterBuilder.create_atomic_poll", since="3.9")
+def _poll(original, self, ptr, expected, timeout_ns, *order):
+    try:
+        return _load_or_store(original, self, ptr, expected, timeout_ns, *order)
+    except EndlessWait:
+        if timeout_ns is None:
+            raise
+        return upstream.TensorHandle(np.zeros(ptr.data.shape, dtype=bool), tl.int1)
+
+
+def _atomically() -> dict[str, bool]:
+    sem = _sem.get()
+    return {} if sem is None else {"atomically": True, "synchronises": _orders(sem)}
 
 
 def _take_turns(ptr: Any, before: Any, changes: np.ndarray) -> None:

@@ -163,3 +163,30 @@ def test_a_scalar_that_is_masked_off_is_other():
     y = torch.ones(1)
     scalar_kernel[(1,)](torch.ones(1), y, 0)
     assert y.item() == 0
+
+
+has_atomic_loads = pytest.mark.skipif(
+    not hasattr(tl, "atomic_load"), reason="this Triton has no tl.atomic_load"
+)
+
+
+@triton.jit
+def atomic_loads_kernel(x_ptr, y_ptr, polled_ptr, n, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    x = tl.atomic_load(x_ptr + offsets, mask=offsets < n)
+    tl.atomic_store(y_ptr + offsets, x, mask=offsets < n, sem="relaxed")
+    tl.store(polled_ptr, tl.atomic_poll(x_ptr, 5, timeout_ns=1000).to(tl.int32))
+
+
+@has_atomic_loads
+def test_atomic_loads_and_stores_are_seen_as_such() -> None:
+    x, y = torch.arange(8, dtype=torch.int32), torch.zeros(8, dtype=torch.int32)
+    polled, seen = torch.ones(1, dtype=torch.int32), []
+    with observe(seen.append):
+        atomic_loads_kernel[(1,)](x, y, polled, 6, BLOCK=8)
+    assert y.tolist() == [0, 1, 2, 3, 4, 5, 0, 0]
+    assert polled.item() == 0, "a wait that has a limit ends"
+    facts = [(a.kind, a.atomically, a.synchronises, a.leaves_undefined) for a in seen]
+    assert facts[:2] == [("load", True, True, True), ("store", True, False, False)]
+    assert set(facts[2:-1]) == {("load", True, True, False)}, "a poll loads until it agrees"
+    assert facts[-1] == ("store", False, False, False), "what comes after is plain again"
