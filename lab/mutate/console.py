@@ -174,7 +174,7 @@ def _show(score: Score, console: Console) -> None:
             console.print(
                 f"[bold red]{score.twin}[/bold red]: {heading} ({verdict.why})", highlight=False
             )
-            for line in (f"  {mutant.identity}", mutant.diff(source), ""):
+            for line in (f"  {mutant.name}", mutant.diff(source), ""):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -221,8 +221,8 @@ def _merge(
             "mutants": score.n_derived,
             "run": len(score.verdicts),
             "killed": len(score.killed),
-            "survived": [mutant.identity for mutant in score.survivors],
-            "equivalent": [mutant.identity for mutant in score.equivalent],
+            "survived": [mutant.name for mutant in score.survivors],
+            "equivalent": [mutant.name for mutant in score.equivalent],
             "score": round(score.share, 4),
             "by_operator": _by_operator(score),
             "how": _how(score),

@@ -74,6 +74,13 @@ class Mutant:
             f"{self.original} -> {self.replacement} | {self.occurrence}"
         )
 
+    @property
+    def name(self) -> str:
+        """The identity, of a user's file by its name alone: the same wherever the project lies."""
+        file = Path(self.file)
+        short = self.identity.replace(self.file, file.name, 1)
+        return short if file.is_absolute() else self.identity
+
     def apply(self, source: str) -> str:
         """Make the fault.
 

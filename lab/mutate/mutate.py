@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,15 +17,10 @@ from ... import kernels
 from ..twins.catalogue import TWINS
 from ..twins.find import find_twin, is_own
 from ..twins.twin import Twin
+from .equivalent import reasons_of
 from .judge import KERNELS, Verdict, cases_of, files_of, function_of, judge, make_trials, module_of
 from .mutants import Mutant, derive, source_of
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-EQUIVALENT_FILE = Path(__file__).parent / "equivalent.toml"
 # All operations share these: where instruments attach, and torch.compile's operators.
 NOT_MUTATED = ("common/launch", "common/registered")
 REQUIRED_SCORE = 0.95
@@ -193,10 +187,7 @@ def sample(mutants: list[Mutant], size: int | None, seed: int) -> list[Mutant]:
         return mutants
 
     def lot(mutant: Mutant) -> str:
-        identity = mutant.identity
-        if Path(mutant.file).is_absolute():  # a user's: the same choice wherever the project lies
-            identity = identity.replace(str(mutant.file), Path(mutant.file).name)
-        return hashlib.sha256(f"{seed} {identity}".encode()).hexdigest()
+        return hashlib.sha256(f"{seed} {mutant.name}".encode()).hexdigest()
 
     drawn: dict[str, int] = {}
     ranked = []
@@ -205,23 +196,6 @@ def sample(mutants: list[Mutant], size: int | None, seed: int) -> list[Mutant]:
         ranked.append((drawn[mutant.operator], lot(mutant), mutant.identity))
     chosen = {identity for _, _, identity in sorted(ranked)[:size]}
     return [mutant for mutant in mutants if mutant.identity in chosen]
-
-
-def load_equivalent(file: Path = EQUIVALENT_FILE) -> dict[str, str]:
-    """Read which mutants change no result, and why.
-
-    Parameters
-    ----------
-    file : Path
-        The list.
-
-    Returns
-    -------
-    dict
-        Identity to reason.
-    """
-    entries = tomllib.loads(file.read_text(encoding="utf-8")).get("equivalent", [])
-    return {m: " ".join(e["reason"].split()) for e in entries for m in e["mutants"]}
 
 
 # --- what was said before -------------------------------------------------------------------------
@@ -403,6 +377,7 @@ def score_twin(
     """
     derived = mutants_of(twin.name)
     chosen = sample(derived, size, seed)
+    reasons = reasons_of(twin, chosen)  # a list that is no list is refused before anything runs
     cases = case_names(twin, examples, seed)
     verdicts = {m: v for m in chosen if (v := known.find(m, cases)) is not None}
     on_event("mutants", len(verdicts))
@@ -413,8 +388,6 @@ def score_twin(
             known.add(mutant, cases, verdict)
             verdicts[mutant] = verdict
             on_event("mutants", 1)
-    equivalent = load_equivalent()
-    reasons = {m.identity: equivalent[m.identity] for m in chosen if m.identity in equivalent}
     return Score(twin.name, len(derived), {m: verdicts[m] for m in chosen}, reasons)
 
 

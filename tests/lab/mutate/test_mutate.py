@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from gptwin.kernels.common.launch import INTERPRETED
-from gptwin.lab.mutate import console, mutate
+from gptwin.lab.mutate import console, equivalent, mutate
 from gptwin.lab.mutate import judge as mutation_judge
 from gptwin.lab.mutate.mutants import derive_from_source
 from gptwin.lab.twins.catalogue import TWINS
@@ -173,7 +173,7 @@ def test_a_sample_has_every_kind_of_fault_and_stays_as_it_was():
 
 def test_every_mutant_listed_as_equivalent_exists_and_has_a_reason():
     names = {m.identity for mutants in mutate.mutants_by_twin().values() for m in mutants}
-    listed = mutate.load_equivalent()
+    listed = equivalent.load_equivalent()
     assert not listed.keys() - names, "the kernel has changed: judge these anew"
     assert all(len(reason) > 20 for reason in listed.values())
 
@@ -315,7 +315,7 @@ def test_the_command_prints_survivors_and_stores_scores(softmax, tmp_path, monke
 
     monkeypatch.setattr(mutate, "judge", judge)
     monkeypatch.setattr(mutate, "make_trials", lambda *args: [])
-    monkeypatch.setattr(mutate, "load_equivalent", dict)
+    monkeypatch.setattr(mutate, "reasons_of", lambda twin, mutants: {})
     status = console.mutate(["softmax"], store=str(tmp_path / "verdicts.jsonl"), json_file=str(out))
     printed = capsys.readouterr().out
     assert some[0].identity in printed

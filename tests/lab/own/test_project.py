@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from gptwin.cli import app
 from gptwin.kernels.common.launch import INTERPRETED
+from gptwin.lab.mutate.equivalent import reasons_of
+from gptwin.lab.mutate.mutate import mutants_of
 from gptwin.lab.own.check import check
 from gptwin.lab.own.declare import Declaration
 from gptwin.lab.twins import find
@@ -71,6 +73,22 @@ def test_the_driver_of_the_page_watches_it(project: Path) -> None:
     with open("rms_norm.py", "a", encoding="utf-8") as file:
         file.write(f"\n\n{driver}")
     assert "nothing found" in gptwin("sanitize", "rms_norm.py::rms_norm_kernel")
+
+
+def test_a_list_beside_the_kernel_names_what_changes_no_result(project: Path) -> None:
+    twin, (first, *others) = find.find_twin("twins:RMS"), mutants_of("twins:RMS")
+    entry = "[[equivalent]]\nreason = 'It is so.'\nmutants = [{!r}]\n"
+    file = Path("rms_norm.equivalent.toml")
+    file.write_text(entry.format(first.name))
+    assert first.name.startswith("rms_norm.py rms_norm")
+    assert reasons_of(twin, [first, *others]) == {first.identity: "It is so."}
+    file.write_text(entry.format("rms_norm.py rms_norm | other changed | a -> b | 0"))
+    with pytest.raises(ValueError, match=r"equivalent.toml: expected names of mutants of rms_n"):
+        reasons_of(twin, [first])
+    for text in ("equivalent = 3", "[[equivalent]]\nmutants = []", "[allow]", "=", "[equivalent]"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"rms_norm.equivalent.toml: expected .* tables"):
+            reasons_of(twin, [first])
 
 
 def test_inspect_compiles_it(project: Path) -> None:
