@@ -147,5 +147,6 @@ def test_the_kernel_of_own_md_has_the_faults_that_it_shows(tmp_path: Path) -> No
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
+    assert "PytestAssertRewriteWarning" not in done.stdout, "it says what it has itself imported"
     printed = [line.strip() for line in done.stdout.splitlines()]
     assert [line for line in shown.splitlines() if line.strip() not in printed] == []

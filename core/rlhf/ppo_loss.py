@@ -64,7 +64,7 @@ class PPOResults(NamedTuple):
     explained_variance : scalar
         1 − Var(R − V)/Var(R); 0 where the returns do not vary.
     n_tokens : scalar
-        How many positions the mask counts, as a float.
+        How many positions the mask counts, as the nearest float.
     """
 
     loss: Any

@@ -67,6 +67,15 @@ def _sum_row(sums, ROW: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _count_row(sums, ROW: tl.constexpr, BLOCK: tl.constexpr):
+    """Σ of the blocks' counts, in integers: each is exact, and in float32 sums up to 2²⁴ alone."""
+    total = tl.zeros([BLOCK], tl.int64)
+    for start in range(0, sums.n_columns, BLOCK):
+        total += _load_row(sums, ROW, start, 0.0, BLOCK).to(tl.int64)
+    return tl.sum(total).to(tl.float32)
+
+
+@triton.jit
 def _min_row(sums, ROW: tl.constexpr, BLOCK: tl.constexpr):
     smallest = tl.full([BLOCK], _INFINITY, tl.float32)
     for start in range(0, sums.n_columns, BLOCK):
@@ -107,14 +116,14 @@ def ppo_loss_statistics_kernel(
     BLOCK: tl.constexpr,
 ):
     """One program: the blocks' sums into the loss and its statistics."""
-    count = _sum_row(sums, COUNT, BLOCK)
+    count = _count_row(sums, COUNT, BLOCK)
     n = tl.maximum(count, 1.0)
     policy_loss = _sum_row(sums, POLICY_LOSS, BLOCK) / n
     value_loss = _sum_row(sums, SQUARED_ERROR, BLOCK) / n * 0.5
     entropy = _sum_row(sums, ENTROPY, BLOCK) / n
     squared = _sum_row(sums, SQUARED_LOG_RATIO, BLOCK)
-    policy_binds = _sum_row(sums, POLICY_BINDS, BLOCK)
-    value_binds = _sum_row(sums, VALUE_BINDS, BLOCK)
+    policy_binds = _count_row(sums, POLICY_BINDS, BLOCK)
+    value_binds = _count_row(sums, VALUE_BINDS, BLOCK)
     ratio = _sum_row(sums, RATIO, BLOCK)
     ratio_min = _min_row(sums, RATIO_MIN, BLOCK)
     ratio_max = _max_row(sums, RATIO_MAX, BLOCK)

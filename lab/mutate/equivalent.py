@@ -14,6 +14,7 @@ a fault of the list.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ...core.checks import refuse
 from ..twins.find import is_own
@@ -49,13 +50,25 @@ def load_equivalent(file: Path = EQUIVALENT_FILE) -> dict[str, str]:
     """
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
-        entries = document.pop("equivalent", [])
-        listed = {m: " ".join(e["reason"].split()) for e in entries for m in e["mutants"]}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # tomllib's is a ValueError
-        refuse(str(file), "[[equivalent]] tables with reason and mutants", repr(error))
-    if document:
-        refuse(str(file), "[[equivalent]] tables alone", ", ".join(document))
-    return listed
+    except ValueError as error:
+        refuse(str(file), "TOML", str(error))
+    entries = document.pop("equivalent", [])
+    if document or not isinstance(entries, list) or not all(map(_is_entry, entries)):
+        refuse(
+            str(file),
+            "[[equivalent]] tables alone, each with a reason and a list of mutants",
+            ", ".join(document) or repr(entries),
+        )
+    return {m: " ".join(e["reason"].split()) for e in entries for m in e["mutants"]}
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("reason"), str)
+        and isinstance(entry.get("mutants"), list)
+        and all(isinstance(name, str) for name in entry["mutants"])
+    )
 
 
 def reasons_of(twin: Twin, mutants: Sequence[Mutant]) -> dict[str, str]:
@@ -79,7 +92,7 @@ def reasons_of(twin: Twin, mutants: Sequence[Mutant]) -> dict[str, str]:
     if not is_own(twin.name):
         listed = load_equivalent()
         return {m.identity: listed[m.name] for m in mutants if m.name in listed}
-    reasons = {}
+    reasons: dict[str, str] = {}
     for file in files_of(twin):
         beside = file.with_suffix(SUFFIX)
         listed = load_equivalent(beside) if beside.is_file() else {}

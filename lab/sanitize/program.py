@@ -27,6 +27,14 @@ from .violation import Violation
 from .watch import Watch
 
 _PROGRAMS = re.compile(r"python[\d.]*|py\.?test")
+# These bring plugins of pytest, and this process has imported them before pytest could rewrite
+# their assertions. Nobody misses that, and the program has nothing to do with it.
+_IMPORTED = ("gptwin", "hypothesis", "_hypothesis")  # beginnings of names
+_NOT_TOLD = [
+    f"-Wignore:Module already imported so cannot be rewritten; {name}:"
+    "pytest.PytestAssertRewriteWarning"
+    for name in _IMPORTED
+]
 
 
 @dataclasses.dataclass
@@ -210,6 +218,8 @@ def run_natively(command: list[str]) -> int:
 
 def _execute(how: str, what: str, arguments: list[str]) -> int:
     before = sys.argv, sys.path[:]
+    if (how, what) == ("m", "pytest"):
+        arguments = [*_NOT_TOLD, *arguments]
     sys.argv = [what if how == "script" else "-" + how, *arguments]
     sys.path.insert(0, str(Path(what).resolve().parent) if how == "script" else os.getcwd())
     try:

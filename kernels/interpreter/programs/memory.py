@@ -241,11 +241,13 @@ def _load_or_store(original, self, *args):
 
 
 @extends("InterpreterBuilder.create_atomic_poll", since="3.9")
-def _poll(original, self, ptr, expected, timeout_ns, *order):
+def _poll(original, self, ptr, expected, limit, *order):
+    """Upstream takes the language's empty value for a time limit."""
+    limit = limit if isinstance(limit, upstream.TensorHandle) else None
     try:
-        return _load_or_store(original, self, ptr, expected, timeout_ns, *order)
+        return _load_or_store(original, self, ptr, expected, limit, *order)
     except EndlessWait:
-        if timeout_ns is None:
+        if limit is None:
             raise
         return upstream.TensorHandle(np.zeros(ptr.data.shape, dtype=bool), tl.int1)
 

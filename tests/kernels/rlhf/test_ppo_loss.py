@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from gptwin.core.rlhf.ppo_loss import ppo_loss as core_ppo_loss
 from gptwin.kernels.common.launch import backend, launch, recording
 from gptwin.kernels.rlhf.ppo_loss import BLOCK, FLOAT_ARGUMENTS, ppo_loss
-from gptwin.kernels.rlhf.ppo_statistics import N_ROWS, Sums, ppo_loss_statistics_kernel
+from gptwin.kernels.rlhf.ppo_statistics import (
+    COUNT,
+    N_ROWS,
+    POLICY_BINDS,
+    VALUE_BINDS,
+    Sums,
+    ppo_loss_statistics_kernel,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DIFFERENTIABLE = ("log_prob", "values", "entropy")
@@ -168,6 +175,8 @@ def test_the_loss_can_be_changed_in_place(device):
 def test_more_blocks_than_the_statistics_read_at_a_time(device):
     """In training that takes a million tokens; a mutant that forgot all but the last survived."""
     partial = torch.rand(N_ROWS, 11, generator=torch.Generator().manual_seed(0)).to(device)
+    for counts in (COUNT, POLICY_BINDS, VALUE_BINDS):
+        partial[counts.value] = torch.arange(1, 12)
     results = []
     for block in (4, 16):
         loss, statistics = torch.empty((), device=device), torch.empty(11, device=device)
@@ -175,6 +184,17 @@ def test_more_blocks_than_the_statistics_read_at_a_time(device):
         launch(ppo_loss_statistics_kernel, (1,), sums, loss, statistics, 0.1, 0.01, BLOCK=block)
         results.append(torch.cat([loss[None], statistics]))
     torch.testing.assert_close(*results)
+
+
+def test_more_tokens_than_float32_counts_are_counted(device):
+    """135 million, in ragged blocks: added up in float32 they came out 16 too many."""
+    counts = torch.randint(900, 1025, (140_000,), generator=torch.Generator().manual_seed(1))
+    partial = torch.zeros(N_ROWS, len(counts), device=device)
+    partial[COUNT.value] = counts
+    loss, statistics = torch.empty((), device=device), torch.empty(11, device=device)
+    sums = Sums(partial, len(counts))
+    launch(ppo_loss_statistics_kernel, (1,), sums, loss, statistics, 0.1, 0.01, BLOCK=16384)
+    assert statistics[10].item() == counts.sum().float().item()
 
 
 def test_two_launches_forward_and_one_backward():

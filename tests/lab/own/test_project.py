@@ -34,8 +34,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setitem(sys.modules, module, None)
         del sys.modules[module]
     find._imported.cache_clear()
+    mutants_of.cache_clear()
     yield tmp_path
     find._imported.cache_clear()
+    mutants_of.cache_clear()
 
 
 def gptwin(*words: str) -> str:
@@ -85,9 +87,9 @@ def test_a_list_beside_the_kernel_names_what_changes_no_result(project: Path) ->
     file.write_text(entry.format("rms_norm.py rms_norm | other changed | a -> b | 0"))
     with pytest.raises(ValueError, match=r"equivalent.toml: expected names of mutants of rms_n"):
         reasons_of(twin, [first])
-    for text in ("equivalent = 3", "[[equivalent]]\nmutants = []", "[allow]", "=", "[equivalent]"):
+    for text in ("equivalent = 3", "[[equivalent]]\nmutants = []", "[allow]", "[equivalent]", "="):
         file.write_text(text)
-        with pytest.raises(ValueError, match=r"rms_norm.equivalent.toml: expected .* tables"):
+        with pytest.raises(ValueError, match=r"rms_norm.equivalent.toml: expected (TOML|\[\[equi)"):
             reasons_of(twin, [first])
 
 
