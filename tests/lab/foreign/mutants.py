@@ -181,7 +181,7 @@ MUTANTS = {
     ),
     "floats may be added in any order": (
         WATCH,
-        "if access.element.is_floating():",
+        'if access.kind == "atomic" and access.element.is_floating():',
         "if False:",
         "atomic_sum",
     ),
@@ -193,14 +193,14 @@ MUTANTS = {
     ),
     "integers may not": (
         WATCH,
-        "if access.element.is_floating():",
+        'if access.kind == "atomic" and access.element.is_floating():',
         "if True:",
         "lost_update",
     ),
     "lanes may write different values": (
         WATCH,
         "            self._check_lanes(items, repeated, others)\n",
-        "",
+        "            pass\n",
         "duplicate_lanes",
     ),
     "lanes may not write one value": (
