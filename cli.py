@@ -193,6 +193,38 @@ def sanitize(
 
 
 @app.command()
+def exercise(
+    name: Annotated[str | None, typer.Argument(help="Default: list them.")] = None,
+    hint: Annotated[int | None, typer.Option(help="Print this hint, from 1 on.")] = None,
+    solution: Annotated[bool, typer.Option("--solution", help="Print the solution.")] = False,
+) -> None:
+    """Write an exercise, a kernel with holes or with a fault, into the working directory."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    from .lab.exercises import console
+
+    if name is None:
+        raise typer.Exit(console.list_exercises())
+    raise typer.Exit(console.hand_over(name, hint=hint, solution=solution))
+
+
+@app.command()
+def grade(
+    file: Annotated[str, typer.Argument(help="As `gptwin exercise` wrote it, and you filled it.")],
+    exercise: Annotated[
+        str | None, typer.Option(help="Which it is, if its first line does not say.")
+    ] = None,
+) -> None:
+    """Say what is still wrong with an exercise: which tile, which lane, which rule.
+
+    Exit code 1 if something is.
+    """
+    os.environ["TRITON_INTERPRET"] = "1"
+    from .lab.exercises import console
+
+    raise typer.Exit(console.print_grade(file, exercise))
+
+
+@app.command()
 def mutate(
     operations: Annotated[
         list[str] | None,
