@@ -113,7 +113,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cli_bench": ("rl", "benchmarks/ppo", "benchmarks/gpu"),
     "cli_corpus": ("rl",),
     "cli": (
-        "cli_bench", "cli_corpus",
+        "cli_bench", "cli_corpus", "lab/exercises",
         "reference", "ops", "lab/own", "lab/mutate", "lab/trace", "lab/report", "rl",
         "benchmarks/ppo", "benchmarks/gpu",
     ),

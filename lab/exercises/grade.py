@@ -92,7 +92,7 @@ def _name_in(text: str) -> str:
     name, colon, _ = first.partition(":")
     if not colon:
         refuse(
-            "file", 'a first line that names the exercise, as in """add: ..."""', repr(first),
+            "file", 'a first line that names the exercise, as in """copy: ..."""', repr(first),
             "the line was changed: name it with --exercise",
         )  # fmt: skip
     return name

@@ -73,6 +73,10 @@ def _attention(
     return torch.softmax(q @ k.T * scale, 1) @ v
 
 
+def _to_whole_tiles(keys: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(keys, (0, 0, 0, -len(keys) % 16))
+
+
 def _pieces(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, sums: bool, values: bool
 ) -> torch.Tensor:
@@ -114,9 +118,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "keys that are not there take part with a score of 0",
-            lambda q, k, v: _attention(
-                q, *(torch.nn.functional.pad(t, (0, 0, 0, -len(t) % 16)) for t in (k, v))
-            ),
+            lambda q, k, v: _attention(q, _to_whole_tiles(k), _to_whole_tiles(v)),
         ),
         Mistake(
             "the sum is never divided by total",

@@ -57,7 +57,7 @@ def _gae(
     advantages = torch.zeros_like(reward)
     for row in range(len(reward)):
         n = int(length[row]) if ends else reward.shape[1]
-        advantage = 0.0
+        advantage = torch.zeros((), dtype=reward.dtype)
         for t in reversed(range(n)):
             is_last = t + 1 == (reward.shape[1] if beyond else n)
             following = 0.0 if is_last else value[row, t + 1]

@@ -1,4 +1,4 @@
-"""add: the sum of two vectors, and a grid of your own.
+"""vector_add: the sum of two vectors, and a grid of your own.
 
 Two loads, a sum, a store. This time you choose how many programs there are.
 """
