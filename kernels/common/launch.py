@@ -80,6 +80,7 @@ class _Door:
     compile_only: bool = False
     log: list[Launch] | None = None
     tracing: bool = False
+    evaluating: bool = False
 
 
 _UNASKED = _Door()
@@ -198,6 +199,18 @@ def tracing() -> contextlib.AbstractContextManager[None]:
     return _door_set(tracing=True)
 
 
+def evaluating() -> contextlib.AbstractContextManager[None]:
+    """Launch on CPU tensors, by Triton's active driver as it is, while the context lasts.
+
+    An instrument's own driver runs kernels then (lab/prove/equal/backend.py).
+
+    Returns
+    -------
+    context manager
+    """
+    return _door_set(evaluating=True)
+
+
 def is_tracing() -> bool:
     """Say whether a context of `tracing` lasts.
 
@@ -262,7 +275,8 @@ def _expect_triton_can_run(operation: str, name: str, tensor: torch.Tensor) -> N
             f"failed: {UNAVAILABLE} (likely cause: Triton ships for Linux alone; "
             "GPTWIN_BACKEND=eager runs everywhere)"
         )
-    if tensor.device.type != "cpu" or INTERPRETED or door().compile_only:
+    wishes = door()
+    if tensor.device.type != "cpu" or INTERPRETED or wishes.compile_only or wishes.evaluating:
         return
     if not native.available():
         raise RuntimeError(

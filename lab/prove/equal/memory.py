@@ -1,0 +1,241 @@
+"""Memory of Numbers: beside each tensor's memory, by address, what is known of its elements.
+
+Memory itself holds the shadow, rounded. A load takes the Number that was stored if memory still
+holds that; else only 0, 1, −1, ±∞ and NaN are taken, as constants: what the host computed and
+nobody followed cannot slip through. Addresses are checked: one outside every tensor is an error,
+never an access.
+"""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import torch
+
+from .number import NotFollowedError, Number, full
+
+FLOATS = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}
+KINDS = {
+    torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32", torch.float64: "f64",
+}  # fmt: skip
+
+
+class OutOfBoundsError(RuntimeError):
+    """An address in no tensor's memory."""
+
+
+class Cell:
+    """The memory of one storage, and the Numbers in it by the size of an element."""
+
+    def __init__(self, storage: torch.UntypedStorage) -> None:
+        self.storage = storage  # kept, so that no other tensor comes to the same address
+        self.first, self.end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+        whole = (ctypes.c_char * storage.nbytes()).from_address(self.first)
+        self.bytes = np.frombuffer(whole, np.uint8)
+        self.tables: dict[int, Table] = {}
+
+    def raw(self, dtype: Any) -> np.ndarray:
+        """View the memory as numbers."""
+        size = np.dtype(dtype).itemsize
+        return self.bytes[: len(self.bytes) // size * size].view(dtype)
+
+    def table(self, size: int) -> "Table":
+        """Return the Numbers of this many bytes each."""
+        if size not in self.tables:
+            self.tables[size] = Table(len(self.bytes) // size)
+        return self.tables[size]
+
+    def floats(self, kind: str) -> np.ndarray:
+        """Read the memory as floats of a kind, as float64."""
+        if kind == "bf16":
+            return (self.raw(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        return self.raw({"f16": np.float16, "f32": np.float32, "f64": np.float64}[kind])
+
+
+class Table:
+    """What is known of a storage's elements."""
+
+    def __init__(self, n: int) -> None:
+        self.x = np.full(n, np.nan)
+        self.p, self.q = np.zeros(n, np.int64), np.full(n, -1, np.int64)
+        self.log: np.ndarray | None = None  # until a logarithm is stored
+        self.unit: np.ndarray | None = None
+        self.degree, self.depth = np.zeros(n, np.float32), np.zeros(n, np.float32)
+
+    def get(self, i: np.ndarray) -> Number:
+        """Return elements by their places."""
+        q: np.ndarray | None = self.q[i]
+        if (q < 0).all():  # type: ignore[operator]
+            q = None
+        log = unit = None
+        if self.log is not None and self.unit is not None:
+            log, unit = self.log[i], self.unit[i]
+            if (log == 1).all():
+                log = unit = None
+        degree = float(self.degree[i].max(initial=0))
+        depth = float(self.depth[i].max(initial=0))
+        return Number(self.x[i], self.p[i], q, log, unit, degree=degree, depth=depth)
+
+    def put(self, i: np.ndarray, number: Number, lanes: np.ndarray | slice) -> None:
+        """Keep some lanes of a Number at places."""
+        self.x[i], self.p[i] = number.x[lanes], number.p[lanes]
+        self.q[i] = -1 if number.q is None else number.q[lanes]
+        if number.log is not None and self.log is None:
+            self.log, self.unit = np.ones(len(self.x), np.int64), np.zeros(len(self.x), np.int64)
+        if self.log is not None and self.unit is not None:
+            self.log[i] = 1 if number.log is None else number.log[lanes]
+            self.unit[i] = 0 if number.unit is None else number.unit[lanes]
+        self.degree[i], self.depth[i] = number.degree, number.depth
+
+
+class Memory:
+    """All storages that were seen."""
+
+    def __init__(self) -> None:
+        self.cells: dict[int, Cell] = {}
+        self._sorted: list[Cell] = []
+        self._firsts = self._ends = np.zeros(0, np.int64)
+
+    def know(self, tensor: torch.Tensor) -> None:
+        """Allow accesses to a tensor's storage."""
+        if tensor.device.type != "cpu":
+            return
+        storage = tensor.untyped_storage()
+        first = storage.data_ptr()
+        known = self.cells.get(first)
+        if storage.nbytes() and (known is None or known.end < first + storage.nbytes()):
+            self.cells[first] = Cell(storage)
+            self._sorted = sorted(self.cells.values(), key=lambda cell: cell.first)
+            self._firsts = np.array([cell.first for cell in self._sorted], np.int64)
+            self._ends = np.array([cell.end for cell in self._sorted], np.int64)
+
+    def _parts(self, at: np.ndarray, size: int, what: str) -> Any:
+        """Yield each storage that addresses lie in, with the lanes and their places in it."""
+        if not at.size:
+            return
+        which = np.searchsorted(self._firsts, at, side="right") - 1
+        inside = (which >= 0) & (at + size <= self._ends[which])
+        if not inside.all():
+            lane = int(np.argmin(inside))
+            raise OutOfBoundsError(f"{what} outside every tensor, in lane {lane} of {at.size}")
+        if which[0] == which[-1] and (which == which[0]).all():
+            cell = self._sorted[which[0]]
+            yield cell, slice(None), _places(at, cell, size, what)
+            return
+        for i in np.unique(which):
+            lanes, cell = np.flatnonzero(which == i), self._sorted[i]
+            yield cell, lanes, _places(at[lanes], cell, size, what)
+
+    # --- integers ---------------------------------------------------------------------------------
+
+    def load(self, at: np.ndarray, dtype: Any, what: str = "load") -> np.ndarray:
+        """Read integers at addresses."""
+        result = np.zeros(at.shape, dtype)
+        for cell, lanes, i in self._parts(at, np.dtype(dtype).itemsize, what):
+            result[lanes] = cell.raw(dtype)[i]
+        return result
+
+    def store(self, at: np.ndarray, value: np.ndarray, what: str = "store") -> None:
+        """Write integers at addresses."""
+        for cell, lanes, i in self._parts(at, value.dtype.itemsize, what):
+            cell.raw(value.dtype)[i] = value[lanes]
+
+    # --- Numbers ----------------------------------------------------------------------------------
+
+    def load_numbers(self, at: np.ndarray, kind: str = "f32", what: str = "load") -> Number:
+        """Read Numbers at addresses [lane].
+
+        Raises
+        ------
+        OutOfBoundsError
+            If an address is in no tensor.
+        NotFollowedError
+            If memory holds what nobody stored.
+        """
+        parts = []
+        for cell, lanes, i in self._parts(at, FLOATS[kind], what):
+            number = cell.table(FLOATS[kind]).get(i)
+            held = cell.floats(kind)[i]
+            with np.errstate(all="ignore"):
+                rounded = _rounded(number.x, kind)
+                known = (held == rounded) | (np.isnan(held) & np.isnan(rounded))
+            if not known.all():
+                number = _constants(number, held.astype(float), ~known, what)
+            parts.append((lanes, number))
+        if len(parts) == 1:
+            return parts[0][1]
+        zeros = np.zeros(at.shape, np.int64)
+        result = Number(np.zeros(at.shape), zeros, zeros - 1, degree=0.0)
+        for lanes, number in parts:
+            result[lanes] = number
+        return result
+
+    def store_numbers(
+        self, at: np.ndarray, number: Number, kind: str = "f32", what: str = "store"
+    ) -> None:
+        """Write Numbers at addresses [lane]: their shadows, rounded, into memory itself."""
+        number = full(number, at.shape)
+        with np.errstate(all="ignore"):
+            rounded = _rounded(number.x, kind)
+        for cell, lanes, i in self._parts(at, FLOATS[kind], what):
+            cell.table(FLOATS[kind]).put(i, number, lanes)
+            if kind == "bf16":
+                bits = rounded[lanes].astype(np.float32).view(np.uint32) >> 16
+                cell.raw(np.uint16)[i] = bits.astype(np.uint16)
+            else:
+                cell.raw(rounded.dtype)[i] = rounded[lanes]
+
+    # --- tensors ----------------------------------------------------------------------------------
+
+    def read(self, tensor: torch.Tensor) -> Number:
+        """Return the Numbers of a tensor of floats, in its shape."""
+        self.know(tensor)
+        kind = KINDS[tensor.dtype]
+        number = self.load_numbers(addresses(tensor), kind, "a tensor's element")
+        return number.reshape(tuple(tensor.shape))
+
+    def write(self, tensor: torch.Tensor, number: Number) -> None:
+        """Put Numbers into a tensor of floats."""
+        self.know(tensor)
+        flat = full(number, tuple(tensor.shape)).reshape(-1)
+        self.store_numbers(addresses(tensor), flat, KINDS[tensor.dtype])
+
+    def forget(self, tensor: torch.Tensor) -> None:
+        """Know nothing any more of what a tensor holds."""
+        cell = self.cells.get(tensor.untyped_storage().data_ptr())
+        if cell is not None:
+            cell.tables.clear()
+
+
+def _places(at: np.ndarray, cell: Cell, size: int, what: str) -> np.ndarray:
+    offset = at - cell.first
+    if (offset & (size - 1)).any():
+        raise OutOfBoundsError(f"{what} at an address that is no multiple of {size}")
+    return offset // size
+
+
+def _rounded(x: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "bf16":
+        bits = x.astype(np.float32).view(np.uint32)
+        even = bits + (0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+        return np.where(np.isnan(x), np.float32(np.nan), even.view(np.float32))
+    return x.astype({"f16": np.float16, "f32": np.float32, "f64": np.float64}[kind])
+
+
+def _constants(number: Number, held: np.ndarray, at: np.ndarray, what: str) -> Number:
+    """Replace lanes by the constants that memory holds there: 0, 1, −1 and what is not finite."""
+    values = held[at]
+    plain = ~np.isfinite(values) | np.isin(values, (0.0, 1.0, -1.0))
+    if not plain.all():
+        strange = values[~plain][0]
+        raise NotFollowedError(f"{what} of a value that no kernel stored: {strange:.9g}")
+    number[at] = values
+    return number
+
+
+def addresses(tensor: torch.Tensor) -> np.ndarray:
+    """Return the address of each element, in order."""
+    at = np.asarray(tensor.data_ptr(), np.int64)
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        at = at[..., None] + np.arange(size) * (stride * tensor.element_size())
+    return at.reshape(-1)

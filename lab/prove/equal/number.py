@@ -1,0 +1,595 @@
+"""The number that proves: a float64 shadow to decide by, and the same computation in Z_P and Z_Q.
+
+    x      the shadow: it alone decides comparisons, maxima, `where`, and what is infinite
+    p      the value in Z_P
+    q      the value in Z_Q; −1 where it is not known, None where it is nowhere known
+    log    the y in Z_P that a logarithm was taken of, 1 where none was, None if nowhere
+    unit   how often log₂e multiplies that logarithm
+    const  its meaning, if the number is a constant
+
+exp(x) is ω^q in Z_P, so that exp(x + y) = exp(x)·exp(y). A logarithm has q = 0, log = y and any p:
+a hash of y. Where there is a log, q stands for the number less log₂e^unit · log y, so that
+exp(x − log y) = exp(x) / y. What is no sum of known numbers and logarithms has no q: its
+exponential is opaque, a hash.
+
+Two more count the degree, from which follows how likely a wrong identity holds by chance: a
+number is a polynomial of degree `degree` over a product of what was divided by, each at most
+`depth` times.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from .constants import Meaning, meaning
+from .modular import Field, field_of, inverse, matmul, power
+
+# What a Number's `dtype` says: core asks for it and passes it on.
+DTYPE = np.dtype("f8", metadata={"number": True})
+# The greatest finite shadow: one that overflows is no infinity.
+LARGEST = 1e300
+# Different floats of one array that are taken for constants.
+MOST_CONSTANTS = 4096
+
+
+class NotFollowedError(NotImplementedError):
+    """Something that is not followed in the field, named."""
+
+
+@dataclasses.dataclass
+class Run:
+    """What one run counts.
+
+    Attributes
+    ----------
+    field : Field
+    divisors : float
+        The degrees of all that was divided by, added up.
+    degree : float
+        The greatest degree of a number that was compared.
+    counts : Counter
+        Of what weakens the statement: opaque exponentials, divisors that are 0 in the field.
+    """
+
+    field: Field
+    divisors: float = 0.0
+    degree: float = 1.0
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+
+
+run = Run(field_of(0))
+
+
+def begin(seed: int) -> Run:
+    """Choose a field, and count anew."""
+    global run
+    run = Run(field_of(seed))
+    return run
+
+
+class Mask(np.ndarray):
+    """What a comparison gives; a reference takes the mean of it, as of numbers."""
+
+    @staticmethod
+    def of(bools: Any) -> "Mask":
+        """Make one of bools."""
+        return np.asarray(bools).view(Mask)
+
+    def mean(self, *args: Any, dtype: Any = None, **kwargs: Any) -> Any:
+        """Average, in Numbers if they are asked for."""
+        plain = np.asarray(self)
+        if dtype is DTYPE:
+            return lift(plain).mean(*args, **kwargs)
+        return plain.mean(*args, dtype=dtype, **kwargs)
+
+
+class Number:
+    """An array of numbers of the field. Its operations are NumPy's, as far as they are needed."""
+
+    __array_ufunc__ = None
+    __hash__ = None  # type: ignore[assignment]
+    __slots__ = ("const", "degree", "depth", "log", "p", "q", "unit", "x")
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        p: np.ndarray,
+        q: np.ndarray | None = None,
+        log: np.ndarray | None = None,
+        unit: np.ndarray | None = None,
+        const: Meaning | None = None,
+        degree: float = 1.0,
+        depth: float = 0.0,
+    ) -> None:
+        self.x, self.p, self.q, self.log, self.unit = x, p, q, log, unit
+        self.const, self.degree, self.depth = const, degree, depth
+
+    # --- what an array is asked -------------------------------------------------------------------
+
+    dtype = property(lambda self: DTYPE)
+    shape = property(lambda self: self.x.shape)
+    ndim = property(lambda self: self.x.ndim)
+    size = property(lambda self: self.x.size)
+    flags = property(lambda self: self.x.flags)
+    T = property(lambda self: self.transpose())
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        return f"Number({self.x}, {self.p})"
+
+    def item(self) -> float:
+        """Return the shadow of the only element."""
+        return float(self.x.reshape(-1)[0])
+
+    __float__ = item
+
+    def tolist(self) -> Any:
+        """Return the shadows."""
+        return self.x.tolist()
+
+    # --- views ------------------------------------------------------------------------------------
+
+    def map(self, view: Callable[[np.ndarray], np.ndarray], const: Meaning | None = None) -> Any:
+        """Apply a function that moves elements to every part."""
+        parts = (None if v is None else view(v) for v in (self.q, self.log, self.unit))
+        return Number(view(self.x), view(self.p), *parts, const, self.degree, self.depth)
+
+    def reshape(self, *shape: Any) -> "Number":
+        """See NumPy."""
+        return self.map(lambda v: v.reshape(*shape), self.const)
+
+    def swapaxes(self, i: int, j: int) -> "Number":
+        """See NumPy."""
+        return self.map(lambda v: v.swapaxes(i, j), self.const)
+
+    def transpose(self, *axes: Any) -> "Number":
+        """See NumPy."""
+        return self.map(lambda v: v.transpose(*axes), self.const)
+
+    def squeeze(self, axis: Any = None) -> "Number":
+        """See NumPy."""
+        return self.map(lambda v: v.squeeze(axis), self.const)
+
+    def ravel(self) -> "Number":
+        """See NumPy."""
+        return self.reshape(-1)
+
+    def astype(self, dtype: Any = None, copy: bool = True) -> Any:
+        """Stay as it is for a dtype of floats; for another one give the shadows in it."""
+        if dtype in (DTYPE, None, float, np.float16, np.float32, np.float64):
+            return self
+        return self.x.astype(dtype)
+
+    def copy(self) -> "Number":
+        """See NumPy."""
+        return self.map(np.array, self.const)
+
+    def __getitem__(self, index: Any) -> "Number":
+        return self.map(lambda v: np.asarray(v[index]), self.const)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        value = lift(value)
+        self.const = None
+        self.degree = max(self.degree, value.degree)
+        self.depth = max(self.depth, value.depth)
+        for name, default in (("x", 0), ("p", 0), ("q", -1), ("log", 1), ("unit", 0)):
+            mine, theirs = getattr(self, name), getattr(value, name)
+            if mine is None and theirs is None:
+                continue
+            if mine is None:
+                mine = np.full(self.x.shape, default, np.int64)
+            elif not mine.flags.writeable:
+                mine = mine.copy()
+            mine[index] = default if theirs is None else theirs
+            setattr(self, name, mine)
+
+    # --- arithmetic -------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> "Number":
+        return add(self, lift(other))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> "Number":
+        return add(self, -lift(other))
+
+    def __rsub__(self, other: Any) -> "Number":
+        return add(lift(other), -self)
+
+    def __neg__(self) -> "Number":
+        field = run.field
+        q = None if self.q is None else np.where(self.q > 0, field.Q - self.q, self.q)
+        log = None if self.log is None else inverse(self.log, field.P)
+        const = self.const and self.const._replace(rational=-self.const.rational)
+        p = np.where(self.p > 0, field.P - self.p, 0)
+        return Number(-self.x, p, q, log, self.unit, const, self.degree, self.depth)
+
+    def __mul__(self, other: Any) -> "Number":
+        return multiply(self, lift(other))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> "Number":
+        return multiply(self, reciprocal(lift(other)))
+
+    def __rtruediv__(self, other: Any) -> "Number":
+        return multiply(lift(other), reciprocal(self))
+
+    def __pow__(self, exponent: Any) -> "Number":
+        if exponent == 0.5:
+            from .functions import sqrt
+
+            return sqrt(self)
+        if int(exponent) != exponent or exponent < 1:
+            raise NotFollowedError(f"a power with the exponent {exponent}")
+        result = self
+        for _ in range(int(exponent) - 1):
+            result = result * self
+        return result
+
+    def __matmul__(self, other: Any) -> "Number":
+        return product(self, lift(other))
+
+    def __rmatmul__(self, other: Any) -> "Number":
+        return product(lift(other), self)
+
+    def __abs__(self) -> "Number":
+        return select(self.x < 0, -self, self)
+
+    # --- what the shadow decides ------------------------------------------------------------------
+
+    def __lt__(self, other: Any) -> Any:
+        return Mask.of(self.x < shadow(other))
+
+    def __le__(self, other: Any) -> Any:
+        return Mask.of(self.x <= shadow(other))
+
+    def __gt__(self, other: Any) -> Any:
+        return Mask.of(self.x > shadow(other))
+
+    def __ge__(self, other: Any) -> Any:
+        return Mask.of(self.x >= shadow(other))
+
+    def __eq__(self, other: Any) -> Any:
+        return Mask.of(self.x == shadow(other))
+
+    def __ne__(self, other: Any) -> Any:
+        return Mask.of(self.x != shadow(other))
+
+    def any(self, **options: Any) -> Any:
+        """Say whether a shadow is not 0."""
+        return (self.x != 0).any(**options)
+
+    def argmax(self, axis: Any = None) -> Any:
+        """Return where the greatest shadow is."""
+        return self.x.argmax(axis)
+
+    def argmin(self, axis: Any = None) -> Any:
+        """Return where the least shadow is."""
+        return self.x.argmin(axis)
+
+    # --- reductions -------------------------------------------------------------------------------
+
+    def sum(self, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> "Number":
+        """Add up along axes."""
+        if axis is None:
+            return self.reshape(-1).sum(axis=0)
+        if isinstance(axis, tuple):
+            total = self
+            for one in sorted((one % self.ndim for one in axis), reverse=True):
+                total = total.sum(one, keepdims)
+            return total
+        if self.log is not None:
+            return self._sum_of_logs(axis, keepdims)
+        field, over = run.field, {"axis": axis, "keepdims": keepdims}
+        q = None
+        if self.q is not None:
+            known = (self.q >= 0).all(**over)
+            q = np.where(known, np.maximum(self.q, 0).sum(**over) % field.Q, -1)
+        x, p = np.asarray(self.x.sum(**over)), np.asarray(self.p.sum(**over)) % field.P
+        return tidy(Number(x, p, q, degree=self.degree, depth=self.depth))
+
+    def _sum_of_logs(self, axis: int, keepdims: bool) -> "Number":
+        parts = self.map(lambda v: np.moveaxis(v, axis, 0))
+        if not len(parts):
+            return lift(np.zeros(parts.shape[1:]))
+        total = parts[0]
+        for i in range(1, len(parts)):
+            total = total + parts[i]
+        return total.map(lambda v: np.expand_dims(v, axis)) if keepdims else total
+
+    def mean(self, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> "Number":
+        """Average along axes."""
+        total = self.sum(axis, keepdims)
+        if not self.size:
+            return lift(np.full(total.shape, np.nan))
+        return total * constant(Meaning(Fraction(max(total.size, 1), self.size)))
+
+    def var(self, axis: Any = None, keepdims: bool = False) -> "Number":
+        """Return the biased variance along axes."""
+        return ((self - self.mean(axis, keepdims=True)) ** 2).mean(axis, keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False, initial: Any = None) -> "Number":
+        """Return the elements whose shadows are greatest."""
+        return self._extreme(np.argmax, axis, keepdims, initial)
+
+    def min(self, axis: Any = None, keepdims: bool = False, initial: Any = None) -> "Number":
+        """Return the elements whose shadows are least."""
+        return self._extreme(np.argmin, axis, keepdims, initial)
+
+    def _extreme(self, chosen: Any, axis: Any, keepdims: bool, initial: Any) -> "Number":
+        if axis is None:
+            return self.reshape(-1)._extreme(chosen, 0, keepdims, initial)
+        if self.shape[axis] == 0:
+            shape = list(self.shape)
+            shape[axis : axis + 1 or len(shape)] = [1] if keepdims else []
+            return lift(np.full(shape, float(initial)))
+        at = np.expand_dims(chosen(self.x, axis=axis), axis)
+        found = self.map(lambda v: np.take_along_axis(v, at, axis))
+        return found if keepdims else found.squeeze(axis)
+
+
+def shadow(value: Any) -> Any:
+    """Return the shadow of a Number, and anything else as it is."""
+    return value.x if isinstance(value, Number) else value
+
+
+# --- making numbers -------------------------------------------------------------------------------
+
+
+def constant(what: Meaning, shape: tuple[int, ...] = ()) -> Number:
+    """Make a Number of a constant's meaning."""
+    field = run.field
+    p, q = (what.modulo(m, field.symbols[m]) for m in (field.P, field.Q))
+    parts = (np.broadcast_to(np.asarray(v), shape) for v in (what.number, p, q))
+    return Number(*parts, const=what, degree=0.0)
+
+
+def lift(value: Any) -> Number:
+    """Make a Number of a number, or of an array of integers, bools or few different floats."""
+    if isinstance(value, Number):
+        return value
+    array = np.asarray(value)
+    field = run.field
+    if array.dtype.kind in "iub":
+        const = Meaning(Fraction(int(array))) if array.ndim == 0 else None
+        whole = array.astype(np.int64)
+        return Number(
+            array.astype(float), whole % field.P, whole % field.Q, const=const, degree=0.0
+        )
+    if array.ndim == 0 and np.isfinite(array):
+        return constant(meaning(float(array)))
+    zeros = np.zeros(array.shape, np.int64)
+    number = Number(array.astype(float), zeros, zeros.copy(), degree=0.0)
+    different = np.unique(array[np.isfinite(array)])
+    if len(different) > MOST_CONSTANTS:
+        raise NotFollowedError(f"{len(different)} different floats that are no Numbers")
+    for one in different:
+        known, at = constant(meaning(float(one))), array == one
+        number.p[at], number.q[at] = known.p, known.q  # type: ignore[index]
+    return number
+
+
+def variable(x: np.ndarray) -> Number:
+    """Make unknowns: this is their shadow, and nothing else is known of them."""
+    x, field = np.asarray(x, float), run.field
+    p, q = (field.random.integers(0, m, x.shape) for m in (field.P, field.Q))
+    return tidy(Number(x, p, q))
+
+
+def tidy(number: Number) -> Number:
+    """Drop what the field says of what is infinite or NaN: there the shadow says all."""
+    finite = np.isfinite(number.x)
+    if not finite.all():
+        number.p, number.const = np.where(finite, number.p, 0), None
+        if number.q is not None:
+            number.q = np.where(finite, number.q, 0)
+        if number.log is not None:
+            number.log = np.where(finite, number.log, 1)
+            number.unit = np.where(finite, number.unit, 0)
+    return number
+
+
+# --- arithmetic -----------------------------------------------------------------------------------
+
+
+def _reduced(value: np.ndarray, modulus: int) -> np.ndarray:
+    """Bring a sum of two below the modulus: quicker than a division."""
+    return value - modulus * (value >= modulus)
+
+
+def add(left: Number, right: Number) -> Number:
+    """Add: known exponents add, logarithms multiply what they were taken of."""
+    field = run.field
+    with np.errstate(all="ignore"):
+        x = left.x + right.x
+    p = _reduced(left.p + right.p, field.P)
+    q = None
+    if left.q is not None and right.q is not None:
+        q = _reduced(left.q + right.q, field.Q)
+        unknown = (left.q < 0) | (right.q < 0)
+        if unknown.any():
+            q = np.where(unknown, -1, q)
+    log, unit = left.log, left.unit
+    if right.log is not None:
+        if log is None:
+            log, unit = right.log, right.unit
+        else:
+            clash = (log != 1) & (right.log != 1) & (unit != right.unit)
+            unit = np.where(log != 1, unit, right.unit)
+            log = log * right.log % field.P
+            if q is not None and clash.any():
+                q = np.where(clash, -1, q)
+    if log is not None and log.shape != x.shape:
+        log, unit = np.broadcast_to(log, x.shape), np.broadcast_to(unit, x.shape)
+    const = None
+    if left.const and right.const and left.const[1:] == right.const[1:]:
+        const = left.const._replace(rational=left.const.rational + right.const.rational)
+    degree, depth = max(left.degree, right.degree), max(left.depth, right.depth)
+    return tidy(Number(x, p, q, log, unit, const, degree, depth))
+
+
+def multiply(left: Number, right: Number) -> Number:
+    """Multiply: a logarithm stays one times ±n · log₂e^k, and loses its exponent otherwise."""
+    field = run.field
+    with np.errstate(all="ignore"):
+        x = left.x * right.x
+    p = left.p * right.p % field.P
+    q = None
+    if left.q is not None and right.q is not None:
+        q = left.q * right.q % field.Q
+        unknown = (left.q < 0) | (right.q < 0)
+        if unknown.any():
+            q = np.where(unknown, -1, q)
+    log, unit = None, None
+    for one, factor in ((left, right), (right, left)):
+        if one.log is None:
+            continue
+        if (times := _whole_factor(factor.const)) is not None:
+            base = one.log if times > 0 else inverse(one.log, field.P)
+            log = np.broadcast_to(power(base, abs(times), field.P), x.shape)
+            unit = np.broadcast_to(one.unit + factor.const.symbols[0], x.shape)
+        elif q is not None:
+            q = np.where(np.broadcast_to(one.log != 1, x.shape), -1, q)
+    const = left.const.times(right.const) if left.const and right.const else None
+    degree, depth = left.degree + right.degree, left.depth + right.depth
+    return tidy(Number(x, p, q, log, unit, const, degree, depth))
+
+
+def _whole_factor(const: Meaning | None) -> int | None:
+    """Return n if a constant is n · log₂e^k, n a whole number that is not 0."""
+    if const is None or const.root != 1 or const.symbols[1] or const.rational.denominator != 1:
+        return None
+    n = const.rational.numerator
+    return n if 0 < abs(n) < 1 << 20 else None
+
+
+def reciprocal(number: Number) -> Number:
+    """Return 1 / number."""
+    if number.const and number.const.rational:
+        return constant(number.const.inverted(), number.shape)
+    field = run.field
+    with np.errstate(all="ignore"):
+        x = 1 / number.x
+    finite = np.isfinite(x) & np.isfinite(number.x)
+    run.counts["divisors that are 0 in the field"] += int(((number.p == 0) & finite).sum())
+    q = None
+    if number.q is not None and number.log is None:
+        q = np.where(number.q < 0, -1, inverse(np.maximum(number.q, 0), field.Q))
+    run.divisors += number.size * (number.degree + number.depth * min(run.divisors, 1e30))
+    degree = number.degree + number.depth
+    return tidy(Number(x, inverse(number.p, field.P), q, degree=degree, depth=1.0))
+
+
+def select(condition: Any, left: Any, right: Any) -> Number:
+    """Take the left number where the condition holds, the right one elsewhere."""
+    left, right, condition = lift(left), lift(right), np.asarray(condition, bool)
+
+    def pick(one: Any, other: Any, default: int) -> Any:
+        if one is None and other is None:
+            return None
+        one, other = (default if v is None else v for v in (one, other))
+        return np.where(condition, one, other)
+
+    return Number(
+        np.where(condition, left.x, right.x),
+        np.where(condition, left.p, right.p),
+        pick(left.q, right.q, -1),
+        pick(left.log, right.log, 1),
+        pick(left.unit, right.unit, 0),
+        left.const if left.const == right.const else None,
+        max(left.degree, right.degree),
+        max(left.depth, right.depth),
+    )
+
+
+def maximum(left: Any, right: Any) -> Number:
+    """Take the number with the greater shadow; NaN if one is NaN."""
+    left, right = lift(left), lift(right)
+    return select(np.isnan(left.x) | (left.x >= right.x), left, right)
+
+
+def minimum(left: Any, right: Any) -> Number:
+    """Take the number with the smaller shadow; NaN if one is NaN."""
+    left, right = lift(left), lift(right)
+    return select(np.isnan(left.x) | (left.x <= right.x), left, right)
+
+
+def product(left: Number, right: Number) -> Number:
+    """Multiply matrices; vectors as NumPy does."""
+    if left.ndim == 1:
+        return product(left.reshape(1, -1), right).squeeze(-2)
+    if right.ndim == 1:
+        return product(left, right.reshape(-1, 1)).squeeze(-1)
+    field = run.field
+    with np.errstate(all="ignore"):
+        x = left.x @ right.x
+    q = None
+    if _exponents_known(left) and _exponents_known(right):
+        q = matmul(left.q, right.q, field.Q)  # type: ignore[arg-type]
+    degree, depth = left.degree + right.degree, left.depth + right.depth
+    return tidy(Number(x, matmul(left.p, right.p, field.P), q, degree=degree, depth=depth))
+
+
+def _exponents_known(number: Number) -> bool:
+    return number.q is not None and number.log is None and bool((number.q >= 0).all())
+
+
+def concatenate(parts: Any, axis: int = 0) -> Number:
+    """Join Numbers along an axis."""
+    parts = [lift(part) for part in parts]
+
+    def joined(name: str, default: int) -> Any:
+        values = [getattr(part, name) for part in parts]
+        if all(value is None for value in values):
+            return None
+        pairs = zip(values, parts, strict=True)
+        filled = [np.full(part.shape, default) if v is None else v for v, part in pairs]
+        return np.concatenate(filled, axis)
+
+    defaults = (("x", 0), ("p", 0), ("q", -1), ("log", 1), ("unit", 0))
+    return Number(
+        *(joined(name, default) for name, default in defaults),
+        degree=max((part.degree for part in parts), default=0.0),
+        depth=max((part.depth for part in parts), default=0.0),
+    )
+
+
+def full(number: Number, shape: tuple[int, ...]) -> Number:
+    """Broadcast to a shape."""
+    if number.shape == shape:
+        return number
+    return number.map(lambda v: np.broadcast_to(v, shape), number.const)
+
+
+def disagreements(left: Any, right: Any) -> np.ndarray:
+    """Say which elements differ: neither their values nor their exponentials are equal.
+
+    Exponentials decide where logarithms were taken: the value of one is a hash.
+    """
+    left, right = lift(left), lift(right)
+    for number in (left, right):
+        run.degree = max(run.degree, number.degree + number.depth * run.divisors)
+    shape = np.broadcast_shapes(left.shape, right.shape)
+    left, right = full(left, shape), full(right, shape)
+    finite = np.isfinite(left.x) & np.isfinite(right.x)
+    both_nan = np.isnan(left.x) & np.isnan(right.x)
+    same = np.where(finite, left.p == right.p, (left.x == right.x) | both_nan)
+    if left.q is not None and right.q is not None:
+        ones, zeros = np.ones(shape, np.int64), np.zeros(shape, np.int64)
+        field = run.field
+        logs = [ones if n.log is None else n.log for n in (left, right)]
+        units = [zeros if n.unit is None else n.unit for n in (left, right)]
+        exps = [
+            field.omega(np.maximum(n.q, 0)) * log % field.P
+            for n, log in zip((left, right), logs, strict=True)
+        ]
+        known = (left.q >= 0) & (right.q >= 0) & ((logs[0] != 1) | (logs[1] != 1))
+        same |= finite & known & (exps[0] == exps[1]) & (units[0] == units[1])
+    return ~same
