@@ -47,6 +47,7 @@ from ...core.language.sampling import (
     without_filters,
 )
 from ..common._triton import compiles_for_amd, tl, triton
+from ..common.approximation import stands_for
 from ..common.indices import signed
 from ..common.launch import launch, runs_on_triton
 from ..common.strided import part_of, strided
@@ -63,6 +64,7 @@ LOW_BITS = {torch.float32: 0, torch.float16: 12, torch.bfloat16: 16}
 _C0, _C1, _C2, _C3, _C4, _C5, _C6 = (tl.constexpr(c) for c in POLYNOMIAL)
 _MAX_STEPS = tl.constexpr(float(MAX_STEPS))
 _STEP_BITS = tl.constexpr(STEP_BITS)
+_STEP = tl.constexpr(2.0**-STEP_BITS)
 _HEADROOM = tl.constexpr(WEIGHT_BITS - 31)
 _ONE = tl.constexpr(2**WEIGHT_BITS)
 _HALF_BITS = tl.constexpr(HALF_BITS)
@@ -100,6 +102,23 @@ def _weights(x, row_max, steps_per_unit):
     mantissa = _C1 - tl.umulhi(mantissa, fraction)
     mantissa = _C0 - tl.umulhi(mantissa, fraction)
     return (mantissa.to(tl.int64) << _HEADROOM) >> (steps >> _STEP_BITS).to(tl.int64)
+
+
+@triton.jit
+def _rest_exactly(row, vocab, row_max, steps_per_unit, total, BLOCK: tl.constexpr):
+    """Return Σ 2^(−(max x − x[j]) · log₂e / temperature) of all tokens but one likeliest."""
+    rest = tl.full([], -1.0, tl.float32)
+    for start in range(0, vocab, BLOCK):
+        x = _load_logits(row, start + tl.arange(0, BLOCK), vocab)
+        rest += tl.sum(tl.exp2((x - row_max) * steps_per_unit * _STEP), axis=0)
+    return rest
+
+
+@stands_for(_rest_exactly, low=0.0, high=float("inf"))
+@triton.jit
+def _rest(row, vocab, row_max, steps_per_unit, total, BLOCK: tl.constexpr):
+    """Return the weight of all tokens but one likeliest in units of that one's, from integers."""
+    return (total - _ONE).to(tl.float32) * (1.0 / _ONE)
 
 
 @triton.jit
@@ -200,7 +219,7 @@ def sampling_kernel(
     for start in range(0, vocab, BLOCK):
         x = _load_logits(row, start + tl.arange(0, BLOCK), vocab)
         total += tl.sum(_weights(x, row_max, steps_per_unit), axis=0)
-    rest = (total - _ONE).to(tl.float32) * (1.0 / _ONE)
+    rest = _rest(row, vocab, row_max, steps_per_unit, total, BLOCK)
     more = 1.0 + rest
     # log(1 + rest) without the digits that 1 + rest rounds away
     log_total = tl.where(more == 1.0, rest, tl.log(more) * (rest / (more - 1.0)))

@@ -24,6 +24,7 @@ from ...core.rlhf.kl import (
     check_kl,
 )
 from ..common._triton import tl, triton
+from ..common.approximation import stands_for
 from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.launch import bucketed, launch, runs_on_triton
@@ -40,6 +41,26 @@ _MINUS_LOG2_E = tl.constexpr(-math.log2(math.e))
 
 
 @triton.jit
+def k3_exactly(delta):
+    """Return e^(−δ) − 1 + δ."""
+    return tl.exp2(delta * _MINUS_LOG2_E) - 1.0 + delta
+
+
+@stands_for(k3_exactly, low=-0.5, high=0.5)
+@triton.jit
+def k3_near_0(delta):
+    """Return k3 by its series, δ²/2 · (1 − δ/3·(1 − δ/4·(… (1 − δ/9)))), for |δ| < ½."""
+    near = 1.0 - delta * (1.0 / 9.0)
+    near = 1.0 - delta * (1.0 / 8.0) * near
+    near = 1.0 - delta * (1.0 / 7.0) * near
+    near = 1.0 - delta * (1.0 / 6.0) * near
+    near = 1.0 - delta * (1.0 / 5.0) * near
+    near = 1.0 - delta * (1.0 / 4.0) * near
+    near = 1.0 - delta * (1.0 / 3.0) * near
+    return 0.5 * delta * delta * near
+
+
+@triton.jit
 def kl_of(delta, ESTIMATOR: tl.constexpr):
     """Return the estimate and its slope for a float32 block of δ."""
     if ESTIMATOR == 1:
@@ -51,15 +72,7 @@ def kl_of(delta, ESTIMATOR: tl.constexpr):
     else:
         small = tl.abs(delta) < 0.5
         decay = tl.exp2(delta * _MINUS_LOG2_E)  # e^(−δ)
-        # δ²/2 · (1 − δ/3·(1 − δ/4·(… (1 − δ/9))))
-        near = 1.0 - delta * (1.0 / 9.0)
-        near = 1.0 - delta * (1.0 / 8.0) * near
-        near = 1.0 - delta * (1.0 / 7.0) * near
-        near = 1.0 - delta * (1.0 / 6.0) * near
-        near = 1.0 - delta * (1.0 / 5.0) * near
-        near = 1.0 - delta * (1.0 / 4.0) * near
-        near = 1.0 - delta * (1.0 / 3.0) * near
-        near = 0.5 * delta * delta * near
+        near = k3_near_0(delta)
         estimate = tl.where(small, near, decay - 1.0 + delta)
         slope = tl.where(small, delta - near, 1.0 - decay)
     return estimate, slope

@@ -41,6 +41,7 @@ import torch
 from ...core.checks import expect_finite, refuse
 from ...core.rlhf.reward_loss import BIN_EDGES, N_BINS, RewardLoss, check_reward_loss
 from ..common._triton import tl, triton
+from ..common.approximation import stands_for
 from ..common.derivative import first_derivative_only
 from ..common.finite import checks_finite
 from ..common.indices import signed
@@ -65,6 +66,13 @@ _NO_PAIR = tl.constexpr(15)
 _COUNTERS = tl.constexpr(32)
 
 
+@triton.jit
+def _log_1_plus_exactly(e):
+    """Return log(1 + e)."""
+    return tl.log(1.0 + e)
+
+
+@stands_for(_log_1_plus_exactly, low=0.0, high=1.0)
 @triton.jit
 def _log_1_plus(e):
     """Return log(1 + e) of a float32 block, 0 ≤ e ≤ 1, to float32's relative precision."""

@@ -95,13 +95,14 @@ class Declaration:
         plain.watch_plain_launches()
         tried, surroundings = Tried({}, set()), _nothing_around
         if try_it:
-            if not launch.INTERPRETED and not torch.cuda.is_available():
+            on_cpu = launch.INTERPRETED or launch.door().evaluating
+            if not on_cpu and not torch.cuda.is_available():
                 raise RuntimeError(
                     f"{name}: expected a GPU or Triton's interpreter, got neither (likely cause: "
                     "TRITON_INTERPRET=1 is to be set before triton is imported)"
                 )
             tried = self._try(kernel, corners, read)
-            if launch.INTERPRETED and (tried.failed or not tried.kernels):
+            if on_cpu and (tried.failed or not tried.kernels):
                 # It may ask for a GPU: for "cuda" in its code, or to launch at all.
                 as_on_gpu = self._try(kernel, corners, read, around=_as_on_gpu)
                 if as_on_gpu.kernels:
@@ -209,7 +210,7 @@ class Declaration:
         tried = Tried({}, set())
         for case in corners:
             inputs = read(case, RandomArrays(0))
-            device = "cpu" if launch.INTERPRETED else "cuda"
+            device = "cpu" if launch.INTERPRETED or launch.door().evaluating else "cuda"
             dtype = getattr(torch, self.dtypes[0])
             given = {
                 n: to_torch(v, dtype, device) if isinstance(v, np.ndarray) else v
@@ -259,7 +260,7 @@ def _nothing_around(tensors: list[torch.Tensor]) -> contextlib.AbstractContextMa
 def _as_on_gpu(tensors: list[torch.Tensor]) -> Iterator[None]:
     """Let "cuda" mean the CPU, and these tensors be there."""
     put_on_gpu(tensors)
-    with pretend_gpu(), plain.choosing_here():
+    with pretend_gpu(compiled=launch.door().evaluating), plain.choosing_here():
         yield
 
 

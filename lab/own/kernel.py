@@ -88,9 +88,9 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
     """Copy with all that lies between the elements, so that strides stay."""
     if tensor.is_meta:
         return tensor.clone()
-    memory = tensor.untyped_storage().clone()
-    copy = torch.empty(0, dtype=tensor.dtype, device=memory.device)
-    copy.set_(memory, tensor.storage_offset(), tensor.shape, tensor.stride())
+    whole = torch.empty(0, dtype=tensor.dtype, device=tensor.untyped_storage().device)
+    memory = whole.set_(tensor.untyped_storage()).clone()
+    copy = memory.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
     return put_on_gpu(copy) if on_gpu(tensor) else copy
 
 

@@ -22,6 +22,7 @@ from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
 from ...kernels import native
+from ...kernels.common import launch
 from .places import Arguments, Results, is_gpu, put_on_gpu
 from .stand_ins import Driver, Generator, cuda_attributes, do_bench
 
@@ -37,7 +38,8 @@ def pretend_gpu(*, compiled: bool = False) -> Iterator[None]:
     Parameters
     ----------
     compiled : bool
-        Compile kernels for the CPU instead (kernels/native). TRITON_INTERPRET=1 must not be set.
+        Compile kernels for the CPU instead (kernels/native), or for the instrument that stands in
+        its place. TRITON_INTERPRET=1 must not be set.
     """
     if _pretending:
         yield
@@ -111,9 +113,9 @@ def _replaced(arguments: Arguments, compiled: bool) -> Iterator[None]:
     half = torch.get_autocast_dtype("cpu")
     for owner, name, value in places:
         setattr(owner, name, value)
-    if compiled:
+    if compiled and not launch.door().evaluating:
         native.activate()
-    else:
+    elif not compiled:
         driver.set_active(Driver())
     torch.set_autocast_dtype("cpu", torch.float16)  # a GPU's; the CPU's is bfloat16
     try:

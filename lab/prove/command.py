@@ -7,7 +7,7 @@ from ...kernels.common._triton import UNAVAILABLE
 from ..store import expect_writable, made_with, write_rows
 from .equal import command as equal_command
 from .safe import command as safe_command
-from .targets import expand
+from .targets import expand, is_file
 
 
 def prove(
@@ -45,7 +45,8 @@ def prove(
     stored = None if json_file is None else expect_writable("json", json_file)
     targets = expand(names)
     exit_code, rows = 0, list[dict[str, Any]]()
-    if equal or not safe:
+    alone = len(targets) == 1 and is_file(targets[0])  # it has nothing to be equal to
+    if equal or not (safe or alone):
         code, found = equal_command.run(targets, seeds=seeds)
         exit_code, rows = max(exit_code, code), rows + found
     if safe or not equal:

@@ -1,6 +1,7 @@
 """What `gptwin prove` is asked about: twins by name, a user's own, kernels of a file."""
 
 from ...core.checks import refuse
+from ...kernels.common import launch
 from ..sanitize.drivers import find_drivers, load
 from ..twins.catalogue import TWINS
 from ..twins.find import find_twin, is_own
@@ -35,9 +36,10 @@ def expand(names: list[str]) -> list[str]:
     for name in names:
         path, _, kernel = name.partition("::")
         if is_file(name):
-            find_drivers(load(path), path, kernel, None)
+            with launch.evaluating():
+                find_drivers(load(path, compiled=True), path, kernel, None)
         elif is_own(name):
-            find_twin(name)
+            find_twin(name, try_it=False)
         elif name not in TWINS:
             known = ", ".join(TWINS)
             refuse(

@@ -59,7 +59,7 @@ class DriverTarget:
             frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
             where = f", at {own}:{frames[-1].lineno}" if frames else ""
             raise TargetError(f"{name} raised {error!r}{where}") from error
-        named = self._named(results)
+        named = self.named(results)
         for result, value in named.items():
             if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
                 what = getattr(value, "device", type(value).__name__)
@@ -69,7 +69,8 @@ class DriverTarget:
                 )
         return named
 
-    def _named(self, results: Any) -> dict[str, Any]:
+    def named(self, results: Any) -> dict[str, Any]:
+        """Name what a driver returned: by its keys, or its places."""
         if isinstance(results, dict):
             return {str(name): value for name, value in results.items()}
         if isinstance(results, (tuple, list)):
@@ -120,12 +121,14 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def load(path: str) -> ModuleType:
+def load(path: str, *, compiled: bool = False) -> ModuleType:
     """Import a person's file.
 
     Parameters
     ----------
     path : str
+    compiled : bool
+        Decorate its kernels to be compiled, not interpreted.
 
     Returns
     -------
@@ -142,7 +145,7 @@ def load(path: str) -> ModuleType:
     if not file.is_file() or file.suffix != ".py":
         refuse("target", "a Python file that exists, as in file.py::kernel", path)
     if (file.parent / "__init__.py").is_file():
-        return _load_from_package(path, file)
+        return _load_from_package(path, file, compiled)
     name = f"sanitized_{file.stem}"  # keep a person's random.py from being imported by others
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
@@ -150,7 +153,7 @@ def load(path: str) -> ModuleType:
     sys.modules[name] = module
     sys.path.insert(0, str(file.parent))  # so that it finds the files beside it
     try:
-        with pretend_gpu():
+        with pretend_gpu(compiled=compiled):
             spec.loader.exec_module(module)
     except Exception as error:
         raise RuntimeError(f"{path}: importing it raised {error!r}") from error
@@ -159,14 +162,14 @@ def load(path: str) -> ModuleType:
     return module
 
 
-def _load_from_package(path: str, file: Path) -> ModuleType:
+def _load_from_package(path: str, file: Path, compiled: bool) -> ModuleType:
     """Import a module by its full name, so that it may import its neighbours relatively."""
     names, folder = [file.stem], file.parent
     while (folder / "__init__.py").is_file():
         names, folder = [folder.name, *names], folder.parent
     sys.path.insert(0, str(folder))
     try:
-        with pretend_gpu():
+        with pretend_gpu(compiled=compiled):
             return importlib.import_module(".".join(names))
     except Exception as error:
         raise RuntimeError(f"{path}: importing it raised {error!r}") from error

@@ -111,7 +111,8 @@ def _look_for(value: float, *, is_single: bool) -> Meaning:
 def _fraction(value: float, is_single: bool, unit: float, digits: int) -> Fraction | None:
     """Return the short fraction or decimal that is the value divided by the unit, or None."""
     quotient = value / unit
-    short = Fraction(quotient).limit_denominator(256 if is_single else 10**6)
+    mantissa, twos = math.frexp(quotient)
+    short = Fraction(mantissa).limit_denominator(256 if is_single else 10**6) * Fraction(2) ** twos
     for candidate in (short, Fraction(f"{quotient:.{digits}g}")):
         if candidate and _same(float(candidate) * unit, value, is_single):
             return candidate

@@ -256,9 +256,9 @@ def _load(program: Program, op: Op, operands: list[Value]) -> Value:
             raise NotFollowedError(f"numbers of {kind.element}")
         dtype = np.int8 if kind.element == "i1" else INTEGERS[kind.element]
         other = operands[2] if len(operands) > 2 else np.zeros((), dtype)
-        result = np.broadcast_to(other, at.shape).astype(dtype)
-        result[mask] = program.memory.load(lanes, dtype, what)
-        return result.astype(bool) if kind.element == "i1" else result
+        integers = np.broadcast_to(other, at.shape).astype(dtype)
+        integers[mask] = program.memory.load(lanes, dtype, what)
+        return integers.astype(bool) if kind.element == "i1" else integers
     loaded = program.memory.load_numbers(lanes, _float_kind(kind.element), what)
     if mask.all():
         return loaded.reshape(at.shape)
@@ -311,9 +311,9 @@ def _atomic(program: Program, op: Op, operands: list[Value]) -> Value:
         result: Any = lift(np.zeros(flat.shape, np.int64))
         for i in np.flatnonzero(mask):
             lane = flat[i : i + 1]
-            old = memory.load_numbers(lane, kind, what)
-            memory.store_numbers(lane, _ATOMIC[how](old, values[i : i + 1]), kind, what)
-            result[i : i + 1] = old
+            held = memory.load_numbers(lane, kind, what)
+            memory.store_numbers(lane, _ATOMIC[how](held, values[i : i + 1]), kind, what)
+            result[i : i + 1] = held
     else:
         array = np.broadcast_to(value, at.shape).reshape(-1)
         result = np.zeros_like(array)
@@ -380,7 +380,7 @@ def _scan(program: Program, op: Op, operands: list[Value]) -> Any:
 def _histogram(program: Program, op: Op, operands: list[Value]) -> Value:
     values = np.asarray(operands[0])
     values = values[operands[1]] if len(operands) > 1 else values
-    n = op.results[0].size
+    n = op.results[0].type.size
     return np.bincount(values, minlength=n)[:n].astype(INTEGERS[op.results[0].element])
 
 

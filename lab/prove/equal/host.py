@@ -28,6 +28,7 @@ from .number import (
     product,
     select,
     shadow,
+    variable,
 )
 
 # What only moves elements, or puts zeros between them.
@@ -38,6 +39,8 @@ MOVING = frozenset(
         "lift_fresh_copy", "_unsafe_index", "masked_select", "_reshape_copy",
     )
 )  # fmt: skip
+# What draws random numbers; each that is drawn is an unknown.
+DRAWING = frozenset(("randn", "rand", "randn_like", "rand_like", "normal", "normal_", "uniform_"))
 # Memory that holds nothing yet: it is filled with NaN, so that what is never written shows.
 EMPTY = frozenset(("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"))
 
@@ -198,7 +201,11 @@ class Host(TorchDispatchMode):
         result = function(*args, **kwargs)
         for tensor in _tensors(result):
             self.memory.know(tensor)
-        if name in EMPTY:
+        if name in DRAWING:
+            for tensor in _tensors(result):
+                if tensor.dtype in KINDS:
+                    self.memory.write(tensor, variable(tensor.double().numpy()))
+        elif name in EMPTY:
             for tensor in _tensors(result):
                 if tensor.is_floating_point():
                     tensor.fill_(torch.nan)

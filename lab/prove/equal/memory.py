@@ -30,7 +30,7 @@ class Cell:
     def __init__(self, storage: torch.UntypedStorage) -> None:
         self.storage = storage  # kept, so that no other tensor comes to the same address
         self.first, self.end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
-        whole = (ctypes.c_char * storage.nbytes()).from_address(self.first)
+        whole: Any = (ctypes.c_char * storage.nbytes()).from_address(self.first)
         self.bytes = np.frombuffer(whole, np.uint8)
         self.tables: dict[int, Table] = {}
 
@@ -61,11 +61,12 @@ class Table:
         self.log: np.ndarray | None = None  # until a logarithm is stored
         self.unit: np.ndarray | None = None
         self.degree, self.depth = np.zeros(n, np.float32), np.zeros(n, np.float32)
+        self.site = np.zeros(n, np.int16)  # which line stored it
 
     def get(self, i: np.ndarray) -> Number:
         """Return elements by their places."""
-        q: np.ndarray | None = self.q[i]
-        if (q < 0).all():  # type: ignore[operator]
+        q: Any = self.q[i]
+        if (q < 0).all():
             q = None
         log = unit = None
         if self.log is not None and self.unit is not None:
@@ -76,8 +77,9 @@ class Table:
         depth = float(self.depth[i].max(initial=0))
         return Number(self.x[i], self.p[i], q, log, unit, degree=degree, depth=depth)
 
-    def put(self, i: np.ndarray, number: Number, lanes: np.ndarray | slice) -> None:
+    def put(self, i: np.ndarray, number: Number, lanes: np.ndarray | slice, site: int) -> None:
         """Keep some lanes of a Number at places."""
+        self.site[i] = site
         self.x[i], self.p[i] = number.x[lanes], number.p[lanes]
         self.q[i] = -1 if number.q is None else number.q[lanes]
         if number.log is not None and self.log is None:
@@ -89,11 +91,20 @@ class Table:
 
 
 class Memory:
-    """All storages that were seen."""
+    """All storages that were seen.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    trusting : bool
+        Take what nobody stored for 0 with memory's shadow: to see what a kernel launches, and
+        nothing else.
+    """
+
+    def __init__(self, *, trusting: bool = False) -> None:
+        self.trusting = trusting
         self.cells: dict[int, Cell] = {}
         self._sorted: list[Cell] = []
+        self._sites: dict[str, int] = {}
         self._firsts = self._ends = np.zeros(0, np.int64)
 
     def know(self, tensor: torch.Tensor) -> None:
@@ -160,7 +171,10 @@ class Memory:
                 rounded = _rounded(number.x, kind)
                 known = (held == rounded) | (np.isnan(held) & np.isnan(rounded))
             if not known.all():
-                number = _constants(number, held.astype(float), ~known, what)
+                if self.trusting:
+                    number.x[~known] = held[~known]
+                else:
+                    number = _constants(number, held.astype(float), ~known, what)
             parts.append((lanes, number))
         if len(parts) == 1:
             return parts[0][1]
@@ -175,15 +189,24 @@ class Memory:
     ) -> None:
         """Write Numbers at addresses [lane]: their shadows, rounded, into memory itself."""
         number = full(number, at.shape)
+        site = self._sites.setdefault(what, len(self._sites))
         with np.errstate(all="ignore"):
             rounded = _rounded(number.x, kind)
         for cell, lanes, i in self._parts(at, FLOATS[kind], what):
-            cell.table(FLOATS[kind]).put(i, number, lanes)
+            cell.table(FLOATS[kind]).put(i, number, lanes, site)
             if kind == "bf16":
                 bits = rounded[lanes].astype(np.float32).view(np.uint32) >> 16
                 cell.raw(np.uint16)[i] = bits.astype(np.uint16)
             else:
                 cell.raw(rounded.dtype)[i] = rounded[lanes]
+
+    def stored_by(self, at: np.ndarray, kind: str) -> str:
+        """Return the line that stored the Number at an address; "" if no kernel did."""
+        ((cell, _, i),) = self._parts(at, FLOATS[kind], "read")
+        site = int(cell.table(FLOATS[kind]).site[i][0])
+        what = next((what for what, number in self._sites.items() if number == site), "")
+        line, _, access = what.rpartition(": ")
+        return line if access in ("store", "atomic") else ""
 
     # --- tensors ----------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ def field_of(seed: int) -> Field:
             break
     P = 2 * Q + 1
     omega = pow(int(random.integers(2, P - 1)), 2, P)
-    symbols = {m: tuple(int(n) for n in random.integers(2, m - 1, 2)) for m in (P, Q)}
+    symbols = {m: (int(random.integers(2, m)), int(random.integers(2, m))) for m in (P, Q)}
     return Field(
         seed, P, Q,
         _powers(omega, 1 << LOW_BITS, P), _powers(pow(omega, 1 << LOW_BITS, P), 1 << 15, P),

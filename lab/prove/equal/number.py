@@ -65,9 +65,10 @@ run = Run(field_of(0))
 
 
 def begin(seed: int) -> Run:
-    """Choose a field, and count anew."""
+    """Choose a field, draw its numbers from the beginning, and count anew."""
     global run
-    run = Run(field_of(seed))
+    field = dataclasses.replace(field_of(seed), random=np.random.default_rng([seed, 1]))
+    run = Run(field)
     return run
 
 
@@ -81,7 +82,7 @@ class Mask(np.ndarray):
 
     def mean(self, *args: Any, dtype: Any = None, **kwargs: Any) -> Any:
         """Average, in Numbers if they are asked for."""
-        plain = np.asarray(self)
+        plain: Any = np.asarray(self)
         if dtype is DTYPE:
             return lift(plain).mean(*args, **kwargs)
         return plain.mean(*args, dtype=dtype, **kwargs)
@@ -98,12 +99,12 @@ class Number:
         self,
         x: np.ndarray,
         p: np.ndarray,
-        q: np.ndarray | None = None,
-        log: np.ndarray | None = None,
-        unit: np.ndarray | None = None,
-        const: Meaning | None = None,
-        degree: float = 1.0,
-        depth: float = 0.0,
+        q: Any = None,  # these three: an array or None
+        log: Any = None,
+        unit: Any = None,
+        const: Any = None,  # a Meaning or None
+        degree: Any = 1.0,
+        depth: Any = 0.0,
     ) -> None:
         self.x, self.p, self.q, self.log, self.unit = x, p, q, log, unit
         self.const, self.degree, self.depth = const, degree, depth
@@ -137,8 +138,9 @@ class Number:
 
     def map(self, view: Callable[[np.ndarray], np.ndarray], const: Meaning | None = None) -> Any:
         """Apply a function that moves elements to every part."""
-        parts = (None if v is None else view(v) for v in (self.q, self.log, self.unit))
-        return Number(view(self.x), view(self.p), *parts, const, self.degree, self.depth)
+        q, log, unit = (None if v is None else view(v) for v in (self.q, self.log, self.unit))
+        parts = view(self.x), view(self.p), q, log, unit
+        return Number(*parts, const, self.degree, self.depth)
 
     def reshape(self, *shape: Any) -> "Number":
         """See NumPy."""
@@ -346,9 +348,9 @@ def shadow(value: Any) -> Any:
 def constant(what: Meaning, shape: tuple[int, ...] = ()) -> Number:
     """Make a Number of a constant's meaning."""
     field = run.field
-    p, q = (what.modulo(m, field.symbols[m]) for m in (field.P, field.Q))
-    parts = (np.broadcast_to(np.asarray(v), shape) for v in (what.number, p, q))
-    return Number(*parts, const=what, degree=0.0)
+    values = (what.number, *(what.modulo(m, field.symbols[m]) for m in (field.P, field.Q)))
+    x, p, q = (np.broadcast_to(np.asarray(v), shape) for v in values)
+    return Number(x, p, q, const=what, degree=0.0)
 
 
 def lift(value: Any) -> Number:
@@ -372,7 +374,7 @@ def lift(value: Any) -> Number:
         raise NotFollowedError(f"{len(different)} different floats that are no Numbers")
     for one in different:
         known, at = constant(meaning(float(one))), array == one
-        number.p[at], number.q[at] = known.p, known.q  # type: ignore[index]
+        number.p[at], number.q[at] = known.p, known.q
     return number
 
 
@@ -447,7 +449,8 @@ def multiply(left: Number, right: Number) -> Number:
         unknown = (left.q < 0) | (right.q < 0)
         if unknown.any():
             q = np.where(unknown, -1, q)
-    log, unit = None, None
+    log: Any = None
+    unit: Any = None
     for one, factor in ((left, right), (right, left)):
         if one.log is None:
             continue
@@ -532,7 +535,7 @@ def product(left: Number, right: Number) -> Number:
         x = left.x @ right.x
     q = None
     if _exponents_known(left) and _exponents_known(right):
-        q = matmul(left.q, right.q, field.Q)  # type: ignore[arg-type]
+        q = matmul(left.q, right.q, field.Q)
     degree, depth = left.degree + right.degree, left.depth + right.depth
     return tidy(Number(x, matmul(left.p, right.p, field.P), q, degree=degree, depth=depth))
 
@@ -553,9 +556,12 @@ def concatenate(parts: Any, axis: int = 0) -> Number:
         filled = [np.full(part.shape, default) if v is None else v for v, part in pairs]
         return np.concatenate(filled, axis)
 
-    defaults = (("x", 0), ("p", 0), ("q", -1), ("log", 1), ("unit", 0))
     return Number(
-        *(joined(name, default) for name, default in defaults),
+        joined("x", 0),
+        joined("p", 0),
+        joined("q", -1),
+        joined("log", 1),
+        joined("unit", 0),
         degree=max((part.degree for part in parts), default=0.0),
         depth=max((part.depth for part in parts), default=0.0),
     )

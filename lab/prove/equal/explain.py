@@ -1,0 +1,128 @@
+"""What differs, and the term to look at: a ratio, a constant, and the line that stored it."""
+
+import dataclasses
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import number as n
+from .memory import KINDS, Memory, addresses
+from .modular import inverse
+from .number import Number, disagreements
+
+# Elements that are asked what they have in common.
+ASKED = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A result that differs from the reference's.
+
+    Attributes
+    ----------
+    name : str
+    n_differing, n_elements : int
+    index : tuple of int
+        The first element that differs.
+    expected, got : float
+        Its shadows.
+    relation : str
+        What kernel and reference have in common where they differ; empty if nothing short.
+    line : str
+        Where the element was stored.
+    """
+
+    name: str
+    n_differing: int
+    n_elements: int
+    index: tuple[int, ...]
+    expected: float
+    got: float
+    relation: str = ""
+    line: str = ""
+
+    @classmethod
+    def of_integers(
+        cls, name: str, wanted: Any, result: torch.Tensor, same: np.ndarray
+    ) -> "Difference":
+        """Describe integers that differ."""
+        at = _first(~same)
+        expected, got = float(np.asarray(n.shadow(wanted))[at]), float(result.numpy()[at])
+        return cls(name, int((~same).sum()), same.size, at, expected, got)
+
+    @classmethod
+    def of_shapes(cls, name: str, wanted: Any, found: Any) -> "Difference":
+        """Describe a result of another shape."""
+        relation = f"its shape is {tuple(found)}, the reference's {tuple(wanted)}"
+        return cls(name, 1, 1, (), np.nan, np.nan, relation)
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        text = f"{self.name}: {self.n_differing} of {self.n_elements} elements differ"
+        if self.index or self.expected == self.expected:
+            text += f", the first at {list(self.index)}"
+        if self.relation:
+            text += f": {self.relation}"
+        elif abs(self.expected - self.got) > 1e-6 * abs(self.expected):
+            text += f": {self.got:.9g} where the reference has {self.expected:.9g}"
+        return text + (f" (stored by {self.line})" if self.line else "")
+
+
+def _first(differs: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(differs)), differs.shape))
+
+
+def differences(
+    name: str, wanted: Number, found: Number, memory: Memory, tensor: torch.Tensor
+) -> Difference | None:
+    """Compare a result, and describe what differs; None if nothing does."""
+    differs = disagreements(wanted, found)
+    if not differs.any():
+        return None
+    at = _first(differs)
+    places = np.flatnonzero(differs.reshape(-1))[:ASKED]
+    relation = _relation(wanted.reshape(-1)[places], found.reshape(-1)[places])
+    where = addresses(tensor)[places[:1]]
+    line = memory.stored_by(where, KINDS[tensor.dtype])
+    expected, got = float(wanted.x[at]), float(found.x[at])
+    return Difference(name, int(differs.sum()), differs.size, at, expected, got, relation, line)
+
+
+def _relation(wanted: Number, found: Number) -> str:
+    """Say in what a kernel's elements differ from the reference's, if all do alike."""
+    if not (np.isfinite(wanted.x).all() and np.isfinite(found.x).all()):
+        return ""
+    P = n.run.field.P
+    shift = (found.p - wanted.p) % P
+    if (shift == shift[0]).all() and len(shift) > 1:
+        return f"the kernel has the reference's {_signed(_short(int(shift[0]), P))}"
+    if (wanted.p != 0).all():
+        ratio = found.p * inverse(wanted.p, P) % P
+        if (ratio == ratio[0]).all():
+            short = _short(int(ratio[0]), P)
+            times = "a constant" if short is None else f"{float(short):.9g}"
+            return f"the kernel has the reference's times {times}"
+    if (found.p == 0).all():
+        return "the kernel has 0"
+    return ""
+
+
+def _signed(number: Fraction | None) -> str:
+    if number is None:
+        return "plus a constant"
+    return f"{'plus' if number > 0 else 'minus'} {abs(float(number)):.9g}"
+
+
+def _short(value: int, P: int) -> Fraction | None:
+    """Return the fraction of small numerator and denominator that a value of Z_P is, or None."""
+    bound = int((P / 2) ** 0.5)
+    remainders, factors = (P, value), (0, 1)
+    while remainders[1] > bound:  # Euclid's algorithm, ended half-way
+        quotient = remainders[0] // remainders[1]
+        remainders = remainders[1], remainders[0] - quotient * remainders[1]
+        factors = factors[1], factors[0] - quotient * factors[1]
+    if factors[1] == 0 or abs(factors[1]) > bound // 16:
+        return None  # every value has a fraction of such length: this one says nothing
+    return Fraction(remainders[1], factors[1])
