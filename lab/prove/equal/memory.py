@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .degrees import CONSTANT, Degree
 from .number import NotFollowedError, Number, full
 
 FLOATS = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}
@@ -60,7 +61,7 @@ class Table:
         self.p, self.q = np.zeros(n, np.int64), np.full(n, -1, np.int64)
         self.log: np.ndarray | None = None  # until a logarithm is stored
         self.unit: np.ndarray | None = None
-        self.degree, self.depth = np.zeros(n, np.float32), np.zeros(n, np.float32)
+        self.degrees = np.zeros((n, 4), np.float32)
         self.site = np.zeros(n, np.int16)  # which line stored it
 
     def get(self, i: np.ndarray) -> Number:
@@ -73,9 +74,8 @@ class Table:
             log, unit = self.log[i], self.unit[i]
             if (log == 1).all():
                 log = unit = None
-        degree = float(self.degree[i].max(initial=0))
-        depth = float(self.depth[i].max(initial=0))
-        return Number(self.x[i], self.p[i], q, log, unit, degree=degree, depth=depth)
+        degree = Degree.greatest(self.degrees[i])
+        return Number(self.x[i], self.p[i], q, log, unit, degree=degree)
 
     def put(self, i: np.ndarray, number: Number, lanes: np.ndarray | slice, site: int) -> None:
         """Keep some lanes of a Number at places."""
@@ -87,7 +87,7 @@ class Table:
         if self.log is not None and self.unit is not None:
             self.log[i] = 1 if number.log is None else number.log[lanes]
             self.unit[i] = 0 if number.unit is None else number.unit[lanes]
-        self.degree[i], self.depth[i] = number.degree, number.depth
+        self.degrees[i] = number.degree
 
 
 class Memory:
@@ -179,7 +179,7 @@ class Memory:
         if len(parts) == 1:
             return parts[0][1]
         zeros = np.zeros(at.shape, np.int64)
-        result = Number(np.zeros(at.shape), zeros, zeros - 1, degree=0.0)
+        result = Number(np.zeros(at.shape), zeros, zeros - 1, degree=CONSTANT)
         for lanes, number in parts:
             result[lanes] = number
         return result

@@ -121,6 +121,7 @@ def inverse(value: np.ndarray, modulus: int) -> np.ndarray:
     result = power(levels.pop(), modulus - 2, modulus)
     while levels:
         level = levels.pop()
+        result = result[: len(level) // 2]
         wider = np.empty_like(level)
         wider[0::2] = result * level[1::2] % modulus
         wider[1::2] = result * level[0::2] % modulus

@@ -12,12 +12,13 @@ a hash of y. Where there is a log, q stands for the number less log₂e^unit · 
 exp(x − log y) = exp(x) / y. What is no sum of known numbers and logarithms has no q: its
 exponential is opaque, a hash.
 
-Two more count the degree, from which follows how likely a wrong identity holds by chance: a
-number is a polynomial of degree `degree` over a product of what was divided by, each at most
-`depth` times.
+Beside them stands the degree (degrees.py), from which follows how likely a wrong identity holds by
+chance.
 """
 
 import dataclasses
+import functools
+import math
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from .constants import Meaning, meaning
+from .degrees import CONSTANT, UNKNOWN, Degree
 from .modular import Field, field_of, inverse, matmul, power
 
 # What a Number's `dtype` says: core asks for it and passes it on.
@@ -93,7 +95,7 @@ class Number:
 
     __array_ufunc__ = None
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("const", "degree", "depth", "log", "p", "q", "unit", "x")
+    __slots__ = ("const", "degree", "log", "p", "q", "unit", "x")
 
     def __init__(
         self,
@@ -103,11 +105,10 @@ class Number:
         log: Any = None,
         unit: Any = None,
         const: Any = None,  # a Meaning or None
-        degree: Any = 1.0,
-        depth: Any = 0.0,
+        degree: Degree = UNKNOWN,
     ) -> None:
         self.x, self.p, self.q, self.log, self.unit = x, p, q, log, unit
-        self.const, self.degree, self.depth = const, degree, depth
+        self.const, self.degree = const, degree
 
     # --- what an array is asked -------------------------------------------------------------------
 
@@ -140,7 +141,7 @@ class Number:
         """Apply a function that moves elements to every part."""
         q, log, unit = (None if v is None else view(v) for v in (self.q, self.log, self.unit))
         parts = view(self.x), view(self.p), q, log, unit
-        return Number(*parts, const, self.degree, self.depth)
+        return Number(*parts, const, self.degree)
 
     def reshape(self, *shape: Any) -> "Number":
         """See NumPy."""
@@ -178,8 +179,7 @@ class Number:
     def __setitem__(self, index: Any, value: Any) -> None:
         value = lift(value)
         self.const = None
-        self.degree = max(self.degree, value.degree)
-        self.depth = max(self.depth, value.depth)
+        self.degree = self.degree.or_that(value.degree)
         for name, default in (("x", 0), ("p", 0), ("q", -1), ("log", 1), ("unit", 0)):
             mine, theirs = getattr(self, name), getattr(value, name)
             if mine is None and theirs is None:
@@ -210,7 +210,7 @@ class Number:
         log = None if self.log is None else inverse(self.log, field.P)
         const = self.const and self.const._replace(rational=-self.const.rational)
         p = np.where(self.p > 0, field.P - self.p, 0)
-        return Number(-self.x, p, q, log, self.unit, const, self.degree, self.depth)
+        return Number(-self.x, p, q, log, self.unit, const, self.degree)
 
     def __mul__(self, other: Any) -> "Number":
         return multiply(self, lift(other))
@@ -295,7 +295,8 @@ class Number:
             known = (self.q >= 0).all(**over)
             q = np.where(known, np.maximum(self.q, 0).sum(**over) % field.Q, -1)
         x, p = np.asarray(self.x.sum(**over)), np.asarray(self.p.sum(**over)) % field.P
-        return tidy(Number(x, p, q, degree=self.degree, depth=self.depth))
+        n = self.shape[axis]
+        return tidy(Number(x, p, q, degree=self.degree.summed(n)))
 
     def _sum_of_logs(self, axis: int, keepdims: bool) -> "Number":
         parts = self.map(lambda v: np.moveaxis(v, axis, 0))
@@ -350,7 +351,7 @@ def constant(what: Meaning, shape: tuple[int, ...] = ()) -> Number:
     field = run.field
     values = (what.number, *(what.modulo(m, field.symbols[m]) for m in (field.P, field.Q)))
     x, p, q = (np.broadcast_to(np.asarray(v), shape) for v in values)
-    return Number(x, p, q, const=what, degree=0.0)
+    return Number(x, p, q, const=what, degree=CONSTANT)
 
 
 def lift(value: Any) -> Number:
@@ -362,13 +363,12 @@ def lift(value: Any) -> Number:
     if array.dtype.kind in "iub":
         const = Meaning(Fraction(int(array))) if array.ndim == 0 else None
         whole = array.astype(np.int64)
-        return Number(
-            array.astype(float), whole % field.P, whole % field.Q, const=const, degree=0.0
-        )
+        p, q = whole % field.P, whole % field.Q
+        return Number(array.astype(float), p, q, const=const, degree=CONSTANT)
     if array.ndim == 0 and np.isfinite(array):
         return constant(meaning(float(array)))
     zeros = np.zeros(array.shape, np.int64)
-    number = Number(array.astype(float), zeros, zeros.copy(), degree=0.0)
+    number = Number(array.astype(float), zeros, zeros.copy(), degree=CONSTANT)
     different = np.unique(array[np.isfinite(array)])
     if len(different) > MOST_CONSTANTS:
         raise NotFollowedError(f"{len(different)} different floats that are no Numbers")
@@ -433,8 +433,7 @@ def add(left: Number, right: Number) -> Number:
     const = None
     if left.const and right.const and left.const[1:] == right.const[1:]:
         const = left.const._replace(rational=left.const.rational + right.const.rational)
-    degree, depth = max(left.degree, right.degree), max(left.depth, right.depth)
-    return tidy(Number(x, p, q, log, unit, const, degree, depth))
+    return tidy(Number(x, p, q, log, unit, const, left.degree.plus(right.degree)))
 
 
 def multiply(left: Number, right: Number) -> Number:
@@ -461,8 +460,7 @@ def multiply(left: Number, right: Number) -> Number:
         elif q is not None:
             q = np.where(np.broadcast_to(one.log != 1, x.shape), -1, q)
     const = left.const.times(right.const) if left.const and right.const else None
-    degree, depth = left.degree + right.degree, left.depth + right.depth
-    return tidy(Number(x, p, q, log, unit, const, degree, depth))
+    return tidy(Number(x, p, q, log, unit, const, left.degree.times(right.degree)))
 
 
 def _whole_factor(const: Meaning | None) -> int | None:
@@ -485,9 +483,15 @@ def reciprocal(number: Number) -> Number:
     q = None
     if number.q is not None and number.log is None:
         q = np.where(number.q < 0, -1, inverse(np.maximum(number.q, 0), field.Q))
-    run.divisors += number.size * (number.degree + number.depth * min(run.divisors, 1e30))
-    degree = number.degree + number.depth
-    return tidy(Number(x, inverse(number.p, field.P), q, degree=degree, depth=1.0))
+    degree = number.degree.inverted(run.divisors)
+    run.divisors += _n_different(number.p) * min(degree.over, 1e30)
+    return tidy(Number(x, inverse(number.p, field.P), q, degree=degree))
+
+
+def _n_different(array: np.ndarray) -> int:
+    """Count elements; those that a broadcast repeats count once."""
+    sizes = zip(array.shape, array.strides, strict=True)
+    return math.prod(size for size, stride in sizes if stride)
 
 
 def select(condition: Any, left: Any, right: Any) -> Number:
@@ -498,17 +502,17 @@ def select(condition: Any, left: Any, right: Any) -> Number:
         if one is None and other is None:
             return None
         one, other = (default if v is None else v for v in (one, other))
-        return np.where(condition, one, other)
+        return np.broadcast_to(np.where(condition, one, other), x.shape)
 
+    x = np.where(condition, left.x, right.x)
     return Number(
-        np.where(condition, left.x, right.x),
+        x,
         np.where(condition, left.p, right.p),
         pick(left.q, right.q, -1),
         pick(left.log, right.log, 1),
         pick(left.unit, right.unit, 0),
         left.const if left.const == right.const else None,
-        max(left.degree, right.degree),
-        max(left.depth, right.depth),
+        left.degree.or_that(right.degree),
     )
 
 
@@ -536,8 +540,8 @@ def product(left: Number, right: Number) -> Number:
     q = None
     if _exponents_known(left) and _exponents_known(right):
         q = matmul(left.q, right.q, field.Q)
-    degree, depth = left.degree + right.degree, left.depth + right.depth
-    return tidy(Number(x, matmul(left.p, right.p, field.P), q, degree=degree, depth=depth))
+    degree = left.degree.times(right.degree).summed(left.shape[-1])
+    return tidy(Number(x, matmul(left.p, right.p, field.P), q, degree=degree))
 
 
 def _exponents_known(number: Number) -> bool:
@@ -562,8 +566,7 @@ def concatenate(parts: Any, axis: int = 0) -> Number:
         joined("q", -1),
         joined("log", 1),
         joined("unit", 0),
-        degree=max((part.degree for part in parts), default=0.0),
-        depth=max((part.depth for part in parts), default=0.0),
+        degree=functools.reduce(Degree.or_that, (part.degree for part in parts), CONSTANT),
     )
 
 
@@ -580,8 +583,8 @@ def disagreements(left: Any, right: Any) -> np.ndarray:
     Exponentials decide where logarithms were taken: the value of one is a hash.
     """
     left, right = lift(left), lift(right)
-    for number in (left, right):
-        run.degree = max(run.degree, number.degree + number.depth * run.divisors)
+    # Multiplied by both denominators, the equation is one between polynomials.
+    run.degree = max(run.degree, sum(one.degree.total(run.divisors) for one in (left, right)))
     shape = np.broadcast_shapes(left.shape, right.shape)
     left, right = full(left, shape), full(right, shape)
     finite = np.isfinite(left.x) & np.isfinite(right.x)

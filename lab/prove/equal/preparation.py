@@ -49,7 +49,7 @@ def _approximations_replaced() -> Iterator[None]:
     for module in list(sys.modules.values()):
         names = getattr(module, "__dict__", {})
         for name, value in list(names.items()):
-            declared = vars(value).get("approximation") if isinstance(value, JITFunction) else None
+            declared = vars(value).get("approximation") if type(value) is JITFunction else None
             if declared is not None:
                 before.append((names, name, value))
                 names[name] = declared.exact

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import functions as f
+from .degrees import CONSTANT
 from .number import (
     DTYPE,
     NotFollowedError,
@@ -53,7 +54,7 @@ class Array(metaclass=_ArrayMeta):
 
 def _zeros(shape: Any, dtype: Any = None) -> Number:
     zeros = np.zeros(shape, np.int64)
-    return Number(np.zeros(shape), zeros, zeros.copy(), degree=0.0)
+    return Number(np.zeros(shape), zeros, zeros.copy(), degree=CONSTANT)
 
 
 def _full(shape: Any, value: Any, dtype: Any = None) -> Number:
