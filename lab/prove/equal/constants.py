@@ -61,6 +61,10 @@ _meanings: dict[float, Meaning] = {}
 opaque: set[float] = set()
 
 
+# Digits that a person writes of a number that has more.
+SHORTEST, LONGEST = 7, 14
+
+
 def forget() -> None:
     """Begin anew: another kernel's constants need not mean what this one's do."""
     _meanings.clear()
@@ -112,11 +116,16 @@ def _fraction(value: float, is_single: bool, unit: float, digits: int) -> Fracti
     """Return the short fraction or decimal that is the value divided by the unit, or None."""
     quotient = value / unit
     mantissa, twos = math.frexp(quotient)
-    short = Fraction(mantissa).limit_denominator(256 if is_single else 10**6) * Fraction(2) ** twos
+
+    def shortest(denominator: int) -> Fraction:
+        return Fraction(mantissa).limit_denominator(denominator) * Fraction(2) ** twos
+
+    short = shortest(256 if is_single else 10**6)
     for candidate in (short, Fraction(f"{quotient:.{digits}g}")):
         if candidate and _same(float(candidate) * unit, value, is_single):
             return candidate
-    return None
+    short = shortest(256)
+    return short if short and not is_single and _written(float(short) * unit, value) else None
 
 
 def _same(candidate: float, value: float, is_single: bool) -> bool:
@@ -124,6 +133,12 @@ def _same(candidate: float, value: float, is_single: bool) -> bool:
         with np.errstate(over="ignore", under="ignore"):
             return bool(np.float32(candidate) == np.float32(value))
     return abs(candidate - value) <= abs(value) * 2.0**-50
+
+
+def _written(candidate: float, value: float) -> bool:
+    """Say whether a float64 is a number written with fewer digits: 0.7978845608 is √(2/π)."""
+    digits = len(repr(abs(value)).partition("e")[0].replace(".", "").strip("0"))
+    return SHORTEST <= digits <= LONGEST and f"{candidate:.{digits}g}" == f"{value:.{digits}g}"
 
 
 def _root(value: float, is_single: bool, unit: float) -> tuple[Fraction, int] | None:

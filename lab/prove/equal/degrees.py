@@ -2,8 +2,8 @@
 
 Two counts are kept, since either may be the smaller one. `above` and `below` are the degrees of a
 fraction of its own: sums of different fractions multiply their denominators. `over` and `depth`
-write every number of a run over one common denominator: a polynomial of degree `over` divided by
-all that was ever divided by, each at most `depth` times.
+write every number of a run over one common denominator, all that was ever divided by, each at most
+`depth` times: the polynomial above it is of a degree that is greater by `over` at most.
 """
 
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class Degree(NamedTuple):
 
     def inverted(self, divided_by: float) -> "Degree":
         """Return that of 1 / this, when this much was divided by before."""
-        return Degree(self.over + self.depth * divided_by, 1.0, self.below, self.above)
+        return Degree(self.depth * divided_by, 1.0, self.below, self.above)
 
     def or_that(self, other: "Degree") -> "Degree":
         """Return the greater of each."""

@@ -43,9 +43,10 @@ def _signed(function: Callable[..., Any]) -> Callable[..., Value]:
 
 def _quotient(a: Value, b: Value) -> Value:
     """Divide towards 0; by 0 gives anything."""
-    b = np.where(b == 0, 1, b)
-    quotient = np.abs(a) // np.abs(b)
-    return (np.sign(a) * np.sign(b) * quotient).astype(np.asarray(a).dtype)
+    wide = np.asarray(a).astype(np.int64)  # the least integer has no absolute value
+    b = np.where(b == 0, 1, b).astype(np.int64)
+    quotient = np.sign(wide) * np.sign(b) * (np.abs(wide) // np.abs(b))
+    return quotient.astype(np.asarray(a).dtype)
 
 
 def _remainder(a: Value, b: Value) -> Value:

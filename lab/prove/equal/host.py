@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch._decomp import core_aten_decompositions
+from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -119,6 +119,41 @@ def _from_embedding(d_result: Number, ids: Any, n: int, padding: int, by_frequen
     return _added_at(lift(np.zeros((n, width), np.int64)), 0, flat[kept], rows[kept])
 
 
+def _softmax(number: Number, dim: int, half_to_float: bool = False) -> Number:
+    weights = f.exp(number - number.max(axis=dim, keepdims=True))
+    return weights / weights.sum(axis=dim, keepdims=True)
+
+
+def _log_softmax(number: Number, dim: int, half_to_float: bool = False) -> Number:
+    away = number - number.max(axis=dim, keepdims=True)
+    return away - f.log(f.exp(away).sum(axis=dim, keepdims=True))
+
+
+def _logsumexp(number: Number, dim: Any, keepdim: bool = False) -> Number:
+    top = _over(number, dim, True, "max")
+    total = f.log(_sum(f.exp(number - top), dim, True)) + top
+    return total if keepdim else total.squeeze(tuple(np.atleast_1d(dim)))
+
+
+def _layer_norm(
+    number: Number, shape: Any, weight: Any, bias: Any, eps: float
+) -> tuple[Number, Number, Number]:
+    axes = list(range(number.ndim - len(shape), number.ndim))
+    variance, mean = _var_mean(number, axes, correction=0, keepdim=True)
+    mean = mean.reshape(variance.shape)
+    rstd = 1 / f.sqrt(variance + eps)
+    result = (number - mean) * rstd
+    result = result if weight is None else result * weight
+    return result if bias is None else result + bias, mean, rstd
+
+
+def _gelu(number: Number, approximate: str = "none") -> Number:
+    if approximate == "none":
+        return number * 0.5 * (1 + f.erf(number * 0.5**0.5))
+    u = (number + number**3 * 0.044715) * (2 / np.pi) ** 0.5
+    return number * 0.5 * (1 + f.tanh(u))
+
+
 RULES: dict[str, Callable[..., Any]] = {
     "add": _scaled(1), "sub": _scaled(-1),
     "rsub": lambda a, b, alpha=1: lift(b) - lift(a) * alpha,
@@ -130,6 +165,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "sqrt": f.sqrt, "rsqrt": lambda a: 1 / f.sqrt(a), "tanh": f.tanh, "erf": f.erf,
     "sigmoid": lambda a: 1 / (1 + f.exp(-a)), "silu": lambda a: a / (1 + f.exp(-a)),
     "relu": lambda a: maximum(a, 0), "abs": abs,
+    "_softmax": _softmax, "_log_softmax": _log_softmax, "logsumexp": _logsumexp,
+    "native_layer_norm": _layer_norm, "gelu": _gelu,
     "maximum": maximum, "minimum": minimum, "clamp": _clamped,
     "clamp_min": lambda a, low: maximum(a, low), "clamp_max": lambda a, high: minimum(a, high),
     "where": lambda c, a, b: select(shadow(c), a, b),
@@ -176,7 +213,7 @@ class Host(TorchDispatchMode):
         super().__init__()
         self.memory = memory
         self.not_followed: list[str] = []
-        self._decompositions = core_aten_decompositions()
+        self._decompositions = decomposition_table
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -276,7 +313,7 @@ class Host(TorchDispatchMode):
         return any(tensor.dtype in KINDS for tensor in _tensors((args, kwargs)))
 
 
-_OPTIONS = frozenset(("alpha", "keepdim", "dim", "min", "max", "correction"))
+_OPTIONS = frozenset(("alpha", "keepdim", "dim", "min", "max", "correction", "approximate"))
 
 
 def _tensors(values: Any) -> list[torch.Tensor]:

@@ -484,7 +484,8 @@ def reciprocal(number: Number) -> Number:
     if number.q is not None and number.log is None:
         q = np.where(number.q < 0, -1, inverse(np.maximum(number.q, 0), field.Q))
     degree = number.degree.inverted(run.divisors)
-    run.divisors += _n_different(number.p) * min(degree.over, 1e30)
+    divided = number.degree.over + number.degree.depth * run.divisors
+    run.divisors += _n_different(number.p) * min(divided, 1e30)
     return tidy(Number(x, inverse(number.p, field.P), q, degree=degree))
 
 
