@@ -4,10 +4,11 @@ from typing import Any
 
 from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE
+from ..sanitize.drivers import is_file
 from ..store import expect_writable, made_with, write_rows
 from .equal import command as equal_command
 from .safe import command as safe_command
-from .targets import expand, is_file
+from .targets import expand
 
 
 def prove(

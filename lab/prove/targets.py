@@ -2,15 +2,9 @@
 
 from ...core.checks import refuse
 from ...kernels.common import launch
-from ..sanitize.drivers import find_drivers, load
+from ..sanitize.drivers import find_drivers, is_file, load
 from ..twins.catalogue import TWINS
 from ..twins.find import find_twin, is_own
-
-
-def is_file(name: str) -> bool:
-    """Say whether a name means kernels of a file: file.py, or file.py::kernel."""
-    path, colons, _ = name.partition("::")
-    return bool(colons) or path.endswith(".py")
 
 
 def expand(names: list[str]) -> list[str]:

@@ -121,6 +121,21 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
+def is_file(name: str) -> bool:
+    """Say whether a name means kernels of a file: file.py, or file.py::kernel.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    bool
+    """
+    path, colons, _ = name.partition("::")
+    return bool(colons) or path.endswith(".py")
+
+
 def load(path: str, *, compiled: bool = False) -> ModuleType:
     """Import a person's file.
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from .... import __version__
 from ....core.checks import refuse
 from ....kernels.common._triton import triton
+from ...sanitize.drivers import is_file
 from ...verify.console import brief
-from ..targets import is_file
 from .cases import Outcome
 from .proofs import Proof, prove_twins
 from .refactoring import prove_refactoring

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The laws that Numbers keep, and what must stay different; every rule of the algebra is in one."""
 
 import contextlib
@@ -11,7 +12,7 @@ import numpy as np
 
 import gptwin.lab.prove.equal as package
 
-PARTS = ("modular", "constants", "number", "functions")
+PARTS = ("modular", "constants", "degrees", "number", "functions")
 FOLDER = Path(package.__file__).parent
 
 
@@ -92,6 +93,8 @@ class Laws:
         self.same(self.x / 4, self.x * 0.25)
         many = self.n.variable(np.arange(1.0, 200.0))
         self.same(many * (1 / many), 1)
+        few, others = self.x[0, :3], self.y[0, :3]
+        self.same(few / others * others, few)
 
     def law_powers(self) -> None:
         self.same(self.x**3, self.x * self.x * self.x)
@@ -135,6 +138,8 @@ class Laws:
         self.same(exp(self.x * log2_e, base_2=True), exp(self.x))
         self.same(exp(log(self.x, base_2=True), base_2=True), self.x)
         self.same(log(self.x, base_2=True) / log2_e, log(self.x))
+        self.same(log(self.x, base_2=True) / log2_e * self.z, log(self.x) * self.z)
+        self.different(log(self.x), log(self.x, base_2=True))
         self.same(exp(log(self.x) * log2_e, base_2=True), self.x)
         self.different(exp(self.x, base_2=True), exp(self.x))
         self.different(exp(log(self.x), base_2=True), self.x)
@@ -147,6 +152,10 @@ class Laws:
         self.same(log(self.x) + log(self.y), log(self.x * self.y))
         self.same(log(self.x) - log(self.y), log(self.x / self.y))
         self.same(log(self.x) * 2, log(self.x * self.x))
+        self.same(exp(log(self.x) * -2) * self.x * self.x, 1)
+        self.same(exp(log(self.x) * -self.n.lift(2)) * self.x * self.x, 1)
+        self.same(exp(log(self.x[:, :2]).sum(axis=1)), self.x[:, 0] * self.x[:, 1])
+        self.different(exp(log(self.x) @ self.y.T), 1)
         self.same(log(exp(self.x) * exp(self.y)), self.x + log(exp(self.y)))
         self.same(log(self.x).sum(axis=1), log(self.x[:, 0]) + log(self.x)[:, 1:].sum(axis=1))
         self.same(log(self.n.lift(1)), 0)
@@ -230,6 +239,10 @@ class Laws:
         mixed = self.y.copy()
         mixed[0] = exp(self.x)[0]
         self.different(exp(mixed)[0], 1)
+        self.different(exp(mixed * self.y)[0], exp(-self.y)[0])
+        self.different(exp(mixed + self.y)[0], exp(self.y - 1)[0])
+        self.different(exp(1 / mixed)[0], 1)
+        self.different(exp(self.f.sqrt(mixed))[0], 1)
         self.same(exp(mixed)[1:], exp(self.y)[1:])
         self.different(exp(exp(self.x) + self.y), exp(self.y))
         self.different(exp(exp(self.x) * self.y), 1)
@@ -248,8 +261,12 @@ class Laws:
         self.different(infinite, -infinite)
         self.different(infinite, self.x)
         self.same(f.exp(self.x - 1e30), 0)
-        self.same(f.exp(n.select(self.x.x > 0.7, self.x, -inf)), n.select(self.x.x > 0.7, f.exp(self.x), 0))
+        self.same(
+            f.exp(n.select(self.x.x > 0.7, self.x, -inf)),
+            n.select(self.x.x > 0.7, f.exp(self.x), 0),
+        )
         self.same(1 / (self.x - self.x.x), 1 / (self.x - self.x.x))
+        self.same(1 / (1 / (self.x - self.x.x)), 0)
         large = self.x * 1e3 + 1e3
         self.same(1 / (f.exp(large) + 1), f.exp(-large) / (1 + f.exp(-large)))
 
@@ -263,9 +280,15 @@ class Laws:
         self.same(self.number(0.7978845608) * 2, self.number(2 * (2 / np.pi) ** 0.5))
         self.same(self.number(0.3989422804014327) * 2, self.number((2 / np.pi) ** 0.5))
         self.same(self.number(0.6931471805599453) * self.number(1.4426950408889634), 1)
-        self.same(self.number(float(np.float32(1.4426950408889634 * 2**24 / 0.7))),
-                  self.number(1.4426950408889634) * 2**24 * 10 / 7)
+        self.same(
+            self.number(float(np.float32(1.4426950408889634 * 2**24 / 0.7))),
+            self.number(1.4426950408889634) * 2**24 * 10 / 7,
+        )
         self.same(self.number(2.0**-40) * 2.0**40, 1)
+        self.same(self.number(2**0.5) * self.number(6**0.5), self.number(12**0.5))
+        self.same(1 / self.number(2**0.5), self.number(0.5**0.5))
+        long = 0.123456789012
+        self.same(self.number(long), self.number(float(np.float32(long))))
         self.different(self.number(1.0000002) * self.x, self.x)
         self.different(self.number(0.04471498), self.number(0.044715))
         self.different(self.number(1e-9) + self.x, self.x)
@@ -275,12 +298,24 @@ class Laws:
         self.same(self.n.lift(whole) * 2, whole * 2)
         self.same(self.n.lift(whole == 1) + 0, (whole == 1).astype(int))
         self.same(self.n.lift(np.array([0.5, 0.25, -np.inf])), np.array([0.5, 0.25, -np.inf]))
+        halves = self.f.exp(self.n.lift(np.array([0.5, 0.25])))
+        self.same(
+            halves * self.f.exp(-self.number(0.5)), self.f.exp(self.n.lift(np.array([0.0, -0.25])))
+        )
+        self.same(halves[0] * self.f.exp(-self.number(0.5)), 1)
 
     def law_degrees(self) -> None:
         """Degrees add in products; what is divided by is counted."""
-        self.n.begin(3)
-        assert (self.x * self.y).degree == 2 and (self.x + self.y).degree == 1
-        assert (self.x / self.y).depth == 1 and self.n.run.divisors == 20
-        assert (self.x @ self.y.T).degree == 2 and self.f.exp(self.x * self.y).degree == 1
-        self.n.disagreements(self.x * self.y * self.z, self.x)
-        assert self.n.run.degree == 3
+        self.n.run.divisors, self.n.run.degree = 0.0, 1.0
+        assert (self.x * self.y).degree.total(0) == 2 and (self.x + self.y).degree.total(0) == 1
+        quotient = self.x / self.y
+        assert quotient.degree == (1, 1, 1, 1) and self.n.run.divisors == 20
+        assert (quotient + quotient).degree == (1, 1, 2, 2)
+        assert quotient.sum(axis=1).degree == (1, 1, 5, 5)
+        assert (quotient @ self.y.T).degree == (2, 1, 6, 5)
+        assert self.f.exp(self.x * self.y).degree.total(0) == 1
+        self.n.disagreements(self.x * self.y * self.z, quotient)
+        assert self.n.run.degree == 3 + 2
+        many = self.x / self.y.sum(axis=1, keepdims=True)
+        self.n.disagreements(many.sum(axis=0), self.n.lift(0))
+        assert self.n.run.degree == 5 + 3

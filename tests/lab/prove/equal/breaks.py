@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Broken kernels, most of them within what rounding hides: who notices?
 
     TRITON_INTERPRET=1 python tests/lab/prove/equal/study.py       asks both, and stores breaks.jsonl

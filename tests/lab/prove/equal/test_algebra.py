@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Numbers keep the laws of what they stand for; break a rule, and a law is broken."""
 
 import pytest
@@ -55,8 +56,15 @@ RULES = [
     ("number", "np.where(finite, number.p, 0), None", "number.p, None"),
     ("number", "known = (left.q >= 0) & (right.q >= 0) & ((logs[0] != 1) | (logs[1] != 1))", "known = np.ones(shape, bool)"),
     ("number", "& (units[0] == units[1])", ""),
-    ("number", "degree, depth = left.degree + right.degree, left.depth + right.depth\n    return tidy(Number(x, p, q, log", "degree, depth = 1.0, 0.0\n    return tidy(Number(x, p, q, log"),
-    ("number", "run.divisors += number.size", "run.divisors += 0 * number.size"),
+    ("number", "left.degree.times(right.degree)))", "left.degree))"),
+    ("number", "left.degree.plus(right.degree)))", "left.degree))"),
+    ("number", "run.divisors += _n_different(number.p)", "run.divisors += 0 * _n_different(number.p)"),
+    ("number", ".summed(left.shape[-1])", ""),
+    ("number", "self.degree.summed(n)", "self.degree"),
+    ("degrees", "max(n, 1) * self.below", "self.below"),
+    ("degrees", "above=self.above + more * self.below", "above=self.above"),
+    ("degrees", "1.0, self.below, self.above", "1.0, self.above, self.below"),
+    ("degrees", "self.below + other.below,", "max(self.below, other.below),"),
     ("number", "number.p[at], number.q[at] = known.p, known.q", "number.p[at] = known.p"),
     ("functions", "p = p * argument.log % field.P", "p = p"),
     ("functions", "argument.unit != int(base_2)", "argument.unit < 0"),

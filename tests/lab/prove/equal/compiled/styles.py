@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Kernels in the styles that others write, each with its reference in eager PyTorch or NumPy.
 
 None is this project's: names, masks, loops and launches are as in tutorials, Liger, fla and what
@@ -48,7 +49,7 @@ def bias_gelu(x, b):
 BIAS_GELU = twin(bias_gelu, lambda x, b: F.gelu(x + b), {"x": N, "b": {"normal": [37]}})
 
 
-# --- Liger's style: a row a program, gradients saved or recomputed ----------------------------------
+# --- Liger's style: a row a program, gradients saved or recomputed --------------------------------
 
 
 @triton.jit
@@ -190,7 +191,7 @@ CROSS_ENTROPY = twin(lambda x, y: _CrossEntropy.apply(x, y), F.cross_entropy,
                      {"x": N, "y": {"integers": [5], "below": 37}})  # fmt: skip
 
 
-# --- the tutorials' style -----------------------------------------------------------------------------
+# --- the tutorials' style -------------------------------------------------------------------------
 
 
 @triton.jit
@@ -211,9 +212,9 @@ def softmax(x):
 SOFTMAX = twin(softmax, lambda x: torch.softmax(x, -1), {"x": N})
 
 
-@triton.autotune([triton.Config({"BM": 16, "BN": 16, "BK": 16}), triton.Config({"BM": 32, "BN": 16, "BK": 32})], key=["M"])  # fmt: skip # noqa: E501
+@triton.autotune([triton.Config({"BM": 16, "BN": 16, "BK": 16}), triton.Config({"BM": 32, "BN": 16, "BK": 32})], key=["M"])  # fmt: skip
 @triton.jit
-def matmul_kernel(a, b, c, M, N, K, am, ak, bk, bn, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):  # fmt: skip # noqa: E501
+def matmul_kernel(a, b, c, M, N, K, am, ak, bk, bn, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):  # fmt: skip
     pid = tl.program_id(0)
     num_n = tl.cdiv(N, BN)
     group = pid // (2 * num_n)
@@ -235,7 +236,7 @@ def matmul_kernel(a, b, c, M, N, K, am, ak, bk, bn, BM: tl.constexpr, BN: tl.con
 
 def matmul(a, b):
     c = torch.empty(a.shape[0], b.shape[1], device=a.device)
-    grid = lambda META: (triton.cdiv(a.shape[0], META["BM"]) * triton.cdiv(b.shape[1], META["BN"]),)  # noqa: E731, E501
+    grid = lambda META: (triton.cdiv(a.shape[0], META["BM"]) * triton.cdiv(b.shape[1], META["BN"]),)  # noqa: E731
     matmul_kernel[grid](a, b, c, len(a), b.shape[1], a.shape[1], *a.stride(), *b.stride())
     return c
 
@@ -245,7 +246,7 @@ MATMUL = twin(matmul, lambda a, b: F.leaky_relu(a @ b, 0.01),
 
 
 @triton.jit
-def attention_kernel(Q, K, V, O, L, n_ctx, scale, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):  # fmt: skip # noqa: E501, E741
+def attention_kernel(Q, K, V, O, L, n_ctx, scale, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):  # fmt: skip # noqa: E741
     start, head = tl.program_id(0), tl.program_id(1)
     at = head * n_ctx * D
     q_block = tl.make_block_ptr(Q + at, (n_ctx, D), (D, 1), (start * BM, 0), (BM, D), (1, 0))
@@ -293,7 +294,7 @@ HEADS = {"normal": [2, 37, 16]}
 ATTENTION = twin(attention, attention_reference, {"q": HEADS, "k": HEADS, "v": HEADS})
 
 
-# --- reductions of one's own, scans, loops -------------------------------------------------------------
+# --- reductions of one's own, scans, loops --------------------------------------------------------
 
 
 @triton.jit
@@ -387,7 +388,7 @@ def logsumexp_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
     row, at = tl.program_id(0), tl.arange(0, BLOCK)
     x = tl.load(x_ptr + row * n + at, mask=at < n, other=-float("inf"))
     top = tl.max(x)
-    tl.store(y_ptr + row, top + tl.log2(tl.sum(tl.exp2((x - top) * 1.4426950408889634))) / 1.4426950408889634)  # fmt: skip # noqa: E501
+    tl.store(y_ptr + row, top + tl.log2(tl.sum(tl.exp2((x - top) * 1.4426950408889634))) / 1.4426950408889634)  # fmt: skip
 
 
 def logsumexp(x):
@@ -408,7 +409,7 @@ def linear_attention_kernel(q_ptr, k_ptr, v_ptr, o_ptr, T, D: tl.constexpr, BT: 
     for start in range(0, T, BT):
         at = head * T * D + (start + i)[:, None] * D + j[None, :]
         mask = (start + i)[:, None] < T
-        q, k, v = (tl.load(q_ptr + at, mask, 0.0), tl.load(k_ptr + at, mask, 0.0), tl.load(v_ptr + at, mask, 0.0))  # fmt: skip # noqa: E501
+        q, k, v = (tl.load(q_ptr + at, mask, 0.0), tl.load(k_ptr + at, mask, 0.0), tl.load(v_ptr + at, mask, 0.0))  # fmt: skip
         inner = tl.where(i[:, None] >= i[None, :], tl.dot(q, tl.trans(k)), 0)
         tl.store(o_ptr + at, tl.dot(q, state) + tl.dot(inner, v), mask)
         state += tl.dot(tl.trans(k), v)
@@ -424,7 +425,7 @@ LINEAR_ATTENTION = twin(linear_attention, lambda q, k, v: (q @ k.transpose(1, 2)
                         {"q": HEADS, "k": HEADS, "v": HEADS})  # fmt: skip
 
 
-# --- atomics, in place, tables -------------------------------------------------------------------------
+# --- atomics, in place, tables --------------------------------------------------------------------
 
 
 @triton.jit
@@ -439,7 +440,7 @@ def split_k_kernel(a, b, c, M, N, K, BM: tl.constexpr, BK: tl.constexpr):
 
 def split_k(a, b):
     c = torch.zeros(len(a), b.shape[1], device=a.device)
-    split_k_kernel[(triton.cdiv(a.shape[1], 16),)](a, b, c, len(a), b.shape[1], a.shape[1], BM=16, BK=16)  # fmt: skip # noqa: E501
+    split_k_kernel[(triton.cdiv(a.shape[1], 16),)](a, b, c, len(a), b.shape[1], a.shape[1], BM=16, BK=16)  # fmt: skip
     return c
 
 
@@ -524,7 +525,7 @@ ANGLES = {"normal": [5, 6]}
 ROTARY = twin(rotary, rotary_reference, {"x": {"normal": [5, 12]}, "cos": ANGLES, "sin": ANGLES})
 
 
-# --- what decides ---------------------------------------------------------------------------------------
+# --- what decides ---------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -617,7 +618,7 @@ def jsd_reference(x, y):
 JSD = twin(jsd, jsd_reference, {"x": N, "y": N})
 
 
-# --- what is not followed, and says so -------------------------------------------------------------------
+# --- what is not followed, and says so ------------------------------------------------------------
 
 
 @triton.jit
@@ -639,4 +640,4 @@ def by_another_s_operation(x):
     return relu_squared(torch.special.bessel_j0(x))
 
 
-unfollowed_BESSEL = twin(by_another_s_operation, lambda x: torch.special.bessel_j0(x).relu().square(), {"x": N})  # fmt: skip # noqa: E501
+unfollowed_BESSEL = twin(by_another_s_operation, lambda x: torch.special.bessel_j0(x).relu().square(), {"x": N})  # fmt: skip
