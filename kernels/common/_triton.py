@@ -2,8 +2,15 @@
 
 Triton ships for Linux alone. Without it, every operation still runs as eager PyTorch, and asking
 for a kernel says why there is none.
+
+Beside it stands how a kernel file declares an approximation: `stands_for`, on a device function in
+the place of another one. A proof of equality (lab/prove/equal/) takes the exact function instead,
+and so says what the kernel computes if the approximation is perfect. How far from that it is, is
+measured on every float32 of the interval. The two together cover the kernel.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,7 +36,7 @@ except ImportError as error:
 
     triton = tl = _Absent()
 
-__all__ = ["UNAVAILABLE", "compiles_for_amd", "tl", "triton"]
+__all__ = ["UNAVAILABLE", "Approximation", "compiles_for_amd", "stands_for", "tl", "triton"]
 
 
 def compiles_for_amd() -> bool:
@@ -49,3 +56,42 @@ def compiles_for_amd() -> bool:
     if active is None:
         return torch.version.hip is not None
     return active.get_current_target().backend == "hip"
+
+
+@dataclasses.dataclass(frozen=True)
+class Approximation:
+    """What a device function approximates.
+
+    Attributes
+    ----------
+    exact : a `triton.jit` function
+        Takes the same arguments; compiled into no kernel.
+    low, high : float
+        The interval of the first argument on which it is used, the ends included.
+    """
+
+    exact: Any
+    low: float
+    high: float
+
+
+def stands_for(exact: Any, *, low: float, high: float) -> Callable[[Any], Any]:
+    """Declare that a device function approximates another.
+
+    Parameters
+    ----------
+    exact : a `triton.jit` function
+    low, high : float
+        The interval of the first argument on which it is used.
+
+    Returns
+    -------
+    callable
+        A decorator, above `triton.jit`; the function stays as it is.
+    """
+
+    def mark(function: Any) -> Any:
+        function.approximation = Approximation(exact, low, high)
+        return function
+
+    return mark

@@ -17,13 +17,13 @@ from ...twins.draw import RandomArrays, to_torch
 from ...twins.twin import Case, Twin, as_tuple, by_argument
 from ...verify.check import Prepared, case_inputs, differentiable
 from ...verify.check import run as run_operation
-from . import number as n
-from .backend import evaluating
-from .evaluate import Machine
+from .algebra import number as n
+from .algebra.number import NotFollowedError, Number, full, lift, variable
+from .evaluation.backend import evaluating
+from .evaluation.evaluate import Machine
+from .evaluation.host import Host
+from .evaluation.memory import OutOfBoundsError
 from .explain import Difference, differences
-from .host import Host
-from .memory import OutOfBoundsError
-from .number import NotFollowedError, Number, full, lift, variable
 from .stand_ins import standing_in
 
 # How shadows are moved, so that a decision goes the other way: no result may depend on it.

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import number as n
-from .memory import KINDS, Memory, addresses
-from .modular import inverse
-from .number import Number, disagreements
+from .algebra import number as n
+from .algebra.modular import inverse
+from .algebra.number import Number, disagreements
+from .evaluation.memory import KINDS, Memory, addresses
 
 # Elements that are asked what they have in common.
 ASKED = 64

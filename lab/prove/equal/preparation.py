@@ -1,6 +1,6 @@
 """What must be so before a twin is proved: constants read, approximations replaced.
 
-In the place of a device function that stands for another one (kernels/common/approximation.py) the
+In the place of a device function that stands for another one (kernels/common/_triton.py) the
 other is put, in every module that has a name for it, before a kernel is compiled.
 """
 
@@ -13,11 +13,11 @@ from triton.runtime.jit import JITFunction
 
 from ...twins.find import find_twin, is_own
 from ...twins.twin import Twin
-from . import constants
-from .backend import evaluating
-from .evaluate import Machine
-from .host import Host
-from .memory import Memory
+from .algebra import constants
+from .evaluation.backend import evaluating
+from .evaluation.evaluate import Machine
+from .evaluation.host import Host
+from .evaluation.memory import Memory
 
 _prepared: list[str] = []
 

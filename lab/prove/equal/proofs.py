@@ -13,7 +13,7 @@ import torch
 
 from ...twins.twin import Case
 from ...verify.verify import n_configurations, variants
-from . import constants
+from .algebra import constants
 from .cases import STEERS, Outcome, prove_case
 from .crossing import CROSSING
 from .preparation import prepared, twin_to_prove

@@ -13,12 +13,12 @@ from ....core.checks import refuse
 from ....kernels.common import launch, plain
 from ...pretend.gpu import pretend_gpu
 from ...sanitize.drivers import DriverTarget, find_drivers, load
-from . import number as n
+from .algebra import number as n
+from .algebra.number import NotFollowedError, Number
 from .cases import Outcome, following
-from .evaluate import Machine
+from .evaluation.evaluate import Machine
+from .evaluation.memory import Memory, OutOfBoundsError
 from .explain import Difference, differences
-from .memory import Memory, OutOfBoundsError
-from .number import NotFollowedError, Number
 from .proofs import Proof
 
 # Configurations of an autotuned kernel that are tried.

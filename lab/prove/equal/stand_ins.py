@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from . import functions as f
-from .degrees import CONSTANT
-from .number import (
+from .algebra import functions as f
+from .algebra.degrees import CONSTANT
+from .algebra.number import (
     DTYPE,
     NotFollowedError,
     Number,

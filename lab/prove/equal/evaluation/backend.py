@@ -18,8 +18,8 @@ from triton.backends.driver import DriverBase
 from triton.backends.nvidia.compiler import CUDAOptions
 from triton.runtime import driver as runtime
 
-from ....kernels.common import launch
-from ....kernels.native.instructions.ttir import parse
+from .....kernels.common import launch
+from .....kernels.native.instructions.ttir import parse
 from .evaluate import Machine
 
 NAME = "field"

@@ -6,10 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from ....kernels.native.instructions.ttir import Op
-from . import functions as f
-from .constants import meaning
-from .number import NotFollowedError, Number, add, constant, lift, maximum, minimum, multiply
+from .....kernels.native.instructions.ttir import Op
+from ..algebra import functions as f
+from ..algebra.constants import meaning
+from ..algebra.number import (
+    NotFollowedError,
+    Number,
+    add,
+    constant,
+    lift,
+    maximum,
+    minimum,
+    multiply,
+)
 
 Value = Any  # a Number, or an array of integers or bools; scalars have no axes
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ....kernels.native.instructions.ttir import BITS, Block, Op, Unsupported
-from ....kernels.native.instructions.ttir import Value as Name
-from . import functions as f
+from .....kernels.native.instructions.ttir import BITS, Block, Op, Unsupported
+from .....kernels.native.instructions.ttir import Value as Name
+from ..algebra import functions as f
+from ..algebra.number import NotFollowedError, Number, concatenate, full, lift, product, select
 from .elementwise import (
     CASTS,
     EXTREMES,
@@ -28,7 +29,6 @@ from .elementwise import (
     real,
 )
 from .memory import FLOATS, Memory
-from .number import NotFollowedError, Number, concatenate, full, lift, product, select
 
 _ENDS = frozenset(
     ("scf.yield", "tt.reduce.return", "tt.scan.return", "scf.condition", "tt.return",

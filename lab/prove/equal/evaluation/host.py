@@ -15,9 +15,8 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from . import functions as f
-from .memory import KINDS, Memory
-from .number import (
+from ..algebra import functions as f
+from ..algebra.number import (
     NotFollowedError,
     Number,
     concatenate,
@@ -30,6 +29,7 @@ from .number import (
     shadow,
     variable,
 )
+from .memory import KINDS, Memory
 
 # What only moves elements, or puts zeros between them.
 MOVING = frozenset(

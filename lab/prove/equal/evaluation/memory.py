@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .degrees import CONSTANT, Degree
-from .number import NotFollowedError, Number, full
+from ..algebra.degrees import CONSTANT, Degree
+from ..algebra.number import NotFollowedError, Number, full
 
 FLOATS = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}
 KINDS = {

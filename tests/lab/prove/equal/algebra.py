@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """The laws that Numbers keep, and what must stay different; every rule of the algebra is in one."""
 
 import contextlib
@@ -10,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-import gptwin.lab.prove.equal as package
+import gptwin.lab.prove.equal.algebra as package
 
 PARTS = ("modular", "constants", "degrees", "number", "functions")
 FOLDER = Path(package.__file__).parent
@@ -141,6 +140,9 @@ class Laws:
         self.same(log(self.x, base_2=True) / log2_e * self.z, log(self.x) * self.z)
         self.different(log(self.x), log(self.x, base_2=True))
         self.same(exp(log(self.x) * log2_e, base_2=True), self.x)
+        six, twice = self.n.lift(2) * self.n.lift(3), self.n.lift(2) * log2_e
+        self.same(exp(log(self.x) * six), self.x**6)
+        self.same(exp(log(self.x) * twice, base_2=True), self.x**2)
         self.different(exp(self.x, base_2=True), exp(self.x))
         self.different(exp(log(self.x), base_2=True), self.x)
         self.different(exp(log(self.x, base_2=True)), self.x)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gptwin.kernels.native.instructions.ttir import parse
-from gptwin.lab.prove.equal import elementwise
-from gptwin.lab.prove.equal import functions as f
-from gptwin.lab.prove.equal import number as n
+from gptwin.lab.prove.equal.algebra import functions as f
+from gptwin.lab.prove.equal.algebra import number as n
+from gptwin.lab.prove.equal.evaluation import elementwise
 
 # Pairs of bits, signed ones of 8 bits; no divisor is 0, no shift is too far.
 BITS = [(7, 3), (-7, 3), (7, -3), (-128, 5), (100, 60), (-1, 1), (5, 5), (0, 2), (-100, 7), (33, 4)]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from gptwin.lab.prove.equal import functions as f
-from gptwin.lab.prove.equal import number as n
-from gptwin.lab.prove.equal.host import Host
-from gptwin.lab.prove.equal.memory import Memory, OutOfBoundsError, addresses
+from gptwin.lab.prove.equal.algebra import functions as f
+from gptwin.lab.prove.equal.algebra import number as n
+from gptwin.lab.prove.equal.evaluation.host import Host
+from gptwin.lab.prove.equal.evaluation.memory import Memory, OutOfBoundsError, addresses
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_what_is_not_followed_is_named_and_forgotten(memory: Memory) -> None:
     with Host(memory) as host:
         sines = torch.special.bessel_j0(tensor)
         tensor.erfinv_()
-    assert host.not_followed == ["special_bessel_j0", "erfinv_"]
+    assert {"prims.bessel_j0", "prims.erf_inv"} <= set(host.not_followed)
     for unknown in (sines, tensor):
         with pytest.raises(n.NotFollowedError):
             memory.read(unknown)
