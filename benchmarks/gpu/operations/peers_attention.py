@@ -1,4 +1,4 @@
-"""Attention by others: PyTorch's SDPA backends by name, FlexAttention, flash-attn."""
+"""Attention by others: PyTorch's SDPA backends by name, FlexAttention, flash-attn, FlashInfer."""
 
 import importlib
 from collections.abc import Callable
@@ -152,6 +152,48 @@ def flash_attention_decode(arguments: Arguments, compiler: str) -> Operation:
             library.flash_attn_with_kvcache, query, key_cache, value_cache, options,
             cache_seqlens=lengths.int(), causal=True,
         )  # fmt: skip
+
+    return operation
+
+
+def sdpa_decode(arguments: Arguments, compiler: str) -> Operation:
+    """Return scaled_dot_product_attention over a KV cache, with a mask for its lengths."""
+    expect_plain(arguments)
+    query, key = arguments.leaves["query"], arguments.leaves["key_cache"]
+    n_query, grouped = query.shape[2], query.shape[1] != key.shape[1]
+    keys = torch.arange(key.shape[2], device=query.device)
+    new = torch.arange(n_query, device=query.device)
+    last = arguments.options["lengths"][:, None] - n_query + new  # [batch, query]
+    seen = (keys <= last[..., None])[:, None]  # [batch, 1, query, key]
+
+    def operation(
+        query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        return functional.scaled_dot_product_attention(
+            query, key_cache, value_cache, attn_mask=seen, scale=options.get("scale"),
+            enable_gqa=grouped,
+        )  # fmt: skip
+
+    return operation
+
+
+def flashinfer_decode(arguments: Arguments, compiler: str) -> Operation:
+    """Return FlashInfer's decode attention for one sequence after another's full cache."""
+    expect_plain(arguments)
+    library = importlib.import_module("flashinfer")
+    query, lengths = arguments.leaves["query"], arguments.options["lengths"]
+    if query.shape[0] != 1 or query.shape[2] != 1:
+        raise Skipped("its decode without pages takes one query of one sequence")
+    length = int(lengths[0])
+
+    def operation(
+        query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        output = library.single_decode_with_kv_cache(
+            query[0, :, 0], key_cache[0, :, :length], value_cache[0, :, :length],
+            kv_layout="HND", sm_scale=options.get("scale"),
+        )  # fmt: skip
+        return output[None, :, None]  # [head, d] -> [batch, head, query, d]
 
     return operation
 

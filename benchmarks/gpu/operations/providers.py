@@ -21,9 +21,11 @@ from ...training_step import checkout_hidden
 from .peers_attention import (
     flash_attention,
     flash_attention_decode,
+    flashinfer_decode,
     flex_attention,
     linear_and_sdpa,
     sdpa,
+    sdpa_decode,
 )
 from .results import OURS
 
@@ -170,6 +172,36 @@ def native_softmax(arguments: Arguments, compiler: str) -> Operation:
     return lambda x, **_: functional.softmax(x, dim=-1)
 
 
+def norm_and_linear(arguments: Arguments, compiler: str) -> Operation:
+    """Return layer norm and PyTorch's linear, cuBLAS with its bias, and a view of the heads."""
+    n_head = arguments.options["n_head"]
+    n_heads = n_head + 2 * (arguments.options.get("n_kv_head") or n_head)
+
+    def operation(x: torch.Tensor, w_qkv: torch.Tensor, **more: Any) -> torch.Tensor:
+        if more.get("norm_weight") is not None:
+            norm = more["norm_weight"], more["norm_bias"]
+            x = functional.layer_norm(x, (x.shape[-1],), *norm, more.get("eps", 1e-5))
+        packed = functional.linear(x, w_qkv.T, more.get("b_qkv"))
+        return packed.unflatten(-1, (n_heads, -1)).permute(2, 0, 1, 3)
+
+    return operation
+
+
+def multinomial(arguments: Arguments, compiler: str) -> Operation:
+    """Return softmax and PyTorch's own draw: other random numbers, so a yardstick."""
+    options = arguments.options
+    temperature = options.get("temperature", 1.0)
+    if temperature == 0 or options.get("top_k") or options.get("top_p"):
+        raise Skipped("draws from all tokens")
+
+    def operation(logits: torch.Tensor, **_: Any) -> Any:
+        probabilities = torch.softmax(logits.float() / temperature, dim=-1)
+        tokens = torch.multinomial(probabilities, 1)
+        return tokens[:, 0], probabilities.gather(1, tokens)[:, 0].log()
+
+    return operation
+
+
 COMMON = (
     Provider(OURS, ours, compiles=True),
     Provider("eager", eager, sweeps=False),
@@ -185,7 +217,13 @@ PEERS: dict[str, tuple[Provider, ...]] = {
         Provider("FlexAttention", flex_attention, compiles=True),
         Provider("flash-attn", flash_attention),
     ),
-    "decode_attention": (Provider("flash-attn", flash_attention_decode),),
+    "decode_attention": (
+        Provider("flash-attn", flash_attention_decode),
+        Provider("SDPA", sdpa_decode),
+        Provider("FlashInfer", flashinfer_decode),
+    ),
+    "qkv_projection": (Provider("layer norm + linear", norm_and_linear),),
+    "sampling": (Provider("softmax + multinomial", multinomial, yardstick=True),),
     "qkv_attention": (
         Provider("linear + SDPA", functools.partial(linear_and_sdpa, False)),
         Provider(

@@ -111,14 +111,30 @@ def not_measured(name: str, status: str, reason: str, **more: Any) -> Finding:
             **more}  # fmt: skip
 
 
-def newest(folder: Path, device: str = "") -> Path | None:
+# GPUs by architecture, by what their drivers' names hold: goals are ratios, which hold for any.
+FAMILIES = {"Hopper": ("H100", "H200", "H800", "GH200", "H20"), "Ampere": ("A100", "A800")}
+
+
+def family(device: str) -> str:
+    """Return the architecture of a GPU by its name, one of `FAMILIES`; "" of any other.
+
+    Parameters
+    ----------
+    device : str
+        As `torch.cuda.get_device_name` says it: "NVIDIA H200".
+    """
+    words = device.replace("-", " ").split()
+    return next((one for one, names in FAMILIES.items() if set(names) & set(words)), "")
+
+
+def newest(folder: Path, of: str | None = None) -> Path | None:
     """Return the newest result file of a GPU in a folder; None if there is none.
 
     Parameters
     ----------
     folder : Path
-    device : str
-        What its name must hold.
+    of : str, optional
+        Its architecture, one of `FAMILIES`; any GPU if left out.
     """
     candidates = []
     for path in sorted(folder.glob("*.jsonl")):
@@ -129,8 +145,8 @@ def newest(folder: Path, device: str = "") -> Path | None:
         dates = [
             part["environment"]["date"]
             for part in parts
-            if "device" in part["environment"] and device in part["environment"]["device"]
-            if is_real(part)
+            if "device" in part["environment"] and is_real(part)
+            if of is None or family(part["environment"]["device"]) == of
         ]
         candidates += [(max(dates), path)] if dates else []
     return max(candidates)[1] if candidates else None

@@ -1,10 +1,13 @@
-"""What the kernels must reach on an H100, as one list, and README's table, made from it.
+"""What the kernels must reach on a GPU, as one list, and README's table, made from it.
 
     gptwin bench table README.md      writes it between that file's markers, from what is stored
 
 A goal is measured over all of its sizes, and its figure is the worst of them: so "faster than X at
 every shape" is one number. It is reached when every size has a figure. Sizes that the other is not
 made for do not count; where it is not installed the goal is not measured.
+
+Goals are ratios, so they hold for every GPU of an architecture (results.FAMILIES). README shows the
+newest result of a GPU of Hopper, or else of Ampere, and says which device it was.
 """
 
 import dataclasses
@@ -18,10 +21,9 @@ from ....records import write_whole
 from ...result_file import RESULTS, Part, load
 from ...timing import Finding
 from ..operations.cells import cost_of
-from ..operations.results import OURS, is_real, newest
+from ..operations.results import FAMILIES, OURS, family, is_real, newest
 from ..operations.shapes import is_sweep, shapes
 
-DEVICE = "H100"
 BEGIN, END = "<!-- goals: gptwin bench table README.md -->", "<!-- end of goals -->"
 NOT_MEASURED = "not measured"
 LARGE, BOUND_BY_MEMORY = 16 * 2**20, 8 * 2**20  # bytes
@@ -171,6 +173,16 @@ def _has_gelu(size: Size) -> bool:
     return size.case.get("activation") == "gelu"
 
 
+def _is_one_query(size: Size) -> bool:
+    """Say whether a size is a step of decoding without a window."""
+    return size.case.get("n_query") == 1 and not size.case.get("window")
+
+
+def _is_unfiltered(size: Size) -> bool:
+    """Say whether a size draws from all tokens, as `torch.multinomial` does."""
+    return not {"top_k", "top_p"} & set(size.case) and size.case.get("temperature", 1.0) != 0
+
+
 SDPA_BUT_CUDNN = ("SDPA flash", "SDPA efficient", "SDPA math", "flash-attn")
 BANDWIDTH = "of the measured copy bandwidth"
 COMPILE, CUDNN = ("torch.compile",), ("SDPA cuDNN",)
@@ -252,6 +264,20 @@ GOALS: tuple[Goal, ...] = (
     *_rlhf("reward_loss", "reward_loss/float32", ("forward", "backward"), large=False),
     *_rlhf("gae", "gae/float32", ("forward",)),
     *_rlhf("adamw", "adamw/float32", ("forward",)),
+    Goal("decode attention, one query, full caches", "as fast as FlashInfer",
+         "decode_attention/bfloat16", "forward", times_as_fast_as("FlashInfer"), 1.0,
+         sizes=_is_one_query),
+    Goal("decode attention, one query, full caches", "as fast as SDPA with a mask",
+         "decode_attention/bfloat16", "forward", times_as_fast_as("SDPA"), 1.0,
+         sizes=_is_one_query),
+    Goal("sampling", "as fast as softmax + torch.multinomial", "sampling/bfloat16", "forward",
+         times_as_fast_as("softmax + multinomial"), 1.0, sizes=_is_unfiltered),
+    *(
+        Goal(f"qkv_projection {direction}", "as fast as layer norm + cuBLAS + bias",
+             "qkv_projection/bfloat16", direction, times_as_fast_as("layer norm + linear"), 1.0,
+             sizes=_is_training)
+        for direction in ("forward", "backward")
+    ),
 )  # fmt: skip
 
 _TRAINING = ("GPT-2 124M training", "training", "step")
@@ -261,6 +287,11 @@ TRAINING = (
     Goal(_TRAINING[0], "model FLOPs utilisation", *_TRAINING[1:], Figure(lambda cell: None), 0.5,
          unit="%"),
 )  # fmt: skip
+
+
+PPO = Goal("PPO update, end to end", "as fast as TRL's", "ppo", "update",
+           Figure(lambda cell: None), 1.0)  # fmt: skip
+TRL, NO_TRL = "TRL", "TRL is not among what is run on a GPU yet"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,7 +317,7 @@ def rows(parts: Mapping[str, Part]) -> list[Row]:
     """Judge every goal by a result file's parts; none: nothing is measured."""
     cells = _cells(parts)
     found = [_row(goal, cells) for goal in GOALS]
-    return [*found, *_training_rows(parts)]
+    return [*found, *_training_rows(parts), _ppo_row(parts)]
 
 
 def _cells(parts: Mapping[str, Part]) -> Cells:
@@ -366,6 +397,15 @@ def _training_rows(parts: Mapping[str, Part]) -> Iterator[Row]:
         yield make_row(goal, figure, ours or "")
 
 
+def _ppo_row(parts: Mapping[str, Part]) -> Row:
+    """Judge an iteration of PPO beside TRL's, by tokens a second."""
+    part = parts.get(PPO.part)
+    found = part["findings"] if part and is_real(part) else []
+    rates = {f["provider"]: f["value"]["median"] for f in found if f["status"] == "measured"}
+    ratio = rates[OURS] / rates[TRL] if {OURS, TRL} <= set(rates) else None
+    return make_row(PPO, ratio, "" if ratio else NO_TRL)
+
+
 def table(path: Path | None) -> str:
     """Return the table in Markdown.
 
@@ -377,7 +417,9 @@ def table(path: Path | None) -> str:
     parts = load(path) if path else {}
     by_operation: dict[str, list[Row]] = {}
     for row in rows(parts):
-        by_operation.setdefault(row.operation, []).append(row)
+        name, direction = _heading(row.operation)
+        goal = f"{direction}: {row.goal}" if direction else row.goal
+        by_operation.setdefault(name, []).append(dataclasses.replace(row, goal=goal))
     lines = [_source(parts), "", "| operation | goal | measured |", "|---|---|---|"]
     for operation, group in by_operation.items():
         goals = "<br>".join(row.goal for row in group)
@@ -387,15 +429,26 @@ def table(path: Path | None) -> str:
     return "\n".join(lines)
 
 
+def _heading(operation: str) -> tuple[str, str]:
+    """Take the direction out of a name: both directions stand in one row."""
+    for direction in ("forward", "backward"):
+        before, found, after = operation.partition(f" {direction}")
+        if found and "+" not in operation:  # "forward + backward" is one
+            return before + after, direction
+    return operation, ""
+
+
 def _source(parts: Mapping[str, Part]) -> str:
     """Say where the figures come from."""
     real = [part for part in parts.values() if is_real(part)]
     if not real:
-        return f"No result of an {DEVICE} is stored: every row says so."
+        return f"No result of a GPU of {' or '.join(FAMILIES)} is stored: every row says so."
     here = real[-1]["environment"]
+    of = family(here["device"]) or "another architecture"
     return (
-        f"Measured on {here['device']}, driver {here['driver']}, PyTorch {here['torch']}, Triton "
-        f"{here['triton']}, commit {here['commit'][:12]}; each figure is the worst of its sizes."
+        f"Measured on {here['device']} ({of}), driver {here['driver']}, PyTorch {here['torch']}, "
+        f"Triton {here['triton']}, commit {here['commit'][:12]}; each figure is the worst of its "
+        "sizes."
     )
 
 
@@ -417,9 +470,15 @@ def update(file: str, results: str | None) -> None:
     for name, path in (("table", file), ("results", results)):
         if path is not None and not Path(path).is_file():
             refuse(name, "a file", path)
-    read = Path(results) if results else newest(RESULTS, DEVICE)
+    read = Path(results) if results else stored()
     write_table(Path(file), table(read))
     print(f"{file}: the goals, by {read or 'no result: none is stored'}")
+
+
+def stored() -> Path | None:
+    """Return the result file that the table shows: Hopper's newest, or else Ampere's; or None."""
+    found = (newest(RESULTS, of) for of in FAMILIES)
+    return next((path for path in found if path), None)
 
 
 def write_table(file: Path, text: str) -> None:

@@ -84,14 +84,14 @@ def test_readmes_table_says_what_the_stored_results_say():
     _, _, rest = text.partition(goals.BEGIN)
     table, end, _ = rest.partition(goals.END)
     assert end, "README has no table of goals"
-    stored = newest(goals.RESULTS, goals.DEVICE)
-    assert table.strip() == goals.table(stored), "run: gptwin bench table README.md"
+    assert table.strip() == goals.table(goals.stored()), "run: gptwin bench table README.md"
 
 
 def test_without_results_every_goal_is_not_measured():
     rows = goals.rows({})
-    assert len(rows) == len(goals.GOALS) + 2
-    assert {(row.figure, row.reached) for row in rows} == {("not measured", None)}
+    assert len(rows) == len(goals.GOALS) + 3
+    assert {(row.figure, row.reached) for row in rows[:-1]} == {("not measured", None)}
+    assert rows[-1].figure == f"not measured ({goals.NO_TRL})" and rows[-1].reached is None
 
 
 def test_a_goals_figure_is_the_worst_of_its_sizes(parts):
@@ -136,6 +136,33 @@ def test_a_peer_that_is_not_installed_leaves_its_goal_open(parts):
     assert row.reached is None and row.figure == "not measured (not installed (liger_kernel))"
 
 
+def test_goals_hold_for_any_gpu_of_an_architecture(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(goals, "RESULTS", tmp_path)
+    assert goals.stored() is None and "Hopper or Ampere" in goals.table(None)
+    for number, device in enumerate(("NVIDIA A100-SXM4-80GB", "NVIDIA L4", "NVIDIA H200")):
+        for part in parts.values():
+            part["environment"] = {
+                **ENVIRONMENT,
+                "device": device,
+                "date": f"2026-01-0{3 - number}",
+            }
+        file = write(parts, tmp_path / f"{number}.jsonl")
+        assert goals.stored() == (tmp_path / "0.jsonl" if device != "NVIDIA H200" else file)
+    assert goals.table(goals.stored()).startswith("Measured on NVIDIA H200 (Hopper)")
+    assert newest(tmp_path) == tmp_path / "0.jsonl"  # of whatever GPU
+
+
+def test_ppo_is_judged_beside_trl_once_that_is_measured(parts):
+    rate = {"status": "measured", "reason": None, "unit": "tokens/s"}
+    findings = [
+        {"name": f"x | update | {who}", "provider": who, "value": {"median": value}, **rate}
+        for who, value in (("gptwin", 300.0), ("TRL", 200.0))
+    ]
+    parts["ppo"] = {**next(iter(parts.values())), "findings": findings}
+    row = next(r for r in goals.rows(parts) if r.operation == "PPO update, end to end")
+    assert row.reached and row.figure.startswith("1.5×")
+
+
 def test_a_dry_run_fills_in_nothing(parts):
     for part in parts.values():
         part["settings"]["dry_run"] = True
@@ -154,7 +181,7 @@ def test_the_table_is_written_between_the_markers_alone(path, tmp_path):
     file.write_text(f"before\n{goals.BEGIN}\nold\n{goals.END}\nafter\n")
     assert bench("table", file, "--results", path).exit_code == 0
     text = file.read_text()
-    assert text.startswith(f"before\n{goals.BEGIN}\nMeasured on {DEVICE}")
+    assert text.startswith(f"before\n{goals.BEGIN}\nMeasured on {DEVICE} (Hopper)")
     assert text.endswith(f"{goals.END}\nafter\n") and "old" not in text
     file.write_text("no markers")
     assert "table: expected a file with the lines" in str(bench("table", file).exception)
