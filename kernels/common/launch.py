@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ import torch
 from ...core.checks import refuse
 from .. import native
 from ._triton import UNAVAILABLE
-from .strided import tensors_in
+from .strided import numbers_in, tensors_in
 
 INTERPRETED = UNAVAILABLE is None and os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -61,6 +61,10 @@ class Launch:
         Triton's compiled kernel, in compile-only mode.
     error : str
         Why it did not compile, in compile-only mode; empty otherwise.
+    programs : tuple of int
+        Along each axis of its grid, in compile-only mode.
+    numbers : dict
+        Its number arguments as Triton's IR names them ("x.strides.0"), in compile-only mode.
     """
 
     kernel: str
@@ -69,6 +73,8 @@ class Launch:
     tensors: dict[str, torch.Tensor]
     compiled: Any = None
     error: str = ""
+    programs: tuple[int, ...] = ()
+    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -394,10 +400,33 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
             with _on_device_of(args):
                 function[checked](*args, **constants, **options)
         if wishes.log is not None:
-            named = zip(kernel.arg_names, args, strict=False)
-            tensors = dict(pair for name, value in named for pair in tensors_in(name, value))
-            entry = Launch(kernel_name(kernel), index, options, tensors, compiled, error)
-            wishes.log.append(entry)
+            entry = Launch(kernel_name(kernel), index, options, {}, compiled, error)
+            programs = checked({**constants, **options}) if compiled is not None else ()
+            wishes.log.append(described(entry, zip(kernel.arg_names, args, strict=False), programs))
+
+
+def described(
+    entry: Launch, arguments: Iterable[tuple[str, Any]], programs: tuple[int, ...]
+) -> Launch:
+    """Add to a launch what it was given, and how many programs; none: it is not compiled alone.
+
+    Parameters
+    ----------
+    entry : Launch
+    arguments : iterable of (str, object)
+        By name.
+    programs : tuple of int
+
+    Returns
+    -------
+    Launch
+    """
+    named = list(arguments)
+    tensors = dict(pair for name, value in named for pair in tensors_in(name, value))
+    numbers = [pair for name, value in named for pair in numbers_in(name, value)]
+    return dataclasses.replace(
+        entry, tensors=tensors, programs=programs, numbers=dict(numbers if programs else ())
+    )
 
 
 def _programs(kernel: Any, grid: Grid, sizes: dict[str, Any]) -> tuple[int, ...]:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ._triton import UNAVAILABLE
-from .launch import INTERPRETED, Launch, door, kernel_name
-from .strided import tensors_in
+from .launch import INTERPRETED, Launch, described, door, kernel_name
 
 # By name, as instruments list kernels: every kernel that was launched, autotuner included.
 launched: dict[str, Any] = {}
@@ -112,8 +111,10 @@ def _launch(
         compiled = original(kernel, *args, grid=grid, warmup=False, **options)
     launched[kernel_name(kernel)] = outer
     if wishes.log is not None:
-        named = [*zip(kernel.arg_names, args, strict=False), *options.items()]
-        tensors = dict(pair for name, value in named for pair in tensors_in(name, value))
-        entry = Launch(kernel_name(kernel), index, choice, tensors, compiled, error)
-        wishes.log.append(entry)
+        named = {**dict(zip(kernel.arg_names, args, strict=False)), **options}
+        entry = Launch(kernel_name(kernel), index, choice, {}, compiled, error)
+        programs: tuple[int, ...] = ()
+        if wishes.compile_only and not error:
+            programs = tuple(grid(named) if callable(grid) else grid)
+        wishes.log.append(described(entry, named.items(), programs))
     return compiled
