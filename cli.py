@@ -1,4 +1,4 @@
-"""The command line: `gptwin verify`, `inspect`, `mutate`, `prove`, `train`, `chat`, `report`, ...
+"""The command line: `gptwin verify`, `inspect`, `predict`, `prove`, `train`, `chat`, `report`, ...
 
 Thin: it reads arguments and calls.
 """
@@ -140,6 +140,41 @@ def inspect(
         inspect_operations(
             _chosen(operations), arch or [], show, dtypes, typical=typical, json_file=json
         )
+    )
+
+
+@app.command()
+def predict(
+    operations: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OP]...", help="Twins, your own as package.module:NAME; default: all."
+        ),
+    ] = None,
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="sm_90 (default) or sm_80; sm_100, gfx942: the roofline alone; may be repeated."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16 or bfloat16; default: the twin's last.")
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="One of the twin's named shapes; default: its first.")
+    ] = None,
+    json: Annotated[str | None, typer.Option(help="Store the rows in this file.")] = None,
+) -> None:
+    """Estimate how long kernels take on a GPU that need not be there, and what binds them.
+
+    From the compiled machine code: cycles of each hot loop, busy pipes, what warps wait for, time
+    beside the roofline. Estimates with a known error: docs/predict.md. Exit code 1 if a
+    configuration does not compile.
+    """
+    from .lab.predict.console import predict_operations
+
+    raise typer.Exit(
+        predict_operations(_chosen(operations), arch or [], dtype, shape, json_file=json)
     )
 
 

@@ -12,9 +12,13 @@ import pathlib
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from ...core.checks import refuse
+from . import lints, sass
+from .lints import Lint
+from .targets import architecture
 
 # What `inspect --show` prints. AMD compiles straight to assembly: "ptx" and "sass" show that.
 FORMS = ("ttir", "ttgir", "ptx", "sass", "amdgcn", "source")
@@ -56,6 +60,8 @@ class Resources:
         Tensor-core instruction to how often it stands in the code; empty if not counted.
     async_copies : dict
         Asynchronous copies into shared memory, likewise.
+    lints : tuple of Lint
+        What its code shows (lints.py); none if instructions are not counted, or on AMD.
     """
 
     warps: int
@@ -65,6 +71,7 @@ class Resources:
     tensor_memory_columns: int
     tensor_core: dict[str, int]
     async_copies: dict[str, int]
+    lints: tuple[Lint, ...] = ()
 
 
 def expect_tools(backend: str) -> None:
@@ -114,35 +121,79 @@ def read_resources(compiled: Any, *, count: bool = True) -> Resources:
     """
     from triton.runtime.cache import get_cache_manager
 
-    # The name changes with this file, so that no reading outlives the code that made it.
-    code = hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()[:12]
+    # The name changes with these files, so that no reading outlives the code that made it.
+    files = (__file__, lints.__file__, sass.__file__)
+    text = b"".join(pathlib.Path(file).read_bytes() for file in files)
+    code = hashlib.sha256(text).hexdigest()[:12]
     cache = get_cache_manager(compiled.metadata.hash)
     name = f"gptwin_resources_{code}{'' if count else '_not_counted'}.json"
     kept = cache.get_file(name)
     if kept is not None:
-        return Resources(**json.loads(pathlib.Path(kept).read_text()))
+        fields = json.loads(pathlib.Path(kept).read_text())
+        return Resources(**fields | {"lints": tuple(Lint(**one) for one in fields["lints"])})
     resources = _read_nvidia(compiled, count) if "cubin" in compiled.asm else _read_amd(compiled)
     cache.put(json.dumps(dataclasses.asdict(resources)), name, binary=False)
     return resources
 
 
 def _read_nvidia(compiled: Any, count: bool) -> Resources:
-    usage = _run_on_cubin("cuobjdump", "--dump-resource-usage", cubin=compiled.asm["cubin"])
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    if found is None:
-        raise RuntimeError(f"cuobjdump: expected REG and STACK of {compiled.name}, got {usage!r}")
+    registers, stack = _usage(compiled.asm["cubin"], compiled.name)
     # Most kernels need no disassembly.
     special = count and _PTX_SPECIAL.search(compiled.asm["ptx"])
-    opcodes = _SASS_OPCODE.findall(_sass(compiled)) if special else []
-    return Resources(
+    code = listing(compiled) if special else ""
+    opcodes = _SASS_OPCODE.findall(code)
+    resources = Resources(
         warps=compiled.metadata.num_warps,
-        registers=int(found[1]),
-        spill_bytes=int(found[2]),
+        registers=registers,
+        spill_bytes=stack,
         shared_bytes=compiled.metadata.shared,
         tensor_memory_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
         tensor_core=_count(_SASS_TENSOR_CORE, opcodes),
         async_copies=_count(_SASS_ASYNC_COPY, opcodes),
     )
+    if not count:
+        return resources
+    found = [*lints.of_code(sass.parse(code)), *_of_registers(compiled, resources)]
+    return dataclasses.replace(resources, lints=tuple(found))
+
+
+def _of_registers(compiled: Any, resources: Resources) -> Iterator[Lint]:
+    """Say whether fewer registers would let two blocks reside, which a second assembly tries."""
+    on = architecture(f"sm_{compiled.metadata.target.arch}")
+    limit = lints.register_limit(
+        on, warps=resources.warps, registers=resources.registers,
+        shared_bytes=resources.shared_bytes,
+    )  # fmt: skip
+    if limit is None or resources.spill_bytes or ".maxnreg" in compiled.asm["ptx"]:
+        return
+    if not _spill_bytes_with(compiled, limit):
+        yield lints.one_block(limit, resources.registers)
+
+
+def _spill_bytes_with(compiled: Any, limit: int) -> int:
+    """Assemble a kernel's PTX again with so many registers a thread; return what it spills."""
+    from triton.backends.nvidia.compiler import get_ptxas, sm_arch_from_capability
+
+    arch = compiled.metadata.target.arch
+    text = re.sub(r"^(\.reqntid .*)$", rf"\1\n.maxnreg {limit}", compiled.asm["ptx"], flags=re.M)
+    with tempfile.TemporaryDirectory() as folder:
+        source, cubin = pathlib.Path(folder, "kernel.ptx"), pathlib.Path(folder, "kernel.cubin")
+        source.write_text(text)
+        command = [get_ptxas(arch).path, f"--gpu-name={sm_arch_from_capability(arch)}",
+                   str(source), "-o", str(cubin)]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"ptxas: expected to assemble {compiled.name}, got: {done.stderr}")
+        return _usage(cubin.read_bytes(), compiled.name)[1]
+
+
+def _usage(cubin: bytes, name: str) -> tuple[int, int]:
+    """Read registers and the bytes of the stack frame."""
+    text = _run_on_cubin("cuobjdump", "--dump-resource-usage", cubin=cubin)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    if found is None:
+        raise RuntimeError(f"cuobjdump: expected REG and STACK of {name}, got {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def _read_amd(compiled: Any) -> Resources:
@@ -177,6 +228,21 @@ def _count(pattern: re.Pattern[str], opcodes: list[str]) -> dict[str, int]:
 def _sass(compiled: Any) -> str:
     # -c: the code alone; -ndf: without the data-flow analysis, which takes as long again.
     return _run_on_cubin("nvdisasm", "-c", "-ndf", cubin=compiled.asm["cubin"])
+
+
+def listing(compiled: Any) -> str:
+    """Disassemble an NVIDIA kernel, with its encodings and source lines: `sass.parse` reads it.
+
+    Parameters
+    ----------
+    compiled : triton.compiler.CompiledKernel
+
+    Returns
+    -------
+    str
+    """
+    cubin = compiled.asm["cubin"]
+    return _run_on_cubin("nvdisasm", "-hex", "-c", "-ndf", "-g", cubin=cubin)
 
 
 def _run_on_cubin(tool: str, *flags: str, cubin: bytes) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ..store import expect_writable, made_with, write_rows
 from .inspect import DTYPES, TWINS_MODULE, Row, inspect
+from .lints import reason_to_accept
 from .targets import Architecture, architecture
 
 WIDTH_WHEN_PIPED = 200
@@ -93,6 +94,7 @@ def _print_table(rows: list[Row], on: Architecture, console: Console) -> None:
     for row in rows:
         for why in row.failures:
             console.print(Text(f"FAILED {_headline(row)}: {why}", style="red"), soft_wrap=True)
+    _print_lints(rows, console)
     kernels = {(row.operation, row.kernel) for row in compiled}
     failures = sum(1 for row in rows if row.failures)
     console.print(
@@ -103,6 +105,23 @@ def _print_table(rows: list[Row], on: Architecture, console: Console) -> None:
     )
 
 
+def _print_lints(rows: list[Row], console: Console) -> None:
+    """Print what no row fails for: of a user's kernels all, of this project's what is accepted."""
+    accepted: dict[str, int] = {}
+    for row in rows:
+        for lint in row.lints:
+            if str(lint) in row.failures:
+                continue
+            reason = reason_to_accept(row.kernel, row.arch, lint)
+            if reason:
+                what = f"{row.kernel}, {lint.kind}: {reason}"
+                accepted[what] = accepted.get(what, 0) + 1
+            else:
+                console.print(Text(f"lint {_headline(row)}: {lint}"), soft_wrap=True)
+    for what, n in accepted.items():
+        console.print(Text(f"accepted ({n}): {what}"), soft_wrap=True)
+
+
 def _cells(row: Row, on: Architecture) -> list[str]:
     resources = row.resources
     assert resources is not None
@@ -110,7 +129,7 @@ def _cells(row: Row, on: Architecture) -> list[str]:
         row.operation,
         row.kernel.removeprefix(f"{row.operation}_").removesuffix("_kernel"),
         row.dtype,
-        _configuration(row.options),
+        configuration_words(row.options),
         ", ".join(row.shapes),
         str(resources.registers),
         str(resources.spill_bytes),
@@ -121,8 +140,17 @@ def _cells(row: Row, on: Architecture) -> list[str]:
     ]
 
 
-def _configuration(options: dict[str, Any]) -> str:
-    """Shorten {"TILE": 2048, "CAUSAL": True, "num_warps": 4} to "TILE=2048 CAUSAL warps=4"."""
+def configuration_words(options: dict[str, Any]) -> str:
+    """Shorten {"TILE": 2048, "CAUSAL": True, "num_warps": 4} to "TILE=2048 CAUSAL warps=4".
+
+    Parameters
+    ----------
+    options : dict
+
+    Returns
+    -------
+    str
+    """
     words = []
     for name, value in options.items():
         if value is True:
@@ -137,7 +165,7 @@ def _mix(counts: dict[str, int]) -> str:
 
 
 def _headline(row: Row) -> str:
-    words = [row.operation, row.kernel, row.dtype, _configuration(row.options)]
+    words = [row.operation, row.kernel, row.dtype, configuration_words(row.options)]
     shapes = f"({', '.join(row.shapes)})" if row.shapes else ""
     return " ".join(word for word in [*words, shapes] if word)
 

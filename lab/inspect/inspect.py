@@ -20,8 +20,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from ...core.checks import refuse
-from . import assembly
+from . import assembly, lints
 from .assembly import Resources
+from .lints import Lint
 from .targets import (
     ARCHITECTURES,
     MAX_THREADS_PER_BLOCK,
@@ -59,6 +60,9 @@ class Row:
         Share of the multiprocessor's warps that can reside, 0 to 1.
     failures : tuple of str
         Why this row fails; empty if it passes.
+    lints : tuple of Lint
+        What its code shows (lints.py). Of this project's kernels those that no list accepts are
+        failures, too.
     text : str or None
         The text that `--show` asked for.
     """
@@ -74,6 +78,7 @@ class Row:
     occupancy: float = 0.0
     failures: tuple[str, ...] = ()
     text: str | None = None
+    lints: tuple[Lint, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,10 +108,11 @@ def _prepare(arch: str) -> None:
 
 def _run(job: _Job) -> list[Row]:
     """Compile what one twin launches with one dtype."""
-    twin = _find(job.twins, job.operation)
+    twin = find(job.twins, job.operation)
     failed = Row(job.arch, job.operation, job.dtype)
     rows: dict[str, Row] = {}
     errors: dict[str, Row] = {}
+    codes: dict[tuple[str, str, str], int] = {}  # kernel, shape and code: its first configuration
     for name, case in list(twin.shapes.items())[: 1 if job.typical else None]:
         launches: list[Any] = []
         try:
@@ -126,10 +132,28 @@ def _run(job: _Job) -> list[Row]:
                 rows[key] = dataclasses.replace(rows[key], shapes=shapes)
             else:
                 rows[key] = _read(failed, name, launch, job)
-    return [*rows.values(), *errors.values()]
+            if job.count and not launch.error:
+                code = launch.kernel, name, lints.fingerprint(launch.compiled)
+                first = codes.setdefault(code, launch.configuration)
+                if first != launch.configuration:
+                    rows[key] = _with_lints(rows[key], (lints.same_as(first),))
+    judged = job.twins == TWINS_MODULE and ":" not in job.operation  # none of a user's own
+    return [*(_judged(row) if judged else row for row in rows.values()), *errors.values()]
 
 
-def _find(twins: str, name: str) -> Any:
+def _with_lints(row: Row, found: tuple[Lint, ...]) -> Row:
+    return dataclasses.replace(row, lints=tuple(dict.fromkeys((*row.lints, *found))))
+
+
+def _judged(row: Row) -> Row:
+    """Let a row fail for the lints that no list accepts."""
+    bad = tuple(
+        str(lint) for lint in row.lints if not lints.reason_to_accept(row.kernel, row.arch, lint)
+    )
+    return dataclasses.replace(row, failures=(*row.failures, *bad))
+
+
+def find(twins: str, name: str) -> Any:
     """Find a twin of a list, or a user's own, which is not run: it might not run here."""
     from ..twins.find import find_twin, is_own
 
@@ -141,7 +165,9 @@ def _find(twins: str, name: str) -> Any:
     return known[name]
 
 
-def compile_case(twin: Any, case: dict[str, Any], dtype: str, launches: list[Any]) -> None:
+def compile_case(
+    twin: Any, case: dict[str, Any], dtype: str, launches: list[Any], *, backward: bool = True
+) -> None:
     """Compile what one call of a twin and its backward pass would launch, on no memory.
 
     The process must have called `targets.compile_for` before.
@@ -156,6 +182,8 @@ def compile_case(twin: Any, case: dict[str, Any], dtype: str, launches: list[Any
         Of its float tensors.
     launches : list of gptwin.kernels.common.launch.Launch
         Every compilation is appended, also those before an exception.
+    backward : bool
+        Compile the backward pass, too.
     """
     import torch
 
@@ -169,7 +197,7 @@ def compile_case(twin: Any, case: dict[str, Any], dtype: str, launches: list[Any
         try:
             results = as_tuple(twin.kernel(**tensors, **inputs.options))
             roots = [result for result in results if result.requires_grad]
-            if roots:
+            if roots and backward:
                 cotangents = [torch.empty_like(root) for root in roots]
                 torch.autograd.grad(roots, list(tensors.values()), cotangents, allow_unused=True)
         finally:
@@ -193,13 +221,14 @@ def _read(template: Row, shape: str, launch: Any, job: _Job) -> Row:
         tensor_memory_columns=resources.tensor_memory_columns,
     )
     return dataclasses.replace(
-        of_kernel, options=_options(launch), resources=resources, occupancy=share,
+        of_kernel, options=options_of(launch), resources=resources, occupancy=share,
         failures=tuple(_excesses(resources, share, on)),
         text=assembly.text(launch.compiled, job.form) if job.form else None,
+        lints=resources.lints,
     )  # fmt: skip
 
 
-def _options(launch: Any) -> dict[str, Any]:
+def options_of(launch: Any) -> dict[str, Any]:
     """Name every compile-time choice: the constants, absent tensors, then warps and stages."""
     source, metadata = launch.compiled.src, launch.compiled.metadata
     constants = {
@@ -290,8 +319,8 @@ def inspect(
         if dtype not in DTYPES:
             refuse("dtype", f"one of {', '.join(DTYPES)}", repr(dtype))
     known = importlib.import_module(twins).TWINS
-    known = {name: _find(twins, name) for name in names or known}
-    _expect_triton()
+    known = {name: find(twins, name) for name in names or known}
+    expect_triton()
     for arch in on:
         assembly.expect_tools(arch.backend)
     rows: list[Row] = []
@@ -310,7 +339,8 @@ def inspect(
     return rows
 
 
-def _expect_triton() -> None:
+def expect_triton() -> None:
+    """Refuse to start without Triton."""
     from ...kernels.common._triton import UNAVAILABLE
 
     if UNAVAILABLE is not None:
@@ -328,7 +358,7 @@ def _run_all(
     if not jobs:
         return results
     on_progress(arch, 0, len(jobs))
-    with _pool(arch, min(len(jobs), _processors())) as pool:
+    with worker_pool(arch, min(len(jobs), processors())) as pool:
         futures = {pool.submit(_run, job): job for job in jobs}
         for future in concurrent.futures.as_completed(futures):
             # A compiler that aborts takes the pool with it: the jobs that are left run alone.
@@ -344,7 +374,7 @@ def _run_all(
 
 def _run_alone(job: _Job) -> list[Row]:
     """Run a job in a process of its own, which may die."""
-    with _pool(job.arch, 1) as pool:
+    with worker_pool(job.arch, 1) as pool:
         try:
             return pool.submit(_run, job).result()
         except BrokenProcessPool:
@@ -352,7 +382,8 @@ def _run_alone(job: _Job) -> list[Row]:
             return [Row(job.arch, job.operation, job.dtype, failures=(why,))]
 
 
-def _pool(arch: str, size: int) -> concurrent.futures.ProcessPoolExecutor:
+def worker_pool(arch: str, size: int) -> concurrent.futures.ProcessPoolExecutor:
+    """Start processes that compile for one architecture; the caller closes them."""
     # spawn, not fork: the children must import Triton afresh, for their own target.
     fresh = multiprocessing.get_context("spawn")
     return concurrent.futures.ProcessPoolExecutor(
@@ -360,7 +391,8 @@ def _pool(arch: str, size: int) -> concurrent.futures.ProcessPoolExecutor:
     )
 
 
-def _processors() -> int:
+def processors() -> int:
+    """Count the processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -7,7 +7,7 @@ read from the folder of results. Nothing is measured here, and what nobody measu
 import datetime
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from .data import (
     timed,
 )
 from .plots import budget_strip, roofline, stored_plots
+from .predicted import Prediction, read_predictions
 from .sources import anchor, files_of, read_source
 
 RESULTS = results_folder("benchmarks/results")
@@ -84,12 +85,13 @@ def report(
         refuse("examples", "none beside a stored verification", str(examples))
     # We read first, so that a bad file is refused before minutes of verification.
     inspection, benchmarks = read_inspection(folder / "inspect.jsonl"), read_benchmarks(folder)
+    _, predictions = read_predictions(folder / "predict.jsonl")
     names = list(dict.fromkeys(operations)) or list(TWINS)
     if verification == FRESH:
         verified = verify_afresh(names, examples)
     else:
         verified = read_verification(Path(verification)).only(names)
-    page = render(names, verified, inspection, benchmarks, folder)
+    page = render(names, verified, inspection, benchmarks, folder, predictions)
     write_whole(path, page)
     size = len(page.encode()) / 1e6
     print(f"{path}: {len(names)} twins, {verdict(verified, names)}; {size:.1f} MB")
@@ -120,6 +122,7 @@ def render(
     inspection: Inspection | None,
     benchmarks: list[Benchmark],
     folder: Path,
+    predictions: Mapping[str, Prediction],
 ) -> str:
     """Write the page's text.
 
@@ -132,6 +135,8 @@ def render(
     benchmarks : list of Benchmark
     folder : Path
         Where the benchmarks' pictures are.
+    predictions : dict of str to Prediction
+        By twin.
 
     Returns
     -------
@@ -152,6 +157,8 @@ def render(
     costs = {name: costs_of(find_twin(name)) for name in declared}
     plots = {benchmark.name: stored_plots(folder, benchmark.name) for benchmark in benchmarks}
     twins = _twins(names, verification, inspection, benchmarks)
+    for twin in twins:
+        twin["predicted"] = predictions.get(twin["name"])
     for twin in twins:  # an operation's own pictures stand beside it
         twin["plots"] = [p for own in plots.values() for p in own if _is_of(p.name, twin["name"])]
     plots = {

@@ -47,6 +47,9 @@ DATASHEETS = (
     Device("H100 PCIe", "sm_90", "NVIDIA H100 PCIe", 2.0e12, _peaks(756e12, 378e12, 51e12)),
     Device("H200", "sm_90", "NVIDIA H200", 4.8e12, _HOPPER),
     Device("A100 40GB", "sm_80", "NVIDIA A100-SXM4-40GB", 1.555e12, _AMPERE),
+    # NVIDIA's datasheet of HGX B200, AMD's of MI300X.
+    Device("B200", "sm_100", "NVIDIA B200", 8.0e12, _peaks(2250e12, 1125e12, 75e12)),
+    Device("MI300X", "gfx942", "AMD Instinct MI300X", 5.3e12, _peaks(1307e12, 654e12, 163e12)),
 )
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
 
