@@ -260,6 +260,25 @@ def grade(
 
 
 @app.command()
+def study(
+    out: Annotated[str, typer.Option(help="Folder of the site.")] = "build/study",
+    serve: Annotated[bool, typer.Option("--serve", help="Serve it to this machine.")] = False,
+    port: Annotated[int, typer.Option(help="With --serve; 0: any that is free.")] = 8000,
+) -> None:
+    """Build the study, a book whose code, numbers and figures are made as it is built.
+
+    Exit code 1 if a page asks for what is not there.
+    """
+    os.environ["TRITON_INTERPRET"] = "1"
+    from .lab.study import build
+
+    exit_code = build.build(out)
+    if serve and not exit_code:
+        build.serve(out, port)
+    raise typer.Exit(exit_code)
+
+
+@app.command()
 def mutate(
     operations: Annotated[
         list[str] | None,

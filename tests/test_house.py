@@ -69,6 +69,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lab/prove/equal": ("lab/prove/equal/evaluation", "lab/own"),
     "lab/prove/safe": ("lab/own",),
     "lab/prove": ("lab/prove/equal", "lab/prove/safe"),
+    "lab/study": ("lab/exercises", "lab/trace"),
     "lab/mutate": ("lab/prove",),
     "lab/exercises/exercise": ("lab",),
     "lab/exercises/tiles": ("lab/exercises/exercise",),
@@ -116,7 +117,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cli_bench": ("rl", "benchmarks/ppo", "benchmarks/gpu"),
     "cli_corpus": ("rl",),
     "cli": (
-        "cli_bench", "cli_corpus", "lab/exercises",
+        "cli_bench", "cli_corpus", "lab/study",
         "reference", "ops", "lab/own", "lab/mutate", "lab/trace", "lab/report", "rl",
         "benchmarks/ppo", "benchmarks/gpu",
     ),

@@ -1,0 +1,120 @@
+"""Build the book, and serve it."""
+
+import functools
+import http.server
+import importlib.util
+import io
+from pathlib import Path
+
+from ...core.checks import refuse
+
+PAGES = Path(__file__).resolve().parents[2] / "docs/study"
+STATIC = Path(__file__).parent / "static"
+
+
+def build(out: str, pages: Path = PAGES) -> int:
+    """Build the site into a folder.
+
+    Parameters
+    ----------
+    out : str
+        The folder; made if it is not there.
+    pages : Path
+        The Markdown that it is built from.
+
+    Returns
+    -------
+    int
+        0; 1 if a page asks for what is not there, or its code raises.
+
+    Raises
+    ------
+    ValueError
+        If `out` is a file, or holds something else.
+    RuntimeError
+        If Sphinx or the pages are missing.
+    """
+    missing = [
+        name for name in ("sphinx", "myst_parser", "furo") if not importlib.util.find_spec(name)
+    ]
+    if missing:
+        raise RuntimeError(
+            f"study: expected Sphinx, MyST and Furo, but {', '.join(missing)} is missing; "
+            "pip install 'gptwin[study]' brings them"
+        )
+    if not pages.is_dir():
+        raise RuntimeError(f"study: expected the pages in {pages}, got none; run it in a clone")
+    folder = Path(out)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not is_site(folder)):
+        refuse("out", "a new or empty folder, or a site built before", out)
+    from sphinx.application import Sphinx
+
+    told = io.StringIO()
+    app = Sphinx(
+        pages, None, folder, folder / ".doctrees", "html",
+        confoverrides=settings(folder), status=None, warning=told, freshenv=True,
+    )  # fmt: skip
+    app.build()
+    faults = [line for line in told.getvalue().splitlines() if line.strip()]
+    for line in faults:
+        print(line)
+    print(f"{folder / 'index.html'}: {len(list(pages.rglob('*.md')))} pages, {len(faults)} faults")
+    return int(bool(faults))
+
+
+def is_site(folder: Path) -> bool:
+    """Say whether a folder holds a site that Sphinx has built.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    bool
+    """
+    return (folder / ".buildinfo").is_file()
+
+
+def settings(folder: Path) -> dict[str, object]:
+    """Give Sphinx its settings; there is no conf.py, so that the pages are nothing but pages.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the site.
+
+    Returns
+    -------
+    dict
+    """
+    return {
+        "gptwin_traces": str(folder / "traces"),
+        "project": "gptwin, the study",
+        "extensions": ["myst_parser", "gptwin.lab.study.directives"],
+        "myst_enable_extensions": ["colon_fence"],
+        "html_theme": "furo",
+        "html_title": "gptwin, the study",
+        "html_static_path": [str(STATIC)],
+        "html_css_files": ["study.css"],
+        "html_copy_source": False,
+        "html_show_sourcelink": False,
+        "suppress_warnings": ["config.cache"],
+    }
+
+
+def serve(out: str, port: int) -> None:
+    """Serve a built site to this machine, until Ctrl-C.
+
+    Parameters
+    ----------
+    out : str
+    port : int
+    """
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=out)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        print(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
