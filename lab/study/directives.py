@@ -1,4 +1,4 @@
-"""What a page may ask for: source, a run, a number, a trace, an exercise, the six tokens.
+"""What a page may ask for: source, a run, a number, a plot, a trace, an exercise, six tokens.
 
 Each is made when the site is built, and a name that is not there or code that raises is a fault of
 the build: no page can go stale.
@@ -93,6 +93,37 @@ class Run(Made):
             block = nodes.literal_block(output, output, language="text", classes=["output"])
             shown.append(block)
         return shown
+
+
+class FigureOf(Made):
+    """A plot of what the page has run: lines on `axes`, and the title as the argument."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+
+    def make(self) -> list[nodes.Node]:
+        """Draw it as SVG, on a white card, so that it reads in the dark, too."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+
+        figure, axes = pyplot.subplots(figsize=(7, 3), layout="constrained")
+        axes.set_title(self.arguments[0])
+        axes.set_xlabel("iteration")
+        text = "\n".join(self.content)
+        exec(
+            compile(text, f"{self.env.docname}, figure", "exec"),
+            {**namespace(self.env), "axes": axes},
+        )
+        axes.legend()
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg")
+        pyplot.close(figure)
+        svg = drawn.getvalue().partition("<svg")
+        label = f'<figure class="plot" role="img" aria-label="{escaped(self.arguments[0])}">'
+        return [nodes.raw("", f"{label}<svg{svg[2]}</figure>", format="html")]
 
 
 class Value(SphinxRole):
@@ -201,6 +232,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """
     app.add_directive("source", Source)
     app.add_directive("run", Run)
+    app.add_directive("figure-of", FigureOf)
     app.add_directive("exercise", Exercise)
     app.add_directive("traced", Traced)
     app.add_directive("six-tokens", SixTokens)
