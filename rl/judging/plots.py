@@ -48,7 +48,7 @@ def learning_curves(folder: Path) -> Path | None:
         axis.set_title(name.replace("_", " "), fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)
-    return _saved(figure, folder / "plots/learning.png")
+    return saved(figure, folder / "plots/learning.png")
 
 
 def graded(folder: Path) -> list[Statistics]:
@@ -108,7 +108,7 @@ def over_optimisation(runs: Mapping[str, Sequence[Statistics]], path: Path) -> P
         axis.set_xlabel("√KL from where PPO began", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.legend(fontsize=7)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def _draw_fit(axis: plt.Axes, distance: np.ndarray, gain: np.ndarray) -> None:
@@ -180,7 +180,7 @@ def best_of_n(folder: Path) -> Path | None:
         axis.set_xlabel("n, at √KL = √(ln n − (n − 1)/n)", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.legend(fontsize=7)
-    return _saved(figure, folder / "plots/best_of_n.png")
+    return saved(figure, folder / "plots/best_of_n.png")
 
 
 def fitted_best_of_n(distance: np.ndarray, gain: np.ndarray) -> tuple[float, float]:
@@ -200,7 +200,20 @@ def fitted_best_of_n(distance: np.ndarray, gain: np.ndarray) -> tuple[float, flo
     return float(alpha), float(beta)
 
 
-def _saved(figure: plt.Figure, path: Path) -> Path:
+def saved(figure: plt.Figure, path: Path) -> Path:
+    """Write a picture whole, and forget the figure.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    path : pathlib.Path
+        Whose folder is made if it is not there.
+
+    Returns
+    -------
+    pathlib.Path
+        The same.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
     try:
