@@ -1,4 +1,7 @@
-"""python -m gptwin.rl.studies.gpt NAME: measure a study anew, and store its figures and picture."""
+"""python -m gptwin.rl.studies.gpt NAME...: measure studies anew, and store figures and pictures.
+
+Those that are asked for together share the models that have read the world.
+"""
 
 import argparse
 import time
@@ -16,20 +19,25 @@ STUDIES = {
 
 
 def main() -> None:
-    """Run the study that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m gptwin.rl.studies.gpt", description=__doc__)
-    parser.add_argument("study", choices=STUDIES)
+    """Run the studies that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m gptwin.rl.studies.gpt")
+    parser.add_argument("studies", choices=STUDIES, nargs="+", metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=world.SEEDS, metavar="SEED")
     asked = parser.parse_args()
-    study = STUDIES[asked.study]
+    for name in asked.studies:
+        measure(name, tuple(asked.seeds))
+
+
+def measure(name: str, seeds: tuple[int, ...]) -> None:
+    """Run a study, and store what it found."""
     results = results_folder("rl/studies/results")
     results.mkdir(parents=True, exist_ok=True)
     head, before = made_with(), time.process_time()
-    rows = study.run(tuple(asked.seeds))
-    head |= {"study": asked.study, "cpu_seconds": time.process_time() - before}
-    name = f"gpt-{asked.study}"
-    write_whole(results / f"{name}.jsonl", json_lines([head, *rows]))
-    print(f"{study.draw(rows, results / f'{name}.png')}: {head['cpu_seconds']:.0f} s of CPU")
+    rows = STUDIES[name].run(seeds)
+    head |= {"study": name, "cpu_seconds": time.process_time() - before}
+    write_whole(results / f"gpt-{name}.jsonl", json_lines([head, *rows]))
+    picture = STUDIES[name].draw(rows, results / f"gpt-{name}.png")
+    print(f"{picture}: {head['cpu_seconds']:.0f} s of CPU")
 
 
 if __name__ == "__main__":

@@ -36,10 +36,10 @@ from ...judging.intervals import accuracy
 from ...judging.plots import saved
 from . import world
 
-N_TEST = 300
-SIZES = (50, 250, 1000)
-STEPS = {50: 40, 250: 80, 1000: 160}
-BATCH = 16
+N_TEST = 200
+SIZES = (50, 500)
+STEPS = {50: 40, 500: 100}
+BATCH = 8
 ARMS = ("from scratch", "pretrained", "pretrained, λ = 0.5")
 Rows = list[dict[str, Any]]
 
@@ -129,7 +129,7 @@ def run(seeds: tuple[int, ...] = world.SEEDS) -> Rows:
             rows.append({"part": "arms", "arm": arm, **row})
         for blocks in range(n_layer + 1):
             trunk = with_blocks(pretrained, blocks, seed)
-            rows.append({"part": "blocks", "blocks": blocks, **measured(trunk, "choice", 250, 0.0)})
+            rows.append({"part": "blocks", "blocks": blocks, **measured(trunk, "choice", 500, 0.0)})
         bert, _ = with_special_tokens(world.encoder(seed), world.tokenizer(), seed)
         for size in SIZES:
             for arm, trunk in (
@@ -173,7 +173,7 @@ def draw(rows: Rows, path: Path) -> Path:
         _frame(axis, task, chance, "labelled examples")
     blocks = [row for row in rows if row["part"] == "blocks"]
     _band(axes.flat[4], blocks, "blocks", "pretrained blocks kept", "o-")
-    _frame(axes.flat[4], "choice, 250 examples", 0.25, "pretrained blocks kept")
+    _frame(axes.flat[4], "choice, 500 examples", 0.25, "pretrained blocks kept")
     bert = [row for row in rows if row["part"] == "bert"]
     heads = sorted({row["arm"] for row in bert if row["size"]})
     last = axes.flat[5]

@@ -30,10 +30,10 @@ from ...judging.intervals import Accuracy
 from ...judging.plots import saved
 from . import world
 
-N_TEST, COPIES, REWORDED = 80, 10, 0.2
-PIECES, PIECE = 60, 1500  # of the documentation, in characters
+N_TEST, COPIES, REWORDED = 40, 10, 0.2
+PIECES, PIECE = 30, 1500  # of the documentation, in characters
 PLACES = ("old house", "blue garden", "small shop", "north tower")
-SETTINGS = PretrainSettings(steps=400, batch=16, time=64, lr=4e-3, warmup=30)
+SETTINGS = PretrainSettings(steps=400, batch=8, time=64, lr=4e-3, warmup=30)
 Rows = list[dict[str, Any]]
 
 
@@ -124,7 +124,7 @@ def run(seeds: tuple[int, ...] = world.SEEDS) -> Rows:
         for arm, pieces in arms.items():
             tokens = np.array(tokenizer.encode("\n\n".join(pieces)), np.int32)
             windows = Windows(tokens, SETTINGS.time, SETTINGS.batch, seed)
-            fresh = world.model(seed, n_layer=2, vocab_size=tokenizer.vocab_size)
+            fresh = world.model(seed, vocab_size=tokenizer.vocab_size)
             model = world.trained(fresh, windows, SETTINGS)
             items = [fact.item for fact in known]
             answers = answer_choices(model, Plain(tokenizer), items, methods=("sum",))
@@ -141,10 +141,10 @@ def run(seeds: tuple[int, ...] = world.SEEDS) -> Rows:
 def _filters(seed: int) -> dict[str, Any]:
     """Plant copies and scrambled texts, and count what the filters find."""
     rng = Random(f"filters {seed}")
-    pieces = [text[:PIECE] for text in documentation()[0]][:300]
-    originals = pieces[:150]
+    pieces = [text[:PIECE] for text in documentation()[0]][:200]
+    originals = pieces[:100]
     copies = []
-    for text in originals[:50]:
+    for text in originals[:30]:
         words = text.split(" ")
         words[rng.randrange(len(words))] = "other"
         copies.append(" ".join(words))
@@ -154,10 +154,10 @@ def _filters(seed: int) -> dict[str, Any]:
     advertisement = ["buy", "cheap", "click", "here", "free", "winner", "offer", "now"]
     bad = [
         " ".join(rng.choice(advertisement) if rng.random() < 0.5 else w for w in text.split())
-        for text in pieces[150:]
+        for text in pieces[100:]
     ]
-    judge = QualityFilter(originals[:75], bad[:75])
-    good_scores, bad_scores = judge.scores(originals[75:]), judge.scores(bad[75:])
+    judge = QualityFilter(originals[:50], bad[:50])
+    good_scores, bad_scores = judge.scores(originals[50:]), judge.scores(bad[50:])
     return {
         "copies": len(copies),
         "copies_recall": len(found & wanted) / len(wanted),

@@ -23,7 +23,7 @@ from ...judging.intervals import accuracy
 from ...judging.plots import saved
 from . import world
 
-N_ITEMS, N_COMPARED, N_ORDERS, K = 400, 120, 12, 4
+N_ITEMS, N_COMPARED, N_ORDERS, K = 300, 60, 10, 4
 Rows = list[dict[str, Any]]
 
 

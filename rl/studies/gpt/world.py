@@ -44,7 +44,7 @@ from ...training.schedule import cosine
 from ...training.update import Update
 
 SEEDS = (0, 1, 2)
-SETTINGS = PretrainSettings(steps=400, batch=32, time=48, lr=4e-3, warmup=50)
+SETTINGS = PretrainSettings(steps=400, batch=16, time=48, lr=4e-3, warmup=50)
 TEMPLATE, SEPARATOR, END = "Q: {question}\nA:", "\n\n", "\n"
 N_CTX, D_MODEL = 128, 64
 Made = TypeVar("Made")
@@ -73,17 +73,17 @@ def tokenizer() -> Tokenizer:
 
 
 @functools.cache
-def text(seed: int, n: int = 12_000) -> np.ndarray:
+def text(seed: int, n: int = 6_000) -> np.ndarray:
     """Return documents one after another as tokens [token]."""
     documents = map(document, itertools.islice(asked(held_out=False, seed=seed), n))
     ids = tokenizer().encode("".join(documents))
     return np.array(ids, np.int32)
 
 
-def model(seed: int, *, n_layer: int = 3, causal: bool = True, vocab_size: int = 0) -> GPT:
+def model(seed: int, *, causal: bool = True, vocab_size: int = 0) -> GPT:
     """Return a small model with fresh parameters, of the world's vocabulary unless told."""
     vocab_size = vocab_size or tokenizer().vocab_size
-    config = GPTConfig(vocab_size, N_CTX, n_layer, 4, D_MODEL, causal=causal)
+    config = GPTConfig(vocab_size, N_CTX, 2, 4, D_MODEL, causal=causal)
     generator = torch.Generator().manual_seed(seed)
     return speed_up(GPT(config, generator, init="fan_in"))
 
