@@ -5,6 +5,7 @@ Those that are asked for together share the models that have read the world.
 
 import argparse
 import time
+from typing import Any
 
 from ....records import json_lines, results_folder, write_whole
 from ..chatgpt import made_with
@@ -33,11 +34,13 @@ def measure(name: str, seeds: tuple[int, ...]) -> None:
     results = results_folder("rl/studies/results")
     results.mkdir(parents=True, exist_ok=True)
     head, before = made_with(), time.process_time()
-    rows = STUDIES[name].run(seeds)
-    head |= {"study": name, "cpu_seconds": time.process_time() - before}
-    write_whole(results / f"gpt-{name}.jsonl", json_lines([head, *rows]))
-    picture = STUDIES[name].draw(rows, results / f"gpt-{name}.png")
-    print(f"{picture}: {head['cpu_seconds']:.0f} s of CPU")
+    rows: list[dict[str, Any]] = []
+    for seed in seeds:  # stored after each: a study that is cut short keeps whole seeds
+        rows += STUDIES[name].run((seed,))
+        head |= {"study": name, "cpu_seconds": time.process_time() - before}
+        write_whole(results / f"gpt-{name}.jsonl", json_lines([head, *rows]))
+        picture = STUDIES[name].draw(rows, results / f"gpt-{name}.png")
+        print(f"{picture}: seed {seed}, {head['cpu_seconds']:.0f} s of CPU", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,10 @@ from ...judging.intervals import accuracy
 from ...judging.plots import saved
 from . import world
 
-N_TEST = 200
-SIZES = (50, 500)
-STEPS = {50: 40, 500: 100}
+N_TEST = 150
+MOST = 500  # examples; of entailment, also fewer
+SIZES = {"entailment": (50, 150, MOST)}
+STEPS = {50: 40, 150: 60, MOST: 100}
 BATCH = 8
 ARMS = ("from scratch", "pretrained", "pretrained, λ = 0.5")
 Rows = list[dict[str, Any]]
@@ -123,21 +124,21 @@ def run(seeds: tuple[int, ...] = world.SEEDS) -> Rows:
             return row
 
         n_layer = pretrained.config.n_layer
-        for task, size, arm in itertools.product(TASKS, SIZES, ARMS):
+        wanted = [(task, size) for task in TASKS for size in SIZES.get(task, (MOST,))]
+        for (task, size), arm in itertools.product(wanted, ARMS):
             trunk = from_scratch(pretrained, seed) if arm == ARMS[0] else _copy(pretrained)
             row = measured(trunk, task, size, 0.5 if arm == ARMS[2] else 0.0)
             rows.append({"part": "arms", "arm": arm, **row})
         for blocks in range(n_layer + 1):
             trunk = with_blocks(pretrained, blocks, seed)
-            rows.append({"part": "blocks", "blocks": blocks, **measured(trunk, "choice", 500, 0.0)})
+            row = measured(trunk, "entailment", MOST, 0.0)
+            rows.append({"part": "blocks", "blocks": blocks, **row})
         bert, _ = with_special_tokens(world.encoder(seed), world.tokenizer(), seed)
-        for size in SIZES:
-            for arm, trunk in (
-                ("encoder from scratch, head", from_scratch(bert, seed)),
-                ("encoder, head", _copy(bert)),
-            ):
-                row = measured(trunk, "choice", size, 0.0)
-                rows.append({"part": "bert", "arm": arm, **row})
+        for arm, trunk in (
+            ("encoder from scratch, head", from_scratch(bert, seed)),
+            ("encoder, head", _copy(bert)),
+        ):
+            rows.append({"part": "bert", "arm": arm, **measured(trunk, "choice", MOST, 0.0)})
         items = world.choice_items(N_TEST, 0, held_out=True)
         methods = ["sum", "per_token"]
         answers = answer_choices(world.decoder(seed), world.asking(), items, methods=methods)
@@ -153,7 +154,7 @@ def _copy(model: Any) -> Any:
 
 
 def draw(rows: Rows, path: Path) -> Path:
-    """Draw accuracy by the number of examples, by blocks kept, and the contrast with BERT.
+    """Draw accuracy by task, by the number of examples, by blocks kept, and the contrast with BERT.
 
     Parameters
     ----------
@@ -166,50 +167,62 @@ def draw(rows: Rows, path: Path) -> Path:
     -------
     pathlib.Path
     """
-    figure, axes = plt.subplots(2, 3, figsize=(10.5, 6))
-    for axis, (task, (_, _, chance)) in zip(axes.flat, TASKS.items(), strict=False):
-        part = [row for row in rows if row["part"] == "arms" and row["task"] == task]
-        _lines(axis, part, ARMS)
-        _frame(axis, task, chance, "labelled examples")
-    blocks = [row for row in rows if row["part"] == "blocks"]
-    _band(axes.flat[4], blocks, "blocks", "pretrained blocks kept", "o-")
-    _frame(axes.flat[4], "choice, 500 examples", 0.25, "pretrained blocks kept")
-    bert = [row for row in rows if row["part"] == "bert"]
-    heads = sorted({row["arm"] for row in bert if row["size"]})
-    last = axes.flat[5]
-    _lines(last, bert, heads)
-    decoder = [row for row in rows if row["part"] == "arms" and row["task"] == "choice"]
-    _lines(last, decoder, ARMS[1:2], "decoder, head")
-    for arm, style in (("sum", "--"), ("per_token", "-.")):
-        shares = [r["accuracy"] for r in bert if r["arm"] == f"decoder's log P, {arm}"]
-        label = f"decoder's log P, {arm}, no example"
-        last.axhline(world.mean(shares), linestyle=style, color="black", linewidth=1, label=label)
-    _frame(last, "choice: a head or log P", 0.25, "labelled examples")
+    figure, axes = plt.subplots(2, 2, figsize=(9.5, 6.4))
+    tasks, sizes, blocks, bert = axes.flat
+    arms = [row for row in rows if row["part"] == "arms"]
+    for shift, arm in enumerate(ARMS):
+        part = [row for row in arms if row["arm"] == arm and row["size"] == MOST]
+        places = [list(TASKS).index(row["task"]) + 0.2 * (shift - 1) for row in part]
+        tasks.plot(places, [row["accuracy"] for row in part], "o", markersize=4, label=arm)
+    for place, (_, _, chance) in enumerate(TASKS.values()):
+        label = "a guess" if place == 0 else None
+        tasks.hlines(chance, place - 0.4, place + 0.4, "grey", "dotted", linewidth=1, label=label)
+    tasks.set_xticks(range(len(TASKS)), list(TASKS))
+    _frame(tasks, f"{MOST} examples, each seed", "")
+    for arm in ARMS:
+        part = [row for row in arms if row["arm"] == arm and row["task"] == "entailment"]
+        _band(sizes, part, "size", arm)
+    sizes.set_xscale("log")
+    sizes.set_xticks(SIZES["entailment"], [str(size) for size in SIZES["entailment"]])
+    sizes.minorticks_off()
+    sizes.axhline(0.5, linestyle=":", color="grey", linewidth=1, label="a guess")
+    _frame(sizes, "entailment", "labelled examples")
+    kept = [row for row in rows if row["part"] == "blocks"]
+    _band(blocks, kept, "blocks", "embeddings and blocks kept")
+    blocks.set_xticks(sorted({row["blocks"] for row in kept}))
+    blocks.axhline(0.5, linestyle=":", color="grey", linewidth=1, label="a guess")
+    _frame(blocks, f"entailment, {MOST} examples", "pretrained blocks kept")
+    contrast = [row for row in rows if row["part"] == "bert"]
+    heads = [row for row in arms if row["task"] == "choice" and row["arm"] in ARMS[:2]]
+    names = [
+        *(f"decoder {arm}, head" for arm in ARMS[:2]),
+        *dict.fromkeys(r["arm"] for r in contrast),
+    ]
+    for row in [*({**r, "arm": f"decoder {r['arm']}, head"} for r in heads), *contrast]:
+        bert.plot(row["accuracy"], names.index(row["arm"]), "o", color="C0", markersize=4)
+    bert.set_yticks(range(len(names)), names)
+    bert.invert_yaxis()
+    bert.axvline(0.25, linestyle=":", color="grey", linewidth=1)
+    bert.axvline(1, color="grey", linewidth=0.5)
+    bert.set_xlim(0, 1.03)
+    bert.set_title("choice: a head or log P, each seed", fontsize=9)
+    bert.tick_params(labelsize=7)
     return saved(figure, path)
 
 
-def _lines(axis: plt.Axes, rows: Rows, arms: Any, label: str = "") -> None:
-    for arm in arms:
-        _band(axis, [row for row in rows if row["arm"] == arm], "size", label or arm, "o-")
-    axis.set_xscale("log")
-    axis.set_xticks(SIZES, [str(size) for size in SIZES])
-    axis.minorticks_off()
-
-
-def _band(axis: plt.Axes, rows: Rows, by: str, label: str, style: str) -> None:
+def _band(axis: plt.Axes, rows: Rows, by: str, label: str) -> None:
     """Draw the mean over seeds, and from the lowest to the highest."""
     places = sorted({row[by] for row in rows})
     shares = [[row["accuracy"] for row in rows if row[by] == place] for place in places]
-    (line,) = axis.plot(places, [world.mean(s) for s in shares], style, markersize=3, label=label)
+    (line,) = axis.plot(places, [world.mean(s) for s in shares], "o-", markersize=4, label=label)
     axis.fill_between(places, list(map(min, shares)), list(map(max, shares)), alpha=0.15,
                       color=line.get_color(), linewidth=0)  # fmt: skip
 
 
-def _frame(axis: plt.Axes, title: str, chance: float, below: str) -> None:
-    axis.axhline(chance, linestyle=":", color="grey", linewidth=1, label="a guess")
+def _frame(axis: plt.Axes, title: str, below: str) -> None:
     axis.axhline(1, color="grey", linewidth=0.5)
     axis.set_ylim(0, 1.03)
     axis.set_title(title, fontsize=9)
     axis.set_xlabel(below, fontsize=8)
     axis.tick_params(labelsize=7)
-    axis.legend(fontsize=6)
+    axis.legend(fontsize=7)
