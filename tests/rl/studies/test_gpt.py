@@ -46,14 +46,14 @@ def test_leaks_are_found_but_for_those_in_other_words():
     assert not any(found.is_dirty for found in overlaps(tests, leaks.texts(0, [])))
 
 
-@pytest.mark.parametrize("name", ["fine-tuning", "scoring", "mixing", "leaks"])
-def test_figures_are_stored_with_their_seeds_and_what_made_them(name):
-    head, *rows = read_json_lines(STORED / f"gpt-{name}.jsonl")
-    assert head["study"] == name and {"commit", "cpu", "date"} <= head.keys()
-    assert {row["seed"] for row in rows} == set(world.SEEDS)
+@pytest.mark.parametrize("file", sorted(STORED.glob("gpt-*.jsonl")), ids=lambda file: file.stem)
+def test_figures_are_stored_with_their_seeds_and_what_made_them(file):
+    head, *rows = read_json_lines(file)
+    assert f"gpt-{head['study']}" == file.stem and {"commit", "cpu", "date"} <= head.keys()
+    assert rows and {row["seed"] for row in rows} <= set(world.SEEDS)
     for row in rows:
         for share in (row, *(row.get(part) or {} for part in ("all", "clean", "dirty"))):
             if "accuracy" in share:
                 low, high = share["interval"]
                 assert low <= share["accuracy"] == share["right"] / share["n"] <= high
-    assert (STORED / f"gpt-{name}.png").is_file()
+    assert file.with_suffix(".png").is_file()
