@@ -48,7 +48,9 @@ def build(out: str, pages: Path = PAGES) -> int:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not is_site(folder)):
         refuse("out", "a new or empty folder, or a site built before", out)
     from sphinx.application import Sphinx
+    from sphinx.util.console import nocolor
 
+    nocolor()
     told = io.StringIO()
     app = Sphinx(
         pages, None, folder, folder / ".doctrees", "html",
@@ -98,6 +100,7 @@ def settings(folder: Path) -> dict[str, object]:
         "html_static_path": [str(STATIC)],
         "html_css_files": ["study.css"],
         "html_copy_source": False,
+        "html_show_copyright": False,
         "html_show_sourcelink": False,
         "suppress_warnings": ["config.cache"],
     }
