@@ -117,8 +117,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "benchmarks/gpu": ("benchmarks/gpu/end_to_end", "benchmarks/gpu/shown"),
     "cli_bench": ("rl", "benchmarks/ppo", "benchmarks/gpu"),
     "cli_corpus": ("rl",),
+    "cli_study": ("lab/study",),
     "cli": (
-        "cli_bench", "cli_corpus", "lab/study",
+        "cli_bench", "cli_corpus", "cli_study",
         "reference", "ops", "lab/own", "lab/mutate", "lab/trace", "lab/report", "rl",
         "benchmarks/ppo", "benchmarks/gpu",
     ),
