@@ -23,7 +23,7 @@ from .own_md import write_project
 ROOT = Path(__file__).resolve().parent.parent
 LEAST_SETUPTOOLS = 77  # as pyproject.toml asks
 # What a wheel is not made of. A build leaves traces where it works, so it works on a copy.
-NO_PART = (".*", "__pycache__", "*.egg-info", "build", "docs", "results", "runs", "shared", "tests")
+NO_PART = (".*", "__pycache__", "*.egg-info", "build", "results", "runs", "shared", "tests")
 OWN = "PYTHONPATH", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER"
 TINY = (
     "model.n_layer=1", "model.n_head=2", "model.d_model=16", "model.n_ctx=96",
@@ -103,8 +103,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(installed: Path) -> None:
     config.read(ROOT / "setup.cfg")
     rooms = [ROOT.joinpath(*name.split(".")[1:]) for name in config["options"]["packages"].split()]
     expected = {str(path.relative_to(ROOT)) for room in rooms for path in room.glob("*.py")}
-    expected |= {str(path.relative_to(ROOT)) for path in ROOT.glob("lab/report/templates/*")}
-    expected |= {"py.typed", "lab/mutate/equivalent.toml", "lab/trace/page.html"}
+    data = ("lab/report/templates/*", "lab/study/static/*", "lab/*/*.toml", "docs/study/**/*.md")
+    expected |= {str(path.relative_to(ROOT)) for found in data for path in ROOT.glob(found)}
+    expected |= {"py.typed", "lab/trace/page.html"}
     assert held == expected
 
 
@@ -130,6 +131,19 @@ def test_verify_and_report(gptwin: Path, tmp_path: Path) -> None:
     assert "all agree" in said
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "softmax_forward_kernel" in page
+
+
+def test_the_study_and_its_exercises(gptwin: Path, tmp_path: Path) -> None:
+    pytest.importorskip("furo")
+    assert "0 faults" in succeed([gptwin, "study", "--out", "site"], tmp_path)
+    succeed([gptwin, "exercise", "copy"], tmp_path)
+    done = call([gptwin, "grade", "copy.py"], tmp_path)
+    assert done.returncode == 1
+    assert "hole 1 is not filled yet" in done.stdout
+    (tmp_path / "copy.py").write_text(
+        succeed([gptwin, "exercise", "copy", "--solution"], tmp_path), encoding="utf-8"
+    )
+    assert "passed" in succeed([gptwin, "grade", "copy.py"], tmp_path)
 
 
 def test_train(gptwin: Path, tmp_path: Path) -> None:
