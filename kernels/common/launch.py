@@ -65,6 +65,8 @@ class Launch:
         Along each axis of its grid, in compile-only mode.
     numbers : dict
         Its number arguments as Triton's IR names them ("x.strides.0"), in compile-only mode.
+    call : Call or None
+        What was launched, where an instrument asked for that alone.
     """
 
     kernel: str
@@ -75,6 +77,28 @@ class Launch:
     error: str = ""
     programs: tuple[int, ...] = ()
     numbers: dict[str, float] = dataclasses.field(default_factory=dict)
+    call: "Call | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What a kernel is launched with.
+
+    Attributes
+    ----------
+    function : a `triton.jit` function
+        Without its autotuner.
+    grid : tuple of int
+    arguments : tuple
+        At run time: tensors, numbers, tuples of them, None.
+    constants : dict
+        At compile time, those of the configuration among them, without num_warps and the like.
+    """
+
+    function: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    constants: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +108,7 @@ class _Door:
     backend: str | None = None
     configuration: int | None = None
     compile_only: bool = False
+    calls_only: bool = False
     log: list[Launch] | None = None
     tracing: bool = False
     evaluating: bool = False
@@ -173,7 +198,7 @@ def configuration(index: int) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def recording(*, compile_only: bool = False) -> Iterator[list[Launch]]:
+def recording(*, compile_only: bool = False, calls_only: bool = False) -> Iterator[list[Launch]]:
     """Collect every launch made while the context lasts.
 
     Parameters
@@ -181,6 +206,8 @@ def recording(*, compile_only: bool = False) -> Iterator[list[Launch]]:
     compile_only : bool
         Compile each kernel with each of its configurations for the active Triton target, and run
         none. The tensors may then be on PyTorch's meta device: no memory, no GPU.
+    calls_only : bool
+        Do not even compile: note what each kernel would be launched with, on such tensors.
 
     Yields
     ------
@@ -188,7 +215,10 @@ def recording(*, compile_only: bool = False) -> Iterator[list[Launch]]:
         Grows as kernels are launched.
     """
     log: list[Launch] = []
-    wishes: dict[str, Any] = {"log": log, "compile_only": compile_only}
+    compile_only |= calls_only
+    wishes: dict[str, Any] = {
+        "log": log, "compile_only": compile_only, "calls_only": calls_only,
+    }  # fmt: skip
     if compile_only:
         wishes["backend"] = "triton"
     with _door_set(**wishes):
@@ -390,8 +420,11 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
         return
     checked = functools.partial(_programs, kernel, grid)
     for index, function, options in variants:
-        compiled, error = None, ""
-        if wishes.compile_only:
+        compiled, error, call = None, "", None
+        if wishes.calls_only:
+            given = {n: v for n, v in {**constants, **options}.items() if n in function.arg_names}
+            call = Call(function, checked({**constants, **options}), args, given)
+        elif wishes.compile_only:
             try:
                 compiled = function.warmup(*args, grid=checked, **constants, **options)
             except Exception as reason:  # the other configurations are still to be tried
@@ -427,6 +460,10 @@ def described(
     return dataclasses.replace(
         entry, tensors=tensors, programs=programs, numbers=dict(numbers if programs else ())
     )
+            named = zip(kernel.arg_names, args, strict=False)
+            tensors = dict(pair for name, value in named for pair in tensors_in(name, value))
+            entry = Launch(kernel_name(kernel), index, options, tensors, compiled, error, call)
+            wishes.log.append(entry)
 
 
 def _programs(kernel: Any, grid: Grid, sizes: dict[str, Any]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ._triton import UNAVAILABLE
-from .launch import INTERPRETED, Launch, described, door, kernel_name
+from .launch import INTERPRETED, Call, Launch, described, door, kernel_name
 
 # By name, as instruments list kernels: every kernel that was launched, autotuner included.
 launched: dict[str, Any] = {}
@@ -101,8 +101,10 @@ def _launch(
     if own or warmup or (wishes.log is None and not wishes.compile_only):
         return original(kernel, *args, grid=grid, warmup=warmup, **options)
     outer, index, choice = _chosen[-1] if _chosen else (kernel, 0, {})
-    compiled, error = None, ""
-    if wishes.compile_only:
+    compiled, error, call = None, "", None
+    if wishes.calls_only:
+        call = _call(kernel, args, grid, options)
+    elif wishes.compile_only:
         try:
             compiled = original(kernel, *args, grid=grid, warmup=True, **options)
         except Exception as reason:  # the other configurations are still to be tried
@@ -112,9 +114,19 @@ def _launch(
     launched[kernel_name(kernel)] = outer
     if wishes.log is not None:
         named = {**dict(zip(kernel.arg_names, args, strict=False)), **options}
-        entry = Launch(kernel_name(kernel), index, choice, {}, compiled, error)
+        entry = Launch(kernel_name(kernel), index, choice, {}, compiled, error, call=call)
         programs: tuple[int, ...] = ()
-        if wishes.compile_only and not error:
+        if compiled is not None and wishes.compile_only:
             programs = tuple(grid(named) if callable(grid) else grid)
         wishes.log.append(described(entry, named.items(), programs))
     return compiled
+
+
+def _call(kernel: Any, args: tuple[Any, ...], grid: Any, options: dict[str, Any]) -> Call:
+    """Describe a launch."""
+    named = dict(zip(kernel.arg_names, args, strict=False))
+    named |= {name: value for name, value in options.items() if name in kernel.arg_names}
+    compiled_in = {p.name for p in kernel.params if p.is_constexpr}
+    constants = {name: value for name, value in named.items() if name in compiled_in}
+    arguments = tuple(named[p.name] for p in kernel.params if p.name in named.keys() - compiled_in)
+    return Call(kernel, tuple(grid(named) if callable(grid) else grid), arguments, constants)
