@@ -55,6 +55,7 @@ from .common.events import Event, leaving_out_undefined, listen, undefined_as
 from .common.patches import apply
 from .common.values import holds_poison, narrow
 from .language import assembly, extern, language, loops  # noqa: F401 (they declare repairs)
+from .language.loops import some_turns
 from .numbers import arithmetic, blocks, casts  # noqa: F401 (they declare repairs)
 from .programs import handle  # noqa: F401 (it declares a repair)
 from .programs.launches import Launch, follow
@@ -75,6 +76,7 @@ __all__ = [
     "narrow",
     "observe",
     "peek",
+    "some_turns",
     "undefined_as",
 ]
 

@@ -3,10 +3,13 @@
 Upstream loops over Python's integers: then `(i - 3) // 2` rounds down where a GPU cuts off, no
 product with the variable overflows, and `i.to(tl.int64)` fails. The variable of `tl.static_range`
 is a constant, and stays one of Python's.
+
+A compiled loop adds its step after the last turn, too: if the sum leaves the type, it begins anew.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import triton.language as tl
@@ -28,8 +31,38 @@ def _range(first: Any, end: Any = None, step: Any = 1, **hints: Any) -> Iterator
     dtype = dtypes[0]
     for other in dtypes[1:]:
         dtype = semantic.integer_promote_impl(dtype, other)
-    for i in range(*(int(bound.handle.data.item()) for bound in bounds)):
+    turns = range(*(int(bound.handle.data.item()) for bound in bounds))
+    if turns and not _fits(turns[-1] + turns.step, dtype):
+        raise AssertionError(
+            f"{dtype} overflow detected for operation add, at the loop's last step"
+        )
+    for i in _choices[-1](turns) if _choices else turns:
         yield semantic.scalar_constant(i, dtype)
+
+
+def _fits(number: int, dtype: tl.dtype) -> bool:
+    if not dtype.is_int_signed():
+        return True
+    return dtype.get_int_min_value() <= number <= dtype.get_int_max_value()
+
+
+_choices: list[Callable[[range], Iterable[int]]] = []
+
+
+@contextmanager
+def some_turns(choose: Callable[[range], Iterable[int]]) -> Iterator[None]:
+    """Run only some turns of each loop meanwhile: for loops that would take days.
+
+    Parameters
+    ----------
+    choose : callable
+        Given all values of a loop's variable, returns those of the turns to be run.
+    """
+    _choices.append(choose)
+    try:
+        yield
+    finally:
+        _choices.pop()
 
 
 @adds("ASTTransformer.visit_For")
