@@ -135,7 +135,7 @@ def reward_loss_forward_kernel(
 
     losses = tl.sum(tl.sum(tl.where(wins, pair_loss, 0.0), axis=2), axis=1) * weight
     gaps = tl.sum(tl.sum(tl.where(wins, gap, 0.0), axis=2), axis=1)
-    n_programs = tl.num_programs(0)
+    n_programs = tl.num_programs(0).to(tl.int64)
     tl.store(sums_ptr + program, tl.sum(losses, axis=0))
     tl.store(sums_ptr + n_programs + program, tl.sum((n_pairs > 0).to(tl.float32), axis=0))
     tl.store(sums_ptr + 2 * n_programs + program, tl.sum(gaps, axis=0))
