@@ -177,6 +177,9 @@ class Twin:
         How many of each kernel's configurations are tried; None for all.
     sources : tuple of str
         The files that tell of it, where they are not core/ and kernels/.
+    contracts : dict
+        What each kernel's launches satisfy, by its name (lab/prove/safe/contract.py). A kernel that
+        several operations launch has its contract beside the one whose file it is in.
     surroundings : callable
         `(tensors) -> context manager`, in which the kernel runs: a user's own may ask for a GPU.
     """
@@ -207,6 +210,7 @@ class Twin:
     launched: dict[str, Any] | None = None
     most_configurations: int | None = None
     sources: tuple[str, ...] = ()
+    contracts: dict[str, str] = dataclasses.field(default_factory=dict)
     surroundings: Callable[[list[Any]], contextlib.AbstractContextManager[None]] = lambda tensors: (
         contextlib.nullcontext()
     )

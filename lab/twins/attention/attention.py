@@ -121,6 +121,47 @@ def _with_heads(case: Case) -> Case:
     return case | {"head": case["kv_head"] * case["group"]}
 
 
+_CONTRACTS = {
+    "attention_forward_kernel": """
+        query[n_batch, n_head, n_query, D_HEAD]; output[n_batch, n_head, n_query, D_HEAD]
+        key[n_batch, n_kv_head, n_key, D_HEAD]; value[n_batch, n_kv_head, n_key, D_HEAD]
+        lse_ptr[n_batch * n_head, n_query]
+        tile = rows_per_tile(QUERY_TILE_BYTES, D_HEAD, itemsize)
+        grid[cdiv(n_query, tile) * n_batch * n_head]
+        masks.key_start[n_batch]; masks.document_start[n_query]; masks.document_end[n_query]
+        0 <= masks.document_start.value <= n_query; 0 <= masks.document_end.value <= n_query
+        n_kv_head * GROUP == n_head; n_query <= 2**30; n_key <= 2**30; 1 <= masks.window <= 2**30
+    """,
+    "attention_backward_delta_kernel": """
+        output[n_batch, n_head, n_query, D_HEAD]; d_output[n_batch, n_head, n_query, D_HEAD]
+        d_lse[n_batch, n_head, n_query]; delta_ptr[n_batch * n_head, n_query]
+        tile = rows_per_tile(QUERY_TILE_BYTES, D_HEAD, itemsize)
+        grid[cdiv(n_query, tile) * n_batch * n_head]; n_query <= 2**30
+    """,
+    "attention_backward_query_kernel": """
+        query[n_batch, n_head, n_query, D_HEAD]; d_output[n_batch, n_head, n_query, D_HEAD]
+        key[n_batch, n_kv_head, n_key, D_HEAD]; value[n_batch, n_kv_head, n_key, D_HEAD]
+        d_query[n_batch, n_head, n_query, D_HEAD]
+        lse_ptr[n_batch * n_head, n_query]; delta_ptr[n_batch * n_head, n_query]
+        tile = rows_per_tile(QUERY_TILE_BYTES, D_HEAD, itemsize)
+        grid[cdiv(n_query, tile) * n_batch * n_head]
+        masks.key_start[n_batch]; masks.document_start[n_query]; masks.document_end[n_query]
+        0 <= masks.document_start.value <= n_query; 0 <= masks.document_end.value <= n_query
+        n_kv_head * GROUP == n_head; n_query <= 2**30; n_key <= 2**30; 1 <= masks.window <= 2**30
+    """,
+    "attention_backward_key_value_kernel": """
+        query[n_batch, n_head, n_query, D_HEAD]; d_output[n_batch, n_head, n_query, D_HEAD]
+        key[n_batch, n_kv_head, n_key, D_HEAD]; value[n_batch, n_kv_head, n_key, D_HEAD]
+        d_key[n_batch, n_kv_head, n_key, D_HEAD]; d_value[n_batch, n_kv_head, n_key, D_HEAD]
+        lse_ptr[n_batch, n_head, n_query]; delta_ptr[n_batch, n_head, n_query]; n_query >= 1
+        tile = summed_rows_per_tile(KEY_TILE_BYTES, D_HEAD, itemsize)
+        grid[cdiv(n_key, tile) * n_batch * n_kv_head]
+        masks.key_start[n_batch]; masks.document_start[n_query]; masks.document_end[n_query]
+        0 <= masks.document_start.value <= n_query; 0 <= masks.document_end.value <= n_query
+        n_kv_head * GROUP == n_head; n_query <= 2**30; n_key <= 2**30; 1 <= masks.window <= 2**30
+    """,
+}
+
 attention = Twin(
     name="attention",
     forward=core_attention.attention_forward,
@@ -193,6 +234,7 @@ attention = Twin(
         "d_head 96": {"batch": 4, "head": 16, "queries": 2048, "d_head": 96, "causal": True},
     },
     cost=_attention_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"batch": 1, "head": 1, "queries": 384, "d_head": 16, "causal": True},
         {"batch": 2, "head": 2, "kv_head": 1, "queries": 40, "keys": 60, "d_head": 16,

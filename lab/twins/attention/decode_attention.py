@@ -73,6 +73,25 @@ def _decode_attention_cost(case: Case, itemsize: int) -> tuple[Cost, None]:
     )
 
 
+_CONTRACTS = {
+    "decode_attention_split_kernel": """
+        query[n_batch, n_head, n_query, d_head]; lengths_ptr[n_batch]; key_start_ptr[n_batch]
+        key[n_batch, n_kv_head, capacity, d_head]; value[n_batch, n_kv_head, capacity, d_head]
+        output_ptr[n_splits:split_rows * d_head, n_batch:n_query * n_head * d_head,
+                   n_query:n_head * d_head, n_head:d_head, d_head:1]
+        lse_ptr[n_splits:split_rows, n_batch:n_query * n_head, n_query:n_head, n_head:1]
+        n_kv_head >= 1; n_head == n_kv_head * (n_head // n_kv_head); d_head <= BLOCK_D
+        n_head // n_kv_head * n_query <= MOST_COUNTED; capacity <= MOST_COUNTED
+        ROW_TILES == cdiv(n_head // n_kv_head * n_query, BLOCK_ROWS)
+        grid[n_batch * n_kv_head * ROW_TILES, n_splits]
+    """,
+    "decode_attention_combine_kernel": """
+        partial_ptr[n_splits, n_rows, d_head]; partial_lse_ptr[n_splits, n_rows]
+        output_ptr[n_rows, d_head]; lse_ptr[n_rows]
+        n_splits <= BLOCK_SPLITS; grid[n_rows, cdiv(d_head, BLOCK_COLUMNS)]
+    """,
+}
+
 decode_attention = Twin(
     name="decode_attention",
     forward=core_decode_attention.decode_attention_forward,
@@ -135,6 +154,7 @@ decode_attention = Twin(
         },
     },
     cost=_decode_attention_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"batch": 1, "kv_head": 2, "group": 2, "n_query": 1, "capacity": 500, "d_head": 16},
         {"batch": 1, "kv_head": 1, "group": 3, "n_query": 2, "capacity": 90, "d_head": 24,

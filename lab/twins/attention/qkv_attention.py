@@ -98,6 +98,15 @@ def _attention_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     )
 
 
+_CONTRACTS = {
+    "qkv_attention_short_kernel": """
+        x[n_batch, n_time, d_model]; weight[d_model, 3 * n_head * D_HEAD]; bias[3 * n_head * D_HEAD]
+        norm.weight[d_model]; norm.bias[d_model]; masks.key_start[n_batch]
+        output_ptr[n_batch, n_time, n_head, D_HEAD]; lse_ptr[n_batch, n_head, n_time]
+        1 <= n_time <= BLOCK_TIME; d_model <= MOST_COUNTED; grid[n_batch * n_head]
+    """,
+}
+
 qkv_attention = Twin(
     name="qkv_attention",
     forward=_without_path(core_qkv_attention.qkv_attention_forward),
@@ -146,6 +155,7 @@ qkv_attention = Twin(
         },
     },
     cost=_attention_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"batch": 2, "time": 20, "d_model": 40, "n_kv_head": 2, "d_head": 8, "bias": True,
          "norm": True},  # It takes one launch.

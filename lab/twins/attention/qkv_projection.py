@@ -103,6 +103,37 @@ PROJECTION_KERNELS = (
     column_sum_kernel,
 )
 
+_CONTRACTS = {
+    "qkv_statistics_kernel": """
+        x[n_rows, n_features]; mean_ptr[n_rows]; mean_rest_ptr[n_rows]; rstd_ptr[n_rows]
+        grid[cdiv(n_rows, BLOCK_ROWS)]; 1 <= n_features <= MOST_COUNTED
+    """,
+    "qkv_projection_kernel": """
+        x[n_rows, d_model]; weight[d_model, n_columns]; bias[n_columns]
+        packed_ptr[n_columns // D_HEAD, n_rows, D_HEAD]; norm.weight[d_model]; norm.bias[d_model]
+        norm.mean[n_rows]; norm.mean_rest[n_rows]; norm.rstd[n_rows]
+        grid[cdiv(n_rows, BLOCK_M) * cdiv(n_columns, BLOCK_N)]
+        n_columns % D_HEAD == 0
+        n_rows <= MOST_COUNTED; n_columns <= MOST_COUNTED; d_model <= MOST_COUNTED
+    """,
+    "qkv_projection_d_rows_kernel": """
+        d_packed_ptr[n_columns // D_HEAD, n_rows, D_HEAD]
+        weight[d_model, n_columns]; d_rows_ptr[n_rows, d_model]
+        grid[cdiv(n_rows, BLOCK_M) * cdiv(d_model, BLOCK_N)]
+        n_columns % D_HEAD == 0
+        n_rows <= MOST_COUNTED; n_columns <= MOST_COUNTED; d_model <= MOST_COUNTED
+    """,
+    "qkv_projection_d_weight_kernel": """
+        x[n_rows, d_model]; d_packed_ptr[n_columns // D_HEAD, n_rows, D_HEAD]
+        d_weight_ptr[d_model, n_columns]; d_bias_ptr[n_columns]
+        norm.weight[d_model]; norm.bias[d_model]
+        norm.mean[n_rows]; norm.mean_rest[n_rows]; norm.rstd[n_rows]
+        grid[cdiv(d_model, BLOCK_M) * cdiv(n_columns, BLOCK_N)]
+        n_columns % D_HEAD == 0
+        n_rows <= MOST_COUNTED; n_columns <= MOST_COUNTED; d_model <= MOST_COUNTED
+    """,
+}
+
 qkv_projection = Twin(
     name="qkv_projection",
     forward=core_qkv_projection.qkv_projection_forward,
@@ -142,6 +173,7 @@ qkv_projection = Twin(
         },
     },
     cost=projection_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"batch": 1, "time": 150, "d_model": 40, "n_kv_head": 2, "d_head": 32, "bias": True,
          "norm": True},

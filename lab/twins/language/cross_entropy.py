@@ -78,6 +78,27 @@ def _cross_entropy_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     )
 
 
+_CONTRACTS = {
+    "token_scores_kernel": """
+        hidden[n_tokens, d_model]; weight[d_model, vocab]; targets_ptr[n_tokens]; mask_ptr[n_tokens]
+        partial_ptr[cdiv(vocab, SPAN), 4, n_tokens]
+        grid[cdiv(n_tokens, M_BYTES // itemsize) * cdiv(vocab, SPAN)]
+        n_tokens <= MOST_COUNTED; vocab <= MOST_COUNTED; d_model <= MOST_COUNTED
+    """,
+    "token_scores_merge_kernel": """
+        partial_ptr[n_spans, 4, n_tokens]; targets_ptr[n_tokens]; mask_ptr[n_tokens]
+        log_prob_ptr[n_tokens]; entropy_ptr[n_tokens]; lse_ptr[n_tokens]
+        grid[cdiv(n_tokens, BLOCK)]; n_spans <= MOST_COUNTED
+    """,
+    "token_scores_d_logits_kernel": """
+        hidden[n_tokens, d_model]; weight[d_model, vocab]; targets_ptr[n_tokens]; mask_ptr[n_tokens]
+        entropy_ptr[n_tokens]; lse_ptr[n_tokens]; d_log_prob_ptr[n_tokens]; d_entropy_ptr[n_tokens]
+        d_logits_ptr[n_tokens:d_logits_row_stride, vocab:1]
+        grid[cdiv(n_tokens, M_BYTES // itemsize) * cdiv(vocab, N_BYTES // itemsize)]
+        n_tokens <= MOST_COUNTED; vocab <= MOST_COUNTED; d_model <= MOST_COUNTED
+    """,
+}
+
 cross_entropy = Twin(
     name="cross_entropy",
     forward=core_cross_entropy.cross_entropy_forward,
@@ -124,6 +145,7 @@ cross_entropy = Twin(
         "vocabulary 151,936": {"tokens": 8192, "d_model": 4096, "vocab": 151936, "tied": True},
     },
     cost=_cross_entropy_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"tokens": 70, "d_model": 40, "vocab": 130, "ignored": 0.0},
         {"tokens": 10, "d_model": 8, "vocab": 20, "ignored": 0.0, "reduction": "none"},

@@ -44,6 +44,13 @@ FILTERS: tuple[dict[str, Any], ...] = (
     {"top_k": 20, "top_p": 0.8},
 )
 
+_CONTRACTS = {
+    "sampling_kernel": """
+        logits[n_rows, vocab]; tokens_ptr[n_rows]; log_prob_ptr[n_rows]; rows_ptr[n_rows]
+        grid[n_rows]; 1 <= vocab <= MOST_COUNTED
+    """,
+}
+
 sampling = Twin(
     name="sampling",
     forward=core_sampling.sampling_forward,
@@ -96,6 +103,7 @@ sampling = Twin(
         "greedy": {"rows": 64, "vocab": 50257, "temperature": 0.0},
     },
     cost=_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"rows": 2, "vocab": 2 * _BLOCK + 7},
         {"rows": 2, "vocab": 60, "top_k": 5, "top_p": 0.8},

@@ -48,6 +48,28 @@ def _cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 
 _CHUNK = triton_embedding.CHUNK
 
+_CONTRACTS = {
+    "embedding_forward_kernel": """
+        tokens[n_batch, time]; positions[n_batch, time]; n_tokens == n_batch * time
+        token_table[vocab, d_model]; position_table[n_ctx, d_model]; y_ptr[n_tokens, d_model]
+        grid[cdiv(n_tokens, BLOCK_ROWS), cdiv(d_model, BLOCK_FEATURES)]
+    """,
+    "embedding_chunk_kernel": """
+        d_y[n_batch, time, d_model]; time >= 1
+        order_ptr[n_sources]; 0 <= order_ptr.value < n_batch * time
+        sorted_ids_ptr[n_sources]; chunk_sums_ptr[n_sources // CHUNK, d_model]
+        partly(chunk_sums_ptr)
+        grid[n_sources // CHUNK, cdiv(d_model, BLOCK_FEATURES)]
+    """,
+    "embedding_backward_kernel": """
+        d_y[n_batch, time, d_model]; time >= 1
+        order_ptr[n_sources]; 0 <= order_ptr.value < n_batch * time
+        bounds_ptr[n_rows + 1]; 0 <= bounds_ptr.value <= n_sources
+        chunk_sums_ptr[n_sources // CHUNK, d_model]; d_table_ptr[n_rows, d_model]
+        grid[cdiv(n_rows, BLOCK_ROWS), cdiv(d_model, BLOCK_FEATURES)]
+    """,
+}
+
 embedding = Twin(
     name="embedding",
     forward=core_embedding.embedding_forward,
@@ -90,6 +112,7 @@ embedding = Twin(
         "bytes": {"shape": [64, 256], "vocab": 256, "n_ctx": 256, "d_model": 384},
     },
     cost=_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"shape": [2, 12], "vocab": 5, "n_ctx": 14, "d_model": 40, "seed": 1},
         {"shape": [2, 2 * _CHUNK], "vocab": 2, "n_ctx": 3, "d_model": 20, "hot": 0.9,

@@ -23,6 +23,16 @@ def _gelu_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     )
 
 
+_CONTRACTS = {
+    "gelu_forward_kernel": """
+        x_ptr[n_elements]; result_ptr[n_elements]; grid[cdiv(n_elements, BLOCK)]
+    """,
+    "gelu_backward_kernel": """
+        x_ptr[n_elements]; d_result_ptr[n_elements]; d_x_ptr[n_elements]
+        grid[cdiv(n_elements, BLOCK)]
+    """,
+}
+
 gelu = Twin(
     name="gelu",
     forward=core_gelu.gelu_forward,
@@ -47,6 +57,7 @@ gelu = Twin(
         "gpt2 mlp, erf": {"shape": [8, 1024, 3072], "approximate": "erf"},
     },
     cost=_gelu_cost,
+    contracts=_CONTRACTS,
     studies=({"shape": [4, 750]}, {"shape": [7]}, {"shape": [2, 3, 5], "approximate": "erf"}),
     extremes=tuple({"shape": [3], "approximate": a} for a in core_gelu.APPROXIMATIONS),
     axes=dict.fromkeys(("x", "result"), "batch time feature"),

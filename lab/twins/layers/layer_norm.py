@@ -54,6 +54,41 @@ def _layer_norm_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 
 _LAYER_NORM_BLOCK = triton_layer_norm.MAX_BLOCK
 
+_CONTRACTS = {
+    "layer_norm_forward_kernel": """
+        x[n_rows, n_features]; residual[n_rows, n_features]
+        weight_ptr[n_features]; bias_ptr[n_features]
+        y_ptr[n_rows, n_features]; summed_ptr[n_rows, n_features]
+        statistics.mean[n_rows]; statistics.mean_rest[n_rows]; statistics.rstd[n_rows]
+        grid[cdiv(n_rows, cdiv(TILE, BLOCK_FEATURES))]; 1 <= n_features <= BLOCK_FEATURES
+    """,
+    "layer_norm_forward_wide_kernel": """
+        x[n_rows, n_features]; residual[n_rows, n_features]
+        weight_ptr[n_features]; bias_ptr[n_features]
+        y_ptr[n_rows, n_features]; summed_ptr[n_rows, n_features]
+        statistics.mean[n_rows]; statistics.mean_rest[n_rows]; statistics.rstd[n_rows]
+        grid[n_rows]; 1 <= n_features <= MOST_COUNTED
+    """,
+    "layer_norm_backward_kernel": """
+        x[n_rows, n_features]; d_y[n_rows, n_features]; d_summed[n_rows, n_features]
+        weight_ptr[n_features]; d_x_ptr[n_rows, n_features]; partial_ptr[n_programs, 2 * n_features]
+        statistics.mean[n_rows]; statistics.mean_rest[n_rows]; statistics.rstd[n_rows]
+        grid[n_programs]; 1 <= n_features <= BLOCK_FEATURES; n_rows <= MOST_COUNTED
+    """,
+    "layer_norm_backward_wide_kernel": """
+        x[n_rows, n_features]; d_y[n_rows, n_features]; d_summed[n_rows, n_features]
+        weight_ptr[n_features]; d_x_ptr[n_rows, n_features]
+        statistics.mean[n_rows]; statistics.mean_rest[n_rows]; statistics.rstd[n_rows]
+        grid[n_rows]; 1 <= n_features <= MOST_COUNTED
+    """,
+    "layer_norm_backward_parameters_kernel": """
+        x[n_rows, n_features]; d_y[n_rows, n_features]; partial_ptr[n_programs, 2 * n_features]
+        statistics.mean[n_rows]; statistics.mean_rest[n_rows]; statistics.rstd[n_rows]
+        grid[cdiv(n_features, BLOCK_FEATURES), n_programs]
+        1 <= n_features <= MOST_COUNTED; n_rows <= MOST_COUNTED
+    """,
+}
+
 layer_norm = Twin(
     name="layer_norm",
     forward=core_layer_norm.layer_norm_forward,
@@ -108,6 +143,7 @@ layer_norm = Twin(
         "odd width": {"shape": [4096, 1111], "residual": True},
     },
     cost=_layer_norm_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"shape": [2, 40, 40], "residual": True},
         {"shape": [2, _LAYER_NORM_BLOCK + 100], "residual": True},

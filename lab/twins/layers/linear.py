@@ -57,6 +57,24 @@ def _linear_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     )
 
 
+_CONTRACTS = {
+    "matmul_kernel": """
+        a[n_rows, n_inner]; b[n_inner, n_columns]; bias[n_columns]; residual[n_rows, n_columns]
+        result_ptr[n_rows, n_columns]; pre_activation_ptr[n_rows, n_columns]
+        grid[cdiv(n_rows, BLOCK_M) * cdiv(n_columns, BLOCK_N)]
+        n_rows <= MOST_COUNTED; n_columns <= MOST_COUNTED; n_inner <= MOST_COUNTED
+    """,
+    "linear_backward_activation_kernel": """
+        d_y[n_rows, n_columns]; pre_activation_ptr[n_rows, n_columns]; d_u_ptr[n_rows, n_columns]
+        d_bias_partial_ptr[cdiv(n_rows, ROWS_PER_PROGRAM), n_columns]
+        grid[cdiv(n_columns, BLOCK_COLUMNS), cdiv(n_rows, ROWS_PER_PROGRAM)]
+    """,
+    "column_sum_kernel": """
+        x[n_rows, n_columns]; sums_ptr[max(1, cdiv(n_rows, ROWS_PER_PROGRAM)), n_columns]
+        grid[cdiv(n_columns, BLOCK_COLUMNS), max(1, cdiv(n_rows, ROWS_PER_PROGRAM))]
+    """,
+}
+
 linear = Twin(
     name="linear",
     forward=_linear_forward,
@@ -95,6 +113,7 @@ linear = Twin(
         },
     },
     cost=_linear_cost,
+    contracts=_CONTRACTS,
     studies=(
         # Nine rows of tiles are more than one group.
         {"rows": 576, "d_in": 40, "d_out": 64, "bias": True, "configuration": 2},

@@ -40,6 +40,31 @@ def _softmax_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 
 _BLOCK = triton_softmax.MAX_BLOCK
 
+_CONTRACTS = {
+    "softmax_forward_kernel": """
+        scores[n_rows, n_keys]; probabilities_ptr[n_rows, n_keys]; masks.key_mask[n_batch, n_keys]
+        grid[cdiv(n_rows, cdiv(TILE, BLOCK_KEYS))]
+        1 <= n_keys <= BLOCK_KEYS; n_rows == n_batch * masks.rows_per_batch
+        masks.rows_per_batch >= 1; 1 <= masks.n_queries
+    """,
+    "softmax_forward_wide_kernel": """
+        scores[n_rows, n_keys]; probabilities_ptr[n_rows, n_keys]; masks.key_mask[n_batch, n_keys]
+        grid[n_rows]
+        1 <= n_keys <= MOST_COUNTED; n_rows == n_batch * masks.rows_per_batch
+        masks.rows_per_batch >= 1; 1 <= masks.n_queries
+    """,
+    "softmax_backward_kernel": """
+        probabilities_ptr[n_rows, n_keys]; d_probabilities[n_rows, n_keys]; d_x_ptr[n_rows, n_keys]
+        grid[cdiv(n_rows, cdiv(TILE, BLOCK_KEYS))]
+        1 <= n_keys <= BLOCK_KEYS
+    """,
+    "softmax_backward_wide_kernel": """
+        probabilities_ptr[n_rows, n_keys]; d_probabilities[n_rows, n_keys]; d_x_ptr[n_rows, n_keys]
+        grid[n_rows]
+        1 <= n_keys <= MOST_COUNTED
+    """,
+}
+
 softmax = Twin(
     name="softmax",
     forward=core_softmax.softmax_forward,
@@ -82,6 +107,7 @@ softmax = Twin(
         "gpt2 vocabulary": {"shape": [8192, 50257]},
     },
     cost=_softmax_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"shape": [2, 40, 40], "causal": True},
         {"shape": [2, _BLOCK + 100]},

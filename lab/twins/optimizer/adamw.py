@@ -117,6 +117,18 @@ _ADAMW_BLOCK = adamw_update.BLOCK
 # Some of GPT-2's: the token table, a matrix, a bias and a norm's weight.
 _GPT2_SHAPES: list[list[int]] = [[50257, 768], [768, 2304], [2304], [768]]
 
+_CONTRACTS = {
+    "gradient_squares_kernel": """
+        table.rows[table.n_tensors, table.WIDTH]; partial_ptr[n_blocks]; grid[n_blocks]
+    """,
+    "gradient_norm_kernel": """
+        partial_ptr[n_partial]; norm_ptr[1]; n_partial <= MOST_COUNTED
+    """,
+    "adamw_kernel": """
+        table.rows[table.n_tensors, table.WIDTH]; norm_ptr[1]; grid[n_blocks]
+    """,
+}
+
 adamw = Twin(
     name="adamw",
     forward=_adamw_forward,
@@ -155,6 +167,7 @@ adamw = Twin(
     real=_adamw_real,
     shapes={"gpt2, one of each": {"shapes": _GPT2_SHAPES}, "one": {"shapes": [[768, 768]]}},
     cost=_adamw_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"shapes": [[3, 5], [2, _ADAMW_BLOCK]], "max_norm": 1.0},
         {"shapes": [[_ADAMW_BLOCK + 1], [0], [1]], "weight_decay": 0.1},

@@ -74,6 +74,12 @@ _EMA_BLOCK = triton_ema.BLOCK
 # Some of GPT-2's: the token table, two matrices, a bias and a norm's weight.
 _GPT2_SHAPES: list[list[int]] = [[50257, 768], [768, 2304], [2304], [768, 3072], [768]]
 
+_CONTRACTS = {
+    "ema_kernel": """
+        table.rows[table.n_tensors, table.WIDTH]; grid[n_blocks]
+    """,
+}
+
 ema = Twin(
     name="ema",
     forward=_ema_forward,
@@ -99,6 +105,7 @@ ema = Twin(
     real=_ema_real,
     shapes={"gpt2, one of each": {"shapes": _GPT2_SHAPES}, "one": {"shapes": [[768, 768]]}},
     cost=_ema_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"shapes": [[3, 5], [2, _EMA_BLOCK]]},
         {"shapes": [[_EMA_BLOCK + 1], [0], [1]]},

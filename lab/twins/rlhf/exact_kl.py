@@ -39,6 +39,18 @@ def _exact_kl_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 
 _VOCAB_BLOCK = triton_exact_kl.MAX_BLOCK
 
+_CONTRACTS = {
+    "exact_kl_forward_kernel": """
+        x[n_rows, n_keys]; y[n_rows, n_keys]; mask_ptr[n_rows]; kl_ptr[n_rows]; kept_ptr[n_rows, 5]
+        grid[cdiv(n_rows, cdiv(TILE, BLOCK_KEYS))]; 1 <= n_keys <= MOST_COUNTED
+    """,
+    "exact_kl_backward_kernel": """
+        x[n_rows, n_keys]; y[n_rows, n_keys]; kept_ptr[n_rows, 5]; d_kl_ptr[n_rows]
+        d_x_ptr[n_rows, n_keys]; d_y_ptr[n_rows, n_keys]
+        grid[cdiv(n_rows, cdiv(TILE, BLOCK_KEYS)), cdiv(n_keys, BLOCK_KEYS)]
+    """,
+}
+
 exact_kl = Twin(
     name="exact_kl",
     forward=core_exact_kl.exact_kl_forward,
@@ -75,6 +87,7 @@ exact_kl = Twin(
         "byte vocabulary": {"rows": 65536, "vocab": 256},
     },
     cost=_exact_kl_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"rows": 40, "vocab": 60, "share": 1.0},
         {"rows": 2, "vocab": 2 * _VOCAB_BLOCK + 1, "share": 1.0},

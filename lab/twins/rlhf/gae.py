@@ -44,6 +44,19 @@ def _gae_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 
 _GAE_BLOCK = triton_gae.MAX_BLOCK
 
+_CONTRACTS = {
+    "gae_forward_kernel": """
+        rewards_ptr[n_batch, n_time]; values_ptr[n_batch, n_time]; mask_ptr[n_batch, n_time]
+        advantages_ptr[n_batch, n_time]; returns_ptr[n_batch, n_time]
+        grid[n_batch]; 1 <= n_time <= MOST_COUNTED
+    """,
+    "gae_backward_kernel": """
+        mask_ptr[n_batch, n_time]; d_advantages_ptr[n_batch, n_time]; d_returns_ptr[n_batch, n_time]
+        d_rewards_ptr[n_batch, n_time]; d_values_ptr[n_batch, n_time]
+        grid[n_batch]; 1 <= n_time <= MOST_COUNTED
+    """,
+}
+
 gae = Twin(
     name="gae",
     forward=core_gae.gae_forward,
@@ -80,6 +93,7 @@ gae = Twin(
         "wide and short": {"shape": [4096, 128]},
     },
     cost=_gae_cost,
+    contracts=_CONTRACTS,
     studies=tuple(
         {"shape": shape, "share": 1.0} for shape in ([2, 2 * _GAE_BLOCK + 5], [3, 20], [1, 1])
     ),

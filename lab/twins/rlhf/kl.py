@@ -42,6 +42,18 @@ def kl_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     )
 
 
+_CONTRACTS = {
+    "kl_forward_kernel": """
+        log_prob_ptr[n_elements]; reference_ptr[n_elements]; mask_ptr[n_elements]
+        kl_ptr[n_elements]; grid[cdiv(n_elements, BLOCK)]
+    """,
+    "kl_backward_kernel": """
+        log_prob_ptr[n_elements]; reference_ptr[n_elements]; mask_ptr[n_elements]
+        d_kl_ptr[n_elements]; d_log_prob_ptr[n_elements]; d_reference_ptr[n_elements]
+        grid[cdiv(n_elements, BLOCK)]
+    """,
+}
+
 kl = Twin(
     name="kl",
     forward=core_kl.kl_forward,
@@ -76,6 +88,7 @@ kl = Twin(
         "minibatch, k2": {"shape": [64, 1024], "estimator": "k2"},
     },
     cost=kl_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"shape": [3, 900], "share": 1.0},
         {"shape": [2, 30], "share": 1.0, "estimator": "k2"},

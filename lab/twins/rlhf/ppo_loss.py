@@ -134,6 +134,26 @@ def _ppo_loss_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     )
 
 
+_CONTRACTS = {
+    "ppo_loss_kernel": """
+        given.log_prob[n_tokens]; given.old_log_prob[n_tokens]; given.advantage[n_tokens]
+        given.value[n_tokens]; given.old_value[n_tokens]; given.returns[n_tokens]
+        given.entropy[n_tokens]; mask_ptr[n_tokens]
+        d_log_prob_ptr[n_tokens]; d_values_ptr[n_tokens]
+        sums[N_ROWS, sums.n_columns]; grid[sums.n_columns]
+        sums.n_columns == max(1, cdiv(n_tokens, BLOCK))
+    """,
+    "ppo_loss_statistics_kernel": """
+        sums[N_ROWS, sums.n_columns]; loss_ptr[1]; statistics_ptr[11]
+        sums.n_columns <= MOST_COUNTED
+    """,
+    "ppo_loss_scale_kernel": """
+        raw.log_prob[n_tokens]; raw.value[n_tokens]; mask_ptr[n_tokens]; d_loss_ptr[1]; count_ptr[1]
+        scaled.log_prob[n_tokens]; scaled.value[n_tokens]; scaled.entropy[n_tokens]
+        grid[cdiv(n_tokens, BLOCK)]
+    """,
+}
+
 ppo_loss = Twin(
     name="ppo_loss",
     forward=core_ppo_loss.ppo_loss_forward,
@@ -164,6 +184,7 @@ ppo_loss = Twin(
         "instructgpt batch": {"shape": [512, 1024]},
     },
     cost=_ppo_loss_cost,
+    contracts=_CONTRACTS,
     studies=tuple({"shape": shape, "share": 1.0} for shape in ([3, 900], [2, 40], [1, 1])),
     extremes=({"shape": [2, 4], "seed": 2},),
     axes=dict.fromkeys((*TOKENS, "mask"), "batch time"),

@@ -54,6 +54,24 @@ def _reward_loss_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
     )
 
 
+_CONTRACTS = {
+    "reward_loss_forward_kernel": """
+        scores[n_prompts, n_completions]; ranks[n_prompts, n_completions]
+        gradients_ptr[n_prompts, n_completions]; n_completions <= BLOCK_K
+        sums_ptr[3, cdiv(n_prompts, PROMPTS)]; counts_ptr[cdiv(n_prompts, PROMPTS), _COUNTERS]
+        grid[cdiv(n_prompts, PROMPTS)]
+    """,
+    "reward_loss_totals_kernel": """
+        sums_ptr[3, n_programs]; counts_ptr[n_programs, _COUNTERS]; n_programs <= MOST_COUNTED
+        results.loss[1]; results.accuracy[1]; results.n_pairs[1]; results.mean_margin[1]
+        results.bin_pairs[_N_BINS]; results.bin_right[_N_BINS]; n_ranked_ptr[1]
+    """,
+    "reward_loss_backward_kernel": """
+        gradients_ptr[n_elements]; d_loss_ptr[1]; n_ranked_ptr[1]; d_scores_ptr[n_elements]
+        grid[cdiv(n_elements, BLOCK)]
+    """,
+}
+
 reward_loss = Twin(
     name="reward_loss",
     forward=core_reward_loss.reward_loss_forward,
@@ -100,6 +118,7 @@ reward_loss = Twin(
         "512 prompts, K = 64": {"prompts": 512, "completions": 64, "centring": 0.01},
     },
     cost=_reward_loss_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"prompts": 40, "completions": 9, "centring": 0.01},
         {"prompts": 70, "completions": 2, "margin": 0.5},

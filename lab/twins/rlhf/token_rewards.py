@@ -69,6 +69,20 @@ def _token_rewards_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 
 _REWARDS_BLOCK = triton_token_rewards.MAX_BLOCK
 
+_CONTRACTS = {
+    "token_rewards_forward_kernel": """
+        log_prob_ptr[n_batch, n_time]; reference_ptr[n_batch, n_time]; mask_ptr[n_batch, n_time]
+        scores_ptr[n_batch]; ended_ptr[n_batch]; rewards_ptr[n_batch, n_time]
+        grid[n_batch]; 1 <= n_time <= MOST_COUNTED
+    """,
+    "token_rewards_backward_kernel": """
+        log_prob_ptr[n_batch, n_time]; reference_ptr[n_batch, n_time]; mask_ptr[n_batch, n_time]
+        ended_ptr[n_batch]; d_rewards_ptr[n_batch, n_time]; d_scores_ptr[n_batch]
+        d_log_prob_ptr[n_batch, n_time]; d_reference_ptr[n_batch, n_time]
+        grid[n_batch]; 0 <= n_time <= MOST_COUNTED
+    """,
+}
+
 token_rewards = Twin(
     name="token_rewards",
     forward=core_token_rewards.token_rewards_forward,
@@ -105,6 +119,7 @@ token_rewards = Twin(
         "rollout, k3": {"shape": ROLLOUT, "estimator": "k3", "missing_end": "penalise"},
     },
     cost=_token_rewards_cost,
+    contracts=_CONTRACTS,
     studies=(
         {"shape": [3, 40], "share": 1.0, "missing_end": "replace"},
         {"shape": [2, _REWARDS_BLOCK + 5], "share": 1.0, "estimator": "k3"},

@@ -39,6 +39,28 @@ def _whiten_cost(case: Case, itemsize: int) -> tuple[Cost, Cost]:
 
 _WHITEN_BLOCK = triton_whiten.BLOCK
 
+_CONTRACTS = {
+    "whiten_partials_kernel": """
+        x_ptr[n_elements]; mask_ptr[n_elements]; grid[cdiv(n_elements, BLOCK)]
+        partials_ptr[cdiv(n_elements, BLOCK), 3]
+    """,
+    "whiten_statistics_kernel": """
+        partials_ptr[n_partials, 3]; statistics_ptr[4]; n_partials <= MOST_COUNTED
+    """,
+    "whiten_apply_kernel": """
+        x_ptr[n_elements]; mask_ptr[n_elements]; grid[cdiv(n_elements, BLOCK)]
+        statistics_ptr[4]; whitened_ptr[n_elements]
+    """,
+    "whiten_backward_partials_kernel": """
+        x_ptr[n_elements]; mask_ptr[n_elements]; grid[cdiv(n_elements, BLOCK)]
+        d_whitened_ptr[n_elements]; statistics_ptr[4]; partials_ptr[cdiv(n_elements, BLOCK), 2]
+    """,
+    "whiten_backward_apply_kernel": """
+        x_ptr[n_elements]; mask_ptr[n_elements]; grid[cdiv(n_elements, BLOCK)]
+        d_whitened_ptr[n_elements]; statistics_ptr[4]; sums_ptr[2]; d_x_ptr[n_elements]
+    """,
+}
+
 whiten = Twin(
     name="whiten",
     forward=core_whiten.whiten_forward,
@@ -77,6 +99,7 @@ whiten = Twin(
         "minibatch": {"shape": [64, 1024]},
     },
     cost=_whiten_cost,
+    contracts=_CONTRACTS,
     studies=tuple(
         {"shape": shape, "share": 1.0} for shape in ([3, 900], [2, _WHITEN_BLOCK], [1, 2])
     ),
