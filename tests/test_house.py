@@ -67,7 +67,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lab/prove/equal/algebra": (),
     "lab/prove/equal/evaluation": ("lab/prove/equal/algebra", "lab"),
     "lab/prove/equal": ("lab/prove/equal/evaluation", "lab/own"),
-    "lab/prove/safe": ("lab/own",),
+    "lab/prove/safe/symbolic": ("lab/own",),
+    "lab/prove/safe/launches": ("lab/prove/safe/symbolic",),
+    "lab/prove/safe/asked": ("lab/prove/safe/launches",),
+    "lab/prove/safe": ("lab/prove/safe/asked",),
     "lab/prove": ("lab/prove/equal", "lab/prove/safe"),
     "lab/study": ("lab/exercises", "lab/trace"),
     "lab/mutate": ("lab/prove",),
@@ -179,7 +182,7 @@ def is_for_type_checkers(node: ast.stmt) -> bool:
 
 def room_of(parts: Sequence[str]) -> str:
     """Name the room of a file or module, given as its path's parts without a suffix."""
-    for n in (3, 2, 1):
+    for n in (4, 3, 2, 1):
         if "/".join(parts[:n]) in ROOMS:
             return "/".join(parts[:n])
     return "__init__"  # a name that the root itself defines

@@ -1,0 +1,206 @@
+"""A kernel and its contract together: what is to be proved, and what may be assumed."""
+
+import ast
+import dataclasses
+from typing import Any
+
+import torch
+
+from .....core.checks import refuse
+from .....kernels.common.launch import LARGEST_GRID, Call
+from .....kernels.native.instructions.ttir import Value, parse
+from ..launches import compile as front_end
+from ..launches.contract import MOST_BYTES, Comparison, Contract, Reading
+from ..symbolic.terms import ONE, ZERO, Poly, poly
+from ..symbolic.values import Symbol, is_integer, reach
+from ..symbolic.walk import Walk
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor argument, of any size.
+
+    Attributes
+    ----------
+    name : str
+        As in the contract.
+    shape, strides : tuple of Poly
+        In elements.
+    packed : bool
+        Whether it lies row after row.
+    """
+
+    name: str
+    shape: tuple[Poly, ...]
+    strides: tuple[Poly, ...]
+    packed: bool
+
+
+class Problem:
+    """What is to be proved of one compiled variant of a kernel.
+
+    Parameters
+    ----------
+    call : Call
+        One launch of it.
+    contract : Contract
+    wide : frozenset of str
+        The integers that have 64 bits.
+
+    Attributes
+    ----------
+    walk : Walk
+    tensors : dict of str to Tensor
+    parameters : dict of str to Poly
+        The kernel's integers.
+    promised : dict of str to int
+        The largest that a contract lets an integer be, where it is a number.
+    facts : list of (str, formula)
+        The contract's, and the grid's.
+    """
+
+    def __init__(self, call: Call, contract: Contract, wide: frozenset[str] = frozenset()) -> None:
+        self.call, self.contract, self.wide = call, contract, wide
+        self.text = front_end.ttir(call, wide)
+        self.body = parse(self.text)
+        self.parameters: dict[str, Poly] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self.facts: list[tuple[str, Any]] = []
+        self.promised: dict[str, int] = {}
+        self.walk = Walk({})
+        self.unknowns = self.walk.unknowns
+        parts = front_end.arguments(call)
+        module = call.function.fn.__globals__
+        constants = front_end.constants(call) | {"itemsize": front_end.itemsize(call)}
+        self.reading = Reading(contract, constants, module, self.unknowns)
+        self._declare(parts)
+        self._assume()
+        self._lay_out(parts)
+        self.walk.walk(self.body)
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return self.call.function.fn.__name__
+
+    def may_be_wide(self) -> frozenset[str]:
+        """Name the integers that may have 64 bits: the contract lets them be 2^31 or more."""
+        most = reach(32)[1]
+        return frozenset(n for n in self.parameters if self.promised.get(n, most + 1) > most)
+
+    def _declare(self, parts: dict[str, Any]) -> None:
+        """Make an unknown of each integer, and pointers of tensors."""
+        values: list[Value] = self.body.arguments
+        if len(values) != len(parts):
+            raise NotImplementedError(
+                f"{self.name}: compiled, it has {len(values)} arguments, expected {len(parts)}"
+            )
+        sizes = set(self.contract.sizes_in_shapes())
+        for value, name in zip(values, parts, strict=True):
+            kind = value.type
+            if kind.is_pointer:
+                base = name.removesuffix(".ptr")
+                self.walk.known[value] = Symbol(kind, lambda i: ZERO, base)
+                self.walk.limits[base] = lambda base=base: self.reading.limits(base)
+            elif is_integer(kind):
+                low, high = reach(int(kind.element[1:]))
+                if name in sizes or ".strides[" in name:
+                    low, high = 0, min(high, MOST_BYTES)
+                number = self.unknowns.new(name, low, high, uniform=True)
+                self.parameters[name] = self.reading.known[name] = number
+                self.walk.known[value] = Symbol(kind, lambda i, n=number: n)
+            else:
+                self.walk.known[value] = self.walk.opaque(kind, name)
+
+    def _assume(self) -> None:
+        """Take the contract's facts, and the grid's."""
+        for one in self.contract.facts:
+            if self._is_about_absent(one):
+                continue
+            formula = self.reading.fact(one)
+            if isinstance(formula, bool):
+                formula = self.unknowns.formula(ZERO) == (0 if formula else 1)
+            self.facts.append((one.text, formula))
+            self._bound(one)
+        grid = self.reading.grid()
+        self.walk.grid = tuple(poly(n) for n in grid)
+        programs = []
+        for axis, n, most in zip("xyz", self.walk.grid, LARGEST_GRID, strict=True):
+            if n.constant == 1:
+                programs.append(ZERO)
+                continue
+            program = self.unknowns.new(f"program_{axis}", 0, most - 1)
+            formula = self.unknowns.formula
+            self.facts.append((f"grid along {axis}", formula(program) < formula(n)))
+            self.facts.append((f"largest grid along {axis}", formula(n) <= most))
+            programs.append(program)
+        self.walk.programs = tuple(programs)
+
+    def _is_about_absent(self, one: Comparison) -> bool:
+        """Say whether a fact names an argument that this variant does not have."""
+        absent = {name for name, value in front_end.constants(self.call).items() if value is None}
+        named = {
+            ast.unparse(n)
+            for side in (one.left, one.right)
+            for n in ast.walk(side)
+            if isinstance(n, (ast.Name, ast.Attribute))
+        }
+        return any(n in absent or n.split(".")[0] in absent for n in named)
+
+    def _bound(self, one: Comparison) -> None:
+        """Let an unknown's numeric bounds be as narrow as a fact makes them."""
+        x, y, how = self.reading.value(one.left), self.reading.value(one.right), one.how
+        if isinstance(y, Poly) and not isinstance(x, Poly):
+            x, y = y, x
+            how = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(how, how)
+        if not isinstance(x, Poly) or not isinstance(y, int):
+            return
+        if len(x.terms) != 1 or list(x.terms.values()) != [1] or len(next(iter(x.terms))) != 1:
+            return
+        known = self.unknowns.unknown(x)
+        low, high = known.bounds
+        if how in ("<", "<=", "=="):
+            most = y - (how == "<")
+            ((name,),) = x.terms
+            self.promised[name] = min(most, self.promised.get(name, most))
+            high = most if high is None else min(high, most)
+        if how in (">", ">=", "=="):
+            least = y + (how == ">")
+            low = least if low is None else max(low, least)
+        known.bounds = low, high
+
+    def _lay_out(self, parts: dict[str, Any]) -> None:
+        """Give each tensor of the contract its shape and its strides."""
+        pointers = {name.removesuffix(".ptr") for name, value in parts.items() if _is_tensor(value)}
+        for name in self.contract.shapes:
+            if name not in pointers:
+                self._expect_argument(name, parts)
+                continue
+            shape = tuple(poly(n) for n in self.reading.shape(name))
+            given = self.reading.strides(name)
+            own = [self.parameters.get(f"{name}.strides[{i}]") for i in range(len(shape))]
+            if given is not None:
+                strides, packed = [poly(s) for s in given], False
+            elif all(s is not None for s in own):
+                strides, packed = [s for s in own if s is not None], False
+            else:
+                strides, packed = _packed(shape), True
+            self.tensors[name] = Tensor(name, shape, tuple(strides), packed)
+
+    def _expect_argument(self, tensor: str, parts: dict[str, Any]) -> None:
+        """Refuse a shape of something that is no argument, not even an absent one."""
+        absent = {n for n, value in front_end.constants(self.call).items() if value is None}
+        if tensor not in absent and tensor.split(".")[0] not in absent:
+            known = ", ".join(dict.fromkeys(n.removesuffix(".ptr") for n in parts))
+            refuse(f"contract of {self.name}", f"shapes of its arguments ({known})", repr(tensor))
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def _packed(shape: tuple[Poly, ...]) -> list[Poly]:
+    strides = [ONE]
+    for n in reversed(shape[1:]):
+        strides.insert(0, strides[0] * n)
+    return strides

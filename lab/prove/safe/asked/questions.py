@@ -1,0 +1,381 @@
+"""What is asked of each access and each integer, and how the answer is found.
+
+In bounds. An offset is taken apart into coordinates, one for each stride: what is multiplied with
+the stride. If each coordinate lies between 0 and its axis's length, the address is an element's.
+A tensor that lies row after row may instead be bounded as a whole.
+
+No wrap. What is compared, divided, counted or extended on the way to an address, a mask or a loop
+must fit its type. Sums and products of 64 bits that are an address's alone need not: they are right
+up to multiples of 2^64, and the exact address, being in bounds, is the one of those that fits.
+
+No race. Two programs never touch the same element, one of them writing: equal coordinates of two
+programs' accesses contradict each other. Programs' own unknowns are told apart by an apostrophe.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import z3
+
+from ..symbolic.solver import Answer, Solver
+from ..symbolic.terms import ZERO, Poly, poly
+from ..symbolic.values import reach
+from ..symbolic.walk import Access, Width
+from .problem import Problem, Tensor
+
+PROVED, REFUTED, UNKNOWN = "proved", "refuted", "not proved"
+UNREACHED, NOT_FOLLOWED = "never reached", "not followed"
+QUICK = 3_000_000
+
+
+@dataclasses.dataclass
+class Finding:
+    """The answer to one question.
+
+    Attributes
+    ----------
+    kind : str
+        "bounds", "width", "race" or "written".
+    where : str
+        "file:line", of both accesses for a race.
+    what : str
+        The access and its tensor, or the operation.
+    verdict : str
+    reason : str
+        Why it is not proved; "" if it is.
+    tensor : str
+        Which it is about; "" if none.
+    model : dict
+        The numbers of a counterexample.
+    confirmed : str
+        What its run showed, in sanitize's words.
+    """
+
+    kind: str
+    where: str
+    what: str
+    verdict: str
+    reason: str = ""
+    tensor: str = ""
+    model: dict[str, int | bool] = dataclasses.field(default_factory=dict)
+    confirmed: str = ""
+
+
+class PremisesContradict(ValueError):
+    """A contract that no launch satisfies: everything would follow from it."""
+
+
+class Questions:
+    """Asks everything about one variant of a kernel.
+
+    Parameters
+    ----------
+    problem : Problem
+    examples : sequence of dict
+        Sizes of launches that have been seen: in them premises are looked for first.
+    """
+
+    def __init__(self, problem: Problem, examples: Sequence[dict[str, int]] = ()) -> None:
+        self.problem, self.walk = problem, problem.walk
+        self.unknowns = problem.unknowns
+        self.solver = Solver(self.unknowns, [f for _, f in problem.facts])
+        self._others: dict[str, Any] = {}
+        self.examples = examples
+        self._apart: set[Access] = set()  # bounded by coordinates, not as a whole
+
+    def expect_premises(self) -> None:
+        """Refuse a contract that contradicts itself.
+
+        Raises
+        ------
+        PremisesContradict
+            Naming the facts.
+        """
+        if self.possible([]).follows is not True:
+            texts = "; ".join(text for text, _ in self.problem.facts)
+            raise PremisesContradict(
+                f"{self.problem.name}: expected a contract that some launch satisfies, and found "
+                f"none for: {texts} (likely cause: two facts that exclude each other)"
+            )
+
+    # -- in bounds -------------------------------------------------------------------------------
+
+    def lanes(self, shape: tuple[int, ...], mark: str = "") -> tuple[Poly, ...]:
+        """Make unknown indices of a tile's element."""
+        return tuple(
+            self.unknowns.new(f"lane{d}{mark}", 0, n - 1) if n > 1 else ZERO
+            for d, n in enumerate(shape)
+        )
+
+    def premises(self, access: Access, lanes: tuple[Poly, ...]) -> list[Any]:
+        """Collect what holds where an access is made: its path and its mask."""
+        mask = [access.mask.at(lanes)] if access.mask is not None else []
+        return [*access.path, *mask]
+
+    def bounds(self, access: Access) -> Finding:
+        """Ask whether an access is in bounds."""
+        what = f"{access.kind} {access.base}"
+        finding = Finding("bounds", access.where, what, UNKNOWN, tensor=access.base)
+        tensor = self.problem.tensors.get(access.base)
+        if tensor is None:
+            finding.verdict = NOT_FOLLOWED
+            finding.reason = self._why_no_tensor(access)
+            return finding
+        lanes = self.lanes(access.pointer.shape)
+        offset = access.pointer.at(lanes)
+        given = self.premises(access, lanes)
+        reached = self.possible(given)
+        if reached.follows is False:
+            finding.verdict, finding.reason = UNREACHED, "no launch makes it: its premises exclude"
+            return finding
+        coordinates, rest = coordinates_of(offset, tensor)
+        statements = [self._inside(c, n) for c, n in zip(coordinates, tensor.shape, strict=True)]
+        if rest.terms:
+            statements.append(self.unknowns.formula(rest) == 0)
+        answers = [self.solver.follows(given, statement) for statement in statements]
+        if all(answer.follows for answer in answers):
+            self._apart.add(access)
+            if reached.follows:
+                finding.verdict = PROVED
+                return finding
+        if tensor.packed and self._whole(given, offset, tensor).follows:
+            finding.verdict = PROVED if reached.follows else UNKNOWN
+        if finding.verdict != PROVED:
+            self._explain(finding, given, offset, tensor, statements, reached)
+        return finding
+
+    def _why_no_tensor(self, access: Access) -> str:
+        if not access.base:
+            return "an address that was read from memory"
+        if access.base in self.problem.contract.anywhere:
+            return "the contract promises nothing of its addresses"
+        return "the contract does not give its shape"
+
+    def _inside(self, coordinate: Poly, n: Poly) -> Any:
+        c = self.unknowns.formula(coordinate)
+        return z3.And(c >= 0, c < self.unknowns.formula(n))
+
+    def _whole(self, given: list[Any], offset: Poly, tensor: Tensor) -> Answer:
+        """Bound an offset as a whole."""
+        size = poly(1)
+        for n in tensor.shape:
+            size = size * n
+        return self.solver.follows(given, self._inside(offset, size), steps=QUICK)
+
+    def _explain(
+        self,
+        finding: Finding,
+        given: list[Any],
+        offset: Poly,
+        tensor: Tensor,
+        statements: list[Any],
+        reached: Answer,
+    ) -> None:
+        """Look for a small launch that goes out of bounds."""
+        wrong: list[Any] = []
+        if tensor.packed:
+            size = poly(1)
+            for n in tensor.shape:
+                size = size * n
+            wrong.append(z3.Not(self._inside(offset, size)))
+        else:
+            wrong += [z3.Not(statement) for statement in statements]
+        for one in wrong:
+            answer = self.small_model([*given, one])
+            if answer.follows:
+                finding.verdict, finding.model = REFUTED, answer.model
+                finding.reason = f"outside {tensor.name}{list(tensor.shape)}"
+                return
+        finding.reason = "z3 gave up" if reached.follows else "its premises: z3 gave up"
+
+    def possible(self, formulas: list[Any]) -> Answer:
+        """Say whether formulas can hold in some launch: one that was seen, or any other."""
+        formulas = [*formulas, *self.solver.facts]
+        names, behind = self.unknowns.behind(formulas)
+        for example in self.examples:
+            sizes = [
+                self.unknowns.by_name[n].variable == value
+                for n, value in example.items()
+                if n in names
+            ]
+            answer = self.solver.satisfiable([*formulas, *behind, *sizes], steps=QUICK)
+            if answer.follows:
+                return answer
+        return self.small_model(formulas)
+
+    def small_model(self, formulas: list[Any]) -> Answer:
+        """Look for numbers with which formulas hold, small ones first."""
+        formulas = [*formulas, *self.solver.facts]
+        names, behind = self.unknowns.behind(formulas)
+        answer = Answer(None)
+        for most in (6, 40, 300, 5000, None):
+            small = self._small(most, names) if most is not None else []
+            apart = self._spread(names) if most is not None and most < 1000 else []
+            answer = self.solver.satisfiable([*formulas, *behind, *small, *apart], steps=QUICK)
+            if answer.follows:
+                break
+        return answer
+
+    def _small(self, most: int, names: set[str]) -> list[Any]:
+        """Let all axes be short."""
+        sizes = {
+            n for t in self.problem.tensors.values() for p in t.shape for n in p.unknowns
+        } & names
+        return [self.unknowns.by_name[n].variable <= most for n in sorted(sizes)]
+
+    def _spread(self, names: set[str]) -> list[Any]:
+        """Let tensors with strides lie row after row with gaps, into which what is wrong falls."""
+        facts = []
+        for tensor in self.problem.tensors.values():
+            if tensor.packed:
+                continue
+            s = [self.unknowns.formula(x) for x in tensor.strides]
+            n = [self.unknowns.formula(x) for x in tensor.shape]
+            gaps = [int(len(x.terms) == 1 and len(x.unknowns) == 1) for x in tensor.strides]
+            inner = range(len(s) - 1)
+            facts += [s[-1] >= 1, *(s[i] >= s[i + 1] * n[i + 1] + gaps[i] for i in inner)]
+        return [f for f in facts if self.unknowns.constants(f) & names]
+
+    # -- no wrap ---------------------------------------------------------------------------------
+
+    def width(self, width: Width) -> Finding:
+        """Ask whether an integer fits its type."""
+        finding = Finding("width", width.where, f"{width.operation} i{width.bits}", UNKNOWN)
+        value = width.value.at(self.lanes(width.value.shape))
+        low, high = reach(width.bits)
+        least, most = self.unknowns.bounds(value)
+        if least is not None and most is not None and low <= least and most <= high:
+            finding.verdict = PROVED
+            return finding
+        v = self.unknowns.formula(value)
+        fits = z3.And(v >= low, v <= high)
+        if self.solver.follows(width.path, fits).follows:
+            finding.verdict = PROVED
+            return finding
+        for wrong in (v > high, v < low):
+            _, behind = self.unknowns.behind([*width.path, wrong, *self.solver.facts])
+            answer = self.solver.satisfiable([*width.path, wrong, *self.solver.facts, *behind])
+            if answer.follows:
+                finding.verdict, finding.model = REFUTED, answer.model
+                finding.reason = f"{value} does not fit {width.bits} bits"
+                return finding
+        finding.reason = "z3 gave up"
+        return finding
+
+    # -- no race ---------------------------------------------------------------------------------
+
+    def other(self, formula: Any) -> Any:
+        """Write a formula of another program's: its own unknowns get an apostrophe."""
+        pairs = []
+        for name in self.unknowns.constants(formula):
+            known = self.unknowns.by_name[name]
+            if known.uniform:
+                continue
+            if name not in self._others:
+                sort = known.variable.sort()
+                self._others[name] = z3.Const(name + "'", sort)
+            pairs.append((known.variable, self._others[name]))
+        return z3.substitute(formula, *pairs) if pairs else formula
+
+    def races(self) -> Iterator[Finding]:
+        """Ask of all pairs of accesses whether two programs can meet."""
+        accesses = [a for a in self.walk.accesses if a.base in self.problem.tensors]
+        if all(p.constant == 0 for p in self.walk.programs):
+            return
+        for i, a in enumerate(accesses):
+            for b in accesses[i:]:
+                kinds = {a.kind, b.kind}
+                if a.base == b.base and kinds not in ({"load"}, {"atomic"}):
+                    yield self.race(a, b)
+
+    def race(self, a: Access, b: Access) -> Finding:
+        """Ask whether one program's access and another program's can touch one element."""
+        tensor = self.problem.tensors[a.base]
+        where = a.where if a is b else f"{a.where} and {b.where.rpartition('/')[2]}"
+        what = f"{a.kind} and {b.kind} of {a.base}"
+        finding = Finding("race", where, what, UNKNOWN, tensor=a.base)
+        mine, theirs = self.lanes(a.pointer.shape), self.lanes(b.pointer.shape)
+        x, rest_x = coordinates_of(a.pointer.at(mine), tensor)
+        y, rest_y = coordinates_of(b.pointer.at(theirs), tensor)
+        formula = self.unknowns.formula
+        given = self.premises(a, mine)
+        others = self.premises(b, theirs)
+        apart = a in self._apart and b in self._apart
+        if not apart:  # compare offsets
+            (x, rest_x), (y, rest_y) = ([], a.pointer.at(mine)), ([], b.pointer.at(theirs))
+        programs = [p for p in self.walk.programs if p.constant is None]
+        differ = z3.Or([formula(p) != self.other(formula(p)) for p in programs])
+        same = [formula(c) == self.other(formula(d)) for c, d in zip(x, y, strict=True)]
+        same += [formula(rest_x) == self.other(formula(rest_y))]
+        facts = self.solver.facts
+        _, mine_behind = self.unknowns.behind([*given, *(formula(c) for c in (*x, rest_x))])
+        _, their_behind = self.unknowns.behind([*others, *(formula(c) for c in (*y, rest_y))])
+        used = [*facts, *self.unknowns.behind(facts)[1]]
+        both = [
+            *given, *mine_behind, *(self.other(f) for f in (*others, *their_behind)),
+            *used, *(self.other(f) for f in used), differ, *same,
+        ]  # fmt: skip
+        answer = self.solver.satisfiable(both)
+        if answer.follows is False:
+            finding.verdict = PROVED
+        elif answer.follows is None:
+            finding.reason = "z3 gave up"
+        else:
+            finding.verdict, finding.model = REFUTED, self._small_race(both) or answer.model
+            finding.reason = "two programs touch one element"
+        return finding
+
+    def _small_race(self, both: list[Any]) -> dict[str, int | bool]:
+        names = set(self.unknowns.by_name)
+        for most in (6, 40, 300):
+            small = [*self._small(most, names), *self._spread(names)]
+            answer = self.solver.satisfiable([*both, *small], steps=QUICK)
+            if answer.follows:
+                return answer.model
+        return {}
+
+    # -- all -------------------------------------------------------------------------------------
+
+    def all(self) -> Iterator[Finding]:
+        """Ask everything."""
+        self.expect_premises()
+        for what in self.walk.not_followed:
+            yield Finding("bounds", "", what, NOT_FOLLOWED, "an operation that is not known")
+        for access in self.walk.accesses:
+            yield self.bounds(access)
+        for width in self.walk.widths:
+            yield self.width(width)
+        yield from self.races()
+
+
+def coordinates_of(offset: Poly, tensor: Tensor) -> tuple[list[Poly], Poly]:
+    """Take an offset apart: what each stride is multiplied with, and what no stride divides.
+
+    Any way to take it apart is right, if each coordinate then proves to lie on its axis.
+    """
+    order = sorted(
+        range(len(tensor.strides)), key=lambda i: _degree(tensor.strides[i]), reverse=True
+    )
+    found: dict[int, Poly] = {}
+    rest = offset
+    for i in order:
+        stride = tensor.strides[i]
+        if len(stride.terms) != 1:
+            found[i] = ZERO
+            continue
+        ((monomial, factor),) = stride.terms.items()
+        inside, left = rest.divided(monomial)
+        whole = Poly({m: c // factor for m, c in inside.terms.items() if c % factor == 0})
+        over = Poly({m: c for m, c in inside.terms.items() if c % factor})
+        constant = over.terms.get((), 0)
+        if factor > 1 and constant:
+            whole, over = whole + constant // factor, over - constant // factor * factor
+        found[i] = whole
+        rest = left + over * Poly({monomial: 1})
+    return [found[i] for i in range(len(tensor.strides))], rest
+
+
+def _degree(stride: Poly) -> tuple[int, int]:
+    ((monomial, factor), *_) = stride.terms.items() or [((), 0)]
+    return len(monomial), factor

@@ -1,0 +1,203 @@
+"""Is every element of a result written? For any element, who writes it is named, and shown to.
+
+An element's coordinate is a sum such as 1024·group + 128·rest + lane. Read as digits it says which
+program, which lane and which turn of a loop write the element: divide by the largest factor, go on
+with what is left. A quotient and a rest of one division that are both known give what was divided.
+What is found so need not be right: it is put into the kernel's own conditions, and z3 must show
+that they hold, and that the address is the element's.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import z3
+
+from ..symbolic.terms import Poly
+from ..symbolic.walk import Access
+from .problem import Tensor
+from .questions import PROVED, UNKNOWN, Finding, Questions, coordinates_of
+
+
+def written(questions: Questions) -> Iterator[Finding]:
+    """Ask of each tensor that a kernel stores to whether all of it is written.
+
+    Parameters
+    ----------
+    questions : Questions
+        Whose bounds have been asked.
+
+    Yields
+    ------
+    Finding
+        Those that are not proved have the numbers of a small launch in which to look.
+    """
+    stores: dict[str, list[Access]] = {}
+    for access in questions.walk.accesses:
+        if access.kind != "load" and access.base in questions.problem.tensors:
+            stores.setdefault(access.base, []).append(access)
+    for base, accesses in stores.items():
+        if base not in questions.problem.contract.partly:
+            yield _tensor(questions, questions.problem.tensors[base], accesses)
+
+
+def _tensor(questions: Questions, tensor: Tensor, accesses: list[Access]) -> Finding:
+    unknowns, formula = questions.unknowns, questions.unknowns.formula
+    what = f"all of {tensor.name}"
+    finding = Finding("written", accesses[0].where, what, UNKNOWN, tensor=tensor.name)
+    element = [unknowns.new(f"element{i}", 0, uniform=True) for i in range(len(tensor.shape))]
+    inside = [formula(e) < formula(n) for e, n in zip(element, tensor.shape, strict=True)]
+    given, ways = [*inside], []
+    for access in accesses:
+        way, definitions = Witness(questions, tensor, element).conditions(access)
+        ways.append(way)
+        given += definitions
+    statement = z3.Or(ways)
+    answer = questions.solver.follows(given, statement)
+    if answer.follows:
+        finding.verdict = PROVED
+        return finding
+    small = questions.small_model([*given, z3.Not(statement)])
+    finding.model = small.model if small.follows else {}
+    finding.reason = "who writes an element was not found"
+    return finding
+
+
+class Witness:
+    """Finds out which program, lane and turn write an element.
+
+    Parameters
+    ----------
+    questions : Questions
+    tensor : Tensor
+    element : list of Poly
+        Its coordinates.
+    """
+
+    def __init__(self, questions: Questions, tensor: Tensor, element: list[Poly]) -> None:
+        self.questions, self.unknowns = questions, questions.unknowns
+        self.tensor, self.element = tensor, element
+        self.values: dict[str, Any] = {}  # unknown to formula
+
+    def conditions(self, access: Access) -> tuple[Any, list[Any]]:
+        """Return what must hold if an access is to write the element, and what defines it."""
+        questions, formula = self.questions, self.unknowns.formula
+        lanes = questions.lanes(access.pointer.shape)
+        offset = access.pointer.at(lanes)
+        premises = questions.premises(access, lanes)
+        coordinates, rest = coordinates_of(offset, self.tensor)
+        for e, c in zip(self.element, coordinates, strict=True):
+            self.solve(formula(e), c)
+        self.solve_divisions()
+        free = [p for p in (*questions.walk.programs, *lanes) if p.constant is None]
+        free_names = {n for p in free for n in p.unknowns}
+        wanted = [
+            *premises, formula(rest) == 0,
+            *(formula(e) == formula(c) for e, c in zip(self.element, coordinates, strict=True)),
+        ]  # fmt: skip
+        names, _ = self.unknowns.behind(wanted)
+        turns = names & set(questions.walk.loops)
+        for name in free_names | turns:
+            self.values.setdefault(name, z3.IntVal(0))
+        chosen = free_names | turns
+        for name in chosen:
+            wanted += self.unknowns.by_name[name].facts
+        wanted += [f for f in questions.solver.facts if self.unknowns.constants(f) & chosen]
+        definitions = [
+            fact for name in names - chosen for fact in self.unknowns.by_name[name].facts
+        ]
+        pairs = [(self.unknowns.by_name[n].variable, self.values[n]) for n in sorted(chosen)]
+        # What is defined by what was chosen has other values for another element or store.
+        apart = [
+            (self.unknowns.by_name[n].variable, self._own(n))
+            for n in sorted(names - chosen)
+            if not self.unknowns.by_name[n].uniform
+        ]
+        put = lambda f: z3.substitute(z3.substitute(f, *apart), *pairs)  # noqa: E731
+        return z3.And([put(f) for f in wanted]), [put(f) for f in definitions]
+
+    def _own(self, name: str) -> Any:
+        known = self.unknowns.by_name[name]
+        if z3.is_bool(known.variable):
+            return self.unknowns.truth(f"{name}~")
+        return self.unknowns.formula(self.unknowns.new(f"{name}~"))
+
+    def solve(self, target: Any, total: Poly) -> None:
+        """Let a sum be a number: read its unknowns off as digits, the largest factor first."""
+        factors: dict[str, Poly] = {}
+        rest = Poly({})
+        for monomial, c in total.terms.items():
+            own = [n for n in monomial if not self.unknowns.by_name[n].uniform]
+            if len(own) == 1 and own[0] not in self.values:
+                others = list(monomial)
+                others.remove(own[0])
+                factors[own[0]] = factors.get(own[0], Poly({})) + Poly({tuple(others): c})
+            elif all(n in self.values or self.unknowns.by_name[n].uniform for n in monomial):
+                rest = rest + Poly({monomial: c})
+            else:
+                return
+        left = target - self.value(rest)
+        for name in sorted(factors, key=lambda n: _size(factors[n]), reverse=True):
+            factor = factors[name]
+            constant = factor.constant
+            if constant is not None and abs(constant) == 1:
+                self.values[name] = left * constant
+                left = z3.IntVal(0)
+            else:
+                negative = constant is not None and constant < 0
+                size = self.value(-factor if negative else factor)
+                quotient = left / size
+                self.values[name] = -quotient if negative else quotient
+                left = left % size
+
+    def solve_divisions(self) -> None:
+        """Find what was divided, where the quotient and the rest are known."""
+        for last in (False, True):
+            changed = True
+            while changed:
+                changed = False
+                for name, (_, (x, y, q, r)) in list(self.unknowns.how.items()):
+                    pair = [next(iter(p.unknowns)) for p in (q, r)]
+                    known = [n in self.values for n in pair]
+                    if name not in pair[:1] or not any(known) or self.has_value(x):
+                        continue
+                    if not all(known) and not last:
+                        continue
+                    if not self.has_value(y):
+                        continue
+                    quotient, rest = (self.values.get(n, z3.IntVal(0)) for n in pair)
+                    self.solve(quotient * self.value(y) + rest, x)
+                    changed = self.has_value(x)
+                    if changed:
+                        break
+
+    def has_value(self, x: Poly) -> bool:
+        """Say whether all unknowns of a polynomial are uniform or have been found."""
+        return all(self.name_has_value(n) for n in x.unknowns)
+
+    def name_has_value(self, name: str) -> bool:
+        """Say so of one unknown; a minimum of found ones is found."""
+        if self.unknowns.by_name[name].uniform or name in self.values:
+            return True
+        made = self.unknowns.minima.get(name)
+        return made is not None and all(self.has_value(p) for p in made[1:])
+
+    def value(self, x: Poly) -> Any:
+        """Write a polynomial of found unknowns."""
+        pairs = []
+        for name in x.unknowns:
+            made = self.unknowns.minima.get(name)
+            if name in self.values:
+                pairs.append((self.unknowns.by_name[name].variable, self.values[name]))
+            elif made is not None and not self.unknowns.by_name[name].uniform:
+                a, b = self.value(made[1]), self.value(made[2])
+                smaller = z3.If(a < b, a, b) if made[0] == "least" else z3.If(a > b, a, b)
+                pairs.append((self.unknowns.by_name[name].variable, smaller))
+        return (
+            z3.substitute(self.unknowns.formula(x), *pairs) if pairs else (self.unknowns.formula(x))
+        )
+
+
+def _size(factor: Poly) -> tuple[int, int]:
+    """Order factors: products of more sizes are larger."""
+    degree = max((len(m) for m in factor.terms), default=0)
+    return degree, max((abs(c) for c in factor.terms.values()), default=0)

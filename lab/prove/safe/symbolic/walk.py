@@ -1,0 +1,448 @@
+"""The walk through a kernel: which accesses it makes, under which conditions, and what may wrap.
+
+A loop is walked once, for a turn whose number is an unknown. What it carries is found out by
+walking it with values of which nothing is known: what has grown by the same amount at the end of
+any turn is its start plus the number of the turn times that amount, and the loop is walked again
+with that. Of everything else that a loop carries nothing is known.
+"""
+
+import dataclasses
+from typing import Any
+
+import z3
+
+from .....kernels.native.instructions.ttir import BITS, Block, Op, Type, Value
+from .evaluate import Evaluate
+from .terms import Poly, poly
+from .values import Symbol, is_integer
+
+_ACCESSES = {"tt.load": "load", "tt.store": "store"}
+_ACCESSES |= {"tt.atomic_rmw": "atomic", "tt.atomic_cas": "atomic"}
+_NOTHING = {
+    "scf.yield", "scf.condition", "tt.return", "tt.print", "tt.assert", "llvm.intr.assume",
+    "gpu.barrier", "ttg.barrier", "tt.store",
+}  # fmt: skip
+# What a load's result may be, by the argument that it was read from.
+Limits = dict[str, Any]
+
+
+@dataclasses.dataclass(eq=False)
+class Access:
+    """One load, store or atomic.
+
+    Attributes
+    ----------
+    kind, where : str
+        "load", "store" or "atomic"; "file:line".
+    base : str
+        The argument; "" if the address was read from memory.
+    pointer : Symbol
+        Its elements are offsets.
+    mask : Symbol or None
+    path : list of formula
+        What holds where it stands: of the loops and branches around it.
+    loaded : Symbol or None
+        What was read.
+    """
+
+    kind: str
+    where: str
+    base: str
+    pointer: Symbol
+    mask: Symbol | None
+    path: list[Any]
+    loaded: Symbol | None = None
+
+
+@dataclasses.dataclass(eq=False)
+class Width:
+    """An integer that must fit its type.
+
+    Attributes
+    ----------
+    operation, where : str
+    bits : int
+    value : Symbol
+    path : list of formula
+    """
+
+    operation: str
+    where: str
+    bits: int
+    value: Symbol
+    path: list[Any]
+
+
+class Walk(Evaluate):
+    """Walks a kernel.
+
+    Parameters
+    ----------
+    limits : dict
+        For an argument the lowest and the highest number that may be read from it.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self.limits = limits
+        self.accesses: list[Access] = []
+        self.widths: list[Width] = []
+        self.not_followed: list[str] = []
+        self.path: list[Any] = []
+        self.loops: dict[str, tuple[str, Op]] = {}  # a turn's number: the loop's line
+        self.matters: set[Value] = set()
+        self.exact: set[Value] = set()
+        self.read: dict[str, tuple[Access, tuple[Poly, ...]]] = {}  # an unknown that was read
+
+    def walk(self, body: Block) -> None:
+        """Walk a kernel whose arguments are known."""
+        self.matters = what_matters(body)
+        self.exact = what_must_be_exact(self.matters)
+        self.block(body)
+
+    def block(self, block: Block) -> None:
+        """Walk the operations of a block, in order."""
+        for op in block.ops:
+            self.operation(op)
+
+    def operation(self, op: Op) -> None:
+        """Walk one operation."""
+        if op.name in _ACCESSES:
+            self.access(op)
+        elif op.name == "scf.for":
+            self.for_loop(op)
+        elif op.name == "scf.while":
+            self.while_loop(op)
+        elif op.name == "scf.if":
+            self.branch(op)
+        elif op.name == "tt.split":
+            for i, value in enumerate(op.results):
+                self.known[value] = self.half(self.known[op.operands[0]], value.type, i)
+        elif op.name == "tt.reduce" and (picks := _picks(op)) is not None:
+            self.reduced(op, picks)
+        elif len(op.results) == 1 and not op.regions:
+            made = self.known[op.results[0]] = self.evaluate(op)
+            if self.may_wrap(op) and op.results[0] in self.exact:
+                name = op.name.split(".")[1]
+                self.width(name, op.where, self.bits(op), made)
+        elif op.results:
+            self.forget(op)
+        elif op.name not in _NOTHING:
+            self.not_followed.append(f"{op.name} ({op.where})")
+
+    def width(self, operation: str, where: str, bits: int, value: Symbol) -> None:
+        """Note an integer that must fit its type."""
+        self.widths.append(Width(operation, where, bits, value, list(self.path)))
+
+    def forget(self, op: Op) -> None:
+        """Know nothing of an operation's results."""
+        for value in op.results:
+            base = "" if value.type.is_pointer else None
+            self.known[value] = self.opaque(value.type, op.name.split(".")[1] + "_", base)
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def access(self, op: Op) -> None:
+        """Note an access; of what is read only the contract knows anything."""
+        kind = _ACCESSES[op.name]
+        pointer = self.known[op.operands[0]]
+        given = op.operands[{"tt.load": 1, "tt.atomic_cas": 3}.get(op.name, 2) :]
+        mask = self.known[given[0]] if given else None
+        base = pointer.base or ""
+        access = Access(kind, op.where, base, pointer, mask, list(self.path))
+        self.accesses.append(access)
+        if not op.results:
+            return
+        result = op.results[0].type
+        read = self.opaque(
+            result, f"{base}@", "" if result.is_pointer else None, self.limits.get(base),
+            lambda label, index: self.read.__setitem__(label, (access, index)),
+        )  # fmt: skip
+        access.loaded = read
+        other = self.known[given[1]] if op.name == "tt.load" and len(given) > 1 else None
+        if mask is not None and other is not None:
+            read = Symbol(
+                result, lambda i: self.choice(mask.at(i), access_at(access, i), other.at(i))
+            )
+        self.known[op.results[0]] = read
+
+    def reduced(self, op: Op, axis: int) -> None:
+        """Know of a largest or smallest integer that it is one of the elements."""
+        x = self.known[op.operands[0]]
+        lane = self.unknowns.new("picked", 0, x.shape[axis] - 1)
+        self.known[op.results[0]] = Symbol(
+            op.results[0].type, lambda i: x.at((*i[:axis], lane, *i[axis:]))
+        )
+
+    # -- branches --------------------------------------------------------------------------------
+
+    def branch(self, op: Op) -> None:
+        """Walk both sides; a result is one side's or the other's."""
+        condition = self.known[op.operands[0]].number
+        sides = (condition, z3.Not(condition))
+        for region, holds in zip(op.regions, sides, strict=False):
+            self.path.append(holds)
+            self.block(region)
+            self.path.pop()
+        if len(op.regions) < 2:
+            return
+        both = zip(op.results, op.regions[0].yielded, op.regions[1].yielded, strict=True)
+        for result, first, second in both:
+            x, y = self.known[first], self.known[second]
+            self.known[result] = self._either(result.type, condition, x, y)
+
+    def _either(self, kind: Type, condition: Any, x: Symbol, y: Symbol) -> Symbol:
+        base = x.base if x.base == y.base else ""
+        return Symbol(kind, lambda i: self.choice(condition, x.at(i), y.at(i)), base)
+
+    # -- loops -----------------------------------------------------------------------------------
+
+    def for_loop(self, op: Op) -> None:
+        """Walk a loop that counts."""
+        low, high, step = (self.known[v].number for v in op.operands[:3])
+        body = op.regions[0]
+        index, *carried = body.arguments
+        if op.text.lstrip().startswith("unsigned") and index in self.matters:
+            self.not_followed.append(f"a loop over unsigned numbers ({op.where})")
+        turn = self.turn(op, self._most_turns(low, high, step))
+        count = low + turn * step
+        self.known[index] = Symbol(index.type, lambda i: count)
+        formula = self.unknowns.formula
+        self.path += [formula(count) < formula(high), formula(step) > 0]
+        starts = op.operands[3:]
+        grown = self.walk_turn(body, carried, starts, turn)
+        bits = BITS[index.element]
+        self.width("loop step", op.where, bits, Symbol(index.type, lambda i: count + step))
+        del self.path[-2:]
+        self._after(op, carried, starts, grown, self._turns(low, high, step))
+
+    def turn(self, op: Op, most: int | None = None) -> Poly:
+        """Make the unknown that numbers a loop's turns."""
+        turn = self.unknowns.new("turn", 0, most)
+        ((name,),) = turn.terms
+        self.loops[name] = op.where, op
+        return turn
+
+    def _most_turns(self, low: Poly, high: Poly, step: Poly) -> int | None:
+        """Bound the number of a turn by a number, if the bounds are numbers."""
+        (first, _), (_, last) = self.unknowns.bounds(low), self.unknowns.bounds(high)
+        size = step.constant
+        if first is None or last is None or size is None or size < 1:
+            return None
+        return max((last - 1 - first) // size, 0)
+
+    def _turns(self, low: Poly, high: Poly, step: Poly) -> Poly | None:
+        """Make the unknown number of turns that a loop takes, if its step is a number."""
+        size = step.constant
+        if size is None or size < 1:
+            return None
+        key = "turns", low.key, high.key, size
+        made = self.unknowns._made
+        if key not in made:
+            room = self.unknowns.least(high - low, poly(0), largest=True)
+            made[key] = self.unknowns.divide(room + (size - 1), poly(size))[0]
+        return made[key]
+
+    def walk_turn(
+        self, body: Block, carried: list[Value], starts: list[Value], turn: Poly
+    ) -> dict[Value, Symbol]:
+        """Walk a turn, twice if something that the loop carries grows by the same in each turn.
+
+        Returns
+        -------
+        dict
+            For each value that grows, by how much.
+        """
+        before = {
+            value: self.opaque(value.type, "carried", self.known[start].base)
+            for value, start in zip(carried, starts, strict=True)
+        }
+        self.known.update(before)
+        marks = len(self.accesses), len(self.widths), len(self.not_followed)
+        loops = dict(self.loops)
+        outside = set(self.unknowns.by_name) - turn.unknowns
+        self.block(body)
+        grown = self._grown(body.yielded, carried, before, outside)
+        if not grown:
+            return {}
+        del self.accesses[marks[0] :], self.widths[marks[1] :], self.not_followed[marks[2] :]
+        self.loops = loops
+        for value, start in zip(carried, starts, strict=True):
+            if value in grown:
+                self.known[value] = self.after_turns(self.known[start], grown[value], turn)
+        self.block(body)
+        return grown
+
+    def _grown(
+        self,
+        yielded: list[Value],
+        carried: list[Value],
+        before: dict[Value, Symbol],
+        outside: set[str],
+    ) -> dict[Value, Symbol]:
+        """Find what is, at the end of a turn, what it was plus the same as after any other turn.
+
+        That amount may hang on nothing but unknowns from outside the loop, and on the element.
+        """
+        grown: dict[Value, Symbol] = {}
+        for value, then in zip(carried, yielded, strict=False):
+            x, y = before[value], self.known[then]
+            if not is_integer(value.type) or x.base != y.base:
+                continue
+            index = tuple(self.unknowns.new("any", 0) for _ in x.shape)
+            change = y.at(index) - x.at(index)
+            mine = {name for i in index for name in i.unknowns}
+            if change.unknowns <= outside | mine:
+                grown[value] = Symbol(value.type, lambda i, x=x, y=y: y.at(i) - x.at(i))
+        return grown
+
+    def after_turns(self, start: Symbol, change: Symbol, turns: Poly) -> Symbol:
+        """Return what a value is that grows, after a number of turns."""
+        return Symbol(start.type, lambda i: start.at(i) + turns * change.at(i), start.base)
+
+    def _after(
+        self,
+        op: Op,
+        carried: list[Value],
+        starts: list[Value],
+        grown: dict[Value, Symbol],
+        turns: Poly | None,
+    ) -> None:
+        for result, value, start in zip(op.results, carried, starts, strict=True):
+            if value in grown and turns is not None:
+                self.known[result] = self.after_turns(self.known[start], grown[value], turns)
+            else:
+                self.known[result] = self.opaque(result.type, "result", self.known[start].base)
+
+    def while_loop(self, op: Op) -> None:
+        """Walk a loop that ends when a condition fails; of what it leaves nothing is known."""
+        test, body = op.regions
+        turn = self.turn(op)
+        starts = op.operands
+        before = {
+            value: self.opaque(value.type, "carried", self.known[start].base)
+            for value, start in zip(test.arguments, starts, strict=True)
+        }
+        self.known.update(before)
+        outside = set(self.unknowns.by_name) - turn.unknowns
+        marks = len(self.accesses), len(self.widths), len(self.not_followed)
+        self._walk_while(test, body)
+        grown = self._grown(body.yielded, test.arguments, before, outside)
+        if grown:
+            del self.accesses[marks[0] :], self.widths[marks[1] :], self.not_followed[marks[2] :]
+            for value, start in zip(test.arguments, starts, strict=True):
+                if value in grown:
+                    self.known[value] = self.after_turns(self.known[start], grown[value], turn)
+            self._walk_while(test, body)
+        forwarded = test.ops[-1].operands[1:]
+        for result, value in zip(op.results, forwarded, strict=True):
+            self.known[result] = self.opaque(result.type, "result", self.known[value].base)
+
+    def _walk_while(self, test: Block, body: Block) -> None:
+        self.block(test)
+        condition, *forwarded = test.ops[-1].operands
+        for value, given in zip(body.arguments, forwarded, strict=True):
+            self.known[value] = self.known[given]
+        self.path.append(self.known[condition].number)
+        self.block(body)
+        self.path.pop()
+
+
+def access_at(access: Access, index: tuple[Poly, ...]) -> Any:
+    """Return what an access reads at an index."""
+    assert access.loaded is not None
+    return access.loaded.at(index)
+
+
+def what_matters(body: Block) -> set[Value]:
+    """Find the values that an address, a mask, a loop's bounds or a branch hang on."""
+    found: set[Value] = set()
+    waiting: list[Value] = []
+
+    def collect(block: Block) -> None:
+        for op in block.ops:
+            if op.name in _ACCESSES:
+                waiting.extend(v for v in op.operands if _steers(op, v))
+            elif op.name == "scf.for":
+                waiting.extend(op.operands[:3])
+            elif op.name == "scf.if" or op.name == "scf.condition":
+                waiting.append(op.operands[0])
+            for region in op.regions:
+                collect(region)
+
+    collect(body)
+    while waiting:
+        value = waiting.pop()
+        if value in found:
+            continue
+        found.add(value)
+        waiting += _sources(value)
+    return found
+
+
+# A sum or product that has wrapped is right up to multiples of 2^64, and so is what these make of
+# it: an address that is in bounds comes out right all the same.
+_FORGIVING = {
+    "arith.addi", "arith.subi", "arith.muli", "tt.addptr", "tt.splat", "tt.broadcast",
+    "tt.expand_dims", "tt.trans", "tt.reshape", "tt.unsplat", "arith.select", "scf.yield",
+}  # fmt: skip
+
+
+def what_must_be_exact(matters: set[Value]) -> set[Value]:
+    """Find the integers that must not wrap: those that are compared, divided, extended, counted."""
+    found: set[Value] = set()
+    waiting = [v for v in matters if any(not _forgives(op, v) for op in v.users)]
+    while waiting:
+        value = waiting.pop()
+        if value not in found and value in matters:
+            found.add(value)
+            waiting += _sources(value)
+    return found
+
+
+def _forgives(op: Op, value: Value) -> bool:
+    """Say whether it is all the same to an operation if an operand has wrapped."""
+    if op.name in _ACCESSES:
+        return value.type.is_pointer
+    if op.name == "tt.addptr":  # an offset of 32 bits is extended
+        return value.type.is_pointer or BITS[value.element] == 64
+    if op.name == "scf.for":
+        return value not in op.operands[:3]
+    return op.name in _FORGIVING
+
+
+def _picks(op: Op) -> int | None:
+    """Return the axis of a reduction to one of the elements, an integer; None of any other."""
+    inner = [o.name for o in op.regions[0].ops]
+    one = len(op.results) == 1 and is_integer(op.results[0].type)
+    picks = one and inner[:1] in (["arith.maxsi"], ["arith.minsi"]) and len(inner) == 2
+    return op.integer("axis") if picks else None
+
+
+def _steers(op: Op, value: Value) -> bool:
+    """Say whether an operand of an access is its pointer or its mask, not what is written."""
+    return value.type.is_pointer or value.element == "i1"
+
+
+def _sources(value: Value) -> list[Value]:
+    """List what a value is made of."""
+    op = value.op
+    if op is None:  # an argument, of the kernel or of a region
+        parent = value.block.parent if value.block is not None else None
+        if parent is None or parent.name not in ("scf.for", "scf.while"):
+            return []
+        first = parent.name == "scf.for"
+        start = parent.operands[2 + value.index] if first else None
+        if first:
+            index = value.index - 1
+            yielded = parent.regions[0].yielded
+            if index < 0:
+                return list(parent.operands[:3])
+            return [v for v in (start, *yielded[index : index + 1]) if v is not None]
+        return [*parent.operands, *(v for r in parent.regions for v in r.ops[-1].operands)]
+    ends = [r.yielded[value.index] for r in op.regions if value.index < len(r.yielded)]
+    if op.name == "scf.for":
+        return [op.operands[3 + value.index], *ends]
+    if op.name == "scf.while":
+        return [*op.operands, *(v for r in op.regions for v in r.ops[-1].operands)]
+    return [*op.operands, *ends]
