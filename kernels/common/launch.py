@@ -433,7 +433,7 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
             with _on_device_of(args):
                 function[checked](*args, **constants, **options)
         if wishes.log is not None:
-            entry = Launch(kernel_name(kernel), index, options, {}, compiled, error)
+            entry = Launch(kernel_name(kernel), index, options, {}, compiled, error, call=call)
             programs = checked({**constants, **options}) if compiled is not None else ()
             wishes.log.append(described(entry, zip(kernel.arg_names, args, strict=False), programs))
 
@@ -460,10 +460,6 @@ def described(
     return dataclasses.replace(
         entry, tensors=tensors, programs=programs, numbers=dict(numbers if programs else ())
     )
-            named = zip(kernel.arg_names, args, strict=False)
-            tensors = dict(pair for name, value in named for pair in tensors_in(name, value))
-            entry = Launch(kernel_name(kernel), index, options, tensors, compiled, error, call)
-            wishes.log.append(entry)
 
 
 def _programs(kernel: Any, grid: Grid, sizes: dict[str, Any]) -> tuple[int, ...]:

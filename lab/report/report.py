@@ -35,6 +35,7 @@ from .data import (
 )
 from .plots import budget_strip, roofline, stored_plots
 from .predicted import Prediction, read_predictions
+from .safety import read_safety
 from .sources import anchor, files_of, read_source
 
 RESULTS = results_folder("benchmarks/results")
@@ -159,7 +160,9 @@ def render(
     twins = _twins(names, verification, inspection, benchmarks)
     for twin in twins:
         twin["predicted"] = predictions.get(twin["name"])
+    safety = read_safety(folder / "safe.jsonl")
     for twin in twins:  # an operation's own pictures stand beside it
+        twin["safety"] = safety.get(twin["name"])
         twin["plots"] = [p for own in plots.values() for p in own if _is_of(p.name, twin["name"])]
     plots = {
         name: [p for p in own if not any(_is_of(p.name, twin) for twin in TWINS)]

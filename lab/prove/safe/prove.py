@@ -19,7 +19,7 @@ from ...twins.twin import Twin
 from . import workers
 from .asked.launching import Replay, launch_of
 from .asked.problem import Problem
-from .asked.questions import REFUTED, UNKNOWN, Finding, Questions
+from .asked.questions import REFUTED, UNKNOWN, Finding, PremisesContradict, Questions
 from .asked.written import written
 from .launches import compile as front_end
 from .launches.calls import Variant, calls_of_file, calls_of_twin
@@ -195,9 +195,9 @@ def _judge(finding: Finding, faults: list[Fault]) -> None:
 def prove_variants(
     variants: list[Variant], contract: Contract, known: set[Any] | None = None
 ) -> Iterator[Result]:
-    """Prove a kernel: with each set of flags, and, with the first set, in each configuration.
+    """Prove a kernel: with each value of each flag, and, with the first flags, each configuration.
 
-    Each set of flags is proved with all integers of 32 bits, and then with 64 where the contract
+    What has a new flag is proved with all integers of 32 bits, and then with 64 where the contract
     lets them be that large.
 
     Parameters
@@ -216,10 +216,10 @@ def prove_variants(
     first = variants[0].flags
     seen: set[Any] = set()
     for variant in variants:
-        new = variant.flags not in seen
+        new = not seen.issuperset(variant.flags)
         if not new and variant.flags != first:
             continue
-        seen.add(variant.flags)
+        seen.update(variant.flags)
         wide: frozenset[str] = frozenset()
         for _ in range(1 + new):
             result, wide = _prove(variant, contract, wide, known)
@@ -237,8 +237,10 @@ def _prove(
     result = Result(variant.kernel, variant.configuration, tuple(sorted(wide)))
     try:
         problem = Problem(variant.call, contract, wide)
-    except NotImplementedError as error:
-        result.problem = str(error)
+    except ValueError:  # a contract that makes no sense
+        raise
+    except Exception as error:  # what cannot be followed is named, and the other kernels proved
+        result.problem = f"{type(error).__name__}: {error}"
         return result, frozenset()
     key = contract.text, _without_floats(problem.text), wide
     if key in known:
@@ -246,7 +248,11 @@ def _prove(
     known.add(key)
     examples = [sizes(contract, call) for call in variant.calls[:3]]
     questions = Questions(problem, examples)
-    result.findings = [*questions.all(), *written(questions)]
+    try:
+        result.findings = [*questions.all(), *written(questions)]
+    except PremisesContradict as error:
+        result.problem = str(error)
+        return result, frozenset()
     result.replays = {i: launch_of(questions, f) for i, f in enumerate(result.findings) if f.model}
     result.seconds = time.process_time() - started
     result.solver_seconds = questions.solver.seconds

@@ -98,8 +98,8 @@ class Witness:
         turns = names & set(questions.walk.loops)
         for name in free_names | turns:
             self.values.setdefault(name, z3.IntVal(0))
-        chosen = free_names | turns
-        for name in chosen:
+        chosen = free_names | turns | self._digits()
+        for name in sorted(chosen):
             wanted += self.unknowns.by_name[name].facts
         wanted += [f for f in questions.solver.facts if self.unknowns.constants(f) & chosen]
         definitions = [
@@ -114,6 +114,20 @@ class Witness:
         ]
         put = lambda f: z3.substitute(z3.substitute(f, *apart), *pairs)  # noqa: E731
         return z3.And([put(f) for f in wanted]), [put(f) for f in definitions]
+
+    def _digits(self) -> set[str]:
+        """Name quotients and rests that have been found, both of a division.
+
+        A division has one answer: to show that they are one spares z3 to search for it.
+        """
+        found: set[str] = set()
+        for _, (_, _, q, r) in self.unknowns.how.values():
+            pair = q.unknowns | r.unknowns
+            if pair <= self.values.keys() and not any(
+                self.unknowns.by_name[n].uniform for n in pair
+            ):
+                found |= pair
+        return found
 
     def _own(self, name: str) -> Any:
         known = self.unknowns.by_name[name]

@@ -267,7 +267,8 @@ class Reading:
         function = self.module.get(name)
         if function is None or not numbers:
             refuse("contract", "cdiv, min, max, or a function of the kernel's module", name)
-        return function(*given)
+        result = function(*given)
+        return getattr(result, "value", result)  # tl.constexpr
 
     def grid(self) -> list[Any]:
         """Evaluate the grid, on three axes."""

@@ -180,6 +180,35 @@ def reversed_tiles_fixed(x_ptr, y_ptr, n_rows, n_columns, BLOCK: tl.constexpr):
     tl.store(y_ptr + row * n_columns + at, x, mask=at < n_columns)
 
 
+# --- what a prover must not believe -------------------------------------------------------------
+
+
+@triton.jit
+def contradicted(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + at, tl.load(x_ptr + at))
+
+
+@triton.jit
+def never_reached(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=at < n), mask=at < n)
+    if n < 0:
+        tl.store(y_ptr + at, 0.0)
+
+
+@triton.jit
+def from_a_table(table_ptr, BLOCK: tl.constexpr):
+    x_ptr = tl.load(table_ptr).to(tl.pointer_type(tl.float32))
+    tl.store(x_ptr + tl.arange(0, BLOCK), 0.0)
+
+
+@triton.jit
+def without_a_contract(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=at < n), mask=at < n)
+
+
 # --- contracts, and what the kernels are given ---
 
 IDS = "ids_ptr[n]; table_ptr[vocab]; y_ptr[n]; grid[cdiv(n, BLOCK)]"
@@ -206,6 +235,9 @@ CONTRACTS = {
     "shift_broken": "x_ptr[n]; grid[cdiv(n, BLOCK)]; partly(x_ptr)",
     "shift_fixed": "x_ptr[n]; grid[cdiv(n, BLOCK)]",
     "unwritten_broken": ROWS,
+    "contradicted": ROWS + "; n > 5; n < 3",
+    "never_reached": ROWS,
+    "from_a_table": "table_ptr[1]",
     "reversed_tiles_fixed": (
         "x_ptr[n_rows, n_columns]; y_ptr[n_rows, n_columns]; n_columns <= 2**30; "
         "grid[n_rows * cdiv(n_columns, BLOCK)]"
@@ -223,10 +255,15 @@ def drive_vectors():
     for kernel in (
         no_mask_broken, no_mask_fixed, off_by_one_broken, extended_too_late_broken, loop_counter,
         tiles, overlapping_broken, unwritten_broken, while_broken, while_fixed,
+        contradicted, never_reached,
     ):  # fmt: skip
         launch(kernel, x, y, 16)
     for kernel in (shift_broken, shift_fixed):
         launch(kernel, x, 16)
+    from_a_table[(1,)](torch.zeros(1, dtype=torch.int64), BLOCK=16)
+    for n in (16, 100, 37):
+        x = torch.zeros(n)
+        without_a_contract[(triton.cdiv(n, 16),)](x, torch.empty(n), n, BLOCK=16)
     return y
 
 

@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip("z3")
 
 from gptwin.lab.prove.safe import workers
+from gptwin.lab.prove.safe.asked.questions import NOT_FOLLOWED, PROVED, REFUTED, UNREACHED
+from gptwin.lab.prove.safe.launches.contract import Reading, read
 from gptwin.lab.prove.safe.prove import Outcome, Result, confirm
-from gptwin.lab.prove.safe.asked.questions import PROVED, REFUTED
 
 HERE = Path(__file__).parent
 # The fault of each broken kernel, by the kind of question.
@@ -63,3 +64,34 @@ def test_a_mended_kernel_is_proved(kernel: str) -> None:
     assert findings
     left = [f"{f.kind} {f.where}: {f.verdict}: {f.reason}" for f in findings if f.verdict != PROVED]
     assert not left
+
+
+def test_a_contract_that_no_launch_satisfies_proves_nothing() -> None:
+    (result,) = results_of("contradicted")
+    assert not result.findings
+    assert "n > 5; n < 3" in result.problem
+
+
+def test_an_access_that_no_launch_makes_is_not_called_proved() -> None:
+    verdicts = [f.verdict for r in results_of("never_reached") for f in r.findings]
+    assert verdicts.count(UNREACHED) == len(results_of("never_reached"))
+
+
+def test_an_address_from_memory_is_named_as_not_followed() -> None:
+    findings = [f for r in results_of("from_a_table") for f in r.findings]
+    (lost,) = [f for f in findings if f.verdict != PROVED]
+    assert lost.verdict == NOT_FOLLOWED
+    assert "read from memory" in lost.reason
+
+
+def test_a_contract_is_proposed_where_nobody_wrote_one() -> None:
+    results_of("without_a_contract")
+    lines = outcome().proposed["without_a_contract"].splitlines()
+    assert lines == ["x_ptr[n]", "y_ptr[n]", "grid[cdiv(n, BLOCK)]"]
+
+
+@pytest.mark.parametrize("text", ["x[n", "x + y", "for i in x: pass", "x[n]; n < misspelt"])
+def test_a_contract_that_says_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="contract"):
+        contract = read(text)
+        Reading(contract, {"n": 3}, {}).fact(contract.facts[0])
