@@ -55,7 +55,8 @@ class Poly:
         """Subtract."""
         return self + -poly(other)
 
-    __radd__, __rmul__ = __add__, __mul__
+    __radd__ = __add__
+    __rmul__ = __mul__
 
     def __rsub__(self, other: Number) -> "Poly":
         """Subtract this."""
