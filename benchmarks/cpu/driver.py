@@ -36,6 +36,7 @@ from .overhead import compiled, interpreter, native
 from .plots import plot_cpu
 from .plots_growth import plot_growth, plot_overhead
 from .shakespeare import shakespeare
+from .sizes import sizes
 from .static import print_static, static
 from .torch_model import (
     torch_training_124m,
@@ -57,6 +58,7 @@ PARTS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "compile": compiled,
     "interpreter": interpreter,
     "native": native,
+    "native-sizes": sizes,
     "static": static,
 }
 WIDTH_WHEN_PIPED = 130

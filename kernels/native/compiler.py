@@ -11,6 +11,7 @@ from triton.backends.compiler import BaseBackend, GPUTarget
 from triton.backends.nvidia.compiler import CUDAOptions
 
 from . import machine
+from .instructions.signs import mark_signed
 from .kernel import generate
 
 
@@ -38,7 +39,7 @@ def _options() -> type:
     ours = [
         ("warp_size", int, 1), ("backend_name", str, "cpu"), ("arch", str, "cpu"),
         ("extern_libs", tuple, ()), ("checked", bool, True), ("quick", bool, False),
-        ("supported_fp8_dtypes", tuple, ("fp8e5", "fp8e4nv", "fp8e4b15")),
+        ("supported_fp8_dtypes", tuple, ("fp8e5", "fp8e4nv", "fp8e5b16", "fp8e4b8")),
     ]  # fmt: skip
     names = {name for name, _, _ in ours}
     theirs = [
@@ -107,7 +108,8 @@ class CPUBackend(BaseBackend):
         return {"triton.language.extra.libdevice": libdevice}
 
     def load_dialects(self, ctx: Any) -> None:
-        """Add no dialect."""
+        """Add no dialect; let the front end say which integers are signed."""
+        mark_signed()
 
     def add_stages(self, stages: dict[str, Any], options: Any, language: Any = None) -> None:
         """Name the steps of compilation; Triton keeps what each makes."""

@@ -9,15 +9,16 @@ import dataclasses
 
 from .evaluation import VIRTUAL, Buffer
 from .instructions.arithmetic import pointee_bytes
-from .instructions.forms import FIRST, Uniform
+from .instructions.forms import FIRST, Index, Uniform
 from .instructions.ttir import Block, Op, Value
 from .instructions.writer import Scope, llvm_type
 from .nests import COSTLY, Copy, Load, Store
-from .products import Products
 from .reductions import Reduce
+from .reports import Reports
 
 _NOTHING = {
     "tt.return", "scf.yield", "scf.condition", "llvm.intr.assume", "gpu.barrier", "ttg.barrier",
+    "tt.map_elementwise.return",
 }  # fmt: skip
 _REARRANGED = {"tt.reshape", "tt.cat", "tt.join", "tt.split", "tt.gather", "tt.histogram"}
 
@@ -32,7 +33,7 @@ class Carried:
     result: Value
 
 
-class Control(Products):
+class Control(Reports):
     """Executes operations in their order."""
 
     # -- operations ----------------------------------------------------------------------------
@@ -48,6 +49,8 @@ class Control(Products):
         name = op.name
         is_scalar = all(v.shape is None for v in (*op.operands, *op.results))
         if name in _NOTHING:
+            if name == "tt.return":
+                self.report_what_was_noted()
             return
         if name == "scf.for":
             self.for_loop(op)
@@ -83,7 +86,9 @@ class Control(Products):
         elif name == "tt.assert":
             self.assertion(op)
         elif name == "tt.print":
-            pass  # nothing is shown: a kernel's prints are the interpreter's to show
+            self.print_values(op)
+        elif name == "tt.map_elementwise":
+            self.map_elementwise(op)
         elif name == "tt.get_program_id":
             self.scalars[op.results[0]] = "%p" + op.text.strip()[0]
         elif name == "tt.get_num_programs":
@@ -113,27 +118,6 @@ class Control(Products):
         else:
             self.scalars[op.results[0]] = self.elementwise(op, forms).v
         self.done.add(op)
-
-    def assertion(self, op: Op) -> None:
-        """Report tl.device_assert's message where its condition fails, for any element."""
-        condition = op.operands[0]
-        if condition.shape is None:
-            self.flush()
-            self.out = self.scopes[self.control]
-            wrong = self.set(f"xor i1 {self.scalars[condition]}, true")
-        else:
-            buffer = self.materialise(condition)
-            self.out = self.scopes[self.control]
-            slot = self.alloca("i1")
-            self.line(f"store i1 false, ptr {slot}")
-            at = self.loops(buffer.shape)
-            failed = self.set(f"xor i1 {self.read(buffer, at).v}, true")
-            so_far = self.set(f"load i1, ptr {slot}")
-            self.line(f"store i1 {self.set(f'or i1 {failed}, {so_far}')}, ptr {slot}")
-            self.end_loops(buffer.shape)
-            wrong = self.set(f"load i1, ptr {slot}")
-        message = op.text.split('"')[1] if '"' in op.text else ""
-        self.complain_if(wrong, f"tl.device_assert {message!r}", op.where)
 
     # -- loops ---------------------------------------------------------------------------------
 
@@ -290,43 +274,122 @@ class Control(Products):
         return self.integer("add", argument.element, offset, amount)
 
     def while_loop(self, op: Op) -> None:
-        """Write a loop that ends when a condition fails; it carries scalars alone."""
+        """Write a loop that ends when a condition fails.
+
+        What the condition hands on is in buffers before it is tested: the body reads it there, and
+        so does whatever stands behind the loop.
+        """
         before, after = op.regions
-        if any(v.shape is not None for v in (*op.operands, *op.results)):
-            raise op.unsupported("a tile that is carried around a while loop")
         self.before_region(op)
+        tiles = [v for v in before.arguments if v.shape is not None]
+        pairs = {v: (self.new_buffer(v), self.new_buffer(v)) for v in tiles}
+        for start, value in zip(op.operands, before.arguments, strict=True):
+            if value in pairs:
+                self.enqueue(Copy(start, pairs[value][0]))
+        self.flush()
         outer, end = self.scopes[self.control], self.fresh("end")
-        first = [self.scalars[v] for v in op.operands]
+        phis = [
+            (value, self.scalars[start])
+            for start, value in zip(op.operands, before.arguments, strict=True)
+            if value not in pairs
+        ]
         control_before, buffers_before = self.control, dict(self.buffers)
-        for value in before.arguments:
+        for value, _ in phis:
             self.scalars[value] = "%" + self.fresh("carried")
-        test = Scope(self.fresh("test"))
-        self.scopes.append(test)
-        self.control, self.out = len(self.scopes) - 1, test
+        then = {}
+        for value in tiles:
+            now, then[value] = (
+                Buffer("%" + self.fresh(name), value.element, value.shape)
+                for name in ("now", "then")
+            )
+            self.buffers[value] = now
+
+        test = self.region_scope("test")
         self.execute_block(before)
-        condition, *forwarded = (self.scalars[v] for v in before.ops[-1].operands)
-        body = Scope(self.fresh("body"))
-        self.scopes.append(body)
-        self.control, self.out = len(self.scopes) - 1, body
-        self.scalars.update(zip(after.arguments, forwarded, strict=True))
+        condition, *forwarded = before.ops[-1].operands
+        handed_on = [
+            self.scalars[v] if v.shape is None else self.materialise(v) for v in forwarded
+        ]
+        self.done.add(before.ops[-1])
+        body = self.region_scope("body")
+        self.hand_on(after.arguments, handed_on)
         self.execute_block(after)
-        then = [self.scalars[v] for v in after.yielded]
+        for value, following in zip(before.arguments, after.yielded, strict=True):
+            if value in pairs:
+                self.enqueue(Copy(following, then[value]))
+        self.flush()
+        self.done.add(after.ops[-1])
+        following = dict(zip(before.arguments, after.yielded, strict=True))
+        joined = [
+            (self.scalars[v], llvm_type(v.element), first, self.scalars[following[v]])
+            for v, first in phis
+        ]
+        for value in tiles:
+            a, b = self.buffers[value].pointer, then[value].pointer
+            first, second = (buffer.pointer for buffer in pairs[value])
+            joined += [(a, "ptr", first, b), (b, "ptr", second, a)]
         del self.scopes[-2:]
         self.control, self.buffers = control_before, buffers_before
         outer.lines += [f"  br label %{test.first}", f"{test.first}:"]
-        for value, a, b in zip(before.arguments, first, then, strict=True):
-            phi = f"{self.scalars[value]} = phi {llvm_type(value.element)}"
-            outer.lines.append(f"  {phi} [ {a}, %{outer.label} ], [ {b}, %{body.label} ]")
+        outer.lines += [
+            f"  {name} = phi {kind} [ {a}, %{outer.label} ], [ {b}, %{body.label} ]"
+            for name, kind, a, b in joined
+        ]
         outer.lines += [
             *test.lines,
-            f"  br i1 {condition}, label %{body.first}, label %{end}",
+            f"  br i1 {self.scalars[condition]}, label %{body.first}, label %{end}",
             f"{body.first}:",
             *body.lines,
             f"  br label %{test.first}",
             f"{end}:",
         ]
         outer.label, self.out = end, outer
-        self.scalars.update(zip(op.results, forwarded, strict=True))
+        self.hand_on(op.results, handed_on)
+
+    def region_scope(self, name: str) -> Scope:
+        """Begin a scope for a region, inside the ones that are open."""
+        scope = Scope(self.fresh(name))
+        self.scopes.append(scope)
+        self.control, self.out = len(self.scopes) - 1, scope
+        return scope
+
+    def hand_on(self, values: list[Value], held: list[str | Buffer]) -> None:
+        """Let values be what is held already: scalars, or tiles in buffers."""
+        for value, what in zip(values, held, strict=True):
+            (self.buffers if isinstance(what, Buffer) else self.scalars)[value] = what
+
+    # -- a function of scalars, for each element ------------------------------------------------
+
+    def map_elementwise(self, op: Op) -> None:
+        """Write tl.map_elementwise: its function, branches and all, inside a loop over elements."""
+        sources = [self.materialise(v) for v in op.operands]
+        results = [self.new_buffer(v) for v in op.results]
+        region, pack = op.regions[0], op.integer("pack", 1)
+        flat = (op.results[0].type.size,)
+        self.flush()
+        self.out = self.scopes[self.control]
+        control_before = self.control
+        turn = self.open_loop(flat[0], pack) if flat[0] > pack else "0"
+        self.control = len(self.scopes) - 1
+        places = [
+            (Index(self.integer("add", "i64", turn, str(i)), self.control),) for i in range(pack)
+        ]
+        arguments = iter(region.arguments)
+        for source in sources:
+            whole = Buffer(source.pointer, source.element, flat)
+            for place in places:
+                self.scalars[next(arguments)] = self.read(whole, place).v
+        self.execute_block(region)
+        returned = iter(region.ops[-1].operands)
+        self.out = self.scopes[-1]
+        for result in results:
+            whole = Buffer(result.pointer, result.element, flat)
+            for place in places:
+                self.write(whole, place, Uniform(self.scalars[next(returned)]))
+        self.control = control_before
+        if turn != "0":
+            self.close_loop()
+        self.buffers.update(zip(op.results, results, strict=True))
 
     # -- branches ------------------------------------------------------------------------------
 

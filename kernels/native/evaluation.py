@@ -20,14 +20,18 @@ VIRTUAL = ELEMENTWISE | VIEWS | {"arith.constant", "tt.make_range", "tt.load"}
 
 @dataclasses.dataclass(eq=False)
 class Buffer:
-    """A tile in the arena, row-major."""
+    """A tile in the arena: row-major, or `flipped`, with neighbours along the last axis but one."""
 
     pointer: str
     element: str
     shape: tuple[int, ...]
+    flipped: bool = False
 
     def stride(self, axis: int) -> int:
         """Return how many elements lie between neighbours along an axis."""
+        last = len(self.shape) - 1
+        if self.flipped and axis >= last - 1:
+            return 1 if axis == last - 1 else self.shape[last - 1]
         return math.prod(self.shape[axis + 1 :])
 
 
@@ -213,24 +217,16 @@ class Evaluation(Memory):
         return 0 if all(s == 0 for s in strides) else None
 
     def origin(self, pointer: Value) -> Value | None:
-        """Return the value that a pointer was computed from: most often an argument."""
-        for _ in range(500):
-            op = pointer.op
-            if op is None:
-                loop = pointer.block.parent if pointer.block is not None else None
-                if loop is None or loop.name != "scf.for" or pointer.index == 0:
-                    return pointer
-                pointer = loop.operands[2 + pointer.index]  # as it came into the loop
-            elif op.name == "scf.for":
-                pointer = op.operands[3 + pointer.index]
-            elif op.name == "arith.select":
-                a, b = (self.origin(v) for v in op.operands[1:])
-                return a if a is b else pointer
-            elif op.name in ("tt.addptr", "tt.bitcast", "tt.reshape") or op.name in VIEWS:
-                pointer = op.operands[0]
-            else:
-                return pointer
-        return None
+        """Return what a pointer was computed from: most often an argument. None: from several."""
+        roots: set[Value] = set()
+        stack, seen = [pointer], {pointer}
+        while stack:
+            value = stack.pop()
+            sources = _sources(value)
+            roots |= set() if sources else {value}
+            stack += [v for v in sources if v not in seen]
+            seen.update(sources)
+        return roots.pop() if len(roots) == 1 else None
 
 
 def _lanes(buffer: Buffer, at: tuple[Index, ...]) -> tuple[int | None, int]:
@@ -259,3 +255,30 @@ def viewed(op: Op, at: tuple, first: Index | None) -> tuple:
     for axis, source_axis in enumerate(op.integers("order")):
         source[source_axis] = at[axis]
     return tuple(source)
+
+
+def _sources(pointer: Value) -> list[Value]:
+    """Return the values that a pointer was moved from, or that it may be."""
+    op = pointer.op
+    if op is None:  # an argument of a region, or of the kernel
+        loop = pointer.block.parent if pointer.block is not None else None
+        if loop is None or loop.name not in ("scf.for", "scf.while"):
+            return []
+        if loop.name == "scf.while":
+            before, after = loop.regions
+            if pointer.block is after:
+                return [before.ops[-1].operands[1 + pointer.index]]
+            return [loop.operands[pointer.index], after.yielded[pointer.index]]
+        carried = pointer.index - 1  # the first is the loop's counter
+        return [loop.operands[3 + carried], pointer.block.yielded[carried]]
+    if op.name == "scf.for":
+        return [op.operands[3 + pointer.index], op.regions[0].yielded[pointer.index]]
+    if op.name == "scf.while":
+        return [op.regions[0].ops[-1].operands[1 + pointer.index]]
+    if op.name == "scf.if":
+        return [region.yielded[pointer.index] for region in op.regions]
+    if op.name == "arith.select":
+        return op.operands[1:]
+    if op.name in ("tt.addptr", "tt.bitcast", "tt.reshape") or op.name in VIEWS:
+        return op.operands[:1]
+    return []

@@ -25,6 +25,17 @@ def describe() -> str:
     return f"{llvm.get_host_cpu_name()} {features} {llvm.llvm_version_info}"
 
 
+@functools.cache
+def has_many_registers() -> bool:
+    """Say whether the processor has 32 vector registers of 512 bits: AVX-512.
+
+    Returns
+    -------
+    bool
+    """
+    return llvm.get_host_cpu_features().get("avx512f", False)
+
+
 def compile_object(text: str, *, quick: bool = False) -> bytes:
     """Compile a module.
 

@@ -305,7 +305,8 @@ class Nests(Evaluation):
     def overtakes(self, store: Root, load: Root) -> bool:
         """Say whether a store, in one nest with a load, could overwrite what is yet to be read."""
         target, source = store.values[0], load.op.operands[0]
-        if self.origin(source) is not self.origin(target):
+        origins = self.origin(source), self.origin(target)
+        if None not in origins and origins[0] is not origins[1]:
             return False
         return source is not target or self.reads_elsewhere(store.values[1:], load.values[0])
 

@@ -1,22 +1,27 @@
 """tt.dot: the operands are packed as float32, then a function of the library multiplies them.
 
-The library's function is compiled once, not again with each kernel: a tile of 4 x 16 of the result
-stays in registers. For each k, 16 neighbours of b are loaded, and each of 4 numbers of a is spread
-over a vector and multiplied with them: 8 accumulators of AVX2, as many as two multiply-add units
-with a latency of 4 keep busy.
+The library's functions are compiled once, not again with each kernel. A tile of 4 x 16 of the
+result stays in registers: for each k, 16 neighbours of b are loaded, and each of 4 numbers of a is
+spread over a vector and multiplied with them: 8 accumulators of AVX2, as many as two multiply-add
+units with a latency of 4 keep busy. AVX-512 has registers for 8 x 16, which loads less.
+
+An operand is packed along the axis that is contiguous in memory, with whole vectors. The product
+reads a by any two strides; b, if its columns are contiguous, is transposed in between.
 """
 
 from typing import Any
 
-from .instructions.arithmetic import Arithmetic
+from .instructions.arithmetic import ELEMENTWISE, Arithmetic, pointee_bytes
 from .instructions.casts import computed_in
 from .instructions.forms import Uniform, Vector
-from .instructions.ttir import Op, Value
+from .instructions.ttir import BITS, Op, Value
 from .instructions.writer import llvm_type
+from .machine import has_many_registers
 from .nests import Buffer, Copy, Nest, Root
 from .tiles import Tiles
 
-ROWS, COLUMNS, UNROLL = 4, 16, 4
+COLUMNS, UNROLL = 16, 4
+BLOCK = 8  # a transpose takes squares of so many rows and columns
 
 
 class Pack(Root):
@@ -69,8 +74,7 @@ class Products(Tiles):
         *batch, m, n = result.shape
         k = a.shape[-1]
         truncate = a.element == "f32" and op.word("inputPrecision", "ieee") == "tf32"
-        left_source, is_transposed = _untransposed(a, self.buffers)
-        left = self.packed(left_source, inner, truncate=truncate)
+        left = self.packed(a, inner, truncate=truncate)
         right = self.packed(b, inner, truncate=truncate)
         buffer = self.new_buffer(result)
         is_zero = c.op is not None and c.op.name == "arith.constant" and _is_zero(c.op)
@@ -81,45 +85,69 @@ class Products(Tiles):
             self.enqueue(Copy(c, buffer))
         self.flush()
         self.out = self.scopes[self.control]
-        name = f"product.{inner}.{min(ROWS, m)}.{min(COLUMNS, n)}.{min(UNROLL, k)}"
-        self.library.setdefault(
-            name, product(name, inner, min(ROWS, m), min(COLUMNS, n), min(UNROLL, k))
-        )
-        row, column = (1, m) if is_transposed else (k, 1)
         n_pairs = batch[0] if batch else 1
+        right = self.row_major(right, n_pairs)
+        rows, columns = min(8 if has_many_registers() else 4, m), min(COLUMNS, n)
+        unroll = min(UNROLL, k)
+        name = f"product.{inner}.{rows}.{columns}.{unroll}"
+        self.library.setdefault(name, product(name, inner, rows, columns, unroll))
         pair = self.open_loop(n_pairs) if n_pairs > 1 else "0"
-
-        def matrix(held: Buffer, size: int) -> tuple[str, str]:
-            offset = self.integer("mul", "i64", pair, str(size))
-            kind = llvm_type(inner)
-            at = self.set(f"getelementptr inbounds {kind}, ptr {held.pointer}, i64 {offset}")
-            return "ptr", at
-
         self.call(
             "void", name,
-            matrix(left, m * k), ("i64", str(row)), ("i64", str(column)), matrix(right, k * n),
-            matrix(start, m * n), matrix(buffer, m * n),
+            self.matrix(left, pair), *(("i64", str(left.stride(len(batch) + i))) for i in (0, 1)),
+            self.matrix(right, pair), self.matrix(start, pair), self.matrix(buffer, pair),
             ("i64", str(m)), ("i64", str(n)), ("i64", str(k)), ("i1", str(not is_zero).lower()),
         )  # fmt: skip
         if n_pairs > 1:
             self.close_loop()
         self.buffers[result] = buffer
 
+    def matrix(self, held: Buffer, pair: str) -> tuple[str, str]:
+        """Return an argument: where one of several matrices begins."""
+        offset = self.integer("mul", "i64", pair, str(held.shape[-2] * held.shape[-1]))
+        kind = llvm_type(held.element)
+        return "ptr", self.set(f"getelementptr inbounds {kind}, ptr {held.pointer}, i64 {offset}")
+
     def packed(self, value: Value, inner: str, *, truncate: bool) -> Buffer:
-        """Return a buffer with a matrix in the type that the product is computed in."""
+        """Return a buffer with matrices in the type that the product is computed in."""
+        is_view = value.op is not None and value.op.name == "tt.trans" and value not in self.buffers
+        if is_view and value.op.integers("order") == (1, 0):
+            source = self.packed(value.op.operands[0], inner, truncate=truncate)
+            return Buffer(source.pointer, inner, value.shape, not source.flipped)
         if value in self.buffers and value.element == inner and not truncate:
             return self.buffers[value]
-        buffer = Buffer(self.arena(value.shape, inner), inner, value.shape)
+        pointer = self.arena(value.shape, inner)
+        buffer = Buffer(pointer, inner, value.shape, self.runs_down(value))
         self.enqueue(Pack(value, buffer, truncate=truncate))
         return buffer
 
+    def runs_down(self, value: Value) -> bool:
+        """Say whether a matrix is read from memory where neighbours are below one another."""
+        axis = len(value.shape) - 2
+        while value.op is not None and value not in self.buffers and value not in self.bumped:
+            if value.op.name == "tt.load":
+                pointer = value.op.operands[0]
+                return self.stride(pointer, axis) == pointee_bytes(pointer.type)
+            if value.op.name not in ELEMENTWISE or len(value.op.operands) != 1:
+                break
+            (value,) = value.op.operands
+        return False
 
-def _untransposed(value: Value, buffers: dict[Value, Buffer]) -> tuple[Value, bool]:
-    """Return a matrix, or the one that it is the transpose of."""
-    is_view = value.op is not None and value.op.name == "tt.trans" and value not in buffers
-    if is_view and value.op.integers("order") == (1, 0):
-        return value.op.operands[0], True
-    return value, False
+    def row_major(self, held: Buffer, n_pairs: int) -> Buffer:
+        """Return matrices row by row, transposed if they are not."""
+        rows, columns = held.shape[-2:]
+        if not held.flipped:
+            return held
+        result = Buffer(self.arena(held.shape, held.element), held.element, held.shape)
+        block = min(BLOCK, rows, columns)
+        name = f"transpose.{held.element}.{block}"
+        self.library.setdefault(name, transpose(name, held.element, block))
+        pair = self.open_loop(n_pairs) if n_pairs > 1 else "0"
+        sizes = ("i64", str(columns)), ("i64", str(rows))
+        self.call("void", name, self.matrix(held, pair), self.matrix(result, pair), *sizes)
+        if n_pairs > 1:
+            self.close_loop()
+        return result
 
 
 def _is_zero(op: Op) -> bool:
@@ -140,6 +168,26 @@ class _Function(Arithmetic):
     def plus(self, a: str, b: str) -> str:
         """Add."""
         return self.integer("add", "i64", a, b)
+
+    def halves_swapped(
+        self, upper: str, lower: str, kind: str, width: int, distance: int
+    ) -> tuple[str, str]:
+        """Let the right parts of one row, `distance` long, change places with another's left."""
+
+        def shuffled(first: int) -> str:
+            lanes = ", ".join(
+                f"i32 {lane + first if not lane & distance else width + lane - distance + first}"
+                for lane in range(width)
+            )
+            return self.set(f"shufflevector {kind} {upper}, {kind} {lower}, <{width} x i32> <{lanes}>")
+
+        return shuffled(0), shuffled(distance)
+
+    def module(self, head: str) -> str:
+        """Return the function, and what it declares."""
+        (scope,) = self.scopes
+        lines = [head, "entry:", *self.allocas, *scope.lines, "  ret void", "}"]
+        return "\n".join([*lines, *self.declared.values()]) + "\n"
 
 
 def product(name: str, inner: str, rows: int, columns: int, unroll: int) -> str:
@@ -201,10 +249,52 @@ def product(name: str, inner: str, rows: int, columns: int, unroll: int) -> str:
         f.line(f"store {kind} {x}, ptr {f.element('%d', scalar, offset)}, align 4")
     f.close_loop()
     f.close_loop()
-    head = (
+    return f.module(
         f"define void @{name}(ptr noalias %a, i64 %a_row, i64 %a_k, ptr noalias %b, ptr %c, ptr %d,"
         " i64 %m, i64 %n, i64 %k, i1 %add) {"
     )
-    (scope,) = f.scopes
-    lines = [head, "entry:", *f.allocas, *scope.lines, "  ret void", "}", *f.declared.values()]
-    return "\n".join(lines) + "\n"
+
+
+def transpose(name: str, element: str, block: int) -> str:
+    """Write b[n, m] = a[m, n] transposed, square by square: rows are read, columns are written.
+
+    Parameters
+    ----------
+    name : str
+        Of the function.
+    element : str
+        "f32", "f64" or "i32".
+    block : int
+        Rows and columns of a square: a power of two that divides both sizes.
+
+    Returns
+    -------
+    str
+        A module of LLVM IR.
+    """
+    f = _Function()
+    kind, scalar = llvm_type(element, block), llvm_type(element)
+    align = BITS[element] // 8
+    i = f.open_loop("%m", block)
+    j = f.open_loop("%n", block)
+    corner = f.plus(f.times(i, "%n"), j)
+    rows = []
+    for r in range(block):
+        at = f.element("%a", scalar, f.plus(corner, f.times(str(r), "%n")))
+        rows.append(f.set(f"load {kind}, ptr {at}, align {align}"))
+    # Halves change places between rows that are half a square apart, then quarters, and so on.
+    distance = block // 2
+    while distance:
+        for r in range(block):
+            if not r & distance:
+                rows[r], rows[r + distance] = f.halves_swapped(
+                    rows[r], rows[r + distance], kind, block, distance
+                )
+        distance //= 2
+    corner = f.plus(f.times(j, "%m"), i)
+    for r in range(block):
+        at = f.element("%b", scalar, f.plus(corner, f.times(str(r), "%m")))
+        f.line(f"store {kind} {rows[r]}, ptr {at}, align {align}")
+    f.close_loop()
+    f.close_loop()
+    return f.module(f"define void @{name}(ptr noalias %a, ptr noalias %b, i64 %m, i64 %n) {{")

@@ -13,6 +13,8 @@ INTEGER = {
     "arith.ori": "or", "arith.xori": "xor", "arith.shli": "shl", "arith.shrsi": "ashr",
     "arith.shrui": "lshr",
 }  # fmt: skip
+SHIFT = ("arith.shli", "arith.shrsi", "arith.shrui")
+SIGNED = "tt.signed"  # an attribute: a result beyond the signed type is a fault (see signs.py)
 DIVISION = {
     "arith.divsi": "sdiv", "arith.divui": "udiv", "arith.remsi": "srem", "arith.remui": "urem",
 }  # fmt: skip
@@ -161,6 +163,8 @@ class Arithmetic(Casts):
     def elementwise(self, op: Op, forms: Sequence[Form]) -> Form:
         """Write an operation whose operands have these forms."""
         width = next((f.width for f in forms if not isinstance(f, Uniform)), None)
+        if self.checked and SIGNED in op.text:
+            self.check_range(op, forms, width)
         if width is None:
             return Uniform(self.instruction(op, [f.v for f in forms], None))
         if op.name == "tt.addptr":
@@ -172,6 +176,45 @@ class Arithmetic(Casts):
             self.vector(f, v.element, width) for f, v in zip(forms, op.operands, strict=True)
         ]
         return Vector(self.instruction(op, vectors, width), width)
+
+    def check_range(self, op: Op, forms: Sequence[Form], width: int | None) -> None:
+        """Note it if a sum, difference or product of signed integers leaves their type's range.
+
+        Lanes that are a base plus multiples of a stride have their extremes at their ends.
+        """
+        element = op.results[0].element
+        if all(isinstance(f, Uniform) and literal(f.v) is not None for f in forms):
+            return
+        what = f"{element.replace('i', 'int')} overflow in {op.name[6:9]}"
+        if any(isinstance(f, Vector) for f in forms):
+            vectors = [self.vector(f, element, width) for f in forms]
+            lanes = self.overflows(op, vectors, width)
+            bits = self.set(f"bitcast <{width} x i1> {lanes} to i{width}")
+            self.note_if(self.set(f"icmp ne i{width} {bits}, 0"), what, op.where)
+            return
+        wrong = self.overflows(op, [_lane(f) for f in forms], None)
+        if width is not None:
+            last = [
+                self.integer("add", element, f.base, str((width - 1) * f.stride))
+                if isinstance(f, Affine)
+                else f.v
+                for f in forms
+            ]
+            wrong = self.set(f"or i1 {wrong}, {self.overflows(op, last, None)}")
+        self.note_if(wrong, what, op.where)
+
+    def overflows(self, op: Op, operands: list[str], width: int | None) -> str:
+        """Return an i1, or lanes of them: whether a signed operation overflows."""
+        element, opcode = op.results[0].element, INTEGER[op.name]
+        kind, mask = llvm_type(element, width), llvm_type("i1", width)
+        lanes, pair = (f"v{width}" if width else ""), f"{{ {kind}, {mask} }}"
+        name = f"llvm.s{opcode}.with.overflow.{lanes}{element}"
+        both = self.call(pair, name, *((kind, v) for v in operands))
+        return self.set(f"extractvalue {pair} {both}, 1")
+
+    def note_if(self, wrong: str, what: str, where: str) -> None:
+        """Remember a fault if a condition holds."""
+        raise NotImplementedError
 
     def add_pointer(self, op: Op, pointer: Form, offset: Form) -> Form:
         """Move a pointer by a number of elements."""
@@ -204,6 +247,8 @@ class Arithmetic(Casts):
         kind = llvm_type(element, width)
         if name == "tt.addptr":
             return self.add_pointer(op, *map(Uniform, operands)).v
+        if name in SHIFT and self.checked and literal(operands[1]) is None:
+            return self.shifted(name, element, operands[0], operands[1], width)
         if name in INTEGER:
             if width is None:
                 return self.integer(INTEGER[name], element, *operands)
@@ -256,6 +301,15 @@ class Arithmetic(Casts):
         nothing = k(int(self.undefined(element))) if element != "i1" else k(0)
         return self.set(f"select {mask} {by_zero}, {kind} {nothing}, {kind} {result}")
 
+    def shifted(self, name: str, element: str, a: str, b: str, width: int | None) -> str:
+        """Shift; by the type's width or more the result is undefined."""
+        kind, mask, bits = llvm_type(element, width), llvm_type("i1", width), BITS[element]
+        inside = self.set(f"icmp ult {kind} {b}, {self.number(bits, element, width)}")
+        safe = self.set(f"and {kind} {b}, {self.number(bits - 1, element, width)}")
+        result = self.set(f"{INTEGER[name]} {kind} {a}, {safe}")
+        nothing = self.number(int(self.undefined(element)), element, width)
+        return self.set(f"select {mask} {inside}, {kind} {result}, {kind} {nothing}")
+
     def high_product(self, element: str, a: str, b: str, width: int | None) -> str:
         """Return the upper half of an unsigned product."""
         bits, kind = BITS[element], llvm_type(element, width)
@@ -280,19 +334,40 @@ class Arithmetic(Casts):
             return self.intrinsic("minnum", element, width, [raised, one])
         if name == "arith.negf":
             return self.set(f"fneg {kind} {operands[0]}")
+        if name in ("arith.maxnumf", "arith.minnumf"):
+            return self.extreme(FLOAT_INTRINSIC[name], operands, element, width)
         if name in FLOAT_INTRINSIC:
             return self.intrinsic(FLOAT_INTRINSIC[name], element, width, operands)
         if name == "tt.clampf":
             every = "propagateNan = all" in op.text
             low, high = ("maximum", "minimum") if every else ("maxnum", "minnum")
-            raised = self.intrinsic(low, element, width, operands[:2])
-            return self.intrinsic(high, element, width, [raised, operands[2]])
+            raised = self.extreme(low, operands[:2], element, width)
+            return self.extreme(high, [raised, operands[2]], element, width)
         if name not in MATH and name not in C_LIBRARY:
             raise op.unsupported()
         if element == "f16":  # computed in float32 and rounded once
             wide = [self.converted(v, "f16", "f32", width) for v in operands]
             return self.converted(self.function(name, wide, "f32", width), "f32", "f16", width)
         return self.function(name, operands, element, width)
+
+    def extreme(
+        self, intrinsic: str, operands: list[str], element: str, width: int | None
+    ) -> str:
+        """Write a maximum or minimum; if it forgets a NaN, then not one that means undefined."""
+        result = self.intrinsic(intrinsic, element, width, operands)
+        if not self.checked or intrinsic in ("maximum", "minimum"):
+            return result
+        kind, mask, bits = llvm_type(element, width), llvm_type("i1", width), BITS[element]
+        words, word = llvm_type(f"i{bits}", width), f"i{bits}"
+        all_but_the_sign = self.number((1 << bits - 1) - 1, word, width)
+        undefined = self.number(UNDEFINED[element], word, width)
+        for v in operands:
+            if "%" in v:  # no constant
+                size = self.set(f"bitcast {kind} {v} to {words}")
+                size = self.set(f"and {words} {size}, {all_but_the_sign}")
+                is_undefined = self.set(f"icmp eq {words} {size}, {undefined}")
+                result = self.set(f"select {mask} {is_undefined}, {kind} {v}, {kind} {result}")
+        return result
 
     def float_test(self, test: str, op: Op, x: str, width: int | None) -> str:
         """Write libdevice's isnan, isinf or isfinite: 1 or 0."""
@@ -354,3 +429,8 @@ def libdevice_name(op: Op) -> str:
 def pointee_bytes(pointer: Type) -> int:
     """Return how far apart neighbours are that a pointer points to."""
     return max(1, BITS.get(pointer.pointee, 8) // 8)
+
+
+def _lane(form: Form) -> str:
+    """Return the first lane of a form that is no vector."""
+    return form.base if isinstance(form, Affine) else form.v

@@ -8,7 +8,7 @@ pointer came from is reported and not made: one comparison of each end of a vect
 
 from .arithmetic import Arithmetic
 from .forms import TRUE, Affine, Form, Uniform, Vector
-from .ttir import Op, Value
+from .ttir import BITS, Op, Value
 from .writer import BYTES, literal, llvm_type, memory_type
 
 ATOMIC = {"exch": "xchg"} | {
@@ -76,6 +76,7 @@ class Memory(Arithmetic):
         self.checked = checked
         self.helpers: dict[str, str] = {}
         self.sites: list[tuple[str, str]] = []  # what is reported by its number: what, and where
+        self.noted = ""  # a slot with the number of what is to be reported at a program's end
 
     def argument_of(self, pointer: Value) -> int | None:
         """Return the number of the argument that a pointer came from, if that is known."""
@@ -102,6 +103,31 @@ class Memory(Arithmetic):
         self.fork(wrong, bad, fine, likely=False)
         self.begin(bad)
         self.line(f"call void @complain(ptr %report, i64 {len(self.sites)}, i64 %program)")
+        self.jump(fine)
+        self.begin(fine)
+
+    def note_if(self, wrong: str, what: str, where: str) -> None:
+        """Remember a fault if a condition holds, without a branch; it is reported at the end."""
+        if literal(wrong) == 0:
+            return
+        self.sites.append((what, where))
+        if not self.noted:
+            self.noted = self.alloca("i64")
+        before = self.set(f"load i64, ptr {self.noted}")
+        after = self.set(f"select i1 {wrong}, i64 {len(self.sites)}, i64 {before}")
+        self.line(f"store i64 {after}, ptr {self.noted}")
+
+    def report_what_was_noted(self) -> None:
+        """Report, at a program's end, the last fault that it noted."""
+        if not self.noted:
+            return
+        program = self.out = self.scopes[1]
+        program.lines.insert(0, f"  store i64 0, ptr {self.noted}")
+        site = self.set(f"load i64, ptr {self.noted}")
+        bad, fine = self.fresh("bad"), self.fresh("fine")
+        self.fork(self.set(f"icmp ne i64 {site}, 0"), bad, fine, likely=False)
+        self.begin(bad)
+        self.line(f"call void @complain(ptr %report, i64 {site}, i64 %program)")
         self.jump(fine)
         self.begin(fine)
 
@@ -337,25 +363,48 @@ class Memory(Arithmetic):
     ) -> str:
         """Write an atomic operation on one element; return what was there before."""
         element = op.results[0].element
-        if element == "bf16":
-            raise op.unsupported("an atomic operation on bfloat16")
         kind, slot = llvm_type(element), self.alloca(llvm_type(element))
         mask = self.kept_scalar(op, "atomic", pointer, mask, BYTES[element])
         self.line(f"store {kind} {self.undefined(element)}, ptr {slot}")
 
         def write() -> None:
             at = self.set(f"inttoptr i64 {pointer} to ptr")
-            if expected is None:
-                what = ATOMIC.get(op.predicate)
-                if what is None:
-                    raise op.unsupported(op.predicate)
-                old = self.set(f"atomicrmw {what} ptr {at}, {kind} {value} seq_cst")
+            if expected is not None:
+                old, _ = self.swapped(at, element, expected, value)
+            elif op.predicate not in ATOMIC:
+                raise op.unsupported(op.predicate)
+            elif element == "bf16" and op.predicate == "fadd":
+                old = self.bfloat16_added(op, at, value)
             else:
-                pair = self.set(
-                    f"cmpxchg ptr {at}, {kind} {expected}, {kind} {value} seq_cst seq_cst"
-                )
-                old = self.set(f"extractvalue {{ {kind}, i1 }} {pair}, 0")
+                what = ATOMIC[op.predicate]
+                old = self.set(f"atomicrmw {what} ptr {at}, {kind} {value} seq_cst")
             self.line(f"store {kind} {old}, ptr {slot}")
 
         self.branch(mask, write)
         return self.set(f"load {kind}, ptr {slot}")
+
+    def swapped(self, at: str, element: str, expected: str, value: str) -> tuple[str, str]:
+        """Compare bits and swap if they are equal; return what was there, and whether they were."""
+        kind, bits = llvm_type(element), f"i{BITS[element]}"
+        if kind != bits:
+            expected, value = (self.set(f"bitcast {kind} {v} to {bits}") for v in (expected, value))
+        pair = self.set(f"cmpxchg ptr {at}, {bits} {expected}, {bits} {value} seq_cst seq_cst")
+        old = self.set(f"extractvalue {{ {bits}, i1 }} {pair}, 0")
+        old = old if kind == bits else self.set(f"bitcast {bits} {old} to {kind}")
+        return old, self.set(f"extractvalue {{ {bits}, i1 }} {pair}, 1")
+
+    def bfloat16_added(self, op: Op, at: str, value: str) -> str:
+        """Add until nobody has come between: no processor adds bfloat16 in memory."""
+        amount = self.bfloat16_widened(value, None)
+        first = self.set(f"load atomic i16, ptr {at} monotonic, align 2")
+        again, done, seen = self.fresh("again"), self.fresh("done"), "%" + self.fresh()
+        before = self.out.label
+        self.jump(again)
+        self.begin(again)
+        old = self.set(f"phi i16 [ {first}, %{before} ], [ {seen}, %{again} ]")
+        total = self.set(f"fadd float {self.bfloat16_widened(old, None)}, {amount}")
+        found, is_swapped = self.swapped(at, "bf16", old, self.bfloat16_narrowed(total, None))
+        self.line(f"{seen} = add i16 {found}, 0")
+        self.fork(is_swapped, done, again)
+        self.begin(done)
+        return old

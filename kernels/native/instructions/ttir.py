@@ -135,6 +135,8 @@ _TYPE = re.compile(
 _NAME = re.compile(r"%[\w.$-]+(?:#\d+)?")
 _OP = re.compile(r'(?:(?P<results>%.*?) = )?"?(?P<name>[a-z_]+\.[\w.]+)"?(?P<rest>.*)', re.S)
 _LOCATION = re.compile(r"^(#loc\d*) = loc\((.*)\)$")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_WITH_WORDS = ("tt.print", "tt.assert")  # a user's words, which may look like anything
 _WITH_REGIONS = (
     "scf.for", "scf.if", "scf.while", "tt.reduce", "tt.scan", "tt.map_elementwise",
 )  # fmt: skip
@@ -276,10 +278,11 @@ class _Parser:
         return op
 
     def plain(self, op: Op, has_results: bool) -> list[Type]:
-        head, _, tail = op.text.rpartition(" : ")
+        text = _QUOTED.sub('""', op.text) if op.name in _WITH_WORDS else op.text
+        head, _, tail = text.rpartition(" : ")
         if op.name == "arith.constant":
             head, tail = "", tail or op.text
-        op.operands = [self.look_up(n) for n in _NAME.findall(head or op.text)]
+        op.operands = [self.look_up(n) for n in _NAME.findall(head or text)]
         return _result_types(op, tail) if has_results else []
 
     def name_results(self, op: Op, names: str, types: list[Type]) -> None:

@@ -1,0 +1,213 @@
+"""The compiler, broken on purpose: each fault is noticed by a test.
+
+    python tests/kernels/native/mutants.py [NAME ...]
+
+runs the test that each mutant names, in a fork of its own where the mutant's file is replaced as it
+is imported, and prints whether it failed, as JSON. Nothing on disk changes.
+"""
+
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+PACKAGE = "gptwin.kernels.native"
+COMPILED, OPERATIONS = "native/compiled/test_compiled.py", "native/compiled/test_operations.py"
+BLOCKS, CASTS = "interpreter/test_blocks.py", "interpreter/test_casts.py"
+ARITHMETIC = "interpreter/test_arithmetic.py"
+
+# name: (file below kernels/native, what stands there once, what takes its place, the test)
+MUTANTS = {
+    "ties of bfloat16 are rounded up": (
+        "instructions/casts.py",
+        'odd = self.set(f"and {words} {upper}, {k(1)}")',
+        'odd = self.set(f"or {words} {upper}, {k(1)}")\n'
+        '        odd = self.set(f"and {words} {odd}, {k(1)}")',
+        f"{ARITHMETIC}::test_bfloat16_arithmetic_equals_pytorch[add]",
+    ),
+    "float8 is rounded at the wrong bit": (
+        "instructions/casts.py",
+        "k((1 << cut - 1) - 1)",
+        "k((1 << cut) - 1)",
+        f"{CASTS}::test_known_values",
+    ),
+    "towards zero is to nearest": (
+        "instructions/casts.py", "fcmp ogt {floats} {size(rounded",
+        "fcmp olt {floats} {size(rounded",
+        f"{CASTS}::test_rounding_to_zero_never_enlarges",
+    ),
+    "tf32 keeps a bit too many": (
+        "products.py", "-(1 << 13)", "-(1 << 12)",
+        f"{ARITHMETIC}::test_tf32_drops_thirteen_bits_of_each_operand",
+    ),
+    "an integer of 8 bits is clamped": (
+        "instructions/casts.py", '"i16" if target == "i8" else target', "target",
+        f"{CASTS}::test_a_float_that_is_no_integer_is_clamped",
+    ),
+    "one active lane is enough for a whole vector": (
+        "instructions/memory.py", "conditions.append(self.all_lanes(mask.v, width))",
+        "conditions.append(self.any_lane(mask.v, width))",
+        f"{COMPILED}::test_branches_and_while_loops",
+    ),
+    "a mask is forgotten where lanes are looked at": (
+        "instructions/memory.py", 'kept = self.set(f"and {masks} {mask}, {within}")',
+        "kept = within",
+        f"{COMPILED}::test_masked_lanes_take_other",
+    ),
+    "the end of a tensor is not checked": (
+        "instructions/memory.py", 'return self.set(f"and i1 {above}, {below}")', "return above",
+        f"{COMPILED}::test_an_access_beyond_a_tensor_is_reported_and_not_made",
+    ),
+    "what is read and then written lies elsewhere": (
+        "nests.py", "return source is not target or self.reads_elsewhere(",
+        "return False and self.reads_elsewhere(",
+        f"{COMPILED}::test_a_store_does_not_overtake_the_load_before_it",
+    ),
+    "a load does not wait for a store": (
+        "nests.py", "return not any(isinstance(r, Store) for r in self.pending)", "return True",
+        f"{COMPILED}::test_a_load_sees_the_store_before_it",
+    ),
+    "halves of a reduction are combined in the other order": (
+        "reductions.py", "for start in (0, width)", "for start in (width, 0)",
+        f"{BLOCKS}::test_selections_are_exact",
+    ),
+    "a scan combines in the other order": (
+        "reductions.py",
+        "combined = self.combine(op.regions[0], old + new, None)",
+        "combined = self.combine(op.regions[0], new + old, None)",
+        f"{BLOCKS}::test_scan_of_pairs_keeps_the_order",
+    ),
+    "a maximum of nothing is 0": (
+        "reductions.py", '"arith.maxnumf": float("nan")', '"arith.maxnumf": 0.0',
+        f"{BLOCKS}::test_selections_are_exact",
+    ),
+    "what a loop carries keeps its place": (
+        "control.py", "(then[argument], \"ptr\", second, now[argument])",
+        "(then[argument], \"ptr\", second, then[argument])",
+        f"{COMPILED}::test_a_turn_of_a_loop_does_not_overwrite_what_it_reads",
+    ),
+    "what a while loop carries keeps its place": (
+        "control.py", '(b, "ptr", second, a)', '(b, "ptr", second, b)',
+        f"{OPERATIONS}::test_a_while_loop_carries_tiles",
+    ),
+    "both sides of a branch are one": (
+        "control.py", "if i < len(op.regions):\n                region = op.regions[i]",
+        "if i < len(op.regions):\n                region = op.regions[0]",
+        f"{COMPILED}::test_branches_and_while_loops",
+    ),
+    "a product forgets what it is added to": (
+        "products.py", '("i1", str(not is_zero).lower())', '("i1", "false")',
+        f"{COMPILED}::test_products",
+    ),
+    "a transpose swaps the wrong halves": (
+        "products.py", "return shuffled(0), shuffled(distance)",
+        "return shuffled(distance), shuffled(0)",
+        f"{OPERATIONS}::test_a_weight_may_lie_by_rows_or_by_columns",
+    ),
+    "every pair of matrices is the first": (
+        "products.py", "offset = self.integer(\"mul\", \"i64\", pair,",
+        "offset = self.integer(\"mul\", \"i64\", \"0\",",
+        f"{OPERATIONS}::test_pairs_of_matrices_are_multiplied_whichever_way_they_lie",
+    ),
+    "a product of strides is not seen": (
+        "evaluation.py", "return strides[a] * int(self.constant(factor))", "return strides[a]",
+        f"{COMPILED}::test_a_turn_of_a_loop_does_not_overwrite_what_it_reads",
+    ),
+    "a maximum forgets what is undefined": (
+        "instructions/arithmetic.py",
+        'if not self.checked or intrinsic in ("maximum", "minimum"):', "if True:",
+        f"{OPERATIONS}::test_a_lane_that_is_masked_off_spoils_what_it_reaches",
+    ),
+    "a maximum keeps every NaN": (
+        "instructions/arithmetic.py", '"arith.maxnumf": "maxnum"', '"arith.maxnumf": "maximum"',
+        f"{ARITHMETIC}::test_float32_extremes_ignore_nan",
+    ),
+    "the last lane may overflow": (
+        "instructions/arithmetic.py", "(width - 1) * f.stride", "0 * f.stride",
+        f"{OPERATIONS}::test_addresses_that_overflow_are_reported",
+    ),
+    "who comes between is overwritten": (
+        "instructions/memory.py", "self.fork(is_swapped, done, again)", "self.jump(done)",
+        f"{OPERATIONS}::test_programs_on_several_cores_add_to_one_number",
+    ),
+    "small powers are flushed to zero": (
+        "instructions/functions.py", 'half = m.word("ashr", n, m.n(1))',
+        'half = m.word("add", n, m.n(0))',
+        f"{COMPILED}::test_functions_are_within_two_units_of_the_last_place[exp2]",
+    ),
+    "programs are numbered with y fastest": (
+        "kernel.py", "%pxw = urem i64 %program, %gxw", "%pxw = udiv i64 %program, %gyw",
+        f"{COMPILED}::test_an_access_beyond_a_tensor_is_reported_and_not_made",
+    ),
+}  # fmt: skip
+
+
+class Broken(importlib.machinery.SourceFileLoader):
+    """Imports a module whose text is changed."""
+
+    def __init__(self, module: str, path: str, old: str, new: str) -> None:
+        super().__init__(module, path)
+        self.old, self.new = old, new
+
+    def get_code(self, fullname):
+        source = Path(self.path).read_text()
+        assert source.count(self.old) == 1, f"{self.path} has changed: write this mutant anew"
+        return compile(source.replace(self.old, self.new), self.path, "exec")
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Finds the one module that is broken."""
+
+    def __init__(self, file: str, old: str, new: str) -> None:
+        self.module = f"{PACKAGE}.{file.removesuffix('.py').replace('/', '.')}"
+        self.change = old, new
+
+    def find_spec(self, fullname, path, target=None):
+        if fullname != self.module:
+            return None
+        file = str(Path(path[0]) / f"{fullname.rpartition('.')[2]}.py")
+        return importlib.machinery.ModuleSpec(
+            fullname, Broken(fullname, file, *self.change), origin=file
+        )
+
+
+def run_in_fork(test: str, folder: str, change: tuple[str, str, str] | None) -> int:
+    """Run a test in a fork, with a change of one file or none; return the exit code."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.environ["TRITON_CACHE_DIR"] = folder  # the cache knows files, not what was made of them
+    if change is not None:
+        sys.meta_path.insert(0, Finder(*change))
+    with open(os.path.join(folder, "said"), "w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    options = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly")
+    os._exit(int(pytest.main([*options, str(TESTS / test)])))
+
+
+def judge(name: str) -> str:
+    """Say what became of a mutant: "noticed", or what else."""
+    *change, test = MUTANTS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        code = run_in_fork(test, folder, tuple(change))
+        if code == 1 or code < 0:  # a test failed, or the process was killed by a signal
+            return "noticed"
+        return f"exit code {code}: " + (Path(folder) / "said").read_text()[-1000:]
+
+
+if __name__ == "__main__":
+    os.environ["GPTWIN_TESTS_ON"] = "native"
+    # What takes long to import, and is the same in every fork.
+    import hypothesis  # noqa: F401
+    import numpy  # noqa: F401
+    import pytest
+    import torch  # noqa: F401
+    import triton  # noqa: F401
+
+    assert PACKAGE not in sys.modules
+    print(json.dumps({name: judge(name) for name in sys.argv[1:] or MUTANTS}))
