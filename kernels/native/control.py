@@ -36,6 +36,8 @@ class Carried:
 class Control(Reports):
     """Executes operations in their order."""
 
+    waits = False  # whether programs wait for one another
+
     # -- operations ----------------------------------------------------------------------------
 
     def execute_block(self, block: Block) -> None:
@@ -43,14 +45,14 @@ class Control(Reports):
         for op in block.ops:
             self.execute(op)
         self.flush()
+        if block.parent is None:
+            self.report_what_was_noted()
 
     def execute(self, op: Op) -> None:
         """Write one operation, or let it wait, or leave it to those who need it."""
         name = op.name
         is_scalar = all(v.shape is None for v in (*op.operands, *op.results))
         if name in _NOTHING:
-            if name == "tt.return":
-                self.report_what_was_noted()
             return
         if name == "scf.for":
             self.for_loop(op)
@@ -312,6 +314,9 @@ class Control(Reports):
         ]
         self.done.add(before.ops[-1])
         body = self.region_scope("body")
+        if _reads_memory(before):  # what another program writes: let that one go on
+            self.waits = True
+            self.call("i32", "sched_yield")
         self.hand_on(after.arguments, handed_on)
         self.execute_block(after)
         for value, following in zip(before.arguments, after.yielded, strict=True):
@@ -436,6 +441,14 @@ class Control(Reports):
         for value, a, b in zip(left, scalars_a, scalars_b, strict=True):
             kind = llvm_type(value.element)
             self.scalars[value] = self.set(f"phi {kind} [ {a}, %{label_a} ], [ {b}, %{label_b} ]")
+
+
+def _reads_memory(block: Block) -> bool:
+    """Say whether a loop's condition may depend on what others write."""
+    return any(
+        op.name == "tt.load" or op.name.startswith("tt.atomic") or any(map(_reads_memory, op.regions))
+        for op in block.ops
+    )
 
 
 def bump_of(carried: Carried, body: Block) -> Value | None:

@@ -66,7 +66,7 @@ class Reports(Products):
         if element[0] in "fb":
             x = self.widened(x, element, None)
             return "double", self.converted(x, computed_in(element), "f64", None)
-        return "i64", self.resized(x, element, "i64", signed=signed)
+        return "i64", self.resized(x, element, "i64", signed=signed and element != "i1")
 
     def print_line(self, text: str, *values: tuple[str, str]) -> None:
         """Call C's printf, and let the line be seen before whatever Python prints next."""

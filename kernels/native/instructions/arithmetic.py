@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from . import functions
+from . import functions, libdevice
 from .casts import CASTS, Casts, _wrapped, computed_in
 from .forms import Affine, Form, Uniform, Vector
 from .ttir import BITS, Op, Type
@@ -43,7 +43,8 @@ C_LIBRARY = {
     for name in (
         "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
         "log1p", "expm1", "cbrt", "pow", "atan2", "hypot", "fmod", "erfc", "lgamma", "tgamma",
-        "log10", "exp10", "nearbyint", "rint", "round", "ldexp",
+        "log10", "exp10", "nearbyint", "rint", "round", "ldexp", "remainder", "fdim", "nextafter",
+        "logb", "j0", "j1", "y0", "y1",
     )
 }  # fmt: skip
 C_LIBRARY |= {"math.powf": "pow"}
@@ -275,6 +276,8 @@ class Arithmetic(Casts):
             return self.cast(op, operands[0], width)
         if name == "tt.extern_elementwise" and op.word("symbol") in TESTS:
             return self.float_test(TESTS[op.word("symbol")], op, operands[0], width)
+        if name == "tt.extern_elementwise" and (function := libdevice.name_of(op)):
+            return libdevice.call(self, function, op, operands, width)
         wide = computed_in(element)
         operands = [self.widened(v, element, width) for v in operands]
         return self.narrowed(op, self.float_operation(op, operands, wide, width), element, width)
@@ -330,8 +333,8 @@ class Arithmetic(Casts):
             zero, one = (
                 self.vector(Uniform(float_literal(x, element)), element, width) for x in (0, 1)
             )
-            raised = self.intrinsic("maxnum", element, width, [operands[0], zero])
-            return self.intrinsic("minnum", element, width, [raised, one])
+            raised = self.extreme("maxnum", [operands[0], zero], element, width)
+            return self.extreme("minnum", [raised, one], element, width)
         if name == "arith.negf":
             return self.set(f"fneg {kind} {operands[0]}")
         if name in ("arith.maxnumf", "arith.minnumf"):

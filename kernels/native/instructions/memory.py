@@ -227,7 +227,7 @@ class Memory(Arithmetic):
         size, kind = BYTES[element], llvm_type(element, width)
         whole = self.whole(op, pointer, mask, size, width)
         if whole is not None and whole[0] == "true":
-            return Vector(self.load_from(whole[1], kind, size), width)
+            return Vector(self.load_from(op, whole[1], kind, size), width)
         filler = self.vector(other, element, width)
         if whole is None:
             return Vector(self.load_lanes(op, pointer, mask, filler, width), width)
@@ -235,7 +235,7 @@ class Memory(Arithmetic):
         fast, slow, end = self.fresh("whole"), self.fresh("lanes"), self.fresh("end")
         self.fork(condition, fast, slow, likely=True)
         self.begin(fast)
-        x = self.load_from(first, kind, size)
+        x = self.load_from(op, first, kind, size)
         self.jump(end)
         self.begin(slow)
         with self.apart():
@@ -254,9 +254,9 @@ class Memory(Arithmetic):
         active = self.any_lane(mask.v, width) if isinstance(mask, Vector) else mask.v
         active = self.kept_scalar(op, "load", pointer.v, active, size)
         if active == "true":
-            return Uniform(self.load_from(pointer.v, scalar, size))
+            return Uniform(self.load_from(op, pointer.v, scalar, size))
         safe = self.set(f"select i1 {active}, i64 {pointer.v}, i64 %nowhere")
-        x = self.load_from(safe, scalar, size)
+        x = self.load_from(op, safe, scalar, size)
         if isinstance(mask, Uniform) and isinstance(other, Uniform):
             return Uniform(self.set(f"select i1 {active}, {scalar} {x}, {scalar} {other.v}"))
         kind, spread = llvm_type(element, width), self.splat(x, element, width)
@@ -280,10 +280,11 @@ class Memory(Arithmetic):
             helper, place = self.helper("gather", element, width), f"<{width} x i64> {addresses}"
         return self.set(f"call {kind} {helper}({place}, {masks} {lanes}, {kind} {filler})")
 
-    def load_from(self, address: str, kind: str, align: int) -> str:
-        """Load from an address."""
+    def load_from(self, op: Op, address: str, kind: str, align: int) -> str:
+        """Load from an address; again in each turn of a loop, if others may write there."""
         at = self.set(f"inttoptr i64 {address} to ptr")
-        return self.set(f"load {kind}, ptr {at}, align {align}")
+        volatile = "volatile " if "isVolatile = true" in op.text else ""
+        return self.set(f"load {volatile}{kind}, ptr {at}, align {align}")
 
     # -- stores --------------------------------------------------------------------------------
 

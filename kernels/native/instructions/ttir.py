@@ -134,9 +134,14 @@ _TYPE = re.compile(
 )
 _NAME = re.compile(r"%[\w.$-]+(?:#\d+)?")
 _OP = re.compile(r'(?:(?P<results>%.*?) = )?"?(?P<name>[a-z_]+\.[\w.]+)"?(?P<rest>.*)', re.S)
+_CALL = re.compile(
+    r"(?:(?P<results>%.*?) = )?tt\.call (?P<name>@[^\s(]+)\((?P<given>[^)]*)\)"
+)
 _LOCATION = re.compile(r"^(#loc\d*) = loc\((.*)\)$")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _WITH_WORDS = ("tt.print", "tt.assert")  # a user's words, which may look like anything
+_JUMP = re.compile(r"(\^\w+)(?:\(([^)]*)\))?")
+_ENDS = ("tt.return", "tt.map_elementwise.return")  # of a function; elsewhere blocks are not parted
 _WITH_REGIONS = (
     "scf.for", "scf.if", "scf.while", "tt.reduce", "tt.scan", "tt.map_elementwise",
 )  # fmt: skip
@@ -174,13 +179,18 @@ def parse(text: str) -> Block:
     Raises
     ------
     Unsupported
-        If the module holds calls that were not inlined, or control flow without structure.
+        If a line is none of an operation that is known.
     """
     return _Parser(text).kernel()
 
 
 class _Parser:
-    """Reads the lines in order; a scope holds the names of each open region."""
+    """Reads the lines in order; a scope holds the names of each open region.
+
+    Where a function returns early, its region is parted into blocks that jump forwards. Each path
+    through them is read anew: a fork becomes an scf.if, and what both sides go on to stands in
+    both. Calls that Triton has not inlined are read in their place, too.
+    """
 
     def __init__(self, text: str) -> None:
         self.lines: list[tuple[str, str]] = []  # each without its locations, and the last of those
@@ -192,19 +202,36 @@ class _Parser:
                 self.lines.append(_without_locations(line.strip()))
         self.at = 0
         self.scopes: list[dict[str, Value]] = [{}]
+        self.n_names = 0
+        self.closing: dict[int, int] = {}  # the line that opens a region to the one that closes it
+        self.labels: dict[int, dict[str, int]] = {}  # the line that opens a region to its blocks
+        self.functions: dict[str, int] = {}
+        self.survey()
+
+    def survey(self) -> None:
+        """Find where regions and their blocks begin and end."""
+        opened: list[int] = []
+        for i, (line, _) in enumerate(self.lines):
+            if line.startswith("}"):
+                self.closing[opened.pop()] = i
+            if line.startswith("^"):
+                self.labels[opened[-1]][line[: re.match(r"\^\w+", line).end()]] = i
+            if line.startswith("tt.func"):
+                self.functions[re.search(r"@[^\s(]+", line)[0]] = i
+            if line.endswith("{"):
+                opened.append(i)
+                self.labels[i] = {}
 
     def kernel(self) -> Block:
-        bodies = []
-        while self.at < len(self.lines):
-            line, _ = self.next_line()
-            if line.startswith("tt.func"):
-                body = Block()
-                self.declare(body, line[line.index("(") :])
-                self.region(body)
-                bodies.append(body)
-        if len(bodies) != 1:
-            raise Unsupported(f"{len(bodies)} functions in a module: a call that was not inlined")
-        return bodies[0]
+        kernels = [i for i in self.functions.values() if "tt.func public" in self.lines[i][0]]
+        if len(kernels) != 1:
+            raise Unsupported(f"{len(kernels)} kernels in a module")
+        (self.at,) = kernels
+        line, _ = self.next_line()
+        body = Block()
+        self.declare(body, line[line.index("(") :])
+        self.region(body)
+        return body
 
     def next_line(self) -> tuple[str, str]:
         self.at += 1
@@ -242,9 +269,13 @@ class _Parser:
 
     def region(self, block: Block, op: Op | None = None) -> str:
         """Parse operations up to the closing brace; return that line, which locates `op`."""
+        opened = self.at - 1
         self.scopes.append({})
         for value in block.arguments:
             self.define(value)
+        if any(first != self.at for first in self.labels[opened].values()):
+            self.path(block, self.labels[opened])
+            self.at = self.closing[opened]
         while True:
             line, location = self.next_line()
             if line.startswith("}"):
@@ -253,13 +284,86 @@ class _Parser:
                     op.where = self.where(location)
                 return line
             if line.startswith("^"):
-                if block.ops:
-                    raise Unsupported(f"{self.where(location)}: jumps between blocks (cf.br)")
                 self.declare(block, line)
                 for value in block.arguments:
                     self.define(value)
             else:
-                block.ops.append(self.operation(line, location, block))
+                self.add(line, location, block)
+
+    def add(self, line: str, location: str, block: Block) -> Op | None:
+        """Parse an operation and add it to a block: for a call, those of the function."""
+        if found := _CALL.match(line):
+            self.inline(found, location, block)
+            return None
+        op = self.operation(line, location, block)
+        block.ops.append(op)
+        return op
+
+    def inline(self, call: re.Match[str], location: str, block: Block) -> None:
+        """Read a function where it is called; what it returns takes its results' names."""
+        given = [self.look_up(n) for n in _NAME.findall(call["given"])]
+        before, self.scopes = (self.at, self.scopes), [{}]
+        opened = self.functions[call["name"]]
+        declared = Block()
+        line = self.lines[opened][0]
+        self.declare(declared, line[line.index("(") :])
+        self.scopes[0] = {v.name: g for v, g in zip(declared.arguments, given, strict=True)}
+        self.at = opened + 1
+        end = self.path(block, self.labels[opened])
+        block.ops.pop()
+        self.at, self.scopes = before
+        for value in end.operands:
+            value.users.remove(end)
+        names = _labels(call["results"]) if call["results"] else []
+        self.scopes[-1].update(zip(names, end.operands, strict=True))
+
+    def path(self, block: Block, labels: dict[str, int]) -> Op:
+        """Follow the blocks of a region to the end of the function; return that operation."""
+        while True:
+            line, location = self.next_line()
+            if line.startswith("cf.br"):
+                self.jump(_JUMP.search(line), labels)
+            elif line.startswith("cf.cond_br"):
+                return self.fork(line, location, block, labels)
+            elif line.startswith("^"):  # a region's first block: others are jumped to
+                self.declare(block, line)
+                for value in block.arguments:
+                    self.define(value)
+            else:
+                op = self.add(line, location, block)
+                if op is not None and op.name in _ENDS:
+                    return op
+
+    def jump(self, target: re.Match[str], labels: dict[str, int]) -> None:
+        """Go on behind a label, with the values that its block is given."""
+        self.at = labels[target[1]]
+        line, _ = self.next_line()
+        given = [self.look_up(n) for n in _NAME.findall((target[2] or "").partition(" : ")[0])]
+        names = re.findall(r"(%[\w.$-]+): ", line)
+        self.scopes[-1].update(zip(names, given, strict=True))
+
+    def fork(self, line: str, location: str, block: Block, labels: dict[str, int]) -> Op:
+        """Make an scf.if of a jump to one of two blocks; it yields what the function returns."""
+        condition = self.look_up(_NAME.search(line)[0])
+        op = Op("scf.if", [condition], [], line, block, len(block.ops), self.where(location))
+        condition.users.append(op)
+        block.ops.append(op)
+        for target in _JUMP.finditer(line):
+            region = Block(parent=op)
+            op.regions.append(region)
+            self.scopes.append({})
+            self.jump(target, labels)
+            end = self.path(region, labels)
+            name, end.name = end.name, "scf.yield"
+            self.scopes.pop()
+        for i, value in enumerate(end.operands):
+            self.n_names += 1
+            op.results.append(Value(f"%returned{self.n_names}", value.type, op, block, i))
+        last = Op(name, list(op.results), [], "", block, len(block.ops), op.where)
+        for value in op.results:
+            value.users.append(last)
+        block.ops.append(last)
+        return last
 
     def operation(self, line: str, location: str, block: Block) -> Op:
         found = _OP.fullmatch(line)
@@ -286,10 +390,7 @@ class _Parser:
         return _result_types(op, tail) if has_results else []
 
     def name_results(self, op: Op, names: str, types: list[Type]) -> None:
-        labels: list[str] = []
-        for label in names.split(", "):
-            base, _, count = label.partition(":")
-            labels += [f"{base}#{i}" for i in range(int(count))] if count else [base]
+        labels = _labels(names)
         if op.name == "tt.split":
             types = types * 2
         for i, (label, kind) in enumerate(zip(labels, types, strict=True)):
@@ -343,6 +444,15 @@ class _Parser:
         op.regions.append(body)
         op.text += " " + self.region(body, op)
         return types
+
+
+def _labels(names: str) -> list[str]:
+    """Return each name of an operation's results: `%a:2` is `%a#0` and `%a#1`."""
+    labels: list[str] = []
+    for label in names.split(", "):
+        base, _, count = label.partition(":")
+        labels += [f"{base}#{i}" for i in range(int(count))] if count else [base]
+    return labels
 
 
 def _without_locations(line: str) -> tuple[str, str]:

@@ -1,17 +1,23 @@
 """Kernels compiled for the CPU. This process interprets kernels, so the tests run in another."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import strangers
+import torch
+from broken_compiler import MUTANTS
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed"
 )
 TESTS = Path(__file__).resolve().parents[1]
+# Files of the interpreter's tests that are about the language; its conftest skips what is not.
+LANGUAGE = ("arithmetic", "blocks", "casts", "language", "libdevice", "loops", "memory", "values")
 
 
 def run(*command, folder=TESTS.parents[1], **variables):
@@ -29,7 +35,7 @@ def run(*command, folder=TESTS.parents[1], **variables):
 
 
 def test_the_language_means_what_it_means_in_the_interpreter():
-    language = [TESTS / f"interpreter/test_{what}.py" for what in ("arithmetic", "blocks", "casts")]
+    language = [TESTS / f"interpreter/test_{what}.py" for what in LANGUAGE]
     printed = run(
         "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
         *map(str, [TESTS / "native/compiled", *language]), GPTWIN_TESTS_ON="native",
@@ -48,10 +54,31 @@ def test_twins_agree_with_their_reference():
 def test_a_stranger_s_test_suite_runs_unchanged():
     printed = run(
         "gptwin", "run", "--", "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c",
-        os.devnull, "tests", "-k", "rms_norm or optimizer or quantize",
+        os.devnull, "tests",
         folder=TESTS.parent / "lab/foreign/project",
     )  # fmt: skip
     assert " passed" in printed and "failed" not in printed
+
+
+def test_kernels_of_others_give_what_they_give_in_the_interpreter(tmp_path):
+    command = [sys.executable, str(strangers.__file__), str(tmp_path / "found.pt")]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TRITON_")}
+    subprocess.run(command, env=environment, check=True)
+    found, expected = torch.load(tmp_path / "found.pt"), strangers.results()
+    assert found.keys() == expected.keys() and len(found) >= 70
+    for name, tensors in expected.items():
+        for compiled, interpreted in zip(found[name], tensors, strict=True):
+            torch.testing.assert_close(compiled, interpreted, equal_nan=True, msg=name)
+
+
+# A few in CI, all of them in `make mutants`: each takes a second or two.
+IN_CI = list(MUTANTS)[:: 1 if os.environ.get("GPTWIN_MUTANTS") == "all" else 5]
+
+
+def test_a_compiler_that_is_broken_is_noticed():
+    assert len(MUTANTS) >= 15
+    printed = run("broken_compiler", *IN_CI, folder=Path(__file__).parent)
+    assert json.loads(printed.splitlines()[-1]) == dict.fromkeys(IN_CI, "noticed")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import triton.language as tl
 
 from gptwin.kernels import native
 from gptwin.kernels.native.driver import KernelFault
-from gptwin.kernels.native.instructions.ttir import Unsupported
 
 
 @triton.jit
@@ -220,22 +219,6 @@ def test_products(sizes, dtype, flip):
     given = (a.T.contiguous(), b.T.contiguous()) if flip else (a, b)
     product_kernel[(1,)](*given, c, M=m, N=n, K=k, FLIP=flip)
     assert (c - expected).abs().max() < 1e-5 * k**0.5 * 4
-
-
-@triton.jit
-def print_tile_while_kernel(x_ptr, n, BLOCK: tl.constexpr):
-    at = tl.arange(0, BLOCK)
-    x = tl.load(x_ptr + at)
-    while tl.sum(x) < n:
-        x += 1
-    tl.store(x_ptr + at, x)
-
-
-def test_what_is_not_supported_is_named_with_its_line_before_anything_runs():
-    with pytest.raises(
-        Unsupported, match=r"test_compiled.py:\d+: the native CPU backend has no scf.while"
-    ):
-        print_tile_while_kernel[(1,)](torch.zeros(16), 4, BLOCK=16)
 
 
 @triton.jit

@@ -13,6 +13,7 @@ if os.environ.get("GPTWIN_TESTS_ON") != "native":
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
 from gptwin.kernels.native.driver import KernelFault
 from gptwin.kernels.native.instructions.ttir import Unsupported
@@ -130,6 +131,64 @@ def test_a_function_of_single_elements_may_branch_and_loop():
 
 
 @triton.jit
+def selu(x):
+    """Return early, as the documentation of tl.map_elementwise does."""
+    if x > 0:
+        return x * 1.05
+    else:
+        return 1.76 * (tl.exp(x) - 1)
+
+
+@triton.jit
+def first_above(x_ptr, n, limit):
+    """Return from one of several places."""
+    if n < 1:
+        return -1
+    if tl.load(x_ptr) > limit:
+        return 0
+    found = n
+    for i in range(n):
+        if (tl.load(x_ptr + i) > limit) & (found == n):
+            found = i
+    return found
+
+
+@triton.jit(noinline=True)
+def doubled(x):
+    return x * 2
+
+
+@triton.jit
+def early_kernel(x_ptr, y_ptr, at_ptr, n, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    if row >= n:
+        return
+    at = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + row * BLOCK + at)
+    if row == 1:
+        tl.store(y_ptr + row * BLOCK + at, x)
+        return
+    for turn in range(3):
+        tl.store(at_ptr + row * 3 + turn, first_above(x_ptr + row * BLOCK, turn * 4, 0.9))
+    y = tl.map_elementwise(selu, x)
+    if row == 2:
+        y = y * doubled(row.to(tl.float32)) * 0.5
+    tl.store(y_ptr + row * BLOCK + at, y)
+
+
+def test_functions_and_kernels_may_return_early_and_need_not_be_inlined():
+    x = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    x[0, 0], x[3, :3], x[3, 3] = 1.0, 0.0, 2.0
+    y, at = torch.zeros(4, 16), torch.zeros(4, 3, dtype=torch.int32)
+    early_kernel[(6,)](x, y, at, 4, BLOCK=16)
+    expected = torch.where(x > 0, x * 1.05, 1.76 * (x.exp() - 1))
+    expected[1], expected[2] = x[1], 2 * expected[2]
+    torch.testing.assert_close(y, expected)
+    assert at[0].tolist() == [-1, 0, 0] and at[1].tolist() == [0, 0, 0]
+    assert at[3].tolist() == [-1, 3, 3]
+
+
+@triton.jit
 def print_kernel(x_ptr, BLOCK: tl.constexpr):
     at = tl.arange(0, BLOCK)
     x = tl.load(x_ptr + at)
@@ -154,19 +213,64 @@ def test_prints_read_as_on_a_gpu(capfd):
 
 
 @triton.jit
+def places_kernel(x_ptr):
+    x, y, z = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    place = (z * tl.num_programs(1) + y) * tl.num_programs(0) + x
+    tl.store(x_ptr + place, x + 10 * y + 100 * z)
+
+
+def test_every_program_has_its_place_in_the_grid():
+    x = torch.zeros(4, 3, 5, dtype=torch.int32)
+    places_kernel[(5, 3, 4)](x)
+    z, y, x_axis = (torch.arange(n) for n in x.shape)
+    assert torch.equal(x.long(), 100 * z[:, None, None] + 10 * y[:, None] + x_axis)
+
+
+@triton.jit
+def prefix_kernel(x_ptr, flag_ptr, sum_ptr):
+    program = tl.program_id(0)
+    before = 0.0
+    if program > 0:
+        while tl.load(flag_ptr + program - 1, volatile=True) == 0:
+            pass
+        before = tl.load(sum_ptr + program - 1)
+    tl.store(sum_ptr + program, before + tl.load(x_ptr + program))
+    tl.atomic_xchg(flag_ptr + program, 1)
+
+
+@triton.jit
+def barriers_kernel(count_ptr, seen_ptr, n_programs, N_BARRIERS: tl.constexpr):
+    program = tl.program_id(0)
+    for i in range(N_BARRIERS):
+        tl.atomic_add(count_ptr + i, 1)
+        while tl.atomic_add(count_ptr + i, 0) < n_programs:
+            pass
+        tl.store(seen_ptr + program * N_BARRIERS + i, program)
+
+
+def test_programs_that_wait_for_one_another_are_all_there():
+    x, sums = torch.arange(40.0), torch.empty(40)
+    prefix_kernel[(40,)](x, torch.zeros(40, dtype=torch.int32), sums)
+    assert sums.tolist() == x.cumsum(0).tolist()
+    counts, seen = torch.zeros(3, dtype=torch.int32), torch.full((9, 3), -1)
+    barriers_kernel[(9,)](counts, seen, 9, N_BARRIERS=3)
+    assert counts.tolist() == [9, 9, 9] and seen.tolist() == [[i] * 3 for i in range(9)]
+
+
+@triton.jit
 def atomics_kernel(x_ptr, total_ptr, last_ptr, n, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + at, mask=at < n, other=0.0)
     tl.atomic_add(total_ptr + at % 2, x, mask=at < n)
-    tl.atomic_xchg(last_ptr + at, x, mask=at < n)
+    tl.atomic_xchg(last_ptr + at, x.to(tl.float32), mask=at < n)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_programs_on_several_cores_add_to_one_number(dtype):
     x = torch.ones(200, dtype=dtype)
-    total, last = torch.zeros(2, dtype=dtype), torch.zeros(200, dtype=dtype)
+    total, last = torch.zeros(2, dtype=dtype), torch.zeros(200)
     atomics_kernel[(7,)](x, total, last, 200, BLOCK=32)
-    assert total.tolist() == [100, 100] and torch.equal(last, x)
+    assert total.tolist() == [100, 100] and torch.equal(last, x.float())
 
 
 @triton.jit
@@ -207,6 +311,34 @@ def test_pairs_of_matrices_are_multiplied_whichever_way_they_lie():
 
 
 @triton.jit
+def libdevice_kernel(x_ptr, n_ptr, y_ptr, m_ptr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    x, n = tl.load(x_ptr + at), tl.load(n_ptr + at)
+    tl.store(y_ptr + at, libdevice.j0(x) + libdevice.fdim(x, 1.0))
+    tl.store(m_ptr + 0 * BLOCK + at, libdevice.float2int_rd(x))
+    tl.store(m_ptr + 1 * BLOCK + at, libdevice.llrint(x).to(tl.int32))
+    tl.store(m_ptr + 2 * BLOCK + at, libdevice.clz(n))
+    tl.store(m_ptr + 3 * BLOCK + at, libdevice.ffs(n))
+    tl.store(m_ptr + 4 * BLOCK + at, libdevice.brev(n))
+    tl.store(m_ptr + 5 * BLOCK + at, libdevice.mulhi(n, n))
+    tl.store(m_ptr + 6 * BLOCK + at, libdevice.hadd(n, n + 3))
+    tl.store(m_ptr + 7 * BLOCK + at, libdevice.float_as_int(x))
+
+
+def test_libdevice_of_integers_and_bits():
+    x = torch.tensor([-1.5, 0.5, 2.5, 1e10])
+    n = torch.tensor([0, 1, -8, 2**30], dtype=torch.int32)
+    y, m = torch.zeros(4), torch.zeros(8, 4, dtype=torch.int32)
+    libdevice_kernel[(1,)](x, n, y, m, BLOCK=4)
+    torch.testing.assert_close(y[:3], torch.special.bessel_j0(x[:3]) + (x[:3] - 1).relu())
+    assert m[0].tolist() == [-2, 0, 2, 2**31 - 1] and m[1].tolist()[:3] == [-2, 0, 2]
+    assert m[2].tolist() == [32, 31, 0, 1] and m[3].tolist() == [0, 1, 4, 31]
+    assert m[4].tolist() == [0, -(2**31), 0x1FFFFFFF, 2]
+    assert m[5].tolist() == [0, 0, 0, 2**28] and m[6].tolist() == [1, 2, -7, 2**30 + 1]
+    assert torch.equal(m[7].view(torch.float32), x)
+
+
+@triton.jit
 def far_kernel(x_ptr):
     tl.store(x_ptr, tl.inline_asm_elementwise("mov.u32 $0, 7;", "=r", [], tl.int32, True, 1))
 
@@ -225,7 +357,7 @@ def overflow_kernel(x_ptr, y_ptr, n, OP: tl.constexpr, BLOCK: tl.constexpr):
     if OP == "add":
         y = x + x
     elif OP == "sub":
-        y = -1 - x
+        y = x * 0 - x - x
     elif OP == "mul":
         y = x * x
     elif OP == "offset":  # a base and multiples of a stride
@@ -237,7 +369,7 @@ def overflow_kernel(x_ptr, y_ptr, n, OP: tl.constexpr, BLOCK: tl.constexpr):
 
 @pytest.mark.parametrize(
     ("op", "good", "bad"),
-    [("add", 2**30 - 1, 2**30), ("sub", 2**31 - 1, -(2**31)), ("mul", 46340, 46341)],
+    [("add", 2**30 - 1, 2**30), ("sub", 2**30, 2**30 + 1), ("mul", 46340, 46341)],
 )
 def test_integers_that_overflow_are_reported(op, good, bad):
     x, y = torch.zeros(20, dtype=torch.int32), torch.zeros(20, dtype=torch.int32)

@@ -1,6 +1,6 @@
 """The compiler, broken on purpose: each fault is noticed by a test.
 
-    python tests/kernels/native/mutants.py [NAME ...]
+    python tests/kernels/native/broken_compiler.py [NAME ...]
 
 runs the test that each mutant names, in a fork of its own where the mutant's file is replaced as it
 is imported, and prints whether it failed, as JSON. Nothing on disk changes.
@@ -141,7 +141,7 @@ MUTANTS = {
     ),
     "programs are numbered with y fastest": (
         "kernel.py", "%pxw = urem i64 %program, %gxw", "%pxw = udiv i64 %program, %gyw",
-        f"{COMPILED}::test_an_access_beyond_a_tensor_is_reported_and_not_made",
+        f"{OPERATIONS}::test_every_program_has_its_place_in_the_grid",
     ),
 }  # fmt: skip
 
