@@ -118,6 +118,7 @@ class Control(Reports):
             mask, other = (forms[i] if len(forms) > i else None for i in (1, 2))
             self.scalars[op.results[0]] = self.load(op, forms[0], mask, other, None).v
         else:
+            self.check_range(op, forms, None)
             self.scalars[op.results[0]] = self.elementwise(op, forms).v
         self.done.add(op)
 

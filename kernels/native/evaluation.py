@@ -8,8 +8,8 @@ import dataclasses
 import math
 import re
 
-from .instructions.arithmetic import ELEMENTWISE, pointee_bytes
-from .instructions.forms import FIRST, Affine, Form, Index, Uniform, Vector
+from .instructions.arithmetic import ELEMENTWISE, SIGNED, pointee_bytes
+from .instructions.forms import FIRST, Affine, Form, Index, Mask, Uniform, Vector
 from .instructions.memory import Memory
 from .instructions.ttir import Op, Value
 from .instructions.writer import BYTES, bits_literal, float_literal, llvm_type, memory_type
@@ -162,10 +162,61 @@ class Evaluation(Memory):
             case "tt.load":
                 pointer, *rest = (self.ev(v, at) for v in operands)
                 mask, other = (*rest, None, None)[:2]
-                return self.load(op, pointer, mask, other, _width(at))
+                row = self.row_inside(op, operands[0], at)
+                return self.load(op, pointer, mask, other, _width(at), row)
         if op.name in VIEWS:
             return self.ev(operands[0], viewed(op, at, FIRST))
-        return self.elementwise(op, [self.ev(v, at) for v in operands])
+        forms = [self.ev(v, at) for v in operands]
+        if self.checked and SIGNED in op.text and not self.checked_along(op, at):
+            self.check_range(op, forms, _width(at))
+        return self.elementwise(op, forms)
+
+    def checked_along(self, op: Op, at: tuple[Index, ...]) -> bool:
+        """Check, before the loop over the lanes' axis, that no sum along all of it overflows.
+
+        Returns whether that could be done: the operands must be even along the axis.
+        """
+        axis = next((a for a, i in enumerate(at) if i.width and i.name != "0"), None)
+        if axis is None or None in [self.stride(v, axis) for v in op.operands]:
+            return False
+        start = (*at[:axis], Index("0", self.control, at[axis].width), *at[axis + 1 :])
+        forms = [self.ev(v, start) for v in op.operands]
+        if any(isinstance(f, Vector | Mask) for f in forms):
+            return False
+        scope = self.scopes[max([self.control, *(i.depth for i in start)])]
+        if ("range", op, start) not in scope.memo:
+            scope.memo["range", op, start] = True
+            n = op.results[0].shape[axis]
+            before, self.out = self.out, scope
+            forms = [Affine(f.base, f.stride, n) if isinstance(f, Affine) else f for f in forms]
+            self.check_range(op, forms, n)
+            self.out = before
+        return True
+
+    def row_inside(self, op: Op, pointer: Value, at: tuple[Index, ...]) -> str:
+        """Test, before the loop over the lanes' axis, if all that lies along it is within bounds.
+
+        Returns an i1, or nothing if it has to be tested for each vector.
+        """
+        axis = next((a for a, i in enumerate(at) if i.width and i.name != "0"), None)
+        number = self.argument_of(pointer) if self.checked else None
+        if axis is None or number is None:
+            return ""
+        n_bytes = pointee_bytes(pointer.type)
+        if self.stride(pointer, axis) != n_bytes:
+            return ""
+        start = (*at[:axis], Index("0", self.control, at[axis].width), *at[axis + 1 :])
+        first = self.ev(pointer, start)
+        if not isinstance(first, Affine):
+            return ""
+        scope = self.scopes[max([self.control, *(i.depth for i in start)])]
+        key = ("row", pointer, start)
+        if key not in scope.memo:
+            before, self.out = self.out, scope
+            end = self.set(f"add i64 {first.base}, {n_bytes * pointer.shape[axis]}")
+            scope.memo[key] = self.inside(number, first.base, end)
+            self.out = before
+        return scope.memo[key]
 
     def compute_bumped(self, value: Value, at: tuple[Index, ...]) -> Form:
         """Compute a carried value that has grown evenly since the loop began."""

@@ -55,8 +55,9 @@ class Store(Root):
     def body(self, g: Any, nest: "Nest") -> None:
         """Write the store, when everything has been read."""
         pointer, value, *mask = (g.ev(v, nest.at) for v in self.values)
+        row = g.row_inside(self.op, self.values[0], nest.at)
         g.out = g.scopes[-1]
-        g.store(self.op, pointer, value, mask[0] if mask else None, nest.width)
+        g.store(self.op, pointer, value, mask[0] if mask else None, nest.width, row)
 
 
 class Copy(Root):

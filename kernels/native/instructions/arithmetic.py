@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from . import functions, libdevice
 from .casts import CASTS, Casts, _wrapped, computed_in
-from .forms import Affine, Form, Uniform, Vector
+from .forms import Affine, Form, Mask, Uniform, Vector
 from .ttir import BITS, Op, Type
 from .writer import bits_literal, float_literal, literal, llvm_type
 
@@ -63,6 +63,8 @@ ELEMENTWISE = {
     "arith.cmpi", "arith.cmpf", "arith.select", "arith.negf", "tt.addptr", "tt.clampf",
     "tt.mulhiui", "tt.extern_elementwise",
 }  # fmt: skip
+# Comparisons that hold for all lanes if for the last one of ascending, or of descending numbers.
+RISING, FALLING = ("slt", "sle", "ult", "ule"), ("sgt", "sge", "ugt", "uge")
 # What an element costs, in instructions, where it is not one.
 COST = dict.fromkeys([*MATH, *C_LIBRARY, "tt.extern_elementwise"], 20) | dict.fromkeys(DIVISION, 8)
 COST |= dict.fromkeys(["arith.divf", "tt.precise_divf", "math.sqrt", "tt.precise_sqrt"], 6)
@@ -88,6 +90,10 @@ class Arithmetic(Casts):
                     return f"<{lanes}>"
                 spread = self.splat(base, element, form.width)
                 return self.set(f"add {llvm_type(element, form.width)} {spread}, <{lanes}>")
+            case Mask(write=write):
+                if form not in self.out.memo:
+                    self.out.memo[form] = write()
+                return self.out.memo[form]
         return form.v
 
     def splat(self, v: str, element: str, width: int) -> str:
@@ -164,8 +170,6 @@ class Arithmetic(Casts):
     def elementwise(self, op: Op, forms: Sequence[Form]) -> Form:
         """Write an operation whose operands have these forms."""
         width = next((f.width for f in forms if not isinstance(f, Uniform)), None)
-        if self.checked and SIGNED in op.text:
-            self.check_range(op, forms, width)
         if width is None:
             return Uniform(self.instruction(op, [f.v for f in forms], None))
         if op.name == "tt.addptr":
@@ -173,10 +177,31 @@ class Arithmetic(Casts):
         simple = self.simple(op, forms)
         if simple is not None:
             return simple
-        vectors = [
-            self.vector(f, v.element, width) for f, v in zip(forms, op.operands, strict=True)
-        ]
-        return Vector(self.instruction(op, vectors, width), width)
+
+        def write() -> str:
+            elements = [v.element for v in op.operands]
+            vectors = [self.vector(f, e, width) for f, e in zip(forms, elements, strict=True)]
+            return self.instruction(op, vectors, width)
+
+        every = self.every_lane(op, forms, width) if op.results[0].element == "i1" else ""
+        return Mask(every, width, write) if every else Vector(write(), width)
+
+    def every_lane(self, op: Op, forms: Sequence[Form], width: int) -> str:
+        """Return whether all lanes of a mask are active, where that takes no look at each."""
+        match op.name, forms:
+            case "arith.andi", [a, b]:
+                parts = [
+                    f.every if isinstance(f, Mask) else f.v if isinstance(f, Uniform) else ""
+                    for f in (a, b)
+                ]
+                return self.set(f"and i1 {parts[0]}, {parts[1]}") if all(parts) else ""
+            case "arith.cmpi", [Affine(base, stride), Uniform(limit)] if (
+                op.predicate in RISING if stride > 0 else op.predicate in FALLING
+            ):
+                element = op.operands[0].element
+                last = self.integer("add", element, base, str((width - 1) * stride))
+                return self.set(f"icmp {op.predicate} {llvm_type(element)} {last}, {limit}")
+        return ""
 
     def check_range(self, op: Op, forms: Sequence[Form], width: int | None) -> None:
         """Note it if a sum, difference or product of signed integers leaves their type's range.
@@ -184,6 +209,8 @@ class Arithmetic(Casts):
         Lanes that are a base plus multiples of a stride have their extremes at their ends.
         """
         element = op.results[0].element
+        if not self.checked or SIGNED not in op.text:
+            return
         if all(isinstance(f, Uniform) and literal(f.v) is not None for f in forms):
             return
         what = f"{element.replace('i', 'int')} overflow in {op.name[6:9]}"

@@ -5,6 +5,7 @@ that form they cost one scalar instruction, and whether memory is contiguous is 
 """
 
 import dataclasses
+from collections.abc import Callable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,5 +52,22 @@ class Vector:
     width: int
 
 
-Form = Uniform | Affine | Vector
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mask:
+    """Lanes of which it is cheap to know, as an i1, whether all are active.
+
+    `write` writes them where they are wanted: most often where not all are.
+    """
+
+    every: str
+    width: int
+    write: Callable[[], str]
+
+    @property
+    def v(self) -> str:
+        """Refuse: the lanes have not been written yet."""
+        raise AssertionError("a mask is no LLVM value")
+
+
+Form = Uniform | Affine | Vector | Mask
 TRUE = Uniform("true")

@@ -7,7 +7,7 @@ pointer came from is reported and not made: one comparison of each end of a vect
 """
 
 from .arithmetic import Arithmetic
-from .forms import TRUE, Affine, Form, Uniform, Vector
+from .forms import TRUE, Affine, Form, Mask, Uniform, Vector
 from .ttir import BITS, Op, Value
 from .writer import BYTES, literal, llvm_type, memory_type
 
@@ -174,15 +174,24 @@ class Memory(Arithmetic):
         bits = self.set(f"bitcast <{width} x i1> {mask} to i{width}")
         return self.set(f"icmp ne i{width} {bits}, 0")
 
+    def any_active(self, mask: Form, width: int | None) -> str:
+        """Do the same for a mask of any form."""
+        if isinstance(mask, Uniform):
+            return mask.v
+        return self.any_lane(self.vector(mask, "i1", width), width)
+
     def all_lanes(self, mask: str, width: int) -> str:
         """Test whether all lanes are active."""
         bits = self.set(f"bitcast <{width} x i1> {mask} to i{width}")
         return self.set(f"icmp eq i{width} {bits}, -1")
 
     def whole(
-        self, op: Op, pointer: Form, mask: Form, size: int, width: int
+        self, op: Op, pointer: Form, mask: Form, size: int, width: int, row: str
     ) -> tuple[str, str] | None:
         """Test at run time whether a vector can be accessed at once.
+
+        `row` is an i1, if it was tested already that a whole loop's vectors are within bounds. Where
+        they are not, each lane is looked at: in the last row of a tensor, say, if a block is wider.
 
         Returns
         -------
@@ -201,12 +210,16 @@ class Memory(Arithmetic):
             expected = self.vector(Affine(first, size, width), "ptr", width)
             same = self.set(f"icmp eq <{width} x i64> {pointer.v}, {expected}")
             conditions.append(self.all_lanes(same, width))
-        if isinstance(mask, Vector):
+        if isinstance(mask, Mask):
+            conditions.append(mask.every)
+        elif isinstance(mask, Vector):
             conditions.append(self.all_lanes(mask.v, width))
         elif mask != TRUE:
             conditions.append(self.vector(mask, "i1", None))
         number = self.argument_of(op.operands[0]) if self.checked else None
-        if number is not None:
+        if number is not None and row:
+            conditions.append(row)
+        elif number is not None:
             end = self.set(f"add i64 {first}, {size * width}")
             conditions.append(self.inside(number, first, end))
         result = conditions[0] if conditions else "true"
@@ -217,15 +230,16 @@ class Memory(Arithmetic):
     # -- loads ---------------------------------------------------------------------------------
 
     def load(
-        self, op: Op, pointer: Form, mask: Form | None, other: Form | None, width: int | None
-    ) -> Form:
-        """Write a load."""
+        self, op: Op, pointer: Form, mask: Form | None, other: Form | None, width: int | None,
+        row: str = "",
+    ) -> Form:  # fmt: skip
+        """Write a load; `row` as in `whole`."""
         element = op.results[0].element
         mask, other = mask or TRUE, other or Uniform(self.undefined(element))
         if isinstance(pointer, Uniform):
             return self.load_one(op, pointer, mask, other, width)
         size, kind = BYTES[element], llvm_type(element, width)
-        whole = self.whole(op, pointer, mask, size, width)
+        whole = self.whole(op, pointer, mask, size, width, row)
         if whole is not None and whole[0] == "true":
             return Vector(self.load_from(op, whole[1], kind, size), width)
         filler = self.vector(other, element, width)
@@ -251,7 +265,7 @@ class Memory(Arithmetic):
         """Write a load of one element, for all lanes that are active."""
         element = op.results[0].element
         size, scalar = BYTES[element], llvm_type(element)
-        active = self.any_lane(mask.v, width) if isinstance(mask, Vector) else mask.v
+        active = self.any_active(mask, width)
         active = self.kept_scalar(op, "load", pointer.v, active, size)
         if active == "true":
             return Uniform(self.load_from(op, pointer.v, scalar, size))
@@ -289,16 +303,17 @@ class Memory(Arithmetic):
     # -- stores --------------------------------------------------------------------------------
 
     def store(
-        self, op: Op, pointer: Form, value: Form, mask: Form | None, width: int | None
-    ) -> None:
-        """Write a store."""
+        self, op: Op, pointer: Form, value: Form, mask: Form | None, width: int | None,
+        row: str = "",
+    ) -> None:  # fmt: skip
+        """Write a store; `row` as in `whole`."""
         element, mask = op.operands[1].element, mask or TRUE
         size, kind = BYTES[element], llvm_type(element, width)
         if isinstance(pointer, Uniform):
             self.store_one(op, pointer, value, mask, width)
             return
         x = self.vector(value, element, width)
-        whole = self.whole(op, pointer, mask, size, width)
+        whole = self.whole(op, pointer, mask, size, width, row)
         if whole is None:
             self.store_lanes(op, pointer, x, mask, width)
             return
@@ -323,13 +338,14 @@ class Memory(Arithmetic):
         """Write a store to one place; of lanes that differ, the last active one stays."""
         element = op.operands[1].element
         size, kind = BYTES[element], llvm_type(element)
-        active = self.any_lane(mask.v, width) if isinstance(mask, Vector) else mask.v
+        active = self.any_active(mask, width)
         active = self.kept_scalar(op, "store", pointer.v, active, size)
         x = value.v if isinstance(value, Uniform) else ""
         if not x:
             lanes, lane = self.vector(value, element, width), str(width - 1)
-            if isinstance(mask, Vector):
-                bits = self.set(f"bitcast <{width} x i1> {mask.v} to i{width}")
+            if not isinstance(mask, Uniform):
+                held = self.vector(mask, "i1", width)
+                bits = self.set(f"bitcast <{width} x i1> {held} to i{width}")
                 zeros = self.call(
                     f"i{width}", f"llvm.ctlz.i{width}", (f"i{width}", bits), ("i1", "false")
                 )
