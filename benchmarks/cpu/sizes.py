@@ -173,8 +173,9 @@ def beside_interpreter(size: Size, case: Case, kind: str) -> Finding:
     told = {"operation": size.twin, "case": case, "backward": size.backward}
     try:
         child = subprocess.run(
-            [sys.executable, "-c", _CHILD, json.dumps(told), kind], capture_output=True, text=True, check=False,
-            timeout=LIMIT_S, env=os.environ | {"TRITON_INTERPRET": "1"},
+            [sys.executable, "-c", _CHILD, json.dumps(told), kind],
+            capture_output=True, text=True, check=False, timeout=LIMIT_S,
+            env=os.environ | {"TRITON_INTERPRET": "1"},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return not_measured(claim, f"not done after {LIMIT_S:.0f} s", told)

@@ -148,4 +148,5 @@ def _make_llvm(module: Any, metadata: dict[str, Any], options: Any) -> str:
     metadata["arena_bytes"] = code.arena_bytes
     metadata["sites"] = code.sites
     metadata["library"] = code.library
+    metadata["together"] = code.together
     return code.text

@@ -310,9 +310,7 @@ class Control(Reports):
         test = self.region_scope("test")
         self.execute_block(before)
         condition, *forwarded = before.ops[-1].operands
-        handed_on = [
-            self.scalars[v] if v.shape is None else self.materialise(v) for v in forwarded
-        ]
+        handed_on = [self.scalars[v] if v.shape is None else self.materialise(v) for v in forwarded]
         self.done.add(before.ops[-1])
         body = self.region_scope("body")
         if _reads_memory(before):  # what another program writes: let that one go on
@@ -447,7 +445,9 @@ class Control(Reports):
 def _reads_memory(block: Block) -> bool:
     """Say whether a loop's condition may depend on what others write."""
     return any(
-        op.name == "tt.load" or op.name.startswith("tt.atomic") or any(map(_reads_memory, op.regions))
+        op.name == "tt.load"
+        or op.name.startswith("tt.atomic")
+        or any(map(_reads_memory, op.regions))
         for op in block.ops
     )
 

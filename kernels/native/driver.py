@@ -4,9 +4,8 @@ import contextlib
 import ctypes
 import os
 import struct
-import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from triton.backends.driver import DriverBase
 from triton.runtime import driver as runtime
 
 from . import compiler, machine
+from .threads import arena, share_out
 
 # Slots of 8 bytes, by Triton's name of an argument's type; integers are "<q".
 _SLOTS = {"fp32": "<fxxxx", "fp64": "<d", "u64": "<Q", "u32": "<Ixxxx", "i1": "<q"}
@@ -23,29 +23,12 @@ _RUN = ctypes.CFUNCTYPE(
     None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p,
     ctypes.c_int64, ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32,
 )  # fmt: skip
+_n_cores = len(os.sched_getaffinity(0))
 _EVERYWHERE = (0, 2**62)  # bounds of a pointer of which no tensor is known
 
 
 class KernelFault(RuntimeError):
     """What a kernel did wrong: an access out of bounds, or a failed assertion."""
-
-
-class _Threads(threading.local):
-    """Memory for a program's tiles, kept for each thread."""
-
-    def __init__(self) -> None:
-        self.arena = torch.empty(0, dtype=torch.uint8)
-
-    def address(self, size: int) -> int:
-        """Return memory that begins at a multiple of 64."""
-        if self.arena.numel() < size + 64:
-            self.arena = torch.empty(max(size, 1 << 20) + 64, dtype=torch.uint8)
-        return (self.arena.data_ptr() + 63) & ~63
-
-
-_threads = _Threads()
-_n_threads = len(os.sched_getaffinity(0))
-_pool = ThreadPoolExecutor(_n_threads, thread_name_prefix="gptwin-native")
 
 
 class _Utils:
@@ -54,7 +37,7 @@ class _Utils:
     @staticmethod
     def get_device_properties(device: int) -> dict[str, int]:
         """Describe the device."""
-        return {"max_shared_mem": 2**30, "multiprocessor_count": _n_threads, "warpSize": 1}
+        return {"max_shared_mem": 2**30, "multiprocessor_count": _n_cores, "warpSize": 1}
 
     @staticmethod
     def load_binary(name: str, kernel: bytes, shared: int, device: int) -> tuple:
@@ -74,6 +57,8 @@ class Launcher:
         self.name = metadata.name
         self.arena_bytes = metadata.arena_bytes
         self.sites = metadata.sites
+        self.together = metadata.together
+        self.seconds = 1.0  # of one program, as far as is known
         self.kinds = list(src.signature.values())
         for name, text in metadata.library.items():
             machine.link(name, text)
@@ -94,14 +79,13 @@ class Launcher:
         _pack(self.kinds, args, slots, ranges)
         arguments, bounds = b"".join(slots), struct.pack(f"<{len(ranges)}q", *ranges)
         total, grid = gx * gy * gz, (gx, gy, gz)
-        n_parts = min(_n_threads, total)
-        shares = [(total * i // n_parts, total * (i + 1) // n_parts) for i in range(n_parts)]
-        if n_parts == 1:
-            self.run(function, arguments, bounds, *shares[0], grid)
-        else:
-            jobs = [_pool.submit(self.run, function, arguments, bounds, *s, grid) for s in shares]
-            for job in jobs:
-                job.result()
+
+        def run(first: int, last: int) -> None:
+            self.run(function, arguments, bounds, first, last, grid)
+
+        began = time.perf_counter()
+        share_out(run, total, seconds=self.seconds * total, together=self.together)
+        self.seconds = (time.perf_counter() - began) / max(1, total)
 
     def run(
         self, function: int, arguments: bytes, bounds: bytes, first: int, last: int,
@@ -110,7 +94,7 @@ class Launcher:
         """Run the programs from `first` to `last`."""
         report = (ctypes.c_int64 * 2)()
         _RUN(function)(
-            arguments, bounds, _threads.address(self.arena_bytes), report, first, last, *grid
+            arguments, bounds, arena.address(self.arena_bytes), report, first, last, *grid
         )
         if report[0]:
             what, where = self.sites[report[0] - 1]

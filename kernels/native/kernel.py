@@ -46,12 +46,15 @@ class Code:
         What a report's number means: the fault, and its line.
     library : dict of str
         Functions that must be linked: name to LLVM IR.
+    together : bool
+        Whether programs wait for one another.
     """
 
     text: str
     arena_bytes: int
     sites: list[tuple[str, str]]
     library: dict[str, str]
+    together: bool
 
 
 class Kernel(Control):
@@ -129,4 +132,4 @@ def generate(text: str, *, checked: bool = True, vectors: bool = True) -> Code:
     """
     kernel = Kernel(checked=checked, vectors=vectors)
     module = kernel.write_kernel(parse(text))
-    return Code(module, kernel.arena_bytes, kernel.sites, kernel.library)
+    return Code(module, kernel.arena_bytes, kernel.sites, kernel.library, kernel.waits)

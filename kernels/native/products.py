@@ -179,7 +179,9 @@ class _Function(Arithmetic):
                 f"i32 {lane + first if not lane & distance else width + lane - distance + first}"
                 for lane in range(width)
             )
-            return self.set(f"shufflevector {kind} {upper}, {kind} {lower}, <{width} x i32> <{lanes}>")
+            return self.set(
+                f"shufflevector {kind} {upper}, {kind} {lower}, <{width} x i32> <{lanes}>"
+            )
 
         return shuffled(0), shuffled(distance)
 

@@ -99,4 +99,3 @@ def _format(element: str, *, signed: bool, hexadecimal: bool) -> str:
     if element[0] in "fb":
         return "%f"
     return "%lld" if signed else "%llu"
-

@@ -380,9 +380,7 @@ class Arithmetic(Casts):
             return self.converted(self.function(name, wide, "f32", width), "f32", "f16", width)
         return self.function(name, operands, element, width)
 
-    def extreme(
-        self, intrinsic: str, operands: list[str], element: str, width: int | None
-    ) -> str:
+    def extreme(self, intrinsic: str, operands: list[str], element: str, width: int | None) -> str:
         """Write a maximum or minimum; if it forgets a NaN, then not one that means undefined."""
         result = self.intrinsic(intrinsic, element, width, operands)
         if not self.checked or intrinsic in ("maximum", "minimum"):

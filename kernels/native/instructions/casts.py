@@ -69,9 +69,7 @@ class Casts(Writer):
             return self.narrowed(op, result, target, width)
         return self.to_integer(name[6:], v, source, target, width)
 
-    def to_integer(
-        self, opcode: str, v: str, source: str, target: str, width: int | None
-    ) -> str:
+    def to_integer(self, opcode: str, v: str, source: str, target: str, width: int | None) -> str:
         """Cut off the fraction; beyond the range, the last integer there is, as on a GPU."""
         clamped = "i16" if target == "i8" else target  # PTX has no conversion to 8 bits
         wide, lanes = computed_in(source), f"v{width}" if width else ""
@@ -120,8 +118,21 @@ class Casts(Writer):
         if source == target:
             return v
         middle, wide = computed_in(source), computed_in(target)
+        if source == "f64" and BITS[target] < 32:  # rounded twice, it might be off by one
+            v, middle = self.rounded_to_odd(v, width), "f32"
         v = self.converted(self.widened(v, source, width), middle, wide, width)
         return self.narrowed(op, v, target, width)
+
+    def rounded_to_odd(self, v: str, width: int | None) -> str:
+        """Cut float64 down to float32, and set the last bit if anything was lost."""
+        doubles, floats, words = (llvm_type(e, width) for e in ("f64", "f32", "i32"))
+        nearest = self.converted(v, "f64", "f32", width)
+        cut = self.towards_zero(v, nearest, "f64", "f32", width)
+        exact = self.converted(nearest, "f32", "f64", width)
+        is_lost = self.set(f"fcmp one {doubles} {exact}, {v}")
+        last = self.set(f"zext {llvm_type('i1', width)} {is_lost} to {words}")
+        bits = self.set(f"bitcast {floats} {cut} to {words}")
+        return self.set(f"bitcast {words} {self.set(f'or {words} {bits}, {last}')} to {floats}")
 
     def converted(self, v: str, source: str, target: str, width: int | None) -> str:
         """Convert between float16, float32 and float64."""

@@ -17,7 +17,8 @@ _TO_INTEGER = re.compile(
     r"(?:float|double)2(?P<unsigned>u?)(?:int|ll)_r(?P<rounding>[nzdu])|ll?(?P<nearest>rint|round)f?"
 )
 _ROUNDINGS = {
-    "n": "roundeven", "z": "trunc", "d": "floor", "u": "ceil", "rint": "roundeven", "round": "round",
+    "n": "roundeven", "z": "trunc", "d": "floor", "u": "ceil", "rint": "roundeven",
+    "round": "round",
 }  # fmt: skip
 _BITS_OF = (
     "float_as_int", "float_as_uint", "int_as_float", "uint_as_float", "double_as_longlong",

@@ -190,8 +190,8 @@ class Memory(Arithmetic):
     ) -> tuple[str, str] | None:
         """Test at run time whether a vector can be accessed at once.
 
-        `row` is an i1, if it was tested already that a whole loop's vectors are within bounds. Where
-        they are not, each lane is looked at: in the last row of a tensor, say, if a block is wider.
+        `row` is an i1, if it was tested already that a whole loop's vectors are within bounds.
+        Where they are not, each lane is looked at: in a tensor's last row, say, of a wider block.
 
         Returns
         -------

@@ -134,9 +134,7 @@ _TYPE = re.compile(
 )
 _NAME = re.compile(r"%[\w.$-]+(?:#\d+)?")
 _OP = re.compile(r'(?:(?P<results>%.*?) = )?"?(?P<name>[a-z_]+\.[\w.]+)"?(?P<rest>.*)', re.S)
-_CALL = re.compile(
-    r"(?:(?P<results>%.*?) = )?tt\.call (?P<name>@[^\s(]+)\((?P<given>[^)]*)\)"
-)
+_CALL = re.compile(r"(?:(?P<results>%.*?) = )?tt\.call (?P<name>@[^\s(]+)\((?P<given>[^)]*)\)")
 _LOCATION = re.compile(r"^(#loc\d*) = loc\((.*)\)$")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _WITH_WORDS = ("tt.print", "tt.assert")  # a user's words, which may look like anything

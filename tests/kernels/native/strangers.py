@@ -1,6 +1,6 @@
 """What kernels of others give: the mended forms of those that the sanitizer finds faults in.
 
-    python tests/kernels/native/strangers.py FILE     compile them for the CPU, and keep the results
+python tests/kernels/native/strangers.py FILE     compile them for the CPU, and keep the results
 """
 
 import importlib.util

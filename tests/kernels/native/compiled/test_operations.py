@@ -266,7 +266,8 @@ def atomics_kernel(x_ptr, total_ptr, last_ptr, n, BLOCK: tl.constexpr):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_programs_on_several_cores_add_to_one_number(dtype):
+def test_programs_on_several_cores_add_to_one_number(dtype, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     x = torch.ones(200, dtype=dtype)
     total, last = torch.zeros(2, dtype=dtype), torch.zeros(200)
     atomics_kernel[(7,)](x, total, last, 200, BLOCK=32)
@@ -345,7 +346,8 @@ def far_kernel(x_ptr):
 
 def test_what_is_not_supported_is_named_with_its_line_before_anything_runs():
     with pytest.raises(
-        Unsupported, match=r"test_operations.py:\d+: the native CPU backend has no tt.elementwise_in"
+        Unsupported,
+        match=r"test_operations.py:\d+: the native CPU backend has no tt.elementwise_in",
     ):
         far_kernel[(1,)](torch.zeros(1))
 
@@ -376,10 +378,8 @@ def test_integers_that_overflow_are_reported(op, good, bad):
     x[17] = good
     overflow_kernel[(2,)](x, y, 20, OP=op, BLOCK=16)
     x[17] = bad
-    with pytest.raises(
-        KernelFault,
-        match=rf"test_operations.py:\d+: overflow_kernel, program \(1, 0, 0\): int32 overflow in {op}",
-    ):
+    said = rf"test_operations.py:\d+: overflow_kernel, program \(1, 0, 0\): int32 overflow in {op}"
+    with pytest.raises(KernelFault, match=said):
         overflow_kernel[(2,)](x, y, 20, OP=op, BLOCK=16)
     for dtype in (torch.int64, torch.uint32):  # unsigned numbers wrap, and int64 is not checked
         overflow_kernel[(2,)](x.to(dtype), torch.zeros(20, dtype=dtype), 20, OP=op, BLOCK=16)
