@@ -77,7 +77,8 @@ inspect: environment  ## compile every kernel for four GPUs that need not be the
 	@$(python) -m gptwin inspect --json benchmarks/results/inspect-all.jsonl $(ARGS)
 
 mutants: environment  ## break the kernels on purpose, in every way that is listed, and see it caught
-	@GPTWIN_MUTANTS=all $(python) -m pytest tests/lab/mutate/test_by_hand.py --numprocesses auto $(ARGS)
+	@GPTWIN_MUTANTS=all $(python) -m pytest tests/lab/mutate/test_by_hand.py \
+		tests/kernels/native/test_native.py --numprocesses auto $(ARGS)
 
 test-triton: $(other_triton)/.installed  ## run the interpreter's tests on another Triton
 	@PYTHONPATH="$(CURDIR)/$(other_triton)" $(python) -m pytest tests/kernels/interpreter $(ARGS)

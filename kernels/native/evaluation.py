@@ -8,7 +8,7 @@ import dataclasses
 import math
 import re
 
-from .instructions.arithmetic import ELEMENTWISE, SIGNED, pointee_bytes
+from .instructions.arithmetic import ELEMENTWISE, SIGNED, is_quadratic, pointee_bytes
 from .instructions.forms import FIRST, Affine, Form, Index, Mask, Uniform, Vector
 from .instructions.memory import Memory
 from .instructions.ttir import Op, Value
@@ -181,7 +181,7 @@ class Evaluation(Memory):
             return False
         start = (*at[:axis], Index("0", self.control, at[axis].width), *at[axis + 1 :])
         forms = [self.ev(v, start) for v in op.operands]
-        if any(isinstance(f, Vector | Mask) for f in forms):
+        if any(isinstance(f, Vector | Mask) for f in forms) or is_quadratic(op, forms):
             return False
         scope = self.scopes[max([self.control, *(i.depth for i in start)])]
         if ("range", op, start) not in scope.memo:

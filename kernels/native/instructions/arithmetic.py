@@ -63,8 +63,9 @@ ELEMENTWISE = {
     "arith.cmpi", "arith.cmpf", "arith.select", "arith.negf", "tt.addptr", "tt.clampf",
     "tt.mulhiui", "tt.extern_elementwise",
 }  # fmt: skip
-# Comparisons that hold for all lanes if for the last one of ascending, or of descending numbers.
-RISING, FALLING = ("slt", "sle", "ult", "ule"), ("sgt", "sge", "ugt", "uge")
+# Comparisons that hold for all lanes if for the last one of ascending, or of descending numbers;
+# not the unsigned ones: below 0 such numbers begin anew.
+RISING, FALLING = ("slt", "sle"), ("sgt", "sge")
 # What an element costs, in instructions, where it is not one.
 COST = dict.fromkeys([*MATH, *C_LIBRARY, "tt.extern_elementwise"], 20) | dict.fromkeys(DIVISION, 8)
 COST |= dict.fromkeys(["arith.divf", "tt.precise_divf", "math.sqrt", "tt.precise_sqrt"], 6)
@@ -214,7 +215,7 @@ class Arithmetic(Casts):
         if all(isinstance(f, Uniform) and literal(f.v) is not None for f in forms):
             return
         what = f"{element.replace('i', 'int')} overflow in {op.name[6:9]}"
-        if any(isinstance(f, Vector) for f in forms):
+        if any(isinstance(f, Vector) for f in forms) or is_quadratic(op, forms):
             vectors = [self.vector(f, element, width) for f in forms]
             lanes = self.overflows(op, vectors, width)
             bits = self.set(f"bitcast <{width} x i1> {lanes} to i{width}")
@@ -457,6 +458,11 @@ def libdevice_name(op: Op) -> str:
 def pointee_bytes(pointer: Type) -> int:
     """Return how far apart neighbours are that a pointer points to."""
     return max(1, BITS.get(pointer.pointee, 8) // 8)
+
+
+def is_quadratic(op: Op, forms: Sequence[Form]) -> bool:
+    """Say whether an operation's extremes may lie between the first lane and the last."""
+    return op.name == "arith.muli" and all(isinstance(f, Affine) for f in forms)
 
 
 def _lane(form: Form) -> str:

@@ -392,6 +392,21 @@ def test_addresses_that_overflow_are_reported():
         overflow_kernel[(2,)](x, y, 40, OP="offset", BLOCK=32)
 
 
+@triton.jit
+def padded_kernel(x_ptr, y_ptr, n, PAD: tl.constexpr, BLOCK: tl.constexpr):
+    """Ask of an index once whether it is at least 0 and below n, as an unsigned number."""
+    at = tl.arange(0, BLOCK)
+    inside = (at - PAD).to(tl.uint32, bitcast=True) < n.to(tl.uint32)
+    tl.store(y_ptr + at, tl.load(x_ptr + at - PAD, mask=inside, other=-1))
+
+
+def test_an_unsigned_comparison_holds_for_no_number_below_0():
+    x = torch.arange(100, dtype=torch.int32)
+    y = torch.zeros(64, dtype=torch.int32)
+    padded_kernel[(1,)](x[10:], y, 40, PAD=3, BLOCK=64)
+    assert y.tolist() == [-1] * 3 + x[10:50].tolist() + [-1] * 21
+
+
 def test_a_shift_by_the_width_or_more_is_undefined():
     x, y = torch.ones(40, dtype=torch.int32), torch.zeros(40, dtype=torch.int32)
     overflow_kernel[(1,)](x, y, 31, OP="shift", BLOCK=64)
