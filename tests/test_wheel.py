@@ -103,7 +103,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(installed: Path) -> None:
     config.read(ROOT / "setup.cfg")
     rooms = [ROOT.joinpath(*name.split(".")[1:]) for name in config["options"]["packages"].split()]
     expected = {str(path.relative_to(ROOT)) for room in rooms for path in room.glob("*.py")}
-    data = ("lab/report/templates/*", "lab/study/static/*", "lab/*/*.toml", "docs/study/**/*.md")
+    data = ("lab/report/templates/*", "lab/study/static/*", "lab/*/*.toml", "docs/study/**/*.[mp]*")
     expected |= {str(path.relative_to(ROOT)) for found in data for path in ROOT.glob(found)}
     expected |= {"py.typed", "lab/trace/page.html"}
     assert held == expected

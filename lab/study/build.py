@@ -4,12 +4,17 @@ import functools
 import http.server
 import importlib.util
 import io
+import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from ...core.checks import refuse
 
 PAGES = Path(__file__).resolve().parents[2] / "docs/study"
 STATIC = Path(__file__).parent / "static"
+LANGUAGES = ("en", "ko")
+DOMAIN = "study"  # one catalogue of translations for all pages
 
 
 def build(out: str, pages: Path = PAGES) -> int:
@@ -47,21 +52,54 @@ def build(out: str, pages: Path = PAGES) -> int:
     folder = Path(out)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not is_site(folder)):
         refuse("out", "a new or empty folder, or a site built before", out)
-    from sphinx.application import Sphinx
-    from sphinx.util.console import nocolor
-
-    nocolor()
-    told = io.StringIO()
-    app = Sphinx(
-        pages, None, folder, folder / ".doctrees", "html",
-        confoverrides=settings(folder), status=None, warning=told, freshenv=True,
-    )  # fmt: skip
-    app.build()
-    faults = [line for line in told.getvalue().splitlines() if line.strip()]
+    faults = [fault for language in LANGUAGES for fault in _build(folder, pages, language)]
     for line in faults:
         print(line)
     print(f"{folder / 'index.html'}: {len(list(pages.rglob('*.md')))} pages, {len(faults)} faults")
     return int(bool(faults))
+
+
+def _build(folder: Path, pages: Path, language: str) -> list[str]:
+    """Build one language, English at the folder's root, and list the faults."""
+    from sphinx.application import Sphinx
+    from sphinx.util.console import nocolor
+    from sphinx.util.docutils import docutils_namespace
+
+    nocolor()
+    out = folder if language == "en" else folder / language
+    translated = pages / f"{language}.po"
+    if language != "en" and not translated.is_file():
+        return []
+    told = io.StringIO()
+    with tempfile.TemporaryDirectory() as texts, docutils_namespace():
+        if language != "en":
+            catalogue = Path(texts, language, "LC_MESSAGES", f"{DOMAIN}.po")
+            catalogue.parent.mkdir(parents=True)
+            shutil.copy(translated, catalogue)
+        app = Sphinx(
+            pages, None, out, out / ".doctrees", "html", freshenv=True, status=None,
+            confoverrides=settings(out, language, texts), warning=told,
+        )  # fmt: skip
+        app.build()
+    faults = [line for line in told.getvalue().splitlines() if line.strip()]
+    if language != "en":
+        faults += _untranslated(app, translated)
+    return faults
+
+
+def _untranslated(app: Any, translated: Path) -> list[str]:
+    """List the paragraphs that are not in the catalogue, where equal ones stand, too."""
+    from babel.messages.pofile import read_po
+    from docutils import nodes
+
+    with translated.open("rb") as file:
+        known = {message.id for message in read_po(file)}
+    return [
+        f"{name}.md: not in {translated.name}: {node.rawsource or node.astext()}"
+        for name in sorted(app.env.found_docs)
+        for node in app.env.get_doctree(name).findall(nodes.Element)
+        if node.get("translated") is False and (node.rawsource or node.astext()) not in known
+    ]
 
 
 def is_site(folder: Path) -> bool:
@@ -78,13 +116,17 @@ def is_site(folder: Path) -> bool:
     return (folder / ".buildinfo").is_file()
 
 
-def settings(folder: Path) -> dict[str, object]:
+def settings(folder: Path, language: str, texts: str) -> dict[str, object]:
     """Give Sphinx its settings; there is no conf.py, so that the pages are nothing but pages.
 
     Parameters
     ----------
     folder : Path
         Of the site.
+    language : str
+        "en" or "ko".
+    texts : str
+        Folder with the language's translations.
 
     Returns
     -------
@@ -99,9 +141,14 @@ def settings(folder: Path) -> dict[str, object]:
         "html_title": "gptwin, the study",
         "html_static_path": [str(STATIC)],
         "html_css_files": ["study.css"],
+        "html_js_files": ["language.js"],
+        "language": language,
+        "locale_dirs": [texts],
+        "gettext_compact": DOMAIN,
         "html_copy_source": False,
         "html_show_copyright": False,
         "html_show_sourcelink": False,
+        "exclude_patterns": ["*.po"],
         "suppress_warnings": ["config.cache"],
     }
 

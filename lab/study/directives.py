@@ -54,7 +54,7 @@ class Source(Made):
         lines, first = inspect.getsourcelines(found)
         file = Path(inspect.getsourcefile(found) or "").resolve().relative_to(ROOT)
         text = traced.without_marks(without_sections("".join(lines)))
-        caption = nodes.paragraph("", "", nodes.literal("", f"{file}:{first}"), classes=["source"])
+        caption = nodes.container("", nodes.literal("", f"{file}:{first}"), classes=["source"])
         return [caption, nodes.literal_block(text, text, language="python")]
 
 

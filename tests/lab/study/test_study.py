@@ -38,6 +38,25 @@ def test_every_page_is_built_and_is_in_the_contents(site: Path) -> None:
         assert name.name == "index.html" or str(name) in contents
 
 
+def test_every_page_is_there_in_korean(site: Path) -> None:
+    for page in book.PAGES.rglob("*.md"):
+        name = page.relative_to(book.PAGES).with_suffix(".html")
+        text = (site / "ko" / name).read_text(encoding="utf-8")
+        assert 'lang="ko"' in text
+        assert re.search("[가-힣]{2}", text)
+
+
+def test_a_paragraph_without_a_translation_is_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "index.md").write_text("# Page\n\nNew words.\n", encoding="utf-8")
+    (pages / "ko.po").write_text('msgid "Page"\nmsgstr "쪽"\n', encoding="utf-8")
+    assert book.build(str(tmp_path / "out"), pages) == 1
+    assert "index.md: not in ko.po: New words." in capsys.readouterr().out
+
+
 def test_no_page_needs_a_network(site: Path) -> None:
     fetched = r'(?:<script[^>]*src|<link[^>]*rel="stylesheet"[^>]*href|<img[^>]*src)="https?:'
     for page in site.rglob("*.html"):
@@ -56,9 +75,12 @@ def opened(page: Path) -> str:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_the_six_tokens_agree_with_the_reference_in_a_browser(site: Path) -> None:
-    document = opened(site / "chatgpt/credit.html")
+    document = opened(site / "ko/chatgpt/credit.html")
     assert 'data-agrees="true"' in document
     assert document.count("data-row=") == 11
+    to_english = re.search(r'class="language"[^>]*href="([^"]*)"', document)
+    assert to_english is not None
+    assert to_english[1].endswith("/ko/../chatgpt/credit.html")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
