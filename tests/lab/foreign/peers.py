@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from gptwin.lab.store import made_with, write_rows
 
 HERE = Path(__file__).resolve().parent
 PROGRAM = HERE / "peers_program.py"
-NAN = 3  # as in peers_program.py
 
 # How a peer says that it found something. What else ends a program is no finding.
 REPORTS = {
@@ -72,17 +72,9 @@ class Peer:
         return json.loads(subprocess.run(asked, capture_output=True, check=True).stdout)
 
 
-def outcome_of(peer: str, code: int, said: str) -> str:
-    """Say how a driver ended: reported, NaN, silent, or how it could not be run."""
-    if re.search(REPORTS[peer], said, re.MULTILINE):
-        return "reported"
-    if code == NAN:
-        return "NaN"
-    if code == 0:
-        return "silent"
-    if code < 0:
-        return f"ended by signal {-code}"
-    return "failed"
+def outcome_of(peer: str, ended: str, said: str) -> str:
+    """Say how a driver ended: reported, NaN, silent, failed (else than by a report) or killed."""
+    return "reported" if re.search(REPORTS[peer], said, re.MULTILINE) else ended
 
 
 def run_peer(peer: Peer, paths: Iterable[Path]) -> list[dict[str, Any]]:
@@ -106,12 +98,10 @@ def run_peer(peer: Peer, paths: Iterable[Path]) -> list[dict[str, Any]]:
     rows = []
     for broken, mended in zip(ended[::2], ended[1::2], strict=True):
         both = {"broken": broken, "mended": mended}
-        rows.append(
-            {"peer": peer.name, "kernel": broken["kernel"]}
-            | {n: outcome_of(peer.name, e["code"], e["said"]) for n, e in both.items()}
-            | {f"{n}_said": _last_line(e["said"]) for n, e in both.items()}
-            | {"cpu_seconds": round((broken["cpu_seconds"] + mended["cpu_seconds"]) / 2, 3)}
-        )
+        row = {"peer": peer.name, "kernel": broken["kernel"]}
+        row |= {n: outcome_of(peer.name, e["ended"], e["said"]) for n, e in both.items()}
+        row |= {f"{n}_said": _last_line(e["said"]) for n, e in both.items()}
+        rows.append(row | {"cpu_seconds": [e["cpu_seconds"] for e in both.values()]})
     return rows
 
 
@@ -129,17 +119,13 @@ def table(rows: Sequence[dict[str, Any]], versions: dict[str, dict[str, str]]) -
     ]
     for peer in versions:
         mine = [row for row in rows if row["peer"] == peer]
-        counts = {
-            which: {how: sum(row[which] == how for row in mine) for how in ("reported", "NaN")}
-            | {"not": sum(row[which].startswith(("failed", "ended")) for row in mine)}
-            for which in ("broken", "mended")
-        }
-        broken, mended = counts["broken"], counts["mended"]
-        seconds = [row["cpu_seconds"] for row in mine]
+        broken, mended = (Counter(row[which] for row in mine) for which in ("broken", "mended"))
+        not_run = [outcomes["failed"] + outcomes["killed"] for outcomes in (broken, mended)]
+        seconds = [s for row in mine for s in row["cpu_seconds"] if s is not None]
         version = versions[peer].get(peer) or ""
         lines.append(
             f"| {peer} {version} | {broken['reported']} of {len(mine)} | {broken['NaN']} "
-            f"| {mended['reported'] + mended['NaN']} | {broken['not']} / {mended['not']} "
+            f"| {mended['reported'] + mended['NaN']} | {not_run[0]} / {not_run[1]} "
             f"| {statistics.median(seconds):.2f} ({max(seconds):.1f}) |"
         )
     return "\n".join(lines)
