@@ -426,7 +426,10 @@ def evaluate(
 @app.command()
 def train(
     stage: Annotated[
-        str, typer.Argument(help="pretrain, sft, reward, ppo, all, or chatgpt (small, graded).")
+        str,
+        typer.Argument(
+            help="pretrain, sft, reward, ppo, all, chatgpt (small, graded), or lineage (five)."
+        ),
     ],
     changes: Annotated[
         list[str] | None,
@@ -453,6 +456,33 @@ def train(
             resume=resume,
             skip_bad_lines=skip_bad_lines,
             quiet=quiet,
+        )
+    )
+
+
+@app.command()
+def prompt(
+    technique: Annotated[
+        str, typer.Argument(help="Such as chain-of-thought; all: every one.")
+    ] = "",
+    model: Annotated[
+        str, typer.Option(help="Folder of a model; default: a small one, trained at first use.")
+    ] = "",
+    questions: Annotated[int, typer.Option(help="How many are asked.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of questions and samples.")] = 0,
+    show: Annotated[int, typer.Option(help="Print the calls of so many questions.")] = 0,
+    json: Annotated[str, typer.Option(help="Store the rows in this file.")] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Let a small model answer by a prompting technique, beside its controls, at counted cost.
+
+    Without a technique: lists them. docs/prompting.md says what came of it.
+    """
+    from .rl.studies import techniques
+
+    raise typer.Exit(
+        techniques.prompt(
+            technique, model=model, n=questions, seed=seed, show=show, json_file=json, quiet=quiet
         )
     )
 

@@ -9,9 +9,14 @@ from .chat import Chat, converse
 from .configuration import Configuration, load
 from .pipeline import STAGES, Pipeline
 from .ranks.group import join, leave
-from .studies.chatgpt import SMALL, make_chatgpt
+from .studies import chatgpt, lineage
 from .training.run import Interrupted
 
+# What trains more than a chain, at settings of its own.
+WHOLE = {
+    "chatgpt": (chatgpt.SMALL, chatgpt.make_chatgpt),
+    "lineage": (lineage.SMALL, lineage.make_lineage),
+}
 INTERRUPTED = 130  # what a shell calls a program that Ctrl-C ended
 
 
@@ -29,8 +34,8 @@ def train(
     Parameters
     ----------
     what : str
-        "pretrain", "sft", "reward", "ppo", "all", or "chatgpt": the chain at its small size,
-        graded at its end.
+        "pretrain", "sft", "reward", "ppo", "all"; "chatgpt": the chain at its small size, graded
+        at its end; or "lineage": five models that differ in one thing each.
     config, changes
         As in `configuration.load`.
     resume, skip_bad_lines, quiet : bool
@@ -46,14 +51,14 @@ def train(
     ValueError
         If `what` or a setting is wrong.
     """
-    if what not in (*STAGES, "all", "chatgpt"):
-        refuse("stage", f"one of {', '.join(STAGES)}, all, chatgpt", repr(what))
-    defaults = SMALL if what == "chatgpt" else Configuration()
+    if what not in (*STAGES, "all", *WHOLE):
+        refuse("stage", f"one of {', '.join(STAGES)}, all, {', '.join(WHOLE)}", repr(what))
+    defaults, make = WHOLE.get(what, (Configuration(), None))
     configuration = load(config, changes, defaults)
     group = join(sharded=configuration.run.fsdp)
     try:
-        if what == "chatgpt":
-            return make_chatgpt(configuration, resume=resume, quiet=quiet)
+        if make:
+            return make(configuration, resume=resume, quiet=quiet)
         pipeline = Pipeline(configuration, group, resume, quiet, skip_bad_lines)
         getattr(pipeline, what)()
         return 0
