@@ -19,7 +19,7 @@ def tiny(directory):
         model=dataclasses.replace(c.model, n_layer=1, n_head=2, d_model=16, vocab_size=320),
         run=dataclasses.replace(c.run, directory=str(directory), threads=1),
         pretrain=dataclasses.replace(c.pretrain, steps=2, batch=2, time=16, warmup=1),
-        sft=dataclasses.replace(c.sft, examples=128, warmup=1),
+        sft=dataclasses.replace(c.sft, examples=128, batch=4, warmup=1),
         reward=dataclasses.replace(c.reward, prompts=16, batch=4),
         ppo=dataclasses.replace(c.ppo, episodes=16, batch=16, minibatches=2, max_response=4),
     )
@@ -41,7 +41,8 @@ def made(tmp_path_factory):
         # What is there is not made again, and what is measured again is the same.
         again = lineage.Lineage(tiny(root), resume=True, quiet=True)
         again.train()
-        yield root, lineage.measure(again, 8)
+        rows = lineage.measure(again, 8)
+    return root, rows
 
 
 def test_five_models_and_their_table(made):
