@@ -58,7 +58,7 @@ class Launch:
         Name to tensor, for each tensor the kernel was given: "lse_ptr" for an argument,
         "query.ptr" for one within a tuple (strided.py).
     compiled : object or None
-        Triton's compiled kernel, in compile-only mode.
+        Triton's compiled kernel; None if it was interpreted.
     error : str
         Why it did not compile, in compile-only mode; empty otherwise.
     programs : tuple of int
@@ -324,6 +324,32 @@ def _expect_triton_can_run(operation: str, name: str, tensor: torch.Tensor) -> N
     native.activate()
 
 
+def kernel_device() -> str:
+    """Name the device whose tensors kernels take in this process: the GPU, if there is one.
+
+    Returns
+    -------
+    str
+        "cuda"; or "cpu", where kernels are interpreted or compiled for the CPU.
+
+    Raises
+    ------
+    RuntimeError
+        If they can run on neither.
+    """
+    if INTERPRETED:
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if not native.available():
+        raise RuntimeError(
+            "expected a GPU, llvmlite or Triton's interpreter to run kernels, got neither (likely "
+            "cause: pip install llvmlite, or set TRITON_INTERPRET=1 before triton is imported)"
+        )
+    native.activate()
+    return "cpu"
+
+
 def expect_same_dtype(**tensors: torch.Tensor | None) -> None:
     """Refuse tensors whose dtypes differ: a kernel mixes none silently.
 
@@ -431,7 +457,7 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
                 error = f"{type(reason).__name__}: {reason}"
         else:
             with _on_device_of(args):
-                function[checked](*args, **constants, **options)
+                compiled = function[checked](*args, **constants, **options)
         if wishes.log is not None:
             entry = Launch(kernel_name(kernel), index, options, {}, compiled, error, call=call)
             programs = checked({**constants, **options}) if compiled is not None else ()

@@ -11,6 +11,7 @@ kernels/common/launch turns it on.
 
 import contextlib
 from importlib.util import find_spec
+from typing import Any
 
 
 def available() -> bool:
@@ -63,3 +64,31 @@ def unchecked() -> contextlib.AbstractContextManager[None]:
     from .driver import using
 
     return using(checked=False)
+
+
+def following() -> contextlib.AbstractContextManager[list[Any]]:
+    """Collect every launch while the context lasts.
+
+    Returns
+    -------
+    context manager
+        Of a list of `driver.Launcher`, which grows: the kernel's `name`, and by file the `lines` of
+        Python that it was compiled from.
+    """
+    from .driver import following as follow
+
+    return follow()
+
+
+def tight_bounds() -> contextlib.AbstractContextManager[None]:
+    """Let a tensor end behind its own last element while the context lasts.
+
+    Otherwise it ends where its memory does: a kernel that is given a slice may read the rest.
+
+    Returns
+    -------
+    context manager
+    """
+    from .driver import tight_bounds as tighten
+
+    return tighten()

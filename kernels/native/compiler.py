@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ class Settings:
     checked : bool
         Report accesses beyond a tensor, and do not make them.
     quick : bool
-        Compile fast to slow code: for what runs once.
+        Compile fast to slow code, which takes all values of its arguments: for what runs once.
     """
 
     checked: bool = True
@@ -143,10 +144,21 @@ def _make_ttir(module: Any, metadata: dict[str, Any]) -> Any:
     return module
 
 
+def _lines_in(text: str) -> dict[str, list[int]]:
+    """List the lines of Python, by file, that a module's operations stand for."""
+    lines: dict[str, set[int]] = {}
+    for file, line in re.findall(r'loc\("([^"]+)":(\d+)', text):
+        lines.setdefault(file, set()).add(int(line))
+    return {file: sorted(numbers) for file, numbers in lines.items()}
+
+
 def _make_llvm(module: Any, metadata: dict[str, Any], options: Any) -> str:
-    code = generate(str(module), checked=options.checked, vectors=not options.quick)
+    text = str(module)
+    metadata["lines"] = _lines_in(text)
+    code = generate(text, checked=options.checked, vectors=not options.quick)
     metadata["arena_bytes"] = code.arena_bytes
     metadata["sites"] = code.sites
     metadata["library"] = code.library
     metadata["together"] = code.together
+    metadata["exact"] = code.exact
     return code.text

@@ -16,6 +16,7 @@ from triton.runtime import driver as runtime
 
 from . import compiler, machine
 from .threads import arena, share_out
+from .front_end import make_faster
 
 # Slots of 8 bytes, by Triton's name of an argument's type; integers are "<q".
 _SLOTS = {"fp32": "<fxxxx", "fp64": "<d", "u64": "<Q", "u32": "<Ixxxx", "i1": "<q"}
@@ -59,6 +60,7 @@ class Launcher:
         self.sites = metadata.sites
         self.together = metadata.together
         self.seconds = 1.0  # of one program, as far as is known
+        self.lines = metadata.lines
         self.kinds = list(src.signature.values())
         for name, text in metadata.library.items():
             machine.link(name, text)
@@ -74,6 +76,8 @@ class Launcher:
         KernelFault
             If a program did something wrong: the first fault that was seen.
         """
+        for launched in _followers:
+            launched.append(self)
         slots: list[bytes] = []
         ranges: list[int] = []
         _pack(self.kinds, args, slots, ranges)
@@ -143,6 +147,10 @@ def _extent(value: Any, address: int) -> tuple[int, int]:
     """Return the first address of a tensor's memory and the one behind the last."""
     if not isinstance(value, torch.Tensor):
         return _EVERYWHERE
+    if _tight:
+        sizes = zip(value.shape, value.stride(), strict=True)
+        n_items = 1 + sum((n - 1) * stride for n, stride in sizes) if value.numel() else 0
+        return address, address + n_items * value.element_size()
     storage = value.untyped_storage()
     first = storage.data_ptr()
     return first, first + storage.nbytes()
@@ -225,10 +233,42 @@ def activate() -> None:
             "activate: expected kernels that are compiled, got TRITON_INTERPRET=1 "
             "(likely cause: it is set in this shell; unset it to run natively)"
         )
-    if "cpu" not in backends:
-        backends["cpu"] = Backend(compiler.CPUBackend, CPUDriver)
+    # Not "cpu": where there is a backend of that name, PyTorch's compiler takes the CPU for one
+    # for which it may generate Triton kernels.
+    if "gptwin" not in backends:
+        backends["gptwin"] = Backend(compiler.CPUBackend, CPUDriver)
+    make_faster()
     if not isinstance(runtime._active, CPUDriver):
         runtime.set_active(CPUDriver())
+
+
+_followers: list[list[Launcher]] = []
+_tight: list[bool] = []
+
+
+@contextlib.contextmanager
+def following() -> Iterator[list[Launcher]]:
+    """Collect every launch while the context lasts."""
+    launched: list[Launcher] = []
+    _followers.append(launched)
+    try:
+        yield launched
+    finally:
+        _followers[:] = [held for held in _followers if held is not launched]
+
+
+@contextlib.contextmanager
+def tight_bounds() -> Iterator[None]:
+    """Let a tensor end behind its own last element while the context lasts.
+
+    Otherwise it ends where its memory does: a kernel that is given a slice of a tensor may read the
+    rest.
+    """
+    _tight.append(True)
+    try:
+        yield
+    finally:
+        _tight.pop()
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ memory for the kernel's tiles; `report` takes the first fault. Programs are numb
 import dataclasses
 
 from .control import Control
+from .instructions.arithmetic import C_LIBRARY, MATH
 from .instructions.memory import COMPLAIN
-from .instructions.ttir import Block, Value, parse
+from .instructions.ttir import Block, Op, Value, parse
 from .instructions.writer import Scope, llvm_type
 
 _HEAD = (
@@ -31,6 +32,8 @@ _WEIGHTS = """\
 !0 = !{!"branch_weights", i32 1, i32 100000}
 !1 = !{!"branch_weights", i32 1000, i32 1}"""
 
+_INEXACT = ("tt.dot", "tt.extern_elementwise")
+
 
 @dataclasses.dataclass
 class Code:
@@ -48,6 +51,9 @@ class Code:
         Functions that must be linked: name to LLVM IR.
     together : bool
         Whether programs wait for one another.
+    exact : bool
+        Whether every result is the one that IEEE 754 prescribes: no sum of floats whose order is
+        free, and no function that is right to a few units in the last place alone.
     """
 
     text: str
@@ -55,6 +61,7 @@ class Code:
     sites: list[tuple[str, str]]
     library: dict[str, str]
     together: bool
+    exact: bool
 
 
 class Kernel(Control):
@@ -130,6 +137,20 @@ def generate(text: str, *, checked: bool = True, vectors: bool = True) -> Code:
     Unsupported
         Naming the operation that this backend lacks and its line.
     """
-    kernel = Kernel(checked=checked, vectors=vectors)
-    module = kernel.write_kernel(parse(text))
-    return Code(module, kernel.arena_bytes, kernel.sites, kernel.library, kernel.waits)
+    kernel, body = Kernel(checked=checked, vectors=vectors), parse(text)
+    module = kernel.write_kernel(body)
+    told = kernel.arena_bytes, kernel.sites, kernel.library, kernel.waits, _is_exact(body)
+    return Code(module, *told)
+
+
+def _is_exact(block: Block) -> bool:
+    """Say whether whoever executes a block correctly gets the same bits; see `Code.exact`."""
+    return all(_op_is_exact(op) and all(map(_is_exact, op.regions)) for op in block.ops)
+
+
+def _op_is_exact(op: Op) -> bool:
+    if op.name in ("tt.reduce", "tt.scan"):
+        return not any(o.name in ("arith.addf", "arith.mulf") for o in op.regions[0].ops)
+    if op.name == "tt.atomic_rmw":
+        return op.predicate != "fadd"
+    return not (op.name in MATH or op.name in C_LIBRARY or op.name in _INEXACT)

@@ -9,6 +9,7 @@ An operand is packed along the axis that is contiguous in memory, with whole vec
 reads a by any two strides; b, if its columns are contiguous, is transposed in between.
 """
 
+import functools
 from typing import Any
 
 from .instructions.arithmetic import ELEMENTWISE, Arithmetic, pointee_bytes
@@ -192,6 +193,7 @@ class _Function(Arithmetic):
         return "\n".join([*lines, *self.declared.values()]) + "\n"
 
 
+@functools.cache
 def product(name: str, inner: str, rows: int, columns: int, unroll: int) -> str:
     """Write d[m, n] = a[m, k] b[k, n] (+ c[m, n] if %add); a lies by two strides.
 

@@ -193,6 +193,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.lines: list[tuple[str, str]] = []  # each without its locations, and the last of those
         self.locations: dict[str, str] = {}
+        self.places: dict[str, str] = {}  # what `where` has resolved
         for line in text.splitlines():
             if found := _LOCATION.match(line):
                 self.locations[found[1]] = found[2]
@@ -255,6 +256,11 @@ class _Parser:
 
     def where(self, location: str) -> str:
         """Resolve a location to "file:line", that of the innermost call."""
+        if location not in self.places:
+            self.places[location] = self.resolved(location)
+        return self.places[location]
+
+    def resolved(self, location: str) -> str:
         for _ in range(20):
             if found := re.search(r'"([^"]+)":(\d+)', location):
                 return f"{found[1]}:{found[2]}"
@@ -455,6 +461,9 @@ def _labels(names: str) -> list[str]:
 
 def _without_locations(line: str) -> tuple[str, str]:
     """Return a line without its ` loc(...)`, and the last of those."""
+    head, _, tail = line.partition(" loc(")
+    if tail.find(")") == len(tail) - 1:  # most lines have one, with a name, at their end
+        return head, tail[:-1]
     last = ""
     while (start := line.find(" loc(")) >= 0:
         depth, end = 0, start + 4
