@@ -116,7 +116,7 @@ def check(
     ValueError
         Naming the argument that makes no sense.
     RuntimeError
-        If kernels can run neither on a GPU nor in the interpreter.
+        If kernels can run neither on a GPU nor on the CPU, compiled or interpreted.
     """
     __tracebackhide__ = True  # pytest shows the caller's line
     if isinstance(kernel, Declaration):
@@ -133,7 +133,7 @@ def check(
         refuse("examples", "at least 1", str(examples))
     function = declaration.kernel
     name = f"{getattr(function, '__module__', '')}:{name_of(function)}"
-    device = "cpu" if launch.INTERPRETED else "cuda"
+    device = launch.kernel_device()
     with plain.choosing_here():
         own = declaration.as_twin(name, configs=read_settings().configs)
         nameless[name] = own

@@ -95,16 +95,11 @@ class Declaration:
         plain.watch_plain_launches()
         tried, surroundings = Tried({}, set()), _nothing_around
         if try_it:
-            on_cpu = launch.INTERPRETED or launch.door().evaluating
-            if not on_cpu and not torch.cuda.is_available():
-                raise RuntimeError(
-                    f"{name}: expected a GPU or Triton's interpreter, got neither (likely cause: "
-                    "TRITON_INTERPRET=1 is to be set before triton is imported)"
-                )
-            tried = self._try(kernel, corners, read)
-            if on_cpu and (tried.failed or not tried.kernels):
+            device = launch.kernel_device()
+            tried = self._try(kernel, corners, read, device)
+            if device == "cpu" and (tried.failed or not tried.kernels):
                 # It may ask for a GPU: for "cuda" in its code, or to launch at all.
-                as_on_gpu = self._try(kernel, corners, read, around=_as_on_gpu)
+                as_on_gpu = self._try(kernel, corners, read, device, around=_as_on_gpu)
                 if as_on_gpu.kernels:
                     tried, surroundings = as_on_gpu, _as_on_gpu
             if not (tried.kernels or tried.failed):
@@ -204,13 +199,13 @@ class Declaration:
         kernel: Kernel,
         corners: tuple[Case, ...],
         read: Callable[[Case, Draw], Inputs],
+        device: str,
         around: "Around | None" = None,
     ) -> "Tried":
         """Run the kernel forward and backward on the corners."""
         tried = Tried({}, set())
         for case in corners:
             inputs = read(case, RandomArrays(0))
-            device = "cpu" if launch.INTERPRETED or launch.door().evaluating else "cuda"
             dtype = getattr(torch, self.dtypes[0])
             given = {
                 n: to_torch(v, dtype, device) if isinstance(v, np.ndarray) else v
@@ -260,7 +255,10 @@ def _nothing_around(tensors: list[torch.Tensor]) -> contextlib.AbstractContextMa
 def _as_on_gpu(tensors: list[torch.Tensor]) -> Iterator[None]:
     """Let "cuda" mean the CPU, and these tensors be there."""
     put_on_gpu(tensors)
-    with pretend_gpu(compiled=launch.door().evaluating), plain.choosing_here():
+    with (
+        pretend_gpu(compiled=not launch.INTERPRETED or launch.door().evaluating),
+        plain.choosing_here(),
+    ):
         yield
 
 

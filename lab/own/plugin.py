@@ -3,8 +3,9 @@
     @pytest.mark.gptwin(sanitize=True, configs=3, allow=["atomic order"])
 
 `--gptwin` takes all tests for marked ones; `--gptwin-sarif FILE` stores what was found for a code
-host, which then shows it at the line. Nothing beyond pytest is imported, and nothing is changed,
-where no test is marked.
+host, which then shows it at the line. `--gptwin-native` checks less and is fast: kernels of all
+tests are compiled for the CPU, and end at an access beyond a tensor. Nothing beyond pytest is
+imported, and nothing is changed, where no test is marked.
 """
 
 import contextlib
@@ -44,6 +45,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="check every launch of every test, in Triton's interpreter",
     )  # fmt: skip
     group.addoption(
+        "--gptwin-native", action="store_true",
+        help="run every test without a GPU: kernels are compiled for the CPU (needs llvmlite)",
+    )  # fmt: skip
+    group.addoption(
         "--gptwin-sarif", metavar="FILE", default=None,
         help="store what is found as SARIF, which code hosts show at the line",
     )  # fmt: skip
@@ -57,10 +62,30 @@ def pytest_configure(config: pytest.Config) -> None:
         "check every launch of a Triton kernel in this test",
     )
     settings = _settings(config)
+    if config.getoption("--gptwin-native"):
+        _run_natively(config)
+        settings = None
     wanted = config.getoption("--gptwin") or (settings is not None and not _has_gpu())
     if wanted and "triton" not in sys.modules:
         os.environ.setdefault("TRITON_INTERPRET", "1")
     config.pluginmanager.register(Findings(config, settings), "gptwin-findings")
+
+
+def _run_natively(config: pytest.Config) -> None:
+    """Let "cuda" mean the CPU, and compile kernels for it, until the session ends."""
+    from ...kernels import native
+
+    if config.getoption("--gptwin"):
+        raise pytest.UsageError("--gptwin-native: expected no --gptwin beside it: that interprets")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise pytest.UsageError("--gptwin-native: expected TRITON_INTERPRET not to be set")
+    if not native.available():
+        raise pytest.UsageError("--gptwin-native: expected llvmlite: pip install llvmlite")
+    from ..pretend.gpu import pretend_gpu
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(pretend_gpu(compiled=True))
+    config.add_cleanup(stack.close)
 
 
 def _settings(config: pytest.Config) -> Any:

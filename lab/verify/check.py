@@ -10,6 +10,7 @@ times eager's worst somewhere.)
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,12 +45,19 @@ class Checked:
         Kernels launched, each with its configuration's index.
     error : str
         What the kernel raised, or why the runs differ; empty if nothing did.
+    bits : dict of str
+        A digest of each result and gradient; one NaN is like another.
+    exact : bool
+        Whether compiled kernels ran that give the same bits wherever they run: see
+        kernels/native/kernel.py.
     """
 
     case: Case
     comparisons: tuple[Comparison, ...]
     reached: frozenset[tuple[str, int]]
     error: str = ""
+    bits: dict[str, str] = dataclasses.field(default_factory=dict)
+    exact: bool = False
 
     @property
     def worst(self) -> Comparison | None:
@@ -342,7 +350,27 @@ def check_prepared(
     )
     differing = [n for n in actual if not _same_bits(actual[n], repeat[n])]
     unstable = f"two runs on the same input differ in {', '.join(differing)}" if differing else ""
-    return Checked(case, comparisons, reached, unstable)
+    return Checked(
+        case,
+        comparisons,
+        reached,
+        unstable,
+        bits={name: _digest(tensor) for name, tensor in actual.items()},
+        exact=bool(log) and all(map(_is_exact, log)),
+    )
+
+
+def _is_exact(entry: launch.Launch) -> bool:
+    """Say whether the compiler for the CPU vouches for a launch's bits."""
+    return entry.compiled is not None and getattr(entry.compiled.metadata, "exact", False)
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    known = tensor.detach()
+    if known.is_floating_point():
+        known = torch.where(known.isnan(), torch.full_like(known, torch.nan), known)
+    raw = known.contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
 
 
 def _errors_on_more_draws(
@@ -371,8 +399,9 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 def _poisoned_memory() -> Iterator[None]:
     """Let PyTorch fill what `torch.empty` returns with NaN."""
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # torch.use_deterministic_algorithms would import PyTorch's compiler, for a second and more.
+    torch._C._set_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch._C._set_deterministic_algorithms(before)

@@ -1,5 +1,6 @@
 """`gptwin verify` as a person sees it: progress bar, table, explanation of a disagreement, JSON."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -17,7 +18,7 @@ from rich.table import Table
 from ... import __version__
 from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE, triton
-from ...kernels.common.launch import INTERPRETED
+from ...kernels.common.launch import INTERPRETED, kernel_device
 from ..store import expect_writable, made_with, write_rows
 from ..twins.catalogue import TWINS
 from ..twins.find import expect_twins, find_twin, is_own
@@ -25,6 +26,7 @@ from ..twins.real_text import read_text
 from ..twins.twin import DTYPES, Case
 from .check import Checked, case_inputs
 from .regressions import FILE, expect_place
+from .sample import Sample, Sampled
 from .verify import (
     DEFAULT_EXAMPLES,
     THOROUGH_EXAMPLES,
@@ -112,7 +114,7 @@ def verify(
     stored = None if json_file is None else expect_writable("json", json_file)
     jobs = _jobs(operations, dtypes, examples, seed, text, only_case)
 
-    device = "cpu" if INTERPRETED or not torch.cuda.is_available() else "cuda"
+    device = kernel_device()
     console = Console()
     whose = "its reference" if any(map(is_own, operations)) else "its NumPy reference"
     console.print(
@@ -122,7 +124,12 @@ def verify(
         soft_wrap=True,
     )
     started = time.monotonic()
-    rows = _run_with_progress(jobs, device, console)
+    with contextlib.ExitStack() as stack:
+        beside = None
+        if device == "cpu" and not INTERPRETED:
+            beside = stack.enter_context(Sample(jobs))
+        rows = _run_with_progress(jobs, device, console)
+        sampled = beside.compare(rows) if beside else None
     order = {(job.operation, job.dtype): i for i, job in enumerate(jobs)}
     rows.sort(key=lambda row: order[row.job.operation, row.job.dtype])
     console.print(_table(rows))
@@ -137,6 +144,8 @@ def verify(
     missing = unreached(rows)
     for name, kernels in missing.items():
         console.print(f"[bold red]{name}[/bold red]: no case launched {', '.join(kernels)}")
+    if sampled is not None:
+        _show_sample(sampled, console)
     n_failed = sum(not row.passed for row in rows)
     verdict = f"{n_failed} of {len(rows)} rows disagree" if n_failed else "all agree"
     launched = {(row.job.operation, *variant) for row in rows for variant in row.reached}
@@ -145,7 +154,7 @@ def verify(
         f"{time.monotonic() - started:.0f} s: [bold]{verdict}[/bold]",
         highlight=False,
     )
-    passed = not n_failed and not missing
+    passed = not n_failed and not missing and not (sampled and sampled.faults)
     if stored is not None:
         _write_json(stored, rows, device, seed, passed)
     return 0 if passed else 1
@@ -284,6 +293,19 @@ def brief(case: Case) -> str:
         plain = "x".join(map(str, value)) if isinstance(value, list) else value
         words.append(name if value is True else f"{name}={plain}")
     return " ".join([*words, configuration])
+
+
+def _show_sample(sampled: Sampled, console: Console) -> None:
+    """Say what the interpreter found beside compiled kernels."""
+    for fault in sampled.faults:
+        console.print(f"[bold red]{fault}[/bold red]", highlight=False, soft_wrap=True)
+    if sampled.n_cases:
+        console.print(
+            f"The interpreter ran {sampled.n_cases} of these cases as well; {sampled.n_exact} of "
+            "them leave no rounding open, and had to agree bit for bit.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _explain(row: Row, console: Console) -> None:

@@ -9,10 +9,12 @@ reached in any dtype is a failure too: nothing was proved about it.
 
 import contextlib
 import dataclasses
+import gc
 import json
 import multiprocessing
 import os
 import queue
+import random
 import shlex
 import signal
 import time
@@ -82,6 +84,8 @@ class Row:
         The smallest disagreement.
     tile : Tile or None
         Which tile wrote the first wrong element of the first wrong result.
+    sampled : Checked or None
+        The case that the interpreter runs beside a compiled kernel (sample.py).
     """
 
     job: Job
@@ -90,6 +94,7 @@ class Row:
     worst: Checked | None
     failure: Checked | None
     tile: Tile | None
+    sampled: Checked | None = None
 
     @property
     def passed(self) -> bool:
@@ -149,6 +154,24 @@ def fixed_cases(twin: Twin) -> Iterator[Case]:
     for case in (*twin.corners, *text):
         for index in range(n_configurations(twin)):
             yield case | {"configuration": index}
+
+
+def sampled_case(job: Job) -> Case:
+    """Choose the case of a row that runs in both.
+
+    Parameters
+    ----------
+    job : Job
+
+    Returns
+    -------
+    Case
+        The job's only one, or one of its fixed cases.
+    """
+    if job.case is not None:
+        return job.case
+    chance = random.Random(f"{job.operation} {job.dtype} {job.seed}")
+    return chance.choice(list(fixed_cases(find_twin(job.operation))))
 
 
 def remembered_cases(job: Job) -> list[Case]:
@@ -243,10 +266,7 @@ class _RowRunner:
             if known or (not small_enough and not self.check(case).passed):
                 raise _Disagreement
 
-        natively = self.device == "cpu" and not INTERPRETED
-        # Each of these runs once; the fixed cases before them ran in optimised code.
-        once = native.quick_code() if natively else contextlib.nullcontext()
-        with once, contextlib.suppress(_Disagreement):
+        with contextlib.suppress(_Disagreement):
             agrees()
 
     def smallest_failure(self) -> Checked | None:
@@ -265,7 +285,7 @@ def verify_row(job: Job, device: str, on_case: Callable[[], None]) -> Row:
     job : Job
         What to run.
     device : str
-        "cpu" (the interpreter) or "cuda".
+        "cpu" (compiled for it or interpreted) or "cuda".
     on_case : callable
         Called after each case.
 
@@ -274,18 +294,25 @@ def verify_row(job: Job, device: str, on_case: Callable[[], None]) -> Row:
     Row
     """
     runner = _RowRunner(job, device, on_case)
-    if job.case is not None:
-        runner.check(job.case)
-    else:
-        for case in (*remembered_cases(job), *fixed_cases(runner.twin), *_nonfinite_cases(job)):
-            runner.check(case)
-        runner.random(job.examples)
+    compiled_for_cpu = device == "cpu" and not INTERPRETED
+    beside = sampled_case(job) if compiled_for_cpu else None
+    sampled = None
+    # Nearly every case launches kernels of its own: compiling well would take longer than it saves.
+    with native.quick_code() if compiled_for_cpu else contextlib.nullcontext():
+        if job.case is not None:
+            sampled = runner.check(job.case)
+        else:
+            for case in (*remembered_cases(job), *fixed_cases(runner.twin), *_nonfinite_cases(job)):
+                checked = runner.check(case)
+                sampled = checked if case == beside else sampled
+            runner.random(job.examples)
     failure = runner.smallest_failure()
     tile = None
     if failure is not None and failure.wrong and not failure.wrong[0].name.endswith(IN_EAGER):
         wrong = failure.wrong[0]
         tile = find_tile(job.operation, failure.case, job.dtype, wrong.name, wrong.index, job.text)
-    return Row(job, runner.n_cases, frozenset(runner.reached), runner.worst, failure, tile)
+    reached = frozenset(runner.reached)
+    return Row(job, runner.n_cases, reached, runner.worst, failure, tile, sampled)
 
 
 def unreached(rows: list[Row]) -> dict[str, list[str]]:
@@ -340,6 +367,7 @@ def verify_rows(
         As they finish.
     """
     if processes == 1 or len(jobs) == 1:
+        gc.freeze()
         for job in jobs:
             yield verify_row(job, device, on_case)
         return
@@ -384,6 +412,7 @@ def _start_worker(ticks: Any) -> None:
     _ticks = ticks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     torch.set_num_threads(1)  # the workers share the cores
+    gc.freeze()  # what was imported stays; to look through it takes a tenth of a compilation
 
 
 def _work(job: Job, device: str) -> Row:

@@ -49,6 +49,52 @@ def test_twins_agree_with_their_reference():
         "--examples", "2", "--on", "native",
     )  # fmt: skip
     assert "compiled for it" in printed and "all agree" in printed
+    assert "The interpreter ran 2 of these cases as well; 0 of them" in printed
+
+
+MINE = """
+import gptwin, torch, triton, triton.language as tl
+
+@triton.jit
+def double_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    tl.store(y_ptr + at, 2 * tl.load(x_ptr + at, mask=at < n), mask=at < n)
+
+def double(x):
+    y = torch.empty(x.shape, device="cuda")
+    double_kernel[(1,)](x.contiguous(), y, x.numel(), BLOCK=16)
+    return y
+
+cases = [{"x": {"normal": [5]}}]
+TWIN = gptwin.twin(double, lambda x: x + x, cases=cases, dtypes=["float32"])
+
+def test_double():
+    assert double(torch.ones(5, device="cuda")).is_cuda
+    assert gptwin.check(TWIN, examples=1).kernels == ("double_kernel #0",)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("gptwin", "verify", "mine:TWIN", "--examples", "1", "--on", "native"),
+         "1 of these cases as well; 1 of them leave no rounding open"),
+        (("pytest", "-q", "-p", "no:gptwin", "-p", "gptwin.lab.own.plugin", "-p",
+          "no:cacheprovider", "-c", os.devnull, "--gptwin-native", "mine.py"), "1 passed"),
+    ],
+    ids=("verify", "check and plugin"),
+)  # fmt: skip
+def test_a_kernel_of_your_own_is_compiled_though_it_asks_for_a_gpu(command, said, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    assert said in run(*command, folder=tmp_path)
+
+
+def test_mutants_are_told_from_the_kernel():
+    printed = run(
+        "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "judge_tells",
+        str(TESTS.parent / "lab/mutate/test_mutate.py"), GPTWIN_TESTS_ON="native",
+    )  # fmt: skip
+    assert "1 passed" in printed
 
 
 def test_a_stranger_s_test_suite_runs_unchanged():
@@ -85,7 +131,6 @@ def test_a_compiler_that_is_broken_is_noticed():
     ("command", "message"),
     [
         (("verify", "softmax", "--on", "gpu"), "--on: expected interpreter or native"),
-        (("verify", "mine:RMS", "--on", "native"), "interpreter for a twin of your own, mine:RMS"),
         (("run", "--", "ls"), "command: expected python or pytest"),
         (("run", "--", "python", "none.py"), "command: expected a script that exists"),
     ],
