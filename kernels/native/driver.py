@@ -15,8 +15,8 @@ from triton.backends.driver import DriverBase
 from triton.runtime import driver as runtime
 
 from . import compiler, machine
-from .threads import arena, share_out
 from .front_end import make_faster
+from .threads import arena, share_out
 
 # Slots of 8 bytes, by Triton's name of an argument's type; integers are "<q".
 _SLOTS = {"fp32": "<fxxxx", "fp64": "<d", "u64": "<Q", "u32": "<Ixxxx", "i1": "<q"}

@@ -15,14 +15,15 @@ from rich.table import Table
 from ... import __version__
 from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE
-from ...kernels.common.launch import INTERPRETED
+from ...kernels.common.launch import kernel_device
 from ...records import write_whole
 from ..store import expect_writable, read_rows, write_rows
 from ..twins.catalogue import TWINS
 from ..twins.find import expect_twins, find_twin
-from .judge import KERNELS
+from .install import KERNELS
 from .mutants import source_of
 from .mutate import (
+    ON,
     REQUIRED_SCORE,
     KnownVerdicts,
     Score,
@@ -77,11 +78,11 @@ def mutate(
     ValueError
         If an argument makes no sense.
     RuntimeError
-        If kernels are not interpreted, or a twin fails as it is.
+        If kernels do not run on the CPU, or a twin fails as it is.
     """
-    if UNAVAILABLE is not None or not INTERPRETED:
+    if UNAVAILABLE is not None or kernel_device() != "cpu":
         raise RuntimeError(
-            f"mutate: expected Triton's interpreter, got {UNAVAILABLE or 'compiled kernels'} "
+            f"mutate: expected kernels that run on the CPU, got {UNAVAILABLE or 'a GPU'} "
             "(likely cause: Triton is missing, or was imported before TRITON_INTERPRET=1 was set)"
         )
     expect_twins(operations)
@@ -216,6 +217,7 @@ def _merge(
             "seed": seed,
             "sample": size,
             "examples": examples,
+            "on": ON,
             "gptwin": __version__,
             "python": platform.python_version(),
             "mutants": score.n_derived,

@@ -19,7 +19,7 @@ from typing import Any
 from ...core.checks import refuse
 from ..twins.find import is_own
 from ..twins.twin import Twin
-from .judge import files_of
+from .install import files_of
 from .mutants import Mutant, derive
 
 if sys.version_info >= (3, 11):

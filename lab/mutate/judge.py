@@ -10,14 +10,13 @@ first, and ends at the first one that fails.
 import contextlib
 import dataclasses
 import faulthandler
-import inspect
 import json
-import linecache
 import os
 import resource
 import selectors
 import signal
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -28,17 +27,17 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from ... import kernels
+from ...kernels.common.launch import INTERPRETED
 from ..sanitize.guard import Guard
 from ..twins.find import is_own
 from ..twins.twin import Case, Twin
 from ..verify.check import Checked, Prepared, check_prepared, prepare, run_eager
 from ..verify.verify import fixed_cases, n_configurations
-from .mutants import Mutant, source_of
+from . import compiled
+from .install import KERNELS, ROOT, files_of, install, lines_of
+from .mutants import Mutant
 
-KERNELS = Path(kernels.__file__).parent  # code objects name files without resolving links
-INTERPRETER = KERNELS / "interpreter"
-ROOT = KERNELS.parent
+RUN_KERNELS = {KERNELS / "interpreter", KERNELS / "native"}
 # A mutant may take this many times as long as the kernel did, and some seconds, of processor time.
 PATIENCE, GRACE_SECONDS = 10.0, 5.0
 EXTRA_MEMORY = 4 * 2**30
@@ -214,7 +213,7 @@ def _tiles(twin: Twin, names: set[str], index: int) -> frozenset[tuple[str, str]
 
 
 def _check(twin: Twin, case: Case, dtype: str, prepared: Prepared, eager: dict) -> Checked:
-    with Guard().watching():
+    with Guard().watching() if INTERPRETED else compiled.guarded():
         return check_prepared(twin, case, dtype, "cpu", prepared, eager)
 
 
@@ -222,7 +221,7 @@ def _try(twin: Twin, case: Case, dtype: str) -> tuple[Trial, Checked]:
     prepared = prepare(twin, case, dtype, "cpu", None)
     eager = run_eager(twin, prepared)
     started = time.process_time()
-    with _watching_lines(twin) as lines:
+    with _watching_lines(twin) as lines, compiled.compiled_lines(lines):
         checked = _check(twin, case, dtype, prepared, eager)
     seconds = time.process_time() - started
     return Trial(case, dtype, prepared, eager, seconds, lines), checked
@@ -232,7 +231,7 @@ def _try(twin: Twin, case: Case, dtype: str) -> tuple[Trial, Checked]:
 def _watching_lines(twin: Twin) -> Iterator[dict[str, set[int]]]:
     """Collect the lines of kernels/, or of a user's own files, that are executed meanwhile."""
     lines: dict[str, set[int]] = {}
-    names = {str(p) for p in KERNELS.rglob("*.py") if INTERPRETER not in p.parents}
+    names = {str(p) for p in KERNELS.rglob("*.py") if RUN_KERNELS.isdisjoint(p.parents)}
     if is_own(twin.name):
         names = {str(file) for file in files_of(twin)}
 
@@ -271,107 +270,18 @@ def relevant(mutant: Mutant, trials: list[Trial]) -> list[Trial]:
     list of Trial
         In the same order.
     """
-    name, statement = str(ROOT / mutant.file), range(mutant.lines[0], mutant.lines[1] + 1)
-    return [t for t in trials if not t.lines.get(name, set()).isdisjoint(statement)]
+    name, lines = str(ROOT / mutant.file), range(mutant.lines[0], mutant.lines[1] + 1)
+    if mutant.in_kernel and not INTERPRETED:
+        lines = lines_of(mutant)
+    chosen = [t for t in trials if not t.lines.get(name, set()).isdisjoint(lines)]
+    # Of a function that computes constants alone nothing is left that has a line.
+    return chosen or (trials if mutant.in_kernel and not INTERPRETED else [])
 
 
 # --- the child ------------------------------------------------------------------------------------
 
 
-def install(mutant: Mutant) -> None:
-    """Put a mutant in the place of the function it was made from, in this process.
-
-    Whoever imported the function has the mutant as well: its object stays, its code changes.
-
-    Parameters
-    ----------
-    mutant : Mutant
-        The fault.
-    """
-    path = ROOT / mutant.file  # a user's own file is absolute, and stays so
-    source = mutant.apply(source_of(path))
-    found: Any = module_of(path)
-    for name in mutant.function.split("."):
-        found = inspect.getattr_static(found, name)
-    code = _code_of(compile(source, str(path), "exec"), mutant.function.split("."))
-    function = function_of(found)
-    function.__code__ = code
-    if mutant.in_kernel:
-        # The interpreter runs a kernel's source, rewritten.
-        lines = source.splitlines(keepends=True)
-        linecache.cache[str(path)] = (len(source), None, lines, str(path))
-        interpreted = found
-        while hasattr(interpreted.fn, "fn"):
-            interpreted = interpreted.fn
-        interpreted.rewritten_fn.pop(function, None)
-
-
-def module_of(file: Path) -> types.ModuleType:
-    """Find the module that was imported from a file.
-
-    Parameters
-    ----------
-    file : Path
-
-    Returns
-    -------
-    module
-    """
-    if file.is_relative_to(KERNELS):
-        parts = file.relative_to(KERNELS).with_suffix("").parts
-        return sys.modules[".".join([kernels.__name__, *parts])]
-    # Python runs `__main__` under two names; the imported one is what a twin's functions are of.
-    found = [m for m in sys.modules.values() if getattr(m, "__file__", None) == str(file)]
-    return found[-1]
-
-
-def files_of(twin: Twin) -> list[Path]:
-    """List the files of a user's own twin: of its kernels, and of the function that launches.
-
-    Parameters
-    ----------
-    twin : Twin
-
-    Returns
-    -------
-    list of Path
-    """
-    functions = [function_of(item) for item in (twin.kernel, *twin.kernels().values())]
-    return list(dict.fromkeys(Path(function.__code__.co_filename) for function in functions))
-
-
-def function_of(found: Any) -> Any:
-    """Find the function under decorators, Triton's and Python's.
-
-    Parameters
-    ----------
-    found : object
-        Anything; what is not decorated comes back as it is.
-
-    Returns
-    -------
-    object
-    """
-    while True:
-        for name in ("fn", "__wrapped__", "__func__"):
-            if hasattr(found, name):
-                found = getattr(found, name)
-                break
-        else:
-            return found
-
-
-def _code_of(code: types.CodeType, names: list[str]) -> types.CodeType:
-    for name in names:
-        code = next(
-            constant
-            for constant in code.co_consts
-            if isinstance(constant, types.CodeType) and constant.co_name == name
-        )
-    return code
-
-
-def _be_child(twin: Twin, mutant: Mutant, trials: list[Trial], answer: int) -> None:
+def _be_child(twin: Twin, mutant: Mutant, trials: list[Trial], answer: int, scratch: str) -> None:
     """Judge one mutant and write the verdict; never returns."""
     faulthandler.disable()
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -388,6 +298,8 @@ def _be_child(twin: Twin, mutant: Mutant, trials: list[Trial], answer: int) -> N
         os.write(answer, json.dumps({"killed": killed, "why": why, "case": case}).encode())
 
     try:
+        if not INTERPRETED:
+            compiled.write_to(scratch)
         install(mutant)
         for number, trial in enumerate(trials):
             # We name the trial first: a crash or the clock may end this process.
@@ -406,7 +318,10 @@ def _be_child(twin: Twin, mutant: Mutant, trials: list[Trial], answer: int) -> N
 
 def _reason(checked: Checked) -> str:
     if checked.error:
-        return checked.error.splitlines()[0][:200]
+        lines = checked.error.splitlines()
+        # A compiler says first where it is, and last what.
+        told = lines[0] if len(lines) == 1 or "Compilation" not in lines[0] else lines[-1]
+        return told[:200]
     return f"{', '.join(c.name for c in checked.wrong)} beyond the budget"
 
 
@@ -446,6 +361,7 @@ def judge(
     waiting = list(reversed(mutants))
     running: dict[int, _Child] = {}
     selector = selectors.DefaultSelector()
+    scratch = tempfile.TemporaryDirectory(prefix="gptwin-mutants-")
     try:
         while waiting or running:
             while waiting and len(running) < processes:
@@ -454,7 +370,7 @@ def judge(
                 if not chosen:
                     yield mutant, Verdict(False, "no case executes it", "", 0.0)
                     continue
-                end, child = _fork(twin, mutant, chosen)
+                end, child = _fork(twin, mutant, chosen, scratch.name)
                 running[end] = child
                 selector.register(end, selectors.EVENT_READ)
             for key, _ in selector.select(timeout=1.0) if running else ():
@@ -472,15 +388,16 @@ def judge(
             os.waitpid(child.pid, 0)
             os.close(end)
         selector.close()
+        scratch.cleanup()
 
 
-def _fork(twin: Twin, mutant: Mutant, trials: list[Trial]) -> tuple[int, _Child]:
+def _fork(twin: Twin, mutant: Mutant, trials: list[Trial], scratch: str) -> tuple[int, _Child]:
     end, answer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(end)
-            _be_child(twin, mutant, trials, answer)
+            _be_child(twin, mutant, trials, answer, scratch)
         finally:
             os._exit(0)
     os.close(answer)

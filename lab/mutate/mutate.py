@@ -14,17 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from ... import kernels
+from ...kernels.common.launch import INTERPRETED
 from ..twins.catalogue import TWINS
 from ..twins.find import find_twin, is_own
 from ..twins.twin import Twin
 from .equivalent import reasons_of
-from .judge import KERNELS, Verdict, cases_of, files_of, function_of, judge, make_trials, module_of
+from .install import KERNELS, files_of, function_of, module_of
+from .judge import Verdict, cases_of, judge, make_trials
 from .mutants import Mutant, derive, source_of
 
 # All operations share these: where instruments attach, and torch.compile's operators.
 NOT_MUTATED = ("common/launch", "common/registered")
 REQUIRED_SCORE = 0.95
-JUDGE = ("verify/budget.py", "verify/check.py", "sanitize/guard.py", "mutate/judge.py")
+JUDGE = (
+    "verify/budget.py", "verify/check.py", "sanitize/guard.py", "mutate/judge.py",
+    "mutate/install.py", "mutate/compiled.py",
+)  # fmt: skip
+ON = "interpreter" if INTERPRETED else "native"  # how kernels run
 
 
 # --- who answers for what -------------------------------------------------------------------------
@@ -204,8 +210,9 @@ def sample(mutants: list[Mutant], size: int | None, seed: int) -> list[Mutant]:
 class KnownVerdicts:
     """Verdicts of earlier runs, one JSON line each, kept as they come.
 
-    A verdict holds while the mutant's file is the same. That of a killed mutant holds while the
-    case that killed it is there, that of a survivor while all cases and the judge are the same.
+    A verdict holds while the mutant's file is the same, and kernels run in the same way. That of a
+    killed mutant holds while the case that killed it is there, that of a survivor while all cases
+    and the judge are the same.
 
     Parameters
     ----------
@@ -215,14 +222,15 @@ class KnownVerdicts:
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
-        self.known: dict[tuple[str, str], dict[str, Any]] = {}
+        self.known: dict[tuple[str, str, str], dict[str, Any]] = {}
         if file is not None and file.exists():
             for line in file.read_text(encoding="utf-8").splitlines():
                 try:
                     entry = json.loads(line)
                 except json.JSONDecodeError:  # a kill cut this line short
                     continue
-                self.known[entry["mutant"], entry["source"]] = entry
+                on = entry.get("on", "interpreter")
+                self.known[entry["mutant"], entry["source"], on] = entry
 
     def find(self, mutant: Mutant, cases: list[str]) -> Verdict | None:
         """Return what was said of a mutant, if it still holds.
@@ -238,7 +246,7 @@ class KnownVerdicts:
         -------
         Verdict or None
         """
-        entry = self.known.get((mutant.identity, _source_hash(mutant)))
+        entry = self.known.get((mutant.identity, _source_hash(mutant), ON))
         if entry is None:
             return None
         verdict = Verdict(**entry["verdict"])
@@ -265,6 +273,7 @@ class KnownVerdicts:
             "mutant": mutant.identity,
             "source": _source_hash(mutant),
             "judge": _judge_hash(cases),
+            "on": ON,
             "verdict": dataclasses.asdict(verdict),
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)

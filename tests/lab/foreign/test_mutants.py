@@ -19,7 +19,7 @@ from mutants_of_programs import OF_PROGRAMS
 
 import gptwin
 from gptwin.kernels.common import launch
-from gptwin.lab.mutate.judge import ROOT, function_of
+from gptwin.lab.mutate.install import ROOT, function_of
 
 CASES = {path.stem: path for path in corpus.BROKEN}
 

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 
 import pytest
+import torch
 
 from gptwin.kernels.common.launch import INTERPRETED
 from gptwin.lab.mutate import console, equivalent, mutate
@@ -14,6 +15,7 @@ from gptwin.lab.mutate.mutants import derive_from_source
 from gptwin.lab.twins.catalogue import TWINS
 
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="mutants are judged in the interpreter")
+on_the_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="children are forked")
 
 KERNEL = '''
 @triton.jit
@@ -218,7 +220,7 @@ def verdict_of(softmax, trials, *mutants):
     return [found[mutant] for mutant in mutants]
 
 
-@interpreted
+@on_the_cpu
 def test_the_judge_tells_a_mutant_from_the_kernel(softmax, trials):
     forgotten = softmax_mutant(" * scale\n", "\n")
     unchanged = softmax_mutant(" * scale\n", " * scale\n")
