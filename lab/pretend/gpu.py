@@ -24,7 +24,7 @@ from triton.runtime.jit import JITFunction
 from ...kernels import native
 from ...kernels.common import launch
 from .places import Arguments, Results, is_gpu, put_on_gpu
-from .stand_ins import Driver, Generator, cuda_attributes, do_bench
+from .stand_ins import Driver, Generator, accelerator_attributes, cuda_attributes, do_bench
 
 
 @contextlib.contextmanager
@@ -65,6 +65,7 @@ def pretend_gpu(*, compiled: bool = False) -> Iterator[None]:
 
 
 _pretending: list[bool] = []
+_MISSING = object()
 
 
 def _forget_default_device() -> None:
@@ -76,8 +77,12 @@ def _forget_default_device() -> None:
 def _replaced(arguments: Arguments, compiled: bool) -> Iterator[None]:
     """Replace what a TorchFunctionMode is not asked about."""
     places: list[tuple[Any, str, Any]] = [
-        (torch.cuda, name, value) for name, value in cuda_attributes().items()
-    ]
+        (owner, name, value)
+        for owner, attributes in (
+            (torch.cuda, cuda_attributes()), (torch.accelerator, accelerator_attributes()),
+        )
+        for name, value in attributes.items()
+    ]  # fmt: skip
     places += [
         (torch, "Generator", Generator),
         (torch, "compile", _not_compiled),
@@ -87,6 +92,9 @@ def _replaced(arguments: Arguments, compiled: bool) -> Iterator[None]:
             (torch.cuda.nvtx, name, lambda *a, **o: 0)
             for name in ("range_push", "range_pop", "mark")
         ),
+        # What Inductor writes imports these two; a build for the CPU lacks the first.
+        (torch._C, "_cuda_getCurrentRawStream", lambda device=0: 0),
+        (torch._C._dynamo.guards, "_empty_strided_cuda", _empty_strided),
         (torch.version, "cuda", torch.version.cuda or "12.8"),
         (triton.testing, "do_bench", do_bench),
         (triton.testing, "do_bench_cudagraph", do_bench),
@@ -108,7 +116,7 @@ def _replaced(arguments: Arguments, compiled: bool) -> Iterator[None]:
     importlib.import_module("torch._dynamo")
     places.append((importlib.import_module("torch._dynamo.config"), "disable", True))
     driver = triton.runtime.driver
-    before = [(owner, name, getattr(owner, name, None)) for owner, name, _ in places]
+    before = [(owner, name, getattr(owner, name, _MISSING)) for owner, name, _ in places]
     active = driver._active
     half = torch.get_autocast_dtype("cpu")
     for owner, name, value in places:
@@ -123,7 +131,10 @@ def _replaced(arguments: Arguments, compiled: bool) -> Iterator[None]:
     finally:
         torch.set_autocast_dtype("cpu", half)
         for owner, name, value in reversed(before):
-            setattr(owner, name, value)
+            if value is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)
         driver._active = active
 
 
@@ -139,6 +150,10 @@ def _interpreted(kernel: Any) -> Any:
 
 
 _were_compiled: dict[Any, Any] = {}
+
+
+def _empty_strided(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty_strided(size, stride, dtype=dtype, device="cuda")
 
 
 def _of_the_cpu(function: Callable[[str], Any]) -> Callable[..., Any]:

@@ -247,6 +247,19 @@ def cuda_attributes() -> dict[str, Any]:
     }
 
 
+def accelerator_attributes() -> dict[str, Any]:
+    """What `torch.accelerator` says instead: there is one, and it is the GPU."""
+    cuda = cuda_attributes()
+    said = cuda | {
+        "current_accelerator": lambda check_available=False: torch.device(GPU.type),
+        "current_device_index": cuda["current_device"],
+        "set_device_index": cuda["set_device"],
+        "device_index": cuda["device"],
+    }
+    del said["get_device_capability"]  # here it is something else than a pair of numbers
+    return {name: value for name, value in said.items() if hasattr(torch.accelerator, name)}
+
+
 class Generator(torch.Generator):
     """Random numbers of the CPU, whichever device is named."""
 

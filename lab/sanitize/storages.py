@@ -214,7 +214,7 @@ class Storages(TorchDispatchMode):
         given = list(_tensors((args, kwargs)))
         for tensor in given:
             self.of(tensor)
-        lost = self._look_at_reads(func, maker, args, given)
+        lost = self._look_at_reads(func, maker, args, kwargs, given)
         if func.namespace in _PYTORCH:
             result = func(*args, **kwargs)
         else:
@@ -232,7 +232,12 @@ class Storages(TorchDispatchMode):
         return result
 
     def _look_at_reads(
-        self, func: Any, maker: str, args: tuple[Any, ...], given: list[torch.Tensor]
+        self,
+        func: Any,
+        maker: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        given: list[torch.Tensor],
     ) -> np.ndarray | None:
         """Tell of unwritten elements that are computed with; return those that are copied."""
         if func.namespace not in _PYTORCH or maker in _SELECTS or maker.endswith(_MAKES):
@@ -241,7 +246,7 @@ class Storages(TorchDispatchMode):
             r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns
         ):
             return None  # a view
-        written = {id(tensor) for tensor in _tensors(_written(func, args, {}))}
+        written = {id(tensor) for tensor in _tensors(_written(func, args, kwargs))}
         for tensor in given:
             storage = self.of(tensor)
             if storage.unwritten is None or id(tensor) in written:

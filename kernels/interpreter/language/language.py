@@ -6,6 +6,7 @@ rewrites the kernel's syntax tree.
 
 import ast
 import functools
+import operator
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -162,3 +163,20 @@ def _rewrite_bool_op(self, node):
 def _rewrite_assignment(original, self, node):
     node.value = self.visit(node.value)  # forgotten upstream before 3.9
     return original(self, node)
+
+
+def _computes_with_tensors(name: str) -> None:
+    """Let a constant left of a block give a block: upstream wraps that as a constant again."""
+
+    @extends(f"tl.constexpr.__{name.rstrip('_')}__")
+    def compute(original: Any, constant: tl.constexpr, other: Any) -> Any:
+        if isinstance(other, tl.tensor):
+            return getattr(operator, name)(constant.value, other)
+        return original(constant, other)
+
+
+for _name in (
+    "add", "sub", "mul", "truediv", "floordiv", "mod", "and_", "or_", "xor", "lshift", "rshift",
+    "lt", "le", "gt", "ge", "eq", "ne",
+):  # fmt: skip
+    _computes_with_tensors(_name)

@@ -120,3 +120,32 @@ def test_device_assert_raises_and_says_where():
     with pytest.raises(InterpreterError, match="not positive") as caught:
         assert_kernel[(1,)](x, y, BLOCK=8)
     assert "kernel assert_kernel, program (0, 0, 0), at " + __file__ in str(caught.value)
+
+
+SCALE = tl.constexpr(0.5)
+SEVEN = tl.constexpr(7)
+
+
+@triton.jit
+def sigmoid_of_twice(x):
+    return tl.sigmoid(2 * x)
+
+
+@triton.jit
+def constants_kernel(x_ptr, y_ptr, z_ptr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at)
+    y = sigmoid_of_twice(SCALE * (x + 1)) + SCALE / (SCALE - x * 4)
+    tl.store(y_ptr + at, tl.where(SEVEN - 8 < at - 8, y, SEVEN + y))
+    tl.store(z_ptr + at, (SEVEN - at) * (SEVEN % (at + 1)) + (SEVEN & at) + (SEVEN // (at + 1)))
+
+
+def test_a_constant_of_the_module_computes_with_blocks_from_the_left():
+    """lightllm's GELU: the product was a constant again, and `tl.sigmoid` did not take it."""
+    x, y, z = torch.linspace(-2, 2, 16), torch.empty(16), torch.empty(16, dtype=torch.int32)
+    constants_kernel[(1,)](x, y, z, BLOCK=16)
+    at = torch.arange(16, dtype=torch.int32)
+    expected = torch.sigmoid(x + 1) + 0.5 / (0.5 - x * 4)
+    torch.testing.assert_close(y, torch.where(at > 7, expected, 7 + expected))
+    assert z.equal((7 - at) * (7 % (at + 1)) + (7 & at) + 7 // (at + 1))
+    assert (SEVEN + 1).value == 8 and SEVEN < 8, "constants alone give constants"

@@ -35,7 +35,7 @@ REPORTS = {
     "ttsem": r"^(oob_write|oob_read|poison|race): ",
     "tilelens": r"ILLEGAL MEMORY ACCESS|Out-Of-Bounds Access Detected",
     "triton-viz": r"ILLEGAL MEMORY ACCESS|Out-Of-Bounds Access Detected",
-    "gptwin": r"^\d+ findings?\b",
+    "gptwin": r": \d+ findings?\b",
     "interpreter": r"(?!)",  # never: it looks for nothing
 }
 

@@ -24,7 +24,7 @@ ROWS = [
         ("ttsem", "failed", "unsupported: 1 launch(es)", "failed"),
         ("tilelens", "failed", "\x1b[1m ILLEGAL MEMORY ACCESS DETECTED", "reported"),
         ("tilelens", "silent", "", "silent"),
-        ("gptwin", "silent", "x.py:3: write race: ...\n1 finding\n", "reported"),
+        ("gptwin", "silent", "4 accesses of 2 launches, seed 0, 1 s: 1 finding\n", "reported"),
         ("gptwin", "silent", "nothing found", "silent"),
         ("interpreter", "failed", "ILLEGAL MEMORY ACCESS DETECTED", "failed"),
     ],

@@ -93,6 +93,13 @@ def test_what_a_program_asks_of_a_gpu(tmp_path: Path) -> None:
         assert torch.cuda.is_available() and torch.cuda.current_device() == 0
         assert torch.cuda.get_device_capability() == (9, 0)
         assert torch.cuda.get_device_properties("cuda").multi_processor_count > 0
+        accelerator = torch.accelerator.current_accelerator()
+        assert accelerator is not None and accelerator.type == "cuda"
+        assert torch.accelerator.is_available() and torch.accelerator.device_count() == 1
+        torch.accelerator.synchronize()
+        assert torch._C._cuda_getCurrentRawStream(0) == 0  # as Inductor's programs do
+        strided = torch._C._dynamo.guards._empty_strided_cuda((2, 3), (1, 2), torch.float16)
+        assert strided.is_cuda and strided.stride() == (1, 2)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         with torch.cuda.stream(torch.cuda.Stream()), torch.cuda.device(0):
             start.record()
@@ -208,6 +215,9 @@ def test_unwritten_results_are_found_when_they_are_used(operation: Any) -> None:
         y[:25].sum()
         torch.where(torch.arange(50) < 25, y, 0).sum()
     assert not seen.violations, "what is used is written"
+    with watching() as seen:
+        torch.add(torch.ones(50), operation(torch.randn(50))[:25].sum(), out=torch.empty(50)).sum()
+    assert not seen.violations, "what an operation is told to write is not read"
     with watching() as seen:
         operation(torch.randn(50, device="cuda")).double().cpu().sum()
     assert [(v.kind, v.kernel, v.count) for v in seen.violations] == [
