@@ -134,7 +134,8 @@ _TYPE = re.compile(
 )
 _NAME = re.compile(r"%[\w.$-]+(?:#\d+)?")
 _OP = re.compile(r'(?:(?P<results>%.*?) = )?"?(?P<name>[a-z_]+\.[\w.]+)"?(?P<rest>.*)', re.S)
-_CALL = re.compile(r"(?:(?P<results>%.*?) = )?tt\.call (?P<name>@[^\s(]+)\((?P<given>[^)]*)\)")
+_SYMBOL = r'@(?:"[^"]*"|[\w.$-]+)'  # in quotes if there are brackets in it
+_CALL = re.compile(rf"(?:(?P<results>%.*?) = )?tt\.call (?P<name>{_SYMBOL})\((?P<given>[^)]*)\)")
 _LOCATION = re.compile(r"^(#loc\d*) = loc\((.*)\)$")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _WITH_WORDS = ("tt.print", "tt.assert")  # a user's words, which may look like anything
@@ -216,7 +217,7 @@ class _Parser:
             if line.startswith("^"):
                 self.labels[opened[-1]][line[: re.match(r"\^\w+", line).end()]] = i
             if line.startswith("tt.func"):
-                self.functions[re.search(r"@[^\s(]+", line)[0]] = i
+                self.functions[re.search(_SYMBOL, line)[0]] = i
             if line.endswith("{"):
                 opened.append(i)
                 self.labels[i] = {}
@@ -228,7 +229,7 @@ class _Parser:
         (self.at,) = kernels
         line, _ = self.next_line()
         body = Block()
-        self.declare(body, line[line.index("(") :])
+        self.declare(body, line[re.search(_SYMBOL, line).end() :])
         self.region(body)
         return body
 
@@ -310,7 +311,7 @@ class _Parser:
         opened = self.functions[call["name"]]
         declared = Block()
         line = self.lines[opened][0]
-        self.declare(declared, line[line.index("(") :])
+        self.declare(declared, line[re.search(_SYMBOL, line).end() :])
         self.scopes[0] = {v.name: g for v, g in zip(declared.arguments, given, strict=True)}
         self.at = opened + 1
         end = self.path(block, self.labels[opened])

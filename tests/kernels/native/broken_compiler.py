@@ -49,8 +49,9 @@ MUTANTS = {
         f"{CASTS}::test_a_float_that_is_no_integer_is_clamped",
     ),
     "one active lane is enough for a whole vector": (
-        "instructions/memory.py", "conditions.append(self.all_lanes(mask.v, width))",
-        "conditions.append(self.any_lane(mask.v, width))",
+        "instructions/arithmetic.py",
+        'last = self.integer("add", element, base, str((width - 1) * stride))',
+        "last = base",
         f"{COMPILED}::test_branches_and_while_loops",
     ),
     "a mask is forgotten where lanes are looked at": (
