@@ -323,9 +323,9 @@ class Control(Reports):
                 self.enqueue(Copy(following, then[value]))
         self.flush()
         self.done.add(after.ops[-1])
-        following = dict(zip(before.arguments, after.yielded, strict=True))
+        next_one = dict(zip(before.arguments, after.yielded, strict=True))
         joined = [
-            (self.scalars[v], llvm_type(v.element), first, self.scalars[following[v]])
+            (self.scalars[v], llvm_type(v.element), first, self.scalars[next_one[v]])
             for v, first in phis
         ]
         for value in tiles:
@@ -360,7 +360,10 @@ class Control(Reports):
     def hand_on(self, values: list[Value], held: list[str | Buffer]) -> None:
         """Let values be what is held already: scalars, or tiles in buffers."""
         for value, what in zip(values, held, strict=True):
-            (self.buffers if isinstance(what, Buffer) else self.scalars)[value] = what
+            if isinstance(what, Buffer):
+                self.buffers[value] = what
+            else:
+                self.scalars[value] = what
 
     # -- a function of scalars, for each element ------------------------------------------------
 

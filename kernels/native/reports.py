@@ -56,9 +56,11 @@ class Reports(Products):
                 x = self.read(buffer, at).v
             else:
                 at, x = (), self.scalars[value]
-            x = self.as_printed(x, value.element, signed=signed)
+            printed = self.as_printed(x, value.element, signed=signed)
             counters = [("i64", i.name) for i in at]
-            self.print_line(f"pid (%d, %d, %d) idx ({index}){prefix}{label}{element}", *counters, x)
+            self.print_line(
+                f"pid (%d, %d, %d) idx ({index}){prefix}{label}{element}", *counters, printed
+            )
             self.end_loops(shape)
 
     def as_printed(self, x: str, element: str, *, signed: bool) -> tuple[str, str]:
