@@ -60,6 +60,7 @@ class Outcome:
     reached : set of (str, int)
         Kernels and their configurations.
     seconds : float
+        Of the processor.
     """
 
     case: Case
@@ -174,7 +175,7 @@ def prove_case(twin: Twin, case: Case, seed: int = 0, steer: str = "") -> Outcom
     -------
     Outcome
     """
-    outcome, started = Outcome(case, seed, steer), time.monotonic()
+    outcome, started = Outcome(case, seed, steer), time.process_time()
     run, machine = n.begin(seed), Machine()
     try:
         with np.errstate(all="ignore"):
@@ -189,7 +190,7 @@ def prove_case(twin: Twin, case: Case, seed: int = 0, steer: str = "") -> Outcom
         outcome.error = f"{type(error).__name__}: {str(error)[:300]}"
     outcome.degree, outcome.counts = run.degree, {k: v for k, v in run.counts.items() if v}
     outcome.decisions, outcome.trips = machine.decisions, machine.trips
-    outcome.programs, outcome.seconds = machine.programs, time.monotonic() - started
+    outcome.programs, outcome.seconds = machine.programs, time.process_time() - started
     return outcome
 
 

@@ -63,8 +63,9 @@ def run(names: list[str], *, seeds: int) -> tuple[int, list[dict[str, Any]]]:
     if twins:
         proofs += _with_progress(twins, seeds, console)
     console.print(_table(proofs))
+    crossed = set().union(*(proof.loops_crossed for proof in proofs))
     for proof in proofs:
-        _explain(proof, console)
+        _explain(proof, crossed, console)
     n_failed = sum(not proof.proved for proof in proofs)
     verdict = f"{n_failed} of {len(proofs)} not proved" if n_failed else "all proved equal"
     n_cases = sum(len(proof.outcomes) for proof in proofs)
@@ -109,8 +110,8 @@ def _table(proofs: list[Proof]) -> Table:
     return table
 
 
-def _explain(proof: Proof, console: Console) -> None:
-    """Print what differs, and what the proof does not say."""
+def _explain(proof: Proof, crossed: set[str], console: Console) -> None:
+    """Print what differs, and what is not said; loops that another twin crossed are."""
     lines: list[str] = []
     for outcome in proof.failures[:3]:
         lines += _failure(outcome)
@@ -121,8 +122,8 @@ def _explain(proof: Proof, console: Console) -> None:
     if one_way := proof.one_way(steered=True):
         shown = [f"{line} {op} always {'yes' if way else 'no'}" for line, op, way in one_way]
         lines.append("decided one way only: " + _some(shown))
-    if proof.loops_not_crossed:
-        lines.append("loops that never ran twice: " + _some(proof.loops_not_crossed))
+    if loops := [line for line in proof.loops_not_crossed if line not in crossed]:
+        lines.append("loops that never ran twice: " + _some(loops))
     if proof.opaque:
         lines.append("opaque constants: " + _some([f"{v:.9g}" for v in sorted(proof.opaque)]))
     if lines:

@@ -19,7 +19,7 @@ from .crossing import CROSSING
 from .preparation import prepared, twin_to_prove
 
 # Cases of a twin that are run again with shadows moved.
-STEERED_CORNERS = 3
+STEERED_CORNERS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,13 +112,16 @@ class Proof:
         return sorted((*key, *seen) for key, seen in ways.items() if len(seen) == 1)  # type: ignore[misc]
 
     @property
+    def loops_crossed(self) -> set[str]:
+        """The loops that ran twice somewhere."""
+        trips = (pair for outcome in self.outcomes for pair in outcome.trips.items())
+        return {line for line, n in trips if n > 1}
+
+    @property
     def loops_not_crossed(self) -> list[str]:
         """List loops that never ran twice: a second round of theirs is not looked at."""
-        most: dict[str, int] = {}
-        for outcome in self.outcomes:
-            for line, trips in outcome.trips.items():
-                most[line] = max(most.get(line, 0), trips)
-        return sorted(line for line, trips in most.items() if trips < 2)
+        lines = {line for outcome in self.outcomes for line in outcome.trips}
+        return sorted(lines - self.loops_crossed)
 
     def as_row(self) -> dict[str, Any]:
         """Describe it for a file."""
@@ -259,6 +262,7 @@ def prove_twins(
     proofs = {name: Proof(name, seeds) for name in names}
     done = total = 0
     first = [unit for name in names for unit in units_of(name, seeds)]
+    first.sort(key=len, reverse=True)  # what takes long begins early
     for steered in (False, True):
         units = [u for p in proofs.values() for u in steered_units(p)] if steered else first
         total += sum(map(len, units))

@@ -90,7 +90,7 @@ def _driver(target: str) -> DriverTarget:
 def _compare(drivers: list[DriverTarget], configuration: int, seed: int) -> Outcome:
     """Run both drivers on the same unknowns, and compare by name."""
     outcome = Outcome({"configuration": configuration}, seed)
-    started, run, machine = time.monotonic(), n.begin(seed), Machine(Memory())
+    started, run, machine = time.process_time(), n.begin(seed), Machine(Memory())
     try:
         old, new = (_results(driver, machine, outcome, seed) for driver in drivers)
         if list(old) != list(new):
@@ -106,7 +106,7 @@ def _compare(drivers: list[DriverTarget], configuration: int, seed: int) -> Outc
         outcome.error = str(error)
     outcome.degree, outcome.counts = run.degree, dict(run.counts)
     outcome.decisions, outcome.trips = machine.decisions, machine.trips
-    outcome.programs, outcome.seconds = machine.programs, time.monotonic() - started
+    outcome.programs, outcome.seconds = machine.programs, time.process_time() - started
     return outcome
 
 
