@@ -251,6 +251,7 @@ def mutate(
     on: Annotated[
         str, typer.Option(help="How kernels run: interpreter, or native (needs llvmlite).")
     ] = "interpreter",
+    prove: Annotated[bool, typer.Option(help="Ask prove --equal of what no check noticed.")] = True,
 ) -> None:
     """Break each kernel in small ways and count how many the twin's checks notice.
 
@@ -270,6 +271,7 @@ def mutate(
             store=store,
             json_file=json,
             table_file=table,
+            prove=prove,
         )
     )
 

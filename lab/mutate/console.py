@@ -21,7 +21,7 @@ from ..store import expect_writable, read_rows, write_rows
 from ..twins.catalogue import TWINS
 from ..twins.find import expect_twins, find_twin
 from .install import KERNELS
-from .mutants import source_of
+from .mutants import Mutant, source_of
 from .mutate import (
     ON,
     REQUIRED_SCORE,
@@ -31,6 +31,7 @@ from .mutate import (
     sample,
     score_twin,
 )
+from .second_judge import Opinion, opinions
 
 DEFAULT_EXAMPLES = 10
 DEFAULT_STORE = "build/mutation.jsonl"
@@ -46,6 +47,7 @@ def mutate(
     store: str = DEFAULT_STORE,
     json_file: str | None = None,
     table_file: str | None = None,
+    prove: bool = False,
 ) -> int:
     """Judge mutants and print the score.
 
@@ -67,6 +69,8 @@ def mutate(
         Where to store the scores; rows of twins that are not judged now stay.
     table_file : str, optional
         Markdown file to write those scores to.
+    prove : bool
+        Ask the second judge of survivors, and of those listed as equivalent (second_judge.py).
 
     Returns
     -------
@@ -102,9 +106,12 @@ def mutate(
     scores = _run_with_progress(
         operations or list(TWINS), size, seed, examples, processes or _cores(), store, console
     )
+    asked = [(s.twin, m) for s in scores for m in (*s.survivors, *s.equivalent)] if prove else []
+    second = opinions(asked, processes or _cores())
     for score in scores:
-        _show(score, console)
+        _show(score, second, console)
     console.print(_table(scores))
+    _tell_second(scores, second, console)
     n_bad = sum(not score.passed for score in scores)
     n_mutants = sum(len(score.verdicts) for score in scores)
     verdict = f"{n_bad} of {len(scores)} twins below it" if n_bad else "every twin reaches it"
@@ -114,7 +121,7 @@ def mutate(
         highlight=False,
     )
     if json_file is not None:
-        merged = _merge(Path(json_file), scores, size, seed, examples)
+        merged = _merge(Path(json_file), scores, second, size, seed, examples)
         write_rows(Path(json_file), {"required": REQUIRED_SCORE}, merged)
         if table_file is not None:
             write_whole(Path(table_file), _markdown(merged))
@@ -163,7 +170,7 @@ def _run_with_progress(
     return scores
 
 
-def _show(score: Score, console: Console) -> None:
+def _show(score: Score, second: dict[Mutant, Opinion], console: Console) -> None:
     """Print what a person has to look at."""
     for heading, mutants in (
         ("survived", score.survivors),
@@ -175,8 +182,25 @@ def _show(score: Score, console: Console) -> None:
             console.print(
                 f"[bold red]{score.twin}[/bold red]: {heading} ({verdict.why})", highlight=False
             )
-            for line in (f"  {mutant.name}", mutant.diff(source), ""):
+            said = [f"  {second[mutant]}"] if mutant in second else []
+            for line in (f"  {mutant.name}", *said, mutant.diff(source), ""):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _tell_second(scores: list[Score], second: dict[Mutant, Opinion], console: Console) -> None:
+    """Print what the second judge says of mutants that are listed as equivalent, and the count."""
+    for mutant in (m for score in scores for m in score.equivalent):
+        if mutant in second and second[mutant].equal is not True:
+            for line in (f"listed as equivalent, {second[mutant]}", f"  {mutant.name}"):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if second:
+        said = [opinion.equal for opinion in second.values()]
+        console.print(
+            f"second judge (gptwin prove --equal): of {len(said)} that no check noticed, "
+            f"{said.count(True)} equivalent, {said.count(False)} alive, {said.count(None)} not "
+            "judged",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def _table(scores: list[Score]) -> Table:
@@ -203,7 +227,12 @@ def _table(scores: list[Score]) -> Table:
 
 
 def _merge(
-    file: Path, scores: list[Score], size: int | None, seed: int, examples: int
+    file: Path,
+    scores: list[Score],
+    second: dict[Mutant, Opinion],
+    size: int | None,
+    seed: int,
+    examples: int,
 ) -> list[dict[str, Any]]:
     """Put these scores in the place of the same twins' in a result file, which may be absent."""
     before: dict[str, Any] = {}
@@ -225,6 +254,7 @@ def _merge(
             "killed": len(score.killed),
             "survived": [mutant.name for mutant in score.survivors],
             "equivalent": [mutant.name for mutant in score.equivalent],
+            "second": {m.name: str(second[m]) for m in score.verdicts if m in second},
             "score": round(score.share, 4),
             "by_operator": _by_operator(score),
             "how": _how(score),

@@ -1,0 +1,119 @@
+"""The second judge of mutants: whether one that no check noticed is the same function.
+
+`verify` compares within a tolerance, so a mutant may survive that changes a result by less. Each
+survivor is asked of `gptwin prove --equal`: at the twin's corners, in every configuration, over a
+finite field. One that is proved equal is equivalent, on the branches taken; one that differs is
+alive, and the twin's checks are to be mended. Kernels are compiled for that, not interpreted, in
+processes of their own.
+"""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+from .mutants import Mutant
+
+# Seconds of the processor after which a mutant is given up.
+PATIENCE = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Opinion:
+    """What the second judge says of a mutant.
+
+    Attributes
+    ----------
+    equal : bool or None
+        None if it could not be judged.
+    why : str
+    """
+
+    equal: bool | None
+    why: str
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        word = {True: "equivalent", False: "alive", None: "not judged"}[self.equal]
+        return f"{word}: {self.why}"
+
+
+def opinions(mutants: Sequence[tuple[str, Mutant]], processes: int) -> dict[Mutant, Opinion]:
+    """Judge mutants side by side.
+
+    Parameters
+    ----------
+    mutants : sequence of (str, Mutant)
+        Each with the twin that answers for it.
+    processes : int
+
+    Returns
+    -------
+    dict of Mutant to Opinion
+    """
+    if not mutants:
+        return {}
+    context = multiprocessing.get_context("spawn")  # this process interprets kernels
+    with _compiling(), ProcessPoolExecutor(min(processes, len(mutants)), context) as pool:
+        asked = [pool.submit(opinion, name, mutant) for name, mutant in mutants]
+        return {m: job.result() for (_, m), job in zip(mutants, asked, strict=True)}
+
+
+@contextlib.contextmanager
+def _compiling() -> Iterator[None]:
+    """Start processes whose kernels are not interpreted."""
+    before = os.environ.pop("TRITON_INTERPRET", None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["TRITON_INTERPRET"] = before
+
+
+def opinion(name: str, mutant: Mutant) -> Opinion:
+    """Judge one mutant, in a process whose kernels are not interpreted.
+
+    Parameters
+    ----------
+    name : str
+        The twin.
+    mutant : Mutant
+
+    Returns
+    -------
+    Opinion
+    """
+    import inspect
+
+    from ..prove.equal.edits import edited
+    from ..prove.equal.preparation import prepared, twin_to_prove
+    from ..prove.equal.proofs import Proof, run_unit, steered_units, units_of
+    from .judge import ROOT, module_of
+    from .mutants import source_of
+
+    twin_to_prove(name)  # imports a user's module, too
+    path = ROOT / mutant.file
+    module = module_of(path)
+    found = inspect.getattr_static(module, mutant.function.split(".")[0])
+    if hasattr(found, "approximation"):
+        return Opinion(None, "it is in an approximation, which the proof replaces")
+    source, started = mutant.apply(source_of(path)), time.process_time()
+    proof = Proof(name, 1)
+    try:
+        with prepared(name), edited(module.__name__, mutant.function, source):
+            for steered in (False, True):
+                for unit in steered_units(proof) if steered else units_of(name, 1):
+                    _, outcomes, _ = run_unit(unit)
+                    proof.outcomes += outcomes
+                    if failed := next((o for o in outcomes if not o.proved), None):
+                        if failed.error:
+                            return Opinion(None, failed.error)
+                        return Opinion(False, f"{failed.differences[0]}, in {failed.case}")
+                    if time.process_time() - started > PATIENCE:
+                        return Opinion(None, f"equal in {len(proof.outcomes)} runs, out of time")
+    except Exception as error:  # what a mutant raises
+        return Opinion(None, f"{type(error).__name__}: {str(error)[:200]}")
+    return Opinion(True, f"proved equal in {len(proof.outcomes)} runs")

@@ -1,0 +1,225 @@
+"""Twins proved, false statements and broken kernels refuted. Run by ../test_compiled.py."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if os.environ.get("GPTWIN_TESTS_ON") != "native":
+    pytest.skip("kernels are interpreted here", allow_module_level=True)
+
+import torch
+
+from gptwin.lab.own.declare import Declaration
+from gptwin.lab.prove.equal import cases, command
+from gptwin.lab.prove.equal.algebra import number as n
+from gptwin.lab.prove.equal.cases import Outcome, prove_case
+from gptwin.lab.prove.equal.edits import edited
+from gptwin.lab.prove.equal.preparation import prepared, twin_to_prove
+from gptwin.lab.prove.equal.proofs import Proof, run_unit, steered_units, units_of
+from gptwin.lab.prove.equal.refactoring import prove_refactoring
+from gptwin.lab.twins.catalogue import TWINS
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+from breaks import BREAKS, Break  # noqa: E402
+
+# The smallest corner of each twin that has what is to be shown, and others that are smaller.
+SMALL: dict[str, dict[str, Any]] = {
+    "adamw": {"shapes": [[3, 5], [7]], "step": 2, "weight_decay": 0.1, "max_norm": 0.5, "seed": 3},
+    "ema": {"shapes": [[3, 5], [7]], "decay": 0.9, "seed": 1},
+}
+
+
+def small(name: str) -> dict[str, Any]:
+    """Give a small case: the twin's smallest study."""
+    twin = TWINS[name]
+    return SMALL.get(name) or {"seed": 1} | (twin.studies or twin.corners)[-1]
+
+
+def prove(name: str, case: dict[str, Any] | None = None, **options: Any) -> Outcome:
+    with prepared(name):
+        return prove_case(twin_to_prove(name), case or small(name), **options)
+
+
+def one_term_more(kind: str, changed: list[str]) -> Any:
+    """Add 10⁻⁹ times the first argument's first element to one result, or to one gradient."""
+    honest = cases._reference
+
+    def reference(twin: Any, inputs: Any) -> Any:
+        named, cotangents = honest(twin, inputs)
+        of_kind = [k for k in named if k.startswith("d_") == (kind == "gradient")]
+        for name in [k for k in of_kind if isinstance(named[k], n.Number) and named[k].size][:1]:
+            first = next(v for v in inputs.numbers.values() if v.size)
+            named[name] = named[name] + first.reshape(-1)[0] * 1e-9
+            changed.append(name)
+        return named, cotangents
+
+    return reference
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_twin_is_proved_and_a_reference_changed_by_one_term_is_not(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = prove(name)
+    assert outcome.proved and outcome.n_elements > 0, (outcome.error, outcome.differences)
+    assert outcome.degree < 2**24
+    for kind in ("result", "gradient"):
+        changed: list[str] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(cases, "_reference", one_term_more(kind, changed))
+            outcome = prove(name)
+        assert [one.name for one in outcome.differences] == changed and not outcome.error
+
+
+# The breaks that small cases show in little time; study.py tries all.
+FAST = [one for one in BREAKS if one.twin not in ("attention", "cross_entropy", "ppo_loss")]
+
+
+def broken_is_noticed(one: Break, case: dict[str, Any]) -> Outcome:
+    from gptwin.lab.mutate.mutants import source_of
+
+    module = importlib.import_module("gptwin.kernels." + one.file.replace("/", "."))
+    source = source_of(Path(module.__file__ or ""))
+    assert one.old in source, f"{one.what}: the kernel has changed, mend breaks.py"
+    with edited(module.__name__, one.function, source.replace(one.old, one.new)):
+        return prove(one.twin, case)
+
+
+@pytest.mark.parametrize("one", FAST, ids=lambda one: f"{one.twin}: {one.what}")
+def test_a_broken_kernel_is_refuted(one: Break) -> None:
+    corners = sorted(TWINS[one.twin].corners, key=lambda case: len(str(case)))
+    outcomes = []
+    for case in (small(one.twin), *corners):
+        outcomes.append(broken_is_noticed(one, case))
+        assert not outcomes[-1].error
+        if outcomes[-1].differences:
+            break
+    assert bool(outcomes[-1].differences) == one.changes
+    assert not one.changes or outcomes[-1].differences[0].line
+
+
+def test_a_difference_is_described() -> None:
+    one = next(b for b in BREAKS if b.what.startswith("bias times"))
+    difference = broken_is_noticed(one, small("linear") | {"bias": True}).differences[0]
+    assert str(difference).startswith("y: ") and "linear.py:" in difference.line
+    one = next(b for b in BREAKS if b.what == "KL clamped at 1e-7")
+    difference = broken_is_noticed(one, small("exact_kl")).differences[0]
+    assert "the kernel has the reference's plus 1e-07" in str(difference)
+    one = next(b for b in BREAKS if b.what.startswith("scale times"))
+
+
+# --- others' styles ------------------------------------------------------------------------------
+
+
+def styles() -> list[str]:
+    module = importlib.import_module("styles")
+    return [name for name, value in vars(module).items() if isinstance(value, Declaration)]
+
+
+@pytest.mark.parametrize("name", styles())
+def test_another_style_raises_no_false_alarm(name: str) -> None:
+    proof = Proof(f"styles:{name}", 1)
+    for unit in units_of(proof.name, 1):
+        proof.outcomes += run_unit(unit)[1]
+    errors = [outcome.error for outcome in proof.outcomes]
+    differences = [str(d) for outcome in proof.outcomes for d in outcome.differences]
+    assert not differences
+    if name.startswith("unfollowed_"):
+        assert all(error.startswith("not followed: ") for error in errors), errors
+    else:
+        assert proof.proved, errors
+
+
+def test_a_false_reference_of_another_style_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    styles_module = importlib.import_module("styles")
+    declared = styles_module.LOGSUMEXP
+    import dataclasses
+
+    false = dataclasses.replace(declared, reference=lambda x: torch.logsumexp(x, 1) + 1e-9)
+    monkeypatch.setattr(styles_module, "FALSE", false, raising=False)
+    (unit,) = units_of("styles:FALSE", 1)
+    outcome = run_unit(unit)[1][0]
+    assert outcome.differences and not outcome.error
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+def test_shadows_are_steered_where_a_decision_went_one_way() -> None:
+    proof = Proof("gelu", 1)
+    case = {"shape": [9], "approximate": "tanh", "configuration": 0}
+    proof.outcomes.append(prove("gelu", case))
+    assert proof.one_way(steered=False)
+    for unit in steered_units(proof):
+        proof.outcomes += run_unit(unit)[1]
+    assert proof.proved and not proof.one_way(steered=True)
+
+
+REFACTORED = """
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def scale_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n, other=0.0)
+    tl.store(y_ptr + at, {body}, mask=at < n)
+
+
+def drive_scale_kernel():
+    x = torch.randn(50, device="cuda")
+    y = torch.empty_like(x)
+    scale_kernel[(triton.cdiv(50, {block}),)](x, y, 50, BLOCK={block})
+    return y
+"""
+
+
+def test_a_refactoring_is_proved_or_refuted(tmp_path: Path) -> None:
+    def written(name: str, body: str, block: int) -> str:
+        (tmp_path / f"{name}.py").write_text(REFACTORED.format(body=body, block=block))
+        return f"{tmp_path / name}.py::scale_kernel"
+
+    old = written("old", "x * tl.sigmoid(x)", 16)
+    assert prove_refactoring(old, written("new", "x / (1.0 + tl.exp(-x))", 64), 1).proved
+    wrong = prove_refactoring(old, written("wrong", "x / (1.0000001 + tl.exp(-x))", 64), 1)
+    assert wrong.failures[0].differences[0].n_differing == 50
+    with pytest.raises(ValueError, match="--equal: expected two kernels of files"):
+        command.run([old], seeds=1)
+
+
+def test_the_command_tells_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
+    os.environ["COLUMNS"] = "160"
+    code, rows = command.run(["ema"], seeds=1)
+    printed = capsys.readouterr().out
+    assert code == 0 and rows[0]["proved"] and rows[0]["kernels"] == "1/1"
+    assert "all proved equal on the branches taken" in printed and "proved" in printed
+
+
+def test_an_access_outside_every_tensor_is_no_crash(tmp_path: Path) -> None:
+    text = REFACTORED.format(body="tl.load(x_ptr + at + 10**9)", block=16)
+    (tmp_path / "far.py").write_text(text)
+    far = f"{tmp_path / 'far'}.py::scale_kernel"
+    proof = prove_refactoring(far, far, 1)
+    assert "load outside every tensor" in proof.failures[0].error
+
+
+def test_the_second_judge_tells_equivalent_from_alive() -> None:
+    from gptwin.lab.mutate.mutate import mutants_of
+    from gptwin.lab.mutate.second_judge import opinion
+
+    wanted = {
+        "tl.load(d_result_ptr + at, mask=inside, other=0.0) -> tl.load(d_result_ptr + at, mask=inside, other=1.0)": True,  # noqa: E501
+        "x * x * x * _CUBIC -> x * x * x": False,
+    }
+    for mutant in mutants_of("gelu"):
+        expected = wanted.pop(f"{mutant.original} -> {mutant.replacement}", None)
+        if expected is not None:
+            assert opinion("gelu", mutant).equal is expected
+    assert not wanted
