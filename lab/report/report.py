@@ -22,6 +22,7 @@ from ..twins.find import expect_twins, find_twin, is_own
 from ..twins.roofline import DEVICES
 from ..twins.twin import DTYPES
 from ..verify import console
+from .claims import claims_of
 from .data import (
     Benchmark,
     Inspection,
@@ -211,6 +212,7 @@ def _twins(
                 "name": name,
                 "own": is_own(name),
                 "summary": _sentence(pair[0].summary),
+                "claims": claims_of(name),
                 "rows": verification.of(name),
                 "typical": chosen,
                 "case": ", ".join(f"{key} {_plain(value)}" for key, value in case.items()),

@@ -74,7 +74,7 @@ BREAKS = (
     # attention
     Break("the log of the sum plus 1e-8", "attention/attention", "attention_forward_kernel",
           "tl.log2(running_sum)", "tl.log2(running_sum + 1e-8)", "attention"),
-    Break("delta times 1.0000002", "attention/attention_backward", "",
+    Break("delta times 1.0000002", "attention/attention_backward", "attention_backward_query_kernel",
           "(p * (d_p - delta[:, None]))", "(p * (d_p - delta[:, None] * 1.0000002))", "attention"),
     Break("the rescale clamped at 1e-20", "attention/attention", "attention_forward_kernel",
           "rescale = tl.exp2(running_max * scale_log2_e - pivot)",

@@ -1,0 +1,117 @@
+"""Ask both judges of each broken kernel of breaks.py, and store what they say in breaks.jsonl.
+
+    python tests/lab/prove/equal/study.py equal     the proof, with kernels compiled
+    python tests/lab/prove/equal/study.py verify    gptwin verify in float32, kernels interpreted
+    python tests/lab/prove/equal/study.py table     what both have said, in Markdown
+
+Each run goes on where the last one ended. `verify` runs what it runs of a twin in float32: corners
+in every configuration, real text, NaN and infinity, five random cases.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+STORED = HERE / "breaks.jsonl"
+sys.path.insert(0, str(HERE))
+
+
+def load() -> dict[str, dict[str, Any]]:
+    if not STORED.exists():
+        return {}
+    rows = map(json.loads, STORED.read_text(encoding="utf-8").splitlines())
+    return {f"{row['twin']}: {row['what']}": row for row in rows}
+
+
+def keep(one: Any, said: dict[str, Any]) -> None:
+    rows = load()
+    key = f"{one.twin}: {one.what}"
+    rows[key] = (
+        {"twin": one.twin, "what": one.what, "changes": one.changes} | rows.get(key, {}) | said
+    )
+    STORED.write_text("".join(json.dumps(row) + "\n" for row in rows.values()), encoding="utf-8")
+
+
+def source_with(one: Any) -> tuple[Any, str]:
+    module = importlib.import_module("gptwin.kernels." + one.file.replace("/", "."))
+    source = Path(module.__file__ or "").read_text(encoding="utf-8")
+    assert one.old in source, one.what
+    return module, source.replace(one.old, one.new)
+
+
+def by_proof(one: Any) -> dict[str, Any]:
+    from gptwin.lab.prove.equal.edits import edited
+    from gptwin.lab.prove.equal.preparation import prepared, twin_to_prove
+    from gptwin.lab.prove.equal.proofs import Proof, run_unit, steered_units, units_of
+
+    twin_to_prove(one.twin)
+    module, source = source_with(one)
+    started, proof = time.process_time(), Proof(one.twin, 1)
+    with prepared(one.twin), edited(module.__name__, one.function, source):
+        for steered in (False, True):
+            for unit in steered_units(proof) if steered else units_of(one.twin, 1):
+                proof.outcomes += run_unit(unit)[1]
+                if proof.failures:
+                    break
+    said = "proved equal"
+    if proof.failures:
+        failure = proof.failures[0]
+        said = failure.error or f"differs: {failure.differences[0]}"
+    return {"equal": said, "equal_s": round(time.process_time() - started, 1)}
+
+
+def by_verify(one: Any) -> dict[str, Any]:
+    from gptwin.lab.mutate.judge import install
+    from gptwin.lab.mutate.mutants import Mutant
+    from gptwin.lab.twins.catalogue import TWINS
+    from gptwin.lab.verify.verify import Job, verify_row
+
+    started = time.process_time()
+
+    class Text(Mutant):
+        """The edit, as the judge of mutants puts it in its place."""
+
+        def apply(self, source: str) -> str:
+            assert one.old in source
+            return source.replace(one.old, one.new)
+
+    assert TWINS
+    source_with(one)
+    install(Text(f"kernels/{one.file}.py", one.function, "", one.old, one.new, 0, (0, 0), True, ()))
+    row = verify_row(Job(one.twin, "float32", 5, 0, None), "cpu", lambda: None)
+    said = "passes" if row.passed else "fails"
+    return {"verify": said, "verify_s": round(time.process_time() - started, 1)}
+
+
+def main(what: str) -> None:
+    from breaks import BREAKS
+
+    if what == "table":
+        print("| broken kernel | prove --equal | verify, float32 |\n|---|---|---|")
+        for key, row in load().items():
+            print(f"| {key} | {row.get('equal', '-')} | {row.get('verify', '-')} |")
+        return
+    for one in BREAKS:
+        if what in load().get(f"{one.twin}: {one.what}", {}):
+            continue
+        if what == "equal":
+            keep(one, by_proof(one))
+            continue
+        child = os.fork()  # the interpreter keeps the edit
+        if child == 0:
+            keep(one, by_verify(one))
+            os._exit(0)
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "verify":
+        os.environ["TRITON_INTERPRET"] = "1"
+    else:
+        os.environ.pop("TRITON_INTERPRET", None)
+    main(sys.argv[1])
