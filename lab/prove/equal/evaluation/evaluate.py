@@ -30,6 +30,8 @@ from .elementwise import (
 )
 from .memory import FLOATS, Memory
 
+# Of a loop under a condition: programs run one after another, and one may wait for a later one.
+MOST_TURNS = 100_000
 _ENDS = frozenset(
     ("scf.yield", "tt.reduce.return", "tt.scan.return", "scf.condition", "tt.return",
      "tt.map_elementwise.return")
@@ -409,11 +411,14 @@ def _if(program: Program, op: Op, operands: list[Value]) -> Any:
 
 def _while(program: Program, op: Op, operands: list[Value]) -> Any:
     values = operands
-    while True:
+    for _ in range(MOST_TURNS):
         go_on, *values = program.block(op.regions[0], values)
         if not go_on:
             return _one_or_all(values) if values else ()
         values = program.block(op.regions[1], values)
+    raise NotFollowedError(
+        f"a loop that turns more than {MOST_TURNS} times, as one that waits does"
+    )
 
 
 def _axis(op: Op) -> int:
