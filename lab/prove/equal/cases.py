@@ -241,7 +241,7 @@ def _reference(twin: Twin, inputs: Inputs) -> Expected:
 
 def _in_torch(twin: Twin, reference: Reference, inputs: Inputs) -> Expected:
     """Run a user's reference in PyTorch, and PyTorch's gradients of it."""
-    with Host(inputs.memory):
+    with Host(inputs.memory) as host:
         leaves = {name: t.detach().requires_grad_() for name, t in inputs.tensors.items()}
         results = reference.eager(**leaves, **inputs.kernel_options)
         named = dict(zip(twin.results, results, strict=False))
@@ -254,13 +254,22 @@ def _in_torch(twin: Twin, reference: Reference, inputs: Inputs) -> Expected:
                 materialize_grads=True,
             )  # fmt: skip
             named |= {f"d_{name}": g for name, g in zip(wanted, gradients, strict=True)}
-    expected = {
-        name: inputs.memory.read(result.detach())
-        if result.is_floating_point()
-        else result.detach().numpy()
-        for name, result in named.items()
-    }
+    try:
+        expected = {
+            name: inputs.memory.read(result.detach())
+            if result.is_floating_point()
+            else result.detach().numpy()
+            for name, result in named.items()
+        }
+    except NotFollowedError as error:
+        raise NotFollowedError(f"the reference: {error}{_left_out(host)}") from error
     return expected, tuple(tensor for _, tensor in pairs)
+
+
+def _left_out(host: Host) -> str:
+    """Name what PyTorch computed and nobody followed."""
+    left = ", ".join(dict.fromkeys(host.not_followed))
+    return f" (of PyTorch's operations not followed: {left})" if left else ""
 
 
 def _kernels(
@@ -278,9 +287,7 @@ def _kernels(
                 try:
                     got = run_operation(twin, twin.kernel, prepared)
                 except NotFollowedError as error:
-                    left = ", ".join(dict.fromkeys(host.not_followed))
-                    why = f" (of the host's operations not followed: {left})" if left else ""
-                    raise NotFollowedError(f"{error}{why}") from error
+                    raise NotFollowedError(f"{error}{_left_out(host)}") from error
     outcome.reached = {(entry.kernel, entry.configuration) for entry in log}
     return got
 

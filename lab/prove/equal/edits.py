@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from triton.runtime.autotuner import Autotuner, Heuristics
 from triton.runtime.jit import JITFunction
 
 
@@ -89,9 +90,8 @@ def _compiled_anew() -> Iterator[None]:
 def _forget_compiled() -> None:
     for module in list(sys.modules.values()):
         for value in list(vars(module).values()) if hasattr(module, "__dict__") else ():
-            while type(value).__module__.startswith("triton.") and hasattr(value, "fn"):
-                if type(value) is JITFunction:
-                    value.hash = None
-                    value.device_caches.clear()
-                    break
+            while type(value) in (Autotuner, Heuristics):
                 value = value.fn
+            if type(value) is JITFunction:
+                value.hash = None
+                value.device_caches.clear()

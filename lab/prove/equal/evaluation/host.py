@@ -31,11 +31,11 @@ from ..algebra.number import (
 )
 from .memory import KINDS, Memory
 
-# What only moves elements, or puts zeros between them.
+# What only moves elements, or puts a constant between them.
 MOVING = frozenset(
     (
         "clone", "contiguous", "cat", "stack", "index_select", "gather", "index", "flip", "roll",
-        "repeat", "constant_pad_nd", "embedding", "take", "tril", "triu", "alias", "diag",
+        "repeat", "constant_pad_nd", "embedding", "take", "tril", "triu", "diag",
         "lift_fresh_copy", "_unsafe_index", "masked_select", "_reshape_copy",
     )
 )  # fmt: skip
@@ -112,6 +112,16 @@ def _scatter_added(number: Number, dim: int, index: Any, source: Any) -> Number:
     return result
 
 
+def _scattered(number: Number, dim: int, index: Any, source: Any) -> Number:
+    """Put numbers, or one, at indices along a dimension."""
+    places = list(np.ix_(*(np.arange(size) for size in index.shape)))
+    places[dim] = index
+    result = number.copy()
+    result.const = None
+    result[tuple(places)] = source
+    return result
+
+
 def _from_embedding(d_result: Number, ids: Any, n: int, padding: int, by_frequency: bool) -> Number:
     width = d_result.shape[-1]
     rows, flat = d_result.reshape(-1, width), np.asarray(ids).reshape(-1)
@@ -175,7 +185,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "var": lambda *args, **options: _var_mean(*args, **options)[0],
     "amax": lambda a, dim=None, keepdim=False: _over(a, dim, keepdim, "max"),
     "amin": lambda a, dim=None, keepdim=False: _over(a, dim, keepdim, "min"),
-    "cumsum": _cumsum, "index_add": _added_at, "scatter_add": _scatter_added,
+    "cumsum": _cumsum, "index_add": _added_at, "scatter_add": _scatter_added, "scatter": _scattered,
     "embedding_dense_backward": _from_embedding,
     "mm": lambda a, b: product(a, b), "bmm": lambda a, b: product(a, b),
     "mv": lambda a, b: product(a, b), "dot": lambda a, b: product(a, b),
@@ -183,7 +193,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "baddbmm": lambda c, a, b: lift(c) + product(a, b),
     "floor": lambda a: f.whole(a, np.floor), "ceil": lambda a: f.whole(a, np.ceil),
     "round": lambda a: f.whole(a, np.rint), "trunc": lambda a: f.whole(a, np.trunc),
-    "_to_copy": lambda a, **options: lift(a),
+    "_to_copy": lambda a, **options: lift(a), "to": lambda a, *rest, **options: lift(a),
+    "convert_element_type": lambda a, dtype: lift(a),
     "copy": lambda a, b, *rest: full(lift(b), np.shape(shadow(a))),
     "full": lambda shape, value, **options: full(lift(float(value)), tuple(shape)),
     "full_like": lambda a, value, **options: full(lift(float(value)), np.shape(shadow(a))),
@@ -248,7 +259,7 @@ class Host(TorchDispatchMode):
                     tensor.fill_(torch.nan)
         elif numbers is not None:
             self._keep(result, numbers)
-        elif self._concerns_floats(args, kwargs):
+        elif _tensors((args, kwargs)):
             self._give_up(function, args, result)
         return result
 
@@ -270,7 +281,7 @@ class Host(TorchDispatchMode):
         return RULES[name](*given, **named)
 
     def _moved(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Move the numbers of places, counted from 1: 0 is a zero that was put between."""
+        """Move the numbers of places, counted from 1: 0 is what was put between."""
         pool: list[Number] = []
         n = 1
 
@@ -282,11 +293,14 @@ class Host(TorchDispatchMode):
             n += value.numel()
             return torch.arange(n - value.numel(), n).reshape(value.shape)
 
+        between: Any = 0
+        if function.overloadpacket.__name__ == "constant_pad_nd" and len(args) > 2:
+            between, args = args[2], (*args[:2], 0)
         placed = tree_map(place, (args, kwargs))
         if not pool:
             return None
         moved = function(*placed[0], **placed[1])
-        everything = concatenate([lift(np.zeros(1, np.int64)), *pool])
+        everything = concatenate([lift(np.array([float(between)])), *pool])
         return everything[moved.reshape(-1).numpy()].reshape(tuple(moved.shape))
 
     def _keep(self, result: Any, numbers: Any) -> None:
@@ -299,7 +313,7 @@ class Host(TorchDispatchMode):
 
     def _give_up(self, function: Any, args: Any, result: Any) -> None:
         """Forget what an operation has written in a way that is not followed."""
-        if function.is_view:
+        if function.is_view or function.overloadpacket.__name__ == "set_":
             return
         for argument, value in zip(function._schema.arguments, args, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write:
