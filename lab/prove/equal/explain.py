@@ -1,7 +1,6 @@
 """What differs, and the term to look at: a ratio, a constant, and the line that stored it."""
 
 import dataclasses
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -65,8 +64,8 @@ class Difference:
             text += f", the first at {list(self.index)}"
         if self.relation:
             text += f": {self.relation}"
-        elif abs(self.expected - self.got) > 1e-6 * abs(self.expected):
-            text += f": {self.got:.9g} where the reference has {self.expected:.9g}"
+        else:
+            text += f": {self.got:.12g} where the reference has {self.expected:.12g}"
         return text + (f" (stored by {self.line})" if self.line else "")
 
 
@@ -91,38 +90,23 @@ def differences(
 
 
 def _relation(wanted: Number, found: Number) -> str:
-    """Say in what a kernel's elements differ from the reference's, if all do alike."""
-    if not (np.isfinite(wanted.x).all() and np.isfinite(found.x).all()):
+    """Say in what a kernel's elements differ from the reference's, if all do alike.
+
+    The field says whether they do, the shadows by how much.
+    """
+    finite = np.isfinite(wanted.x).all() and np.isfinite(found.x).all()
+    if len(wanted) < 2 or not finite:
         return ""
+    if (found.p == 0).all():
+        return "the kernel has 0"
     P = n.run.field.P
     shift = (found.p - wanted.p) % P
-    if (shift == shift[0]).all() and len(shift) > 1:
-        return f"the kernel has the reference's {_signed(_short(int(shift[0]), P))}"
+    if (shift == shift[0]).all():
+        by = float(np.median(found.x - wanted.x))
+        return f"the kernel has the reference's {'plus' if by > 0 else 'minus'} {abs(by):.3g}"
     if (wanted.p != 0).all():
         ratio = found.p * inverse(wanted.p, P) % P
         if (ratio == ratio[0]).all():
-            short = _short(int(ratio[0]), P)
-            times = "a constant" if short is None else f"{float(short):.9g}"
-            return f"the kernel has the reference's times {times}"
-    if (found.p == 0).all():
-        return "the kernel has 0"
+            times = float(np.median(found.x / wanted.x))
+            return f"the kernel has the reference's times {times:.9g}"
     return ""
-
-
-def _signed(number: Fraction | None) -> str:
-    if number is None:
-        return "plus a constant"
-    return f"{'plus' if number > 0 else 'minus'} {abs(float(number)):.9g}"
-
-
-def _short(value: int, P: int) -> Fraction | None:
-    """Return the fraction of small numerator and denominator that a value of Z_P is, or None."""
-    bound = int((P / 2) ** 0.5)
-    remainders, factors = (P, value), (0, 1)
-    while remainders[1] > bound:  # Euclid's algorithm, ended half-way
-        quotient = remainders[0] // remainders[1]
-        remainders = remainders[1], remainders[0] - quotient * remainders[1]
-        factors = factors[1], factors[0] - quotient * factors[1]
-    if factors[1] == 0 or abs(factors[1]) > bound // 16:
-        return None  # every value has a fraction of such length: this one says nothing
-    return Fraction(remainders[1], factors[1])
