@@ -91,7 +91,7 @@ def opinion(name: str, mutant: Mutant) -> Opinion:
     from ..prove.equal.edits import edited
     from ..prove.equal.preparation import prepared, twin_to_prove
     from ..prove.equal.proofs import Proof, run_unit, steered_units, units_of
-    from .judge import ROOT, module_of
+    from .install import ROOT, module_of
     from .mutants import source_of
 
     twin_to_prove(name)  # imports a user's module, too

@@ -66,7 +66,7 @@ def by_proof(one: Any) -> dict[str, Any]:
 
 
 def by_verify(one: Any) -> dict[str, Any]:
-    from gptwin.lab.mutate.judge import install
+    from gptwin.lab.mutate.install import install
     from gptwin.lab.mutate.mutants import Mutant
     from gptwin.lab.twins.catalogue import TWINS
     from gptwin.lab.verify.verify import Job, verify_row

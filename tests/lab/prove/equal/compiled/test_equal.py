@@ -106,7 +106,9 @@ def test_a_broken_kernel_is_refuted(one: Break) -> None:
 
 def test_a_difference_is_described() -> None:
     one = next(b for b in BREAKS if b.what == "KL clamped at 1e-7")
-    difference = broken_is_noticed(one, {"rows": 3, "vocab": 5, "share": 1.0, "seed": 1}).differences[0]
+    difference = broken_is_noticed(
+        one, {"rows": 3, "vocab": 5, "share": 1.0, "seed": 1}
+    ).differences[0]
     assert str(difference).startswith("kl: 3 of 3 elements differ, the first at [0]: the kernel")
     assert "reference's plus 1e-07 (stored by exact_kl.py:" in str(difference)
 
@@ -208,7 +210,7 @@ def test_an_access_outside_every_tensor_is_no_crash(tmp_path: Path) -> None:
 
 
 def test_the_second_judge_tells_equivalent_from_alive() -> None:
-    from gptwin.lab.mutate.judge import KERNELS
+    from gptwin.lab.mutate.install import KERNELS
     from gptwin.lab.mutate.mutants import derive
     from gptwin.lab.mutate.second_judge import opinion
 
