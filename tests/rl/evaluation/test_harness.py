@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gptwin.core.model.presets import GPTConfig
+from gptwin.core.model.presets import GPTConfig, parameter_shapes
 from gptwin.rl.evaluation.asking import Plain
 from gptwin.rl.evaluation.items import ChoiceItem
 from gptwin.rl.evaluation.models import load_model
@@ -39,8 +39,6 @@ def folder(tmp_path_factory):
     tokenizer = Tokenizer.train(["\n".join((q.question, *q.choices)) for q in questions()], 320)
     config = GPTConfig(tokenizer.vocab_size, 64, 2, 2, 32)
     rng = np.random.default_rng(0)
-    from gptwin.core.model.presets import parameter_shapes
-
     parameters = {
         name: (rng.normal(size=shape) * 0.3 + name.endswith(("ln_1.weight", "ln_2.weight")))
         .astype(np.float32)
@@ -60,7 +58,7 @@ def theirs(folder):
         transformers = pytest.importorskip("transformers")
         datasets = pytest.importorskip("datasets")
         from lm_eval.api.task import ConfigurableTask
-        from lm_eval.evaluator import simple_evaluate
+        from lm_eval.evaluator import evaluate
         from lm_eval.models.huggingface import HFLM
 
         rows = [
@@ -84,7 +82,7 @@ def theirs(folder):
             tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
             batch_size=8,
         )
-        found = simple_evaluate(model=model, tasks=[task], bootstrap_iters=0)
+        found = evaluate(model, {"own": task}, bootstrap_iters=0)
     samples = sorted(found["samples"]["own"], key=lambda sample: sample["doc_id"])
     return found["results"]["own"], samples
 
