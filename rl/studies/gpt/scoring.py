@@ -1,9 +1,8 @@
 """Which score of a choice is right how often, and what calibration does to the luck of an order.
 
 First, choices of unequal lengths, without examples: each score's accuracy. Second, K = 4 examples
-in several orders before the same questions between two numbers: a model leans towards what it has
-just seen, so accuracy depends on the order; calibration takes away what the examples alone make
-likely.
+in several orders before the same questions between two words: what came last leans a model one way,
+so accuracy depends on the order; calibration takes away what the examples alone make likely.
 """
 
 import itertools
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from ...data.tasks import Exercise, larger
+from ...data.tasks import Exercise, opposite
 from ...evaluation.asking import Shot
 from ...evaluation.choices import SCORES, Asked, score_choices
 from ...evaluation.multiple_choice import answer_choices
@@ -47,16 +46,16 @@ def run(seeds: tuple[int, ...] = world.SEEDS) -> Rows:
         for method in SCORES:
             found = accuracy([answer.is_right(method) for answer in answers])
             rows.append({"part": "scores", "score": method, "seed": seed, **found.record()})
-        compared = [(e, Random(i)) for i, e in enumerate(_comparisons(N_COMPARED, True))]
-        shots = [Shot(world.question(e), e.answer) for e in _comparisons(K, False)]
+        compared = _opposites(N_COMPARED, True)
+        shots = [Shot(world.question(e), e.answer) for e in _opposites(K, False)]
         orders = Random(seed).sample(list(itertools.permutations(shots)), N_ORDERS)
         for number, order in enumerate(orders):
-            asked, right = [], []
-            for e, rng in compared:
-                numbers = [w.strip("?,") for w in world.question(e).split() if w[0].isdigit()]
-                rng.shuffle(numbers)
-                asked.append(Asked(world.question(e), numbers, order))
-                right.append(numbers.index(e.answer))
+            rng, asked, right = Random(seed), [], []
+            for e in compared:
+                words = [e.answer, *world.wrong_answers(e, rng, 1)]
+                rng.shuffle(words)
+                asked.append(Asked(world.question(e), words, order))
+                right.append(words.index(e.answer))
             scored = score_choices(model, world.asking(), asked, methods=("sum", "calibrated"))
             for method in ("sum", "calibrated"):
                 picks = [s.pick(method) == r for s, r in zip(scored, right, strict=True)]
@@ -65,12 +64,12 @@ def run(seeds: tuple[int, ...] = world.SEEDS) -> Rows:
     return rows
 
 
-def _comparisons(n: int, held_out: bool) -> list[Exercise]:
-    """Return questions of which of two numbers is larger or smaller, without end and each once."""
-    rng = Random(f"comparisons {held_out}")
+def _opposites(n: int, held_out: bool) -> list[Exercise]:
+    """Return questions for the opposite of a word, each once."""
+    rng = Random(f"opposites {held_out}")
     found: dict[str, Exercise] = {}
     while len(found) < n:
-        e = larger(rng)
+        e = opposite(rng)
         if e.is_held_out() == held_out:
             found[world.question(e)] = e
     return list(found.values())
