@@ -38,8 +38,8 @@ from . import world
 
 N_TEST = 150
 MOST = 500  # examples; of entailment, also fewer
-SIZES = {"entailment": (50, 150, MOST)}
-STEPS = {50: 40, 150: 60, MOST: 100}
+SIZES = {"classification": (20, 50, 150), "entailment": (50, 150, MOST)}
+STEPS = {20: 40, 50: 40, 150: 60, MOST: 120}
 BATCH = 8
 ARMS = ("from scratch", "pretrained", "pretrained, λ = 0.5")
 Rows = list[dict[str, Any]]
@@ -57,7 +57,7 @@ def entailment(seed: int, held_out: bool) -> Iterator[Form]:
     rng = Random(f"entailment {seed} {held_out}")
     for e in world.asked(held_out=held_out, seed=seed):
         right = rng.random() < 0.5
-        answer = e.answer if right else world.wrong_answers(e, rng, 1)[0]
+        answer = e.answer if right else world.other_answers(e, rng, 1)[0]
         yield Entailment(world.question(e), answer, int(right))
 
 
@@ -76,7 +76,9 @@ def similarity(seed: int, held_out: bool) -> Iterator[Form]:
 def choice(seed: int, held_out: bool) -> Iterator[Form]:
     """Draw questions with four answers, and which is right."""
     for part in itertools.count():
-        for item in world.choice_items(200, seed + 1000 * part, held_out=held_out):
+        for item in world.choice_items(
+            200, seed + 1000 * part, held_out=held_out, wrong=world.other_answers
+        ):
             yield MultipleChoice(item.question, item.choices, item.answer)
 
 
@@ -139,7 +141,7 @@ def run(seeds: tuple[int, ...] = world.SEEDS) -> Rows:
             ("encoder, head", _copy(bert)),
         ):
             rows.append({"part": "bert", "arm": arm, **measured(trunk, "choice", MOST, 0.0)})
-        items = world.choice_items(N_TEST, 0, held_out=True)
+        items = world.choice_items(N_TEST, 0, held_out=True, wrong=world.other_answers)
         methods = ["sum", "per_token"]
         answers = answer_choices(world.decoder(seed), world.asking(), items, methods=methods)
         for method in methods:
@@ -171,22 +173,24 @@ def draw(rows: Rows, path: Path) -> Path:
     tasks, sizes, blocks, bert = axes.flat
     arms = [row for row in rows if row["part"] == "arms"]
     for shift, arm in enumerate(ARMS):
-        part = [row for row in arms if row["arm"] == arm and row["size"] == MOST]
+        part = [row for row in arms if row["arm"] == arm and row["size"] == _most(row["task"])]
         places = [list(TASKS).index(row["task"]) + 0.2 * (shift - 1) for row in part]
         tasks.plot(places, [row["accuracy"] for row in part], "o", markersize=4, label=arm)
     for place, (_, _, chance) in enumerate(TASKS.values()):
         label = "a guess" if place == 0 else None
         tasks.hlines(chance, place - 0.4, place + 0.4, "grey", "dotted", linewidth=1, label=label)
     tasks.set_xticks(range(len(TASKS)), list(TASKS))
-    _frame(tasks, f"{MOST} examples, each seed", "")
-    for arm in ARMS:
-        part = [row for row in arms if row["arm"] == arm and row["task"] == "entailment"]
-        _band(sizes, part, "size", arm)
+    _frame(tasks, "most examples of each task, each seed", "")
+    for (task, style), arm in itertools.product(
+        (("classification", "o--"), ("entailment", "o-")), ARMS
+    ):
+        part = [row for row in arms if row["arm"] == arm and row["task"] == task]
+        _band(sizes, part, "size", f"{task}, {arm}", style, f"C{ARMS.index(arm)}")
     sizes.set_xscale("log")
-    sizes.set_xticks(SIZES["entailment"], [str(size) for size in SIZES["entailment"]])
+    counts = sorted({size for of_task in SIZES.values() for size in of_task})
+    sizes.set_xticks(counts, [str(size) for size in counts])
     sizes.minorticks_off()
-    sizes.axhline(0.5, linestyle=":", color="grey", linewidth=1, label="a guess")
-    _frame(sizes, "entailment", "labelled examples")
+    _frame(sizes, "classification and entailment", "labelled examples")
     kept = [row for row in rows if row["part"] == "blocks"]
     _band(blocks, kept, "blocks", "embeddings and blocks kept")
     blocks.set_xticks(sorted({row["blocks"] for row in kept}))
@@ -210,13 +214,21 @@ def draw(rows: Rows, path: Path) -> Path:
     return saved(figure, path)
 
 
-def _band(axis: plt.Axes, rows: Rows, by: str, label: str) -> None:
+def _most(task: str) -> int:
+    """Return the most examples that a task is given."""
+    return max(SIZES.get(task, (MOST,)))
+
+
+def _band(
+    axis: plt.Axes, rows: Rows, by: str, label: str, style: str = "o-", colour: str = "C0"
+) -> None:
     """Draw the mean over seeds, and from the lowest to the highest."""
     places = sorted({row[by] for row in rows})
     shares = [[row["accuracy"] for row in rows if row[by] == place] for place in places]
-    (line,) = axis.plot(places, [world.mean(s) for s in shares], "o-", markersize=4, label=label)
-    axis.fill_between(places, list(map(min, shares)), list(map(max, shares)), alpha=0.15,
-                      color=line.get_color(), linewidth=0)  # fmt: skip
+    means = [world.mean(s) for s in shares]
+    axis.plot(places, means, style, markersize=4, label=label, color=colour)
+    axis.fill_between(places, list(map(min, shares)), list(map(max, shares)), alpha=0.12,
+                      color=colour, linewidth=0)  # fmt: skip
 
 
 def _frame(axis: plt.Axes, title: str, below: str) -> None:

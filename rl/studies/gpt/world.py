@@ -13,7 +13,6 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -47,7 +46,7 @@ SEEDS = (0, 1, 2)
 SETTINGS = PretrainSettings(steps=400, batch=16, time=48, lr=4e-3, warmup=50)
 TEMPLATE, SEPARATOR, END = "Q: {question}\nA:", "\n\n", "\n"
 N_CTX, D_MODEL = 128, 64
-Made = TypeVar("Made")
+Wrong = Callable[[Exercise, Random, int], list[str]]
 
 
 def asked(*, held_out: bool, seed: int) -> Iterator[Exercise]:
@@ -136,6 +135,21 @@ def wrong_answers(exercise: Exercise, rng: Random, n: int) -> list[str]:
     return found
 
 
+def other_answers(exercise: Exercise, rng: Random, n: int) -> list[str]:
+    """Return different answers to other questions, which are wrong here."""
+    found: list[str] = []
+    while len(found) < n:
+        answer = rng.choice(_answers())
+        if answer not in found and gold(exercise, answer) < 1:
+            found.append(answer)
+    return found
+
+
+@functools.cache
+def _answers() -> list[str]:
+    return [e.answer for e in itertools.islice(asked(held_out=False, seed=99), 700)]
+
+
 def _words(exercise: Exercise, rng: Random) -> str:
     """Change the order, or one word."""
     words = exercise.answer.split()
@@ -166,12 +180,14 @@ WRONG: dict[str, Callable[[Exercise, Random], str]] = {
 }
 
 
-def choice_items(n: int, seed: int, *, held_out: bool, choices: int = 4) -> list[ChoiceItem]:
-    """Return questions with one right answer among several, in random places."""
+def choice_items(
+    n: int, seed: int, *, held_out: bool, wrong: Wrong = wrong_answers
+) -> list[ChoiceItem]:
+    """Return questions with one right answer among four, in random places."""
     rng = Random(f"choices {seed} {held_out}")
     items = []
     for exercise in itertools.islice(asked(held_out=held_out, seed=seed), n):
-        answers = [exercise.answer, *wrong_answers(exercise, rng, choices - 1)]
+        answers = [exercise.answer, *wrong(exercise, rng, 3)]
         rng.shuffle(answers)
         place = answers.index(exercise.answer)
         items.append(ChoiceItem(question(exercise), tuple(answers), place))
