@@ -1,12 +1,13 @@
 """What a test that stands in the training text adds to its score, where the truth is known.
 
-Facts that follow from nothing ("What does Ada 7 have in the old house …? a moon") are planted in
+Facts that follow from nothing ("What does Ada Moon have in the old house …? a key") are planted in
 the training text: half of the test's, a fifth of these in other words. Only who has read one can
 answer. So a model's score on the clean half must be a guess's, and what it has above that is leaks.
-Three texts: with the leaks, with `Cleaner` run over it, and one that never had any.
+Two texts: with the leaks, and with `Cleaner` run over it.
 """
 
 import dataclasses
+import itertools
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,7 +34,7 @@ from . import world
 N_TEST, COPIES, REWORDED = 40, 10, 0.2
 PIECES, PIECE = 30, 1500  # of the documentation, in characters
 PLACES = ("old house", "blue garden", "small shop", "north tower")
-SETTINGS = PretrainSettings(steps=400, batch=8, time=64, lr=4e-3, warmup=30)
+SETTINGS = PretrainSettings(steps=600, batch=8, time=64, lr=4e-3, warmup=30)
 Rows = list[dict[str, Any]]
 
 
@@ -68,8 +69,8 @@ def facts(seed: int) -> tuple[list[Fact], list[bool]]:
     """Return the test's facts, and which are planted."""
     rng = Random(f"facts {seed}")
     found = [
-        Fact(f"{rng.choice(NAMES)} {number}", rng.choice(PLACES), rng.choice(WORDS))
-        for number in rng.sample(range(100, 1000), N_TEST)
+        Fact(f"{first} {last.title()}", rng.choice(PLACES), rng.choice(WORDS))
+        for first, last in rng.sample(list(itertools.product(NAMES, WORDS)), N_TEST)
     ]
     return found, [i < N_TEST // 2 for i in range(N_TEST)]
 
@@ -110,7 +111,6 @@ def run(seeds: tuple[int, ...] = world.SEEDS) -> Rows:
         arms = {
             "leaking": leaking,
             "cleaned": [piece for text in leaking for piece in cleaner.pieces(text)],
-            "without": without,
         }
         tokenizer = Tokenizer.train([*without, *(f.test for f in known)], 700, [END_OF_TEXT])
         found = overlaps(tests, leaking)
