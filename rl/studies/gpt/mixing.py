@@ -107,6 +107,7 @@ def draw(rows: Rows, path: Path) -> Path:
     """
     figure, axis = plt.subplots(figsize=(6, 3.8))
     weights = sorted({row["weight"] for row in rows})
+    places = range(len(weights))  # side by side: the smallest weights lie close together
     epochs = {row["weight"]: row["epochs"].get(SMALL, 0.0) for row in rows}
     series = {
         LARGE: lambda row: row["loss"][LARGE],
@@ -115,16 +116,13 @@ def draw(rows: Rows, path: Path) -> Path:
     }
     for name, value in series.items():
         losses = [[value(row) for row in rows if row["weight"] == w] for w in weights]
-        (line,) = axis.plot(
-            weights, [world.mean(x) for x in losses], "o-", markersize=4, label=name
-        )
-        axis.fill_between(weights, list(map(min, losses)), list(map(max, losses)), alpha=0.2,
+        (line,) = axis.plot(places, [world.mean(x) for x in losses], "o-", markersize=4, label=name)
+        axis.fill_between(places, list(map(min, losses)), list(map(max, losses)), alpha=0.2,
                           color=line.get_color(), linewidth=0)  # fmt: skip
     (proportional,) = {row["weight"] for row in rows if row["is_proportional"]}
-    axis.axvline(
-        proportional, linestyle=":", color="grey", linewidth=1, label="its share of the text"
-    )
-    axis.set_xticks(weights, [f"{w:.2g}\n{epochs[w]:.1f}" for w in weights])
+    share = weights.index(proportional)
+    axis.axvline(share, linestyle=":", color="grey", linewidth=1, label="its share of the text")
+    axis.set_xticks(places, [f"{w:.2g}\n{epochs[w]:.1f} times" for w in weights])
     axis.set_xlabel("weight of the exercises, and how often they are read", fontsize=8)
     axis.set_ylabel("held-out loss, nats a token", fontsize=8)
     axis.tick_params(labelsize=7)

@@ -6,8 +6,7 @@ from random import Random
 import pytest
 
 from gptwin.records import read_json_lines, results_folder
-from gptwin.rl.corpus.contamination import chosen_n, overlaps
-from gptwin.rl.corpus.words import words_of
+from gptwin.rl.corpus.contamination import overlaps
 from gptwin.rl.data.tasks import gold
 from gptwin.rl.studies.gpt import leaks, world
 
@@ -32,17 +31,24 @@ def test_wrong_answers_are_wrong_and_unlike_each_other():
         assert all(gold(exercise, answer) < 1 for answer in answers)
 
 
-def test_leaks_are_found_but_for_those_in_other_words():
+def test_leaks_are_found_but_for_those_in_other_words(monkeypatch):
+    """A namesake's question, with the same answer at the same place, shares a run of 13 words."""
+    words = Random(0).choices(["alpha", "beta", "gamma", "delta", "epsilon", "zeta"], k=30_000)
+    monkeypatch.setattr(leaks, "documentation", lambda: ([" ".join(words)], []))
     known, is_planted = leaks.facts(0)
     planted = [fact for fact, there in zip(known, is_planted, strict=True) if there]
     texts = leaks.texts(0, planted)
     tests = [fact.test for fact in known]
-    n = chosen_n([len(words_of(test)) for test in tests])
-    reworded = overlaps(tests, [fact.reworded() for fact in known], n)
+    reworded = overlaps(tests, [fact.reworded() for fact in known])
     assert not any(found.is_dirty for found in reworded)
-    whole = [any(fact.test in text for text in texts) for fact in known]
-    assert [found.is_dirty for found in overlaps(tests, texts)] == whole
-    assert 0 < sum(whole) < len(planted)
+    read = [fact for fact in known if any(fact.test in text for text in texts)]
+    assert 0 < len(read) < len(planted) and set(read) < set(planted)
+
+    def run(fact):
+        return fact.who.split()[1], fact.place, fact.thing
+
+    expected = [run(fact) in set(map(run, read)) for fact in known]
+    assert [found.is_dirty for found in overlaps(tests, texts)] == expected
     assert not any(found.is_dirty for found in overlaps(tests, leaks.texts(0, [])))
 
 
