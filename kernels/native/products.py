@@ -124,15 +124,12 @@ class Products(Tiles):
 
     def runs_down(self, value: Value) -> bool:
         """Say whether a matrix is read from memory where neighbours are below one another."""
-        axis = len(value.shape) - 2
-        while value.op is not None and value not in self.buffers and value not in self.bumped:
-            if value.op.name == "tt.load":
-                pointer = value.op.operands[0]
-                return self.stride(pointer, axis) == pointee_bytes(pointer.type)
-            if value.op.name not in ELEMENTWISE or len(value.op.operands) != 1:
-                break
-            (value,) = value.op.operands
-        return False
+        if value.op is None or value in self.buffers or value in self.bumped:
+            return False
+        if value.op.name == "tt.load":
+            pointer = value.op.operands[0]
+            return self.stride(pointer, len(value.shape) - 2) == pointee_bytes(pointer.type)
+        return value.op.name in ELEMENTWISE and any(map(self.runs_down, value.op.operands))
 
     def row_major(self, held: Buffer, n_pairs: int) -> Buffer:
         """Return matrices row by row, transposed if they are not."""

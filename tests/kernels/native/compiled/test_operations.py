@@ -78,6 +78,27 @@ def test_a_while_loop_in_a_for_loop():
 
 
 @triton.jit
+def turn_kernel(x_ptr, n, SIZE: tl.constexpr):
+    """Carry a tile that is read in another order than it is written."""
+    i = tl.arange(0, SIZE)
+    at = i[:, None] * SIZE + i[None, :]
+    x = tl.load(x_ptr + at)
+    turns = 0
+    while turns < n:
+        x = tl.trans(x) + 1
+        turns += 1
+    tl.store(x_ptr + at, x)
+
+
+def test_a_turn_of_a_while_loop_does_not_overwrite_what_it_reads():
+    for turns in range(5):
+        x = torch.randn(16, 16, generator=torch.Generator().manual_seed(turns))
+        expected = (x.T if turns % 2 else x) + turns
+        turn_kernel[(1,)](x, turns, SIZE=16)
+        torch.testing.assert_close(x, expected, rtol=0, atol=1e-6)
+
+
+@triton.jit
 def swapped_pointers_kernel(x_ptr, y_ptr, n_turns):
     """Copy to and fro between two tensors of different sizes, whose pointers change places."""
     source, target = x_ptr, y_ptr
@@ -430,6 +451,8 @@ def test_a_lane_that_is_masked_off_spoils_what_it_reaches():
     x, y = torch.ones(20), torch.zeros(5)
     careless_kernel[(1,)](x, y, 16, BLOCK=16)
     torch.testing.assert_close(y, torch.tensor([16, 1, 2.7182817, 1, 1]))
+    careless_kernel[(1,)](-torch.ones(32), y, 32, BLOCK=32)
+    assert y[1] == y[3] == -1
     careless_kernel[(1,)](x, y, 15, BLOCK=16)
     assert y.isnan().tolist() == [True, True, True, False, True]
     x[3] = float("nan")  # what is not a number but was stored is forgotten, as on a GPU
