@@ -190,7 +190,7 @@ def _launches(log: Sequence[Any]) -> Iterator[list[Any]]:
 
 
 def _rows(about: dict[str, Any], number: int, group: Sequence[Any]) -> list[Row]:
-    rows = [_row(about, number, entry) for entry in group]
+    rows = [estimate_launch(about, number, entry) for entry in group]
     timed = [i for i, row in enumerate(rows) if row.seconds is not None and row.loops]
     if timed:
         best = min(timed, key=lambda i: rows[i].seconds or ())
@@ -198,8 +198,22 @@ def _rows(about: dict[str, Any], number: int, group: Sequence[Any]) -> list[Row]
     return rows
 
 
-def _row(about: dict[str, Any], number: int, entry: Any) -> Row:
-    """Estimate one configuration of a launch."""
+def estimate_launch(about: dict[str, Any], number: int, entry: Any) -> Row:
+    """Estimate one configuration of a launch.
+
+    Parameters
+    ----------
+    about : dict
+        Arch, operation, dtype, shape and direction, as in `Row`.
+    number : int
+        Which launch of its direction.
+    entry : gptwin.kernels.common.launch.Launch
+        Compiled in compile-only mode.
+
+    Returns
+    -------
+    Row
+    """
     row = Row(
         **about, launch=number, kernel=entry.kernel, configuration=entry.configuration,
         options=dict(entry.options),

@@ -108,6 +108,12 @@ def test_inspect_compiles_it(project: Path) -> None:
     assert "1 kernels, 1 compilations; 0 failed" in said
 
 
+def test_predict_estimates_it(project: Path) -> None:
+    said = gptwin("predict", "twins:RMS", "--dtype", "bfloat16")
+    assert "H100 SXM (sm_90): estimates, not measurements, of known error ±15%" in said
+    assert "rms_norm" in said and "the twin declares no cost, so there is no roofline" in said
+
+
 def test_the_fault_that_verify_finds_is_the_one_shown(project: Path) -> None:
     write_project(project, mended=False)
     (project / "rms_norm.py").write_text(
