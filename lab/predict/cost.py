@@ -33,6 +33,7 @@ SHUFFLES = _names("SHFL REDUX MATCH")
 SHARED = _names("LDS STS LDSM STSM ATOMS")
 GLOBAL = _names("LDG STG LDGSTS RED ATOM ATOMG LD ST LDL STL")
 LOCAL = _names("LDL STL")
+STORES = _names("STG ST RED")
 CONSTANT = _names("LDC S2R S2UR ULDC LDCU")
 TMA = _names("UTMALDG UTMASTG UTMACMDFLUSH UTMAREDG UBLKCP UTMAPF UTMACCTL")
 UNIFORM = _names(
@@ -234,10 +235,16 @@ def bounds(
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a stretch of code does for one block: FLOPs of products, bytes to and from memory."""
+    """What a stretch of code does for one block: FLOPs of products, bytes read and written."""
 
     flops: float
-    bytes: float
+    read: float
+    written: float
+
+    @property
+    def bytes(self) -> float:
+        """Both together."""
+        return self.read + self.written
 
 
 def work(code: Sequence[Instruction], warps: int) -> Work:
@@ -254,12 +261,16 @@ def work(code: Sequence[Instruction], warps: int) -> Work:
     Work
         FLOPs are those of the tensor cores.
     """
-    flops = moved = 0.0
+    flops = read = written = 0.0
     for i in code:
         tile = None if i.never_runs else i.tile()
         if tile:
             per_warp = 4 if i.is_warpgroup_product else 1
             flops += 2 * tile[0] * tile[1] * tile[2] * warps / per_warp
         elif i.base in GLOBAL - LOCAL and not i.never_runs:
-            moved += i.bytes_of_lane * LANES * warps
-    return Work(flops, moved)
+            moved = i.bytes_of_lane * LANES * warps
+            if i.base in STORES:
+                written += moved
+            else:
+                read += moved
+    return Work(flops, read, written)

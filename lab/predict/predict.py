@@ -238,10 +238,10 @@ def estimate_launch(about: dict[str, Any], number: int, entry: Any) -> Row:
 
 
 def _compiled(entry: Any, resources: Resources) -> Compiled:
-    tensor_bytes = sum(t.numel() * t.element_size() for t in entry.tensors.values())
+    tensors = {name: t.numel() * t.element_size() for name, t in entry.tensors.items()}
     return Compiled(
         parse(listing(entry.compiled)), resources, entry.compiled.asm["ttir"], entry.programs,
-        entry.numbers, float(tensor_bytes),
+        entry.numbers, tensors,
     )  # fmt: skip
 
 

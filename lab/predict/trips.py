@@ -8,7 +8,7 @@ of tiles loaded and stored. By these a loop of the machine code is recognised (w
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,48 @@ def source_loops(
     """
     body = parse(ttir)
     return _Walk(programs, scalars).loops_of(body)
+
+
+def touched(ttir: str) -> tuple[set[str], set[str]]:
+    """Name the tensors that a kernel loads from, and those that it stores to.
+
+    Parameters
+    ----------
+    ttir : str
+        The kernel's.
+
+    Returns
+    -------
+    set of str, set of str
+        Names of its pointer arguments: "x_ptr", "query.ptr".
+    """
+    body = parse(ttir)
+    origins: dict[Value, set[str]] = {
+        a: {a.name.removeprefix("%")} for a in body.arguments if a.type.is_pointer
+    }
+    loaded: set[str] = set()
+    stored: set[str] = set()
+
+    def origin(values: Iterable[Value]) -> set[str]:
+        return set().union(*(origins.get(v, set()) for v in values))
+
+    def walk(block: Block) -> None:
+        for op in block.ops:
+            if op.name in MEMORY_OPS or op.name.startswith("tt.atomic"):
+                into = loaded if op.name.endswith("load") else stored
+                into |= origin(op.operands[:1])
+                continue
+            found = origin(op.operands)
+            for region in op.regions:
+                for argument in region.arguments:  # what a loop carries
+                    origins[argument] = found
+                walk(region)
+                found = found | origin(region.yielded)
+            for result in op.results:
+                origins[result] = found
+
+    walk(body)
+    return loaded, stored
 
 
 class _Walk:

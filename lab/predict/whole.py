@@ -22,7 +22,7 @@ from ..inspect.targets import architecture, occupancy
 from .cost import Bounds, Work, bounds, work
 from .machines import Machine
 from .simulate import Result, Run, Steady, simulate, steady, warps_here
-from .trips import SourceLoop, UnknownTrips, source_loops
+from .trips import SourceLoop, UnknownTrips, source_loops, touched
 
 # Turns of each loop in the run that measures what is no loop.
 FEW_TURNS = 5
@@ -115,8 +115,8 @@ class Compiled:
         Of its grid.
     scalars : dict
         Its number arguments.
-    tensor_bytes : float
-        Of all tensors that it is given.
+    tensors : dict of str to int
+        Bytes of each tensor that it is given, by the name that Triton's IR has for it.
     """
 
     program: Sequence[Instruction]
@@ -124,7 +124,7 @@ class Compiled:
     ttir: str
     programs: tuple[int, ...]
     scalars: Mapping[str, Any]
-    tensor_bytes: float
+    tensors: Mapping[str, int]
 
 
 def resident(arch: str, resources: Resources) -> int:
@@ -235,16 +235,24 @@ def _from_memory(
 ) -> tuple[float, float]:
     """Return the share of the kernel's traffic that memory sees, and that in bytes.
 
-    Each tensor crosses once; the rest is served by L2.
+    Each tensor crosses once in each direction at most; the rest is served by L2.
     """
     warps = kernel.resources.warps
-    moved = work(kernel.program, warps).bytes
+    whole = work(kernel.program, warps)
+    read, written = whole.read, whole.written
     for loop, n in turns.items():
         if loop.innermost:  # what an outer loop moves beside them is little
-            moved += (float(n.mean()) - 1) * work(loop.body(kernel.program), warps).bytes
-    moved *= programs
-    crossing = min(moved, kernel.tensor_bytes)
-    return (crossing / moved if moved else 0.0), crossing
+            turn = work(loop.body(kernel.program), warps)
+            read += (float(n.mean()) - 1) * turn.read
+            written += (float(n.mean()) - 1) * turn.written
+    read, written = read * programs, written * programs
+    try:
+        loaded, stored = touched(kernel.ttir)
+    except Unsupported:
+        loaded = stored = set(kernel.tensors)
+    sizes = [sum(kernel.tensors.get(name, 0) for name in names) for names in (loaded, stored)]
+    crossing = min(read, sizes[0]) + min(written, sizes[1])
+    return (crossing / (read + written) if read + written else 0.0), crossing
 
 
 def _loop(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gptwin.lab.predict.trips import UnknownTrips, source_loops
+from gptwin.lab.predict.trips import UnknownTrips, source_loops, touched
 from gptwin.lab.predict.whole import makespan
 
 HEAD = """
@@ -53,6 +53,22 @@ def test_what_depends_on_data_is_named():
     code += FOR.format(0, "%c0", "%end", "%block") + LOAD.format(0) + END + TAIL
     with pytest.raises(UnknownTrips, match=r"k\.py:7: a loop whose bounds depend on data"):
         source_loops(code, (1,), {})
+
+
+def test_tensors_are_told_by_their_direction():
+    code = HEAD.replace("%n: i32", "%y: !tt.ptr<f16> loc(#loc), %n: i32")
+    code += (
+        FOR.format(0, "%c0", "%n", "%block")
+        + LOAD.format(0)
+        + (
+            "      %out = tt.splat %y : !tt.ptr<f16> -> tensor<64x!tt.ptr<f16>> loc(#loc)\n"
+            "      tt.store %out, %v0 : tensor<64x!tt.ptr<f16>> loc(#loc)\n"
+            "      tt.store %ptrs, %v0 : tensor<64x!tt.ptr<f16>> loc(#loc)\n"
+        )
+        + END
+        + TAIL
+    )
+    assert touched(code) == ({"x"}, {"x", "y"})
 
 
 def test_places_take_the_next_block_in_order():
