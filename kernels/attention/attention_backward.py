@@ -38,11 +38,11 @@ Dropout's mask is drawn again. Keys that nobody sees, and queries that see nothi
 
 import torch
 
-from ..common._triton import compiles_for_amd, tl, triton
+from ..common._triton import compiles_for_amd, compiles_for_hopper, tl, triton
 from ..common.launch import launch
 from ..common.registered import registered
 from ..common.strided import strided
-from .attention_backward_keys import KEY_VALUE_KERNELS, summed_rows_per_tile
+from .attention_backward_keys import key_value_kernel, summed_rows_per_tile
 from .attention_tiles import (
     LOG2_E,
     NOT_SPECIALIZED,
@@ -80,6 +80,17 @@ if compiles_for_amd():
     QUERY_CONFIGS = [
         triton.Config(
             {"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=4, num_stages=1
+        ),
+    ]
+if compiles_for_hopper():
+    # With two stages a turn begins with waiting for its own copies; wider tiles of keys, 128 at
+    # d_head 64 and 64 at 128, are wider products.
+    QUERY_CONFIGS = [
+        triton.Config(
+            {"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 16384},
+            num_warps=8,
+            num_stages=3,
+            maxnreg=255,
         ),
     ]
 DELTA_TILE_BYTES = 16384
@@ -258,7 +269,7 @@ def attention_backward(
             d_value.zero_()
         else:
             launch(
-                KEY_VALUE_KERNELS[query.element_size()],
+                key_value_kernel(query.element_size(), heads["GROUP"]),
                 tile_grid(key, "KEY_TILE_BYTES", summed_rows_per_tile),
                 *(*tensors, strided(d_key), strided(d_value), *rest),
                 **heads,

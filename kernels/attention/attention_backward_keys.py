@@ -6,7 +6,7 @@ is transposed, [keys, queries], so that the weights and the scores' gradient lea
 products as the left side of the last two.
 """
 
-from ..common._triton import compiles_for_amd, tl, triton
+from ..common._triton import compiles_for_amd, compiles_for_hopper, tl, triton
 from .attention_tiles import (
     NOT_SPECIALIZED,
     SMALLEST_BLOCK,
@@ -57,6 +57,20 @@ if compiles_for_amd():
         ]
         for itemsize in (2, 4)
     }
+
+
+# A warpgroup of Hopper multiplies 64 rows of keys: with 64 keys at d_head 128, 8 warps share them
+# out in products of 16 columns, which wait for shared memory. 128 keys fit there in 2-byte floats,
+# but for groups of heads, whose loop needs more registers; and a third stage keeps copies in flight
+# while a tile is multiplied.
+UNGROUPED_ON_HOPPER = [
+    triton.Config(
+        {"KEY_TILE_BYTES": 32768, "QUERY_TILE_BYTES": 8192},
+        num_warps=8,
+        num_stages=3,
+        maxnreg=255,
+    ),
+]
 
 
 @triton.constexpr_function
@@ -177,10 +191,15 @@ def attention_backward_key_value_kernel(
     store_tile(head_of(d_value, batch, kv_head), keys, value_sums, keys < n_key, D_HEAD)
 
 
+def _tuned(configs):
+    return triton.autotune(configs, key=[*TUNING_KEY, "GROUP"])(attention_backward_key_value_kernel)
+
+
 # One kernel for each number of bytes.
-KEY_VALUE_KERNELS = {
-    itemsize: triton.autotune(configs, key=[*TUNING_KEY, "GROUP"])(
-        attention_backward_key_value_kernel
-    )
-    for itemsize, configs in KEY_VALUE_CONFIGS.items()
-}
+KEY_VALUE_KERNELS = {itemsize: _tuned(configs) for itemsize, configs in KEY_VALUE_CONFIGS.items()}
+UNGROUPED_KERNEL = _tuned(UNGROUPED_ON_HOPPER) if compiles_for_hopper() else KEY_VALUE_KERNELS[2]
+
+
+def key_value_kernel(itemsize, group):
+    """Choose the kernel for numbers of so many bytes, and so many query heads for each key head."""
+    return UNGROUPED_KERNEL if (itemsize, group) == (2, 1) else KEY_VALUE_KERNELS[itemsize]

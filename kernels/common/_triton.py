@@ -10,6 +10,7 @@ measured on every float32 of the interval. The two together cover the kernel.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,12 @@ except ImportError as error:
 
     triton = tl = _Absent()
 
-__all__ = ["UNAVAILABLE", "Approximation", "compiles_for_amd", "stands_for", "tl", "triton"]
+__all__ = [
+    "UNAVAILABLE", "Approximation", "compiles_for_amd", "compiles_for_hopper", "stands_for", "tl",
+    "triton",
+]  # fmt: skip
+
+HOPPER = (9, 0)
 
 
 def compiles_for_amd() -> bool:
@@ -56,6 +62,29 @@ def compiles_for_amd() -> bool:
     if active is None:
         return torch.version.hip is not None
     return active.get_current_target().backend == "hip"
+
+
+def compiles_for_hopper() -> bool:
+    """Say whether kernels are compiled for sm_90, whose products are a warpgroup's.
+
+    Like `compiles_for_amd`, this runs when the kernels are imported. In the interpreter it is no,
+    unless GPTWIN_ARCH=sm_90 asks for these lists, so that they can be verified there.
+
+    Returns
+    -------
+    bool
+        True with a GPU of Hopper, or where sm_90 was set to compile for.
+    """
+    if UNAVAILABLE is not None:
+        return False
+    active = getattr(triton.runtime.driver, "_active", None)
+    if active is not None:
+        target = active.get_current_target()
+        return target.backend == "cuda" and target.arch == HOPPER[0] * 10 + HOPPER[1]
+    if asked := os.environ.get("GPTWIN_ARCH"):
+        return asked == "sm_90"
+    cuda = torch.version.hip is None and torch.cuda.is_available()
+    return cuda and torch.cuda.get_device_capability() == HOPPER
 
 
 @dataclasses.dataclass(frozen=True)
