@@ -121,6 +121,20 @@ def _rest(row, vocab, row_max, steps_per_unit, total, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _log_1_plus_exactly(rest):
+    """Return log(1 + rest)."""
+    return tl.log(1.0 + rest)
+
+
+@stands_for(_log_1_plus_exactly, low=0.0, high=float("inf"))
+@triton.jit
+def _log_1_plus(rest):
+    """Return log(1 + rest) without the digits that 1 + rest rounds away."""
+    more = 1.0 + rest
+    return tl.where(more == 1.0, rest, tl.log(more) * (rest / (more - 1.0)))
+
+
+@triton.jit
 def _threshold(
     row,  # Strided [token]
     vocab,
@@ -219,9 +233,7 @@ def sampling_kernel(
         x = _load_logits(row, start + tl.arange(0, BLOCK), vocab)
         total += tl.sum(_weights(x, row_max, steps_per_unit), axis=0)
     rest = _rest(row, vocab, row_max, steps_per_unit, total, BLOCK)
-    more = 1.0 + rest
-    # log(1 + rest) without the digits that 1 + rest rounds away
-    log_total = tl.where(more == 1.0, rest, tl.log(more) * (rest / (more - 1.0)))
+    log_total = _log_1_plus(rest)
 
     if GREEDY:
         token = tl.cast(vocab, tl.int32)

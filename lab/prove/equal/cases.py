@@ -30,6 +30,8 @@ from .stand_ins import standing_in
 STEERS = ("", "rising", "falling", "steep", "flat", "positive", "negative")
 # Of equal shadows the two sides might choose different ones.
 JITTER = 1e-3
+# The largest shadow of an argument that is made steep.
+STEEP = 30.0
 
 
 @dataclasses.dataclass
@@ -148,13 +150,18 @@ class Inputs:
 
 def _steered(x: np.ndarray, steer: str) -> np.ndarray:
     """Move shadows, where the values in the field stay as they are."""
-    if x.ndim == 0 or steer == "":
+    if x.size == 0 or steer == "":
         return x
     if steer in ("rising", "falling"):
+        if x.ndim == 0 or not np.isfinite(x).all():
+            return x  # what is not finite stays where it is
         ordered = np.sort(x, axis=-1)
         return ordered if steer == "rising" else ordered[..., ::-1].copy()
-    if steer in ("steep", "flat"):
-        return x * (60.0 if steer == "steep" else 1e-4)
+    if steer == "steep":  # no further than exponentials are told from 0
+        largest = np.abs(np.where(np.isfinite(x), x, 0)).max()
+        return x * max(1.0, STEEP / max(largest, 1e-30))
+    if steer == "flat":
+        return x * 1e-4
     return np.abs(x) if steer == "positive" else -np.abs(x)
 
 
