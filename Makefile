@@ -24,6 +24,7 @@ help:  ## list the targets
 	@echo "                     file for the device in benchmarks/results"
 	@echo "  DRY_RUN=1          of the gpu target: every path of it, tiny and without a GPU"
 	@echo "  TRITON=3.7.1       the Triton that test-triton installs beside the usual one"
+	@echo "  TWINS='softmax gelu'   which kernels test-triton also verifies, on few cases"
 
 environment:  ## make .venv, unless it is up to date
 	@"$(PYTHON)" .ci/environment.py $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)")
@@ -81,7 +82,12 @@ mutants: environment  ## break the kernels on purpose, in every way that is list
 		tests/kernels/native/test_native.py --numprocesses auto $(ARGS)
 
 test-triton: $(other_triton)/.installed  ## run the interpreter's tests on another Triton
-	@PYTHONPATH="$(CURDIR)/$(other_triton)" $(python) -m pytest tests/kernels/interpreter $(ARGS)
+	@PYTHONPATH="$(CURDIR)/$(other_triton)" $(python) -m pytest tests/kernels/interpreter \
+		tests/lab/sanitize/test_atomic_loads.py $(ARGS)
+ifdef TWINS
+	@PYTHONPATH="$(CURDIR)/$(other_triton)" $(python) -m gptwin verify --dtype float32 \
+		--examples 1 $(TWINS)
+endif
 
 $(other_triton)/.installed: | environment
 	@$(python) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
