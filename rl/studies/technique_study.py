@@ -203,6 +203,6 @@ def _line(axis: Any, at: Sequence[float], groups: Sequence[Sequence[Row]], label
 
 def about() -> dict[str, Any]:
     """Say what the study was made with."""
-    made = {"corpus": corpus.SMALL, "hints": hints.PPO, "attacks base": attacks.BASE,
+    made: dict[str, Any] = {"corpus": corpus.SMALL, "hints": hints.PPO, "attacks base": attacks.BASE,
             "attacks sft": attacks.SFT, "attacks ppo": attacks.PPO}  # fmt: skip
     return {name: dataclasses.asdict(settings) for name, settings in made.items()}
