@@ -7,6 +7,7 @@ on what the model has to write itself.
 
 import dataclasses
 import functools
+import itertools
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from ..ranks.group import ALONE
 from ..stages.language_model import LanguageModelStage
 from ..training.run import train
 from . import facts, puzzles
+from .facts import ASKED_IN_TRAINING
 from .interface import Question
 from .puzzles import Document
 from .speaker import Speaker, load_speaker
@@ -34,7 +36,7 @@ from .speaker import Speaker, load_speaker
 HINTS = ("answer", "steps", "filler", "program")
 CUES = (*HINTS, "know", "act", "move", "value", "hint")
 SAYINGS = (
-    "+ - * = , . ( )", "links go from pet ages reverse second colour of home lives in is keeps",
+    "+ - * = , . ( )", "start go from pet ages reverse second colour of home lives in is keeps",
     "likes visits lookup calculate see finish has boxes and finds loses red blue", facts.UNKNOWN,
 )  # fmt: skip
 LARGEST_NUMBER = 162  # ( 9 + 9 ) * 9
@@ -51,7 +53,7 @@ FAMILIES: dict[str, Drawn] = {
     "make": puzzles.draw_search,
 }
 # How many documents of each there are in a batch of so many: what is hard to learn has more.
-SHARES = {"links": 9, "story": 3, "home": 4, "pet": 4, "ages": 4, "chain": 4, "make": 4, "hint": 1}
+SHARES = {"links": 10, "story": 3, "home": 4, "pet": 4, "ages": 4, "chain": 4, "make": 4, "hint": 1}
 
 
 def is_held_out(question: Question) -> bool:
@@ -59,26 +61,32 @@ def is_held_out(question: Question) -> bool:
     return zlib.crc32(question.text.encode()) % HELD_OUT == 0
 
 
-def questions(family: str, n: int, seed: int = 0) -> list[Question]:
-    """Draw questions that no document holds.
+def questions(family: str, n: int, seed: int = 0, *, held_out: bool = True) -> list[Question]:
+    """Draw questions, by default such that no document holds.
 
     Parameters
     ----------
     family : str
         A key of `FAMILIES`, or "home".
     n : int
-        How many; of "home" there are no more than the names that are never asked in training.
+        How many. Of "links" and "home" there are no more than their names allow, each once.
     seed : int
+    held_out : bool
+        Only those kept for evaluation, or only the others.
 
     Returns
     -------
     list of Question
     """
-    rng = Random(f"questions {family} {seed}")
+    rng = Random(f"questions {family} {seed} {held_out}")
     if family == "home":
-        names = [name for name in facts.NAMES if name not in facts.ASKED_IN_TRAINING]
+        names = [name for name in puzzles.NAMES if (name in ASKED_IN_TRAINING) != held_out]
         return [facts.home_of(name) for name in rng.sample(names, min(n, len(names)))]
-    return [_drawn(FAMILIES[family], rng, held_out=True) for _ in range(n)]
+    if family == "links":
+        pairs = itertools.product(puzzles.NAMES, puzzles.HOPS)
+        pool = [q for pair in pairs if is_held_out(q := puzzles.links_of(*pair)) == held_out]
+        return rng.sample(pool, min(n, len(pool)))
+    return [_drawn(FAMILIES[family], rng, held_out=held_out) for _ in range(n)]
 
 
 def document(rng: Random) -> Document:
@@ -148,7 +156,7 @@ def encoded(written: Document) -> Encoded:
 
 # --- the model -----------------------------------------------------------------------------------
 
-SMALL = PretrainSettings(steps=800, batch=64, accumulate=2, lr=5e-3, warmup=50, weight_decay=0.01)
+SMALL = PretrainSettings(steps=600, batch=64, accumulate=2, lr=5e-3, warmup=50, weight_decay=0.01)
 MODEL = "model"
 
 

@@ -1,6 +1,6 @@
 """Directional stimulus: a small policy writes a hint, a frozen model answers with it.
 
-    links ... go 2 hint  →  the policy: steps      links ... go 2 steps  →  the frozen model: ki
+    start bade go 2 hint  →  the policy: steps      start bade go 2 steps  →  the frozen model
 
 Li et al. 2023 (arXiv 2302.11520) tune the policy first on hints that people wrote, then by
 reinforcement learning from what the answers are worth. Here it begins as a model that has read
@@ -21,7 +21,7 @@ from ..data.sources import Prompt
 from ..ranks.group import ALONE
 from ..stages.ppo_stage import PPOStage
 from ..stages.scorer import Scorer
-from .corpus import FAMILIES, HINTS, questions
+from .corpus import HINTS, questions
 from .interface import Answered, Call, Question, answer_all
 from .speaker import Speaker
 from .techniques import Steps, computed, last_answer
@@ -74,10 +74,10 @@ def best_of_all(answerer: Speaker, asked: Sequence[Question]) -> list[bool]:
     return [any(found.right for found in row) for row in zip(*tried, strict=True)]
 
 
-def drawn(n: int, seed: int) -> list[Question]:
-    """Draw questions of both families that hints are for, n in all, none of them in a document."""
-    families = [family for family in FAMILIES if family in ("links", "story")]
-    return [q for family in families for q in questions(family, n // len(families), seed)]
+def drawn(n: int, seed: int, *, held_out: bool = True) -> list[Question]:
+    """Draw questions of both families that hints are for, at most n in all; as `questions`."""
+    families = ("links", "story")
+    return [q for family in families for q in questions(family, n // 2, seed, held_out=held_out)]
 
 
 def trained(

@@ -1,14 +1,14 @@
 """Questions that need steps: links to be followed, small stories with their programs, a search.
 
-    links ba de ki lo de ki lo ba from ba go 2 answer     ki
-    links ba de ki lo de ki lo ba from ba go 2 steps      ba de ki answer ki
-    links ba de ki lo de ki lo ba from ba go 2 filler     . . . answer ki
+    start bade go 2 answer     kilo
+    start bade go 2 steps      bade muna kilo answer kilo
+    start bade go 2 filler     . . . answer kilo
 
 What stands behind the question is the model's cue: it has learnt each of them from documents, as a
-small model must. (That "let's think step by step" works unlearnt is a matter of size.) A link is
-two names, and all of them make one ring in an order that is drawn; each step is one look at the
-question, and what grows is how many follow one another. The filler is as long as the steps, and
-says nothing: what it lacks to the steps is what their content is worth, not their length.
+small model must. (That "let's think step by step" works unlearnt is a matter of size.) Every name
+is linked to another one, all of them in one ring that only the weights know; a step is one fact,
+and what grows is how many follow one another. The filler is as long as the steps, and says nothing:
+what it lacks to the steps is what their content is worth, not their length.
 
     bade has 4 boxes of 7 and loses 5 program             4 * 7 - 5
     from 2 3 4 move                                       2 * 3     any move that is allowed
@@ -24,8 +24,7 @@ from typing import NamedTuple
 from .calculator import calculate
 from .interface import Question
 
-RING = 6  # names
-HOPS = (1, 2, 3, 4, 5)
+HOPS = (1, 2, 3, 4, 5, 6)
 GOAL = 10
 JUDGED = ("impossible", "sure")
 SYLLABLES = ("ba", "de", "ki", "lo", "mu", "na", "ri", "so", "ta", "vu")
@@ -42,30 +41,21 @@ class Document(NamedTuple):
 # --- links ---------------------------------------------------------------------------------------
 
 
-def links_of(ring: Sequence[str], order: Sequence[int], hops: int) -> Question:
-    """Ask where one is after some hops.
+RING = Random("who is linked to whom").sample(NAMES, len(NAMES))
+LINK = dict(zip(RING, [*RING[1:], RING[0]], strict=True))
 
-    Parameters
-    ----------
-    ring : sequence of str
-        Names, each linked to the next one, the last to the first; one starts at the first.
-    order : sequence of int
-        In which the links are told.
-    hops : int
 
-    Returns
-    -------
-    Question
-        Its `path` is where one comes by, the start among it.
-    """
-    links = " ".join(f"{ring[i]} {ring[(i + 1) % len(ring)]}" for i in order)
-    path = tuple(ring[i % len(ring)] for i in range(hops + 1))
-    return Question("links", f"links {links} from {ring[0]} go {hops}", path[-1], path=path)
+def links_of(start: str, hops: int) -> Question:
+    """Ask where one is after some hops; the question's `path` is where one comes by."""
+    path = [start]
+    for _ in range(hops):
+        path.append(LINK[path[-1]])
+    return Question("links", f"start {start} go {hops}", path[-1], path=tuple(path))
 
 
 def draw_links(rng: Random) -> Question:
-    """Draw a ring, the order in which it is told, and how far to go."""
-    return links_of(rng.sample(NAMES, RING), rng.sample(range(RING), RING), rng.choice(HOPS))
+    """Draw where to start, and how far to go."""
+    return links_of(rng.choice(NAMES), rng.choice(HOPS))
 
 
 def documents_of_links(question: Question) -> list[Document]:
@@ -94,10 +84,8 @@ def graded_steps(question: Question, said: str) -> tuple[int, int]:
         A hop is right if it follows a link from the name that was written before it, whatever went
         wrong earlier. `n` is how many hops there should be.
     """
-    told = question.text.split()[1 : 1 + 2 * RING]
-    follows = dict(zip(told[::2], told[1::2], strict=True))
     written = said.partition("answer")[0].split()[: len(question.path)]
-    right = sum(follows.get(a) == b for a, b in itertools.pairwise(written))
+    right = sum(LINK.get(a) == b for a, b in itertools.pairwise(written))
     return right, len(question.path) - 1
 
 

@@ -16,7 +16,7 @@ from ..prompting import attacks, corpus, hints
 from ..prompting.corpus import questions, teach
 from ..prompting.facts import retrieve
 from ..prompting.interface import Answered, Call, Question
-from ..prompting.puzzles import HOPS, RING, graded_steps
+from ..prompting.puzzles import HOPS, graded_steps
 from ..prompting.speaker import Speaker
 from ..prompting.techniques import last_answer
 from ..prompting.voting import majority, majority_accuracy
@@ -160,7 +160,6 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3))
     for arm in EXPERIMENTS["chain-of-thought"].arms:
         _line(axes[0], HOPS, [_of(rows, arm=arm, hops=k) for k in HOPS], arm)
-    axes[0].axhline(1 / RING, color="grey", linewidth=0.7, linestyle=":", label="guessing a name")
     axes[0].set(title="chain of thought", xlabel="hops")
     axes[0].set_xticks(HOPS)
     for temperature in TEMPERATURES:
@@ -203,6 +202,8 @@ def _line(axis: Any, at: Sequence[float], groups: Sequence[Sequence[Row]], label
 
 def about() -> dict[str, Any]:
     """Say what the study was made with."""
-    made: dict[str, Any] = {"corpus": corpus.SMALL, "hints": hints.PPO, "attacks base": attacks.BASE,
-            "attacks sft": attacks.SFT, "attacks ppo": attacks.PPO}  # fmt: skip
+    made: dict[str, Any] = {
+        "corpus": corpus.SMALL, "hints": hints.PPO, "attacks base": attacks.BASE,
+        "attacks sft": attacks.SFT, "attacks ppo": attacks.PPO,
+    }  # fmt: skip
     return {name: dataclasses.asdict(settings) for name, settings in made.items()}

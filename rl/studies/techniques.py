@@ -185,7 +185,7 @@ def row(name: str, arm: str, found: Sequence[Answered]) -> Row:
 
 def run_hints(speaker: Speaker, n: int, seed: int) -> tuple[list[Row], Mapping[str, Any]]:
     """Train a policy that writes hints, and compare it; return the shares of its hints, too."""
-    policy = hints.trained(speaker, hints.drawn(1024, seed + 1), seed)
+    policy = hints.trained(speaker, hints.drawn(800, seed, held_out=False), seed)
     asked = hints.drawn(n, seed)
     learnt = hints.written(policy, asked)
     said = {

@@ -45,35 +45,34 @@ def test_no_document_asks_what_the_evaluation_asks(family, documents):
             assert corpus.is_held_out(question)
 
 
-RING = ("ba", "de", "ki", "lo", "mu", "na")
+A, B, C, D = puzzles.RING[:4]
 
 
 def test_links_and_their_steps():
-    question = puzzles.links_of(RING, (1, 0, 5, 2, 3, 4), 2)
-    links = "de ki ba de na ba ki lo lo mu mu na"
-    assert (question.text, question.answer) == (f"links {links} from ba go 2", "ki")
+    assert set(puzzles.LINK) == set(puzzles.LINK.values()) == set(puzzles.NAMES)
+    question = puzzles.links_of(A, 2)
+    assert (question.text, question.answer) == (f"start {A} go 2", C)
     answer, steps, filler = puzzles.documents_of_links(question)
-    assert answer.reply == "ki"
-    assert steps.reply == "ba de ki answer ki"
-    assert filler.reply == ". . . answer ki"
-    assert puzzles.links_of(RING, range(6), 5).answer == "na"
+    assert answer.reply == C
+    assert steps.reply == f"{A} {B} {C} answer {C}"
+    assert filler.reply == f". . . answer {C}"
+    assert puzzles.links_of(puzzles.RING[-1], 1).answer == A
 
 
 @pytest.mark.parametrize(
     ("said", "right"),
     [
-        ("ba de ki answer ki", 2),
-        ("ba lo mu answer mu", 1),  # wrong, and rightly gone on from there
-        ("ba de lo answer ki", 1),
-        ("ba de answer de", 1),  # a hop is missing
-        ("ba de ki lo mu answer mu", 2),  # hops that nobody asked for do not count
-        ("de de de answer ki", 0),
+        (f"{A} {B} {C} answer {C}", 2),
+        (f"{A} {C} {D} answer {D}", 1),  # wrong, and rightly gone on from there
+        (f"{A} {B} {D} answer {C}", 1),
+        (f"{A} {B} answer {B}", 1),  # a hop is missing
+        (f"{A} {B} {C} {D} answer {D}", 2),  # hops that nobody asked for do not count
+        (f"{B} {B} {B} answer {C}", 0),
         ("", 0),
     ],
 )
 def test_each_step_is_graded(said, right):
-    question = puzzles.links_of(RING, (1, 0, 5, 2, 3, 4), 2)
-    assert puzzles.graded_steps(question, said) == (right, 2)
+    assert puzzles.graded_steps(puzzles.links_of(A, 2), said) == (right, 2)
 
 
 def test_stories_are_what_their_programs_compute():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gptwin.rl.prompting.interface import Answered, Question, Said
-from gptwin.rl.prompting.puzzles import HOPS, links_of
+from gptwin.rl.prompting.puzzles import HOPS, RING, links_of
 from gptwin.rl.studies import in_context, measured, technique_study, techniques
 
 
@@ -50,13 +50,13 @@ def test_rows_are_stored_and_questions_shown(monkeypatch, tmp_path, capsys):
     assert "→  6" in capsys.readouterr().out
 
 
-RING = ("ba", "de", "ki", "lo", "mu", "na")
+A, B, C, D = RING[:4]
 
 
 def test_details_of_chains_of_thought():
-    one, two = (links_of(RING, range(6), hops) for hops in (1, 2))
-    good = answered(one, "de", ("p", "ba de answer de"))
-    bad = answered(two, "mu", ("p", "ba lo mu answer mu"))
+    one, two = (links_of(A, hops) for hops in (1, 2))
+    good = answered(one, B, ("p", f"{A} {B} answer {B}"))
+    bad = answered(two, D, ("p", f"{A} {C} {D} answer {D}"))
     assert technique_study.by_hops([bad, good, good]) == {1: (2, 2), 2: (0, 1)}
     rows = technique_study.details("chain-of-thought", {"steps": [good, bad]})
     assert rows[-1] == {
@@ -84,10 +84,10 @@ def test_votes_stand_beside_their_theory():
         """Replies with the right answer three times of four, in an order that repeats."""
 
         def say(self, calls):
-            texts = ["answer de", "answer de", "answer ki", "answer de"] * 10
+            texts = [f"answer {x}" for x in (B, B, C, B)] * 10
             return [[Said(text, -1.0, 1, 1, True) for text in texts] for _ in calls]
 
-    rows = technique_study.votes(Sure(), [links_of(RING, range(6), 1)])
+    rows = technique_study.votes(Sure(), [links_of(A, 1)])
     one = {row["votes"]: row for row in rows if row["temperature"] == 1.0}
     assert (one[1]["right"], one[1]["n"], one[1]["theory"]) == (30, 40, pytest.approx(0.75))
     assert one[40]["right"] == one[40]["n"] == 1
