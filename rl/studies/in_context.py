@@ -119,7 +119,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.set_xlabel("examples K", fontsize=8)
         axis.set_xticks(SHOTS)
         axis.tick_params(labelsize=7)
-        axis.legend(fontsize=7, loc=(0.5, 0.5) if axis is axes[1] else "lower left")
+        axis.legend(fontsize=7, loc=(0.5, 0.55) if axis is axes[1] else "lower left")
     axes[0].set_ylabel("accuracy", fontsize=8)
     saved(figure, path)
 
