@@ -50,6 +50,19 @@ def test_a_product_with_a_loops_variable_overflows() -> None:
 
 
 @triton.jit
+def last_step_kernel(y_ptr, start, end):
+    for i in range(start, end, 64):
+        tl.store(y_ptr, i)
+
+
+def test_the_step_after_the_last_turn_overflows() -> None:
+    end = 2**31 - 10
+    with pytest.raises(InterpreterError, match="int32 overflow detected.*last step"):
+        last_step_kernel[(1,)](torch.zeros(1, dtype=torch.int32), end - 3, end)
+    last_step_kernel[(1,)](torch.zeros(1, dtype=torch.int32), end - 120, end - 64)
+
+
+@triton.jit
 def first(n):
     found = n
     for i in range(n):
