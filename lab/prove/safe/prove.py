@@ -197,8 +197,8 @@ def prove_variants(
 ) -> Iterator[Result]:
     """Prove a kernel: with each value of each flag, and, with the first flags, each configuration.
 
-    What has a new flag is proved with all integers of 32 bits, and then with 64 where the contract
-    lets them be that large.
+    All are proved with integers of 32 bits, and the first with 64 where the contract lets them be
+    that large.
 
     Parameters
     ----------
@@ -215,13 +215,13 @@ def prove_variants(
     known = set() if known is None else known
     first = variants[0].flags
     seen: set[Any] = set()
-    for variant in variants:
+    for number, variant in enumerate(variants):
         new = not seen.issuperset(variant.flags)
         if not new and variant.flags != first:
             continue
         seen.update(variant.flags)
         wide: frozenset[str] = frozenset()
-        for _ in range(1 + new):
+        for _ in range(1 + (number == 0)):
             result, wide = _prove(variant, contract, wide, known)
             if result is not None:
                 yield result

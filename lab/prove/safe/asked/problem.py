@@ -8,7 +8,7 @@ import torch
 
 from .....core.checks import refuse
 from .....kernels.common.launch import LARGEST_GRID, Call
-from .....kernels.native.instructions.ttir import Value, parse
+from .....kernels.native.instructions.ttir import Type, Value, parse
 from ..launches import compile as front_end
 from ..launches.contract import MOST_BYTES, Comparison, Contract, Reading
 from ..symbolic.terms import ONE, ZERO, Poly, poly
@@ -108,7 +108,7 @@ class Problem:
                     low, high = 0, min(high, MOST_BYTES)
                 number = self.unknowns.new(name, low, high, uniform=True)
                 self.parameters[name] = self.reading.known[name] = number
-                self.walk.known[value] = Symbol(kind, lambda i, n=number: n)
+                self.walk.known[value] = _always(kind, number)
             else:
                 self.walk.known[value] = self.walk.opaque(kind, name)
 
@@ -131,6 +131,7 @@ class Problem:
                 continue
             program = self.unknowns.new(f"program_{axis}", 0, most - 1)
             formula = self.unknowns.formula
+            self.unknowns.below.update(dict.fromkeys(program.unknowns, n))
             self.facts.append((f"grid along {axis}", formula(program) < formula(n)))
             self.facts.append((f"largest grid along {axis}", formula(n) <= most))
             programs.append(program)
@@ -193,6 +194,10 @@ class Problem:
         if tensor not in absent and tensor.split(".")[0] not in absent:
             known = ", ".join(dict.fromkeys(n.removesuffix(".ptr") for n in parts))
             refuse(f"contract of {self.name}", f"shapes of its arguments ({known})", repr(tensor))
+
+
+def _always(kind: Type, number: Poly) -> Symbol:
+    return Symbol(kind, lambda i: number)
 
 
 def _is_tensor(value: Any) -> bool:

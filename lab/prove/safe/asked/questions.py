@@ -18,7 +18,7 @@ from typing import Any
 
 import z3
 
-from ..symbolic.solver import Answer, Solver
+from ..symbolic.solver import Answer, Solver, is_linear
 from ..symbolic.terms import ZERO, Poly, poly
 from ..symbolic.values import reach
 from ..symbolic.walk import Access, Width
@@ -316,7 +316,9 @@ class Questions:
             *given, *mine_behind, *(self.other(f) for f in (*others, *their_behind)),
             *used, *(self.other(f) for f in used), differ, *same,
         ]  # fmt: skip
-        answer = self.solver.satisfiable(both)
+        answer = self.solver.satisfiable(both, steps=QUICK)
+        if answer.follows is None and self._same_program(given, others, same):
+            answer = Answer(False)
         if answer.follows is False:
             finding.verdict = PROVED
         elif answer.follows is None:
@@ -325,6 +327,70 @@ class Questions:
             finding.verdict, finding.model = REFUTED, self._small_race(both) or answer.model
             finding.reason = "two programs touch one element"
         return finding
+
+    def _same_program(self, given: list[Any], others: list[Any], same: list[Any]) -> bool:
+        """Show step by step that two programs which touch one element are one program.
+
+        First that the quotients and rests which they compute are equal; where both of a division
+        are, so is what was divided; and so on up to the programs' numbers. Each step is linear.
+        """
+        known = [*given, *(self.other(f) for f in others), *same]
+        equal: set[str] = set()
+        changed = True
+        while changed:
+            changed = False
+            for x, y, q, r in {id(h): h for _, h in self.unknowns.how.values()}.values():
+                pair = q.unknowns | r.unknowns
+                if any(self.unknowns.by_name[n].uniform for n in pair):
+                    continue
+                for n in sorted(pair - equal):
+                    if self._follows_twice(known, self._alike(n)):
+                        equal.add(n)
+                        known.append(self._alike(n))
+                        changed = True
+                single = len(x.terms) == 1 and len(x.unknowns) == 1
+                if pair <= equal and single and not x.unknowns <= equal and self._all(y, equal):
+                    positive = self.unknowns.formula(y) > 0
+                    if self._follows_twice(known, positive):
+                        equal |= x.unknowns
+                        known += [self._alike(n) for n in x.unknowns]
+                        changed = True
+        return all(p.unknowns <= equal for p in self.walk.programs)
+
+    def _alike(self, name: str) -> Any:
+        variable = self.unknowns.by_name[name].variable
+        return variable == self.other(variable)
+
+    def _all(self, x: Poly, equal: set[str]) -> bool:
+        """Say whether a polynomial is the same for both programs."""
+        return all(self._one(n, equal) for n in x.unknowns)
+
+    def _one(self, name: str, equal: set[str]) -> bool:
+        if name in equal or self.unknowns.by_name[name].uniform:
+            return True
+        made = self.unknowns.minima.get(name)
+        return made is not None and all(self._all(p, equal) for p in made[1:])
+
+    def _follows_twice(self, known: list[Any], statement: Any) -> bool:
+        """Say whether a statement follows of two programs, by what defines both, linearly."""
+        formulas = [*known, statement, *self.solver.linear]
+        mine = [f for f in formulas if not self._is_others(f)]
+        names, _ = self.unknowns.behind(mine)
+        names |= {n for n in self._others if any(self._mentions(f, n) for f in formulas)}
+        variables = [self.unknowns.by_name[n].variable == 0 for n in names]
+        _, behind = self.unknowns.behind(variables)
+        linear = [f for f in behind if is_linear(f)]
+        asked = [
+            *known, z3.Not(statement), *linear, *(self.other(f) for f in linear),
+            *self.solver.linear, *(self.other(f) for f in self.solver.linear),
+        ]  # fmt: skip
+        return self.solver.satisfiable(asked, steps=QUICK).follows is False
+
+    def _is_others(self, formula: Any) -> bool:
+        return any(n.endswith("'") for n in self.unknowns.constants(formula))
+
+    def _mentions(self, formula: Any, name: str) -> bool:
+        return name + "'" in self.unknowns.constants(formula)
 
     def _small_race(self, both: list[Any]) -> dict[str, int | bool]:
         names = set(self.unknowns.by_name)

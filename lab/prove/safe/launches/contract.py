@@ -133,9 +133,12 @@ def read(text: str, kernel: str = "kernel") -> Contract:
         elif isinstance(value, ast.Subscript):
             sizes = value.slice.elts if isinstance(value.slice, ast.Tuple) else [value.slice]
             name = ast.unparse(value.value)
-            shapes[name] = tuple(s.lower if isinstance(s, ast.Slice) else s for s in sizes)
-            if all(isinstance(s, ast.Slice) for s in sizes):
-                strides[name] = tuple(s.upper for s in sizes)
+            named = [s for s in sizes if isinstance(s, ast.Slice) and s.lower and s.upper]
+            if len(named) == len(sizes):
+                shapes[name] = tuple(s.lower for s in named if s.lower)
+                strides[name] = tuple(s.upper for s in named if s.upper)
+            else:
+                shapes[name] = tuple(sizes)
         elif isinstance(value, ast.Compare):
             for one in _comparisons(value):
                 (held if _holder(one) else facts).append(one)

@@ -36,10 +36,10 @@ class _Proposal:
         self.arguments = [front_end.arguments(call) for call in calls]
         self.names: dict[tuple[int, ...], str] = {}
         for name in self.arguments[0]:
-            seen = tuple(a.get(name) for a in self.arguments)
-            whole = all(isinstance(n, int) and not isinstance(n, bool) for n in seen)
+            given = (a.get(name) for a in self.arguments)
+            seen = tuple(n for n in given if isinstance(n, int) and not isinstance(n, bool))
             # A stride may happen to be as long as an axis; it is not what names it.
-            if whole and "stride" not in name:
+            if len(seen) == len(calls) and "stride" not in name:
                 self.names.setdefault(seen, name)
         self.free = (f"size_{i}" for i in itertools.count())
 

@@ -11,7 +11,7 @@ from .terms import Unknowns
 
 # How long z3 may think, in its own count of steps: a proof must not hang on how busy a machine is.
 # A million steps take about a quarter of a second.
-STEPS = 12_000_000
+STEPS = 4_000_000
 _SECONDS = 120  # for questions of which z3 does not count the steps
 
 
@@ -49,7 +49,7 @@ class Solver:
     def __init__(self, unknowns: Unknowns, facts: Sequence[Any]) -> None:
         self.unknowns = unknowns
         self.facts = list(facts)
-        self.linear = [fact for fact in facts if _is_linear(fact)]
+        self.linear = [fact for fact in facts if is_linear(fact)]
         self.seconds = 0.0
 
     def follows(self, given: Iterable[Any], statement: Any, *, steps: int = STEPS) -> Answer:
@@ -88,11 +88,11 @@ class Solver:
         return Answer(False if result == z3.unsat else None)
 
 
-def _is_linear(formula: Any) -> bool:
+def is_linear(formula: Any) -> bool:
     """Say whether a formula multiplies no two unknowns."""
     if z3.is_mul(formula):
         return sum(not z3.is_int_value(x) for x in formula.children()) < 2
-    return all(_is_linear(x) for x in formula.children())
+    return all(is_linear(x) for x in formula.children())
 
 
 def _number(value: Any) -> int | bool:

@@ -136,6 +136,7 @@ class Unknowns:
         # Of a quotient or a rest: what was divided, by what, and both; of a minimum: of what.
         self.how: dict[str, tuple[str, tuple[Poly, Poly, Poly, Poly]]] = {}
         self.minima: dict[str, tuple[str, Poly, Poly]] = {}
+        self.below: dict[str, Poly] = {}  # what an unknown is known to be less than
         self._made: dict[Any, Any] = {}
         self._constants: dict[int, tuple[Any, frozenset[str]]] = {}
         self._formulas: dict[Any, Any] = {}
@@ -209,20 +210,45 @@ class Unknowns:
         exact = xv == qv * yv + rv
         if positive:
             facts = [exact, rv < yv, qv <= xv]
+            self.below.update(dict.fromkeys(r.unknowns, y))
         else:
-            above = z3.And(exact, rv >= 0, rv < yv, qv >= 0, qv <= xv)
-            below = z3.And(exact, rv <= 0, rv > -yv, qv <= 0)
-            facts = [
-                z3.Implies(z3.And(xv >= 0, yv > 0), above),
-                z3.Implies(z3.And(xv < 0, yv > 0), below),
-                z3.Implies(yv < 0, z3.And(exact, rv < -yv, rv > yv)),
-            ]
+            # One implication for each fact: those without a product can be used apart.
+            up, down = z3.And(xv >= 0, yv > 0), z3.And(xv < 0, yv > 0)
+            above = [exact, rv >= 0, rv < yv, qv >= 0, qv <= xv]
+            facts = [z3.Implies(up, fact) for fact in above]
+            facts += [z3.Implies(down, fact) for fact in (exact, rv <= 0, rv > -yv, qv <= 0)]
+            facts += [z3.Implies(yv < 0, fact) for fact in (exact, rv < -yv, rv > yv)]
+            # whatever the divisor's sign
+            facts.append(z3.Implies(z3.And(xv >= 0, yv != 0), rv >= 0))
+        cancelled = self._below_quotient(x, y, q)
+        if cancelled is not None:
+            facts.append(z3.Implies(yv > 0, cancelled))
         of_q.facts += facts
         of_r.facts += facts
         for part in (q, r):
             ((name,),) = part.terms
             self.how[name] = "divide", (x, y, q, r)
         return q, r
+
+    def _below_quotient(self, x: Poly, y: Poly, q: Poly) -> Any:
+        """Cancel: of x < u·m, x >= 0 and y = c·m > 0 follows c·q < u, for q the quotient x / y.
+
+        That is a fact about products, and z3 searches long for it.
+        """
+        single = len(x.terms) == 1 and list(x.terms.values()) == [1] and len(x.unknowns) == 1
+        least = self.bounds(x)[0]
+        if not single or len(y.terms) != 1 or least is None or least < 0:
+            return None
+        above = self.below.get(next(iter(x.unknowns)))
+        ((monomial, c),) = y.terms.items()
+        if above is None or c < 1 or not monomial:
+            return None
+        u, left = above.divided(monomial)
+        if left.terms:
+            return None
+        if c == 1:
+            self.below.update(dict.fromkeys(q.unknowns, u))
+        return c * self.formula(q) < self.formula(u)
 
     def least(self, x: Poly, y: Poly, *, largest: bool = False) -> Poly:
         """Return the smaller of two, or the larger."""

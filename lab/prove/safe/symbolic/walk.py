@@ -293,7 +293,7 @@ class Walk(Evaluate):
             change = y.at(index) - x.at(index)
             mine = {name for i in index for name in i.unknowns}
             if change.unknowns <= outside | mine:
-                grown[value] = Symbol(value.type, lambda i, x=x, y=y: y.at(i) - x.at(i))
+                grown[value] = _difference(y, x)
         return grown
 
     def after_turns(self, start: Symbol, change: Symbol, turns: Poly) -> Symbol:
@@ -346,6 +346,10 @@ class Walk(Evaluate):
         self.path.append(self.known[condition].number)
         self.block(body)
         self.path.pop()
+
+
+def _difference(x: Symbol, y: Symbol) -> Symbol:
+    return Symbol(x.type, lambda i: x.at(i) - y.at(i))
 
 
 def access_at(access: Access, index: tuple[Poly, ...]) -> Any:
