@@ -57,7 +57,7 @@ def last_step_kernel(y_ptr, start, end):
 
 def test_the_step_after_the_last_turn_overflows() -> None:
     end = 2**31 - 10
-    with pytest.raises(InterpreterError, match="int32 overflow detected.*last step"):
+    with pytest.raises(InterpreterError, match=r"int32 overflow detected.*last step"):
         last_step_kernel[(1,)](torch.zeros(1, dtype=torch.int32), end - 3, end)
     last_step_kernel[(1,)](torch.zeros(1, dtype=torch.int32), end - 120, end - 64)
 

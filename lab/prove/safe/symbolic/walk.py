@@ -400,7 +400,9 @@ def what_must_be_exact(matters: set[Value]) -> set[Value]:
         value = waiting.pop()
         if value not in found and value in matters:
             found.add(value)
-            waiting += _sources(value)
+            # What is read is right if its address is.
+            if value.op is None or value.op.name not in _ACCESSES:
+                waiting += _sources(value)
     return found
 
 
