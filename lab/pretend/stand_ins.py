@@ -213,7 +213,7 @@ def cuda_attributes() -> dict[str, Any]:
     attributes |= dict.fromkeys(
         (
             "memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved",
-            "current_device", "utilization",
+            "current_device", "utilization", "_exchange_device", "_maybe_exchange_device",
         ),
         zero,
     )  # fmt: skip

@@ -71,6 +71,8 @@ def going_on(run, whole, said, damaged):
         others = differing(run, whole)
         if not others:
             return "as undisturbed"
+        if others == [damaged] and CHECKPOINTS in Path(damaged).parts:
+            return "stays damaged, not needed"  # of a stage that has ended, or an older one
         # A log that is gone cannot be written again.
         return "told, log begun anew" if told and others == [damaged] else f"FAULT: {others}"
     lost = [str(p) for p, data in before.items() if not p.exists() or p.read_bytes() != data]

@@ -126,7 +126,7 @@ def table(rows: Sequence[dict[str, Any]], versions: dict[str, dict[str, str]]) -
         lines.append(
             f"| {peer} {version} | {broken['reported']} of {len(mine)} | {broken['NaN']} "
             f"| {mended['reported'] + mended['NaN']} | {not_run[0]} / {not_run[1]} "
-            f"| {statistics.median(seconds):.2f} ({max(seconds):.1f}) |"
+            f"| {statistics.median(seconds):.2f} ({max(seconds):.2f}) |"
         )
     return "\n".join(lines)
 

@@ -35,7 +35,7 @@ def test_a_report_is_told_from_what_else_ends_a_program(peer, ended, said, outco
 
 def test_a_row_counts_what_each_peer_did() -> None:
     row = peers.table(ROWS, {"ttsem": {"ttsem": "0.1.0"}}).splitlines()[2]
-    assert row == "| ttsem 0.1.0 | 1 of 4 | 1 | 1 | 1 / 1 | 0.25 (0.8) |"
+    assert row == "| ttsem 0.1.0 | 1 of 4 | 1 | 1 | 1 / 1 | 0.25 (0.75) |"
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,8 @@ def test_what_a_program_asks_of_a_gpu(tmp_path: Path) -> None:
         torch.accelerator.synchronize()
         assert torch._C._cuda_getCurrentRawStream(0) == 0  # as Inductor's programs do
         strided = torch._C._dynamo.guards._empty_strided_cuda((2, 3), (1, 2), torch.float16)
-        assert strided.is_cuda and strided.stride() == (1, 2)
+        with torch.cuda._DeviceGuard(0):
+            assert strided.is_cuda and strided.stride() == (1, 2)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         with torch.cuda.stream(torch.cuda.Stream()), torch.cuda.device(0):
             start.record()
