@@ -105,7 +105,7 @@ def evaluate(model: str, data: str, options: Options) -> int:
         "model": str(loaded.folder), "data": data, "options": dataclasses.asdict(options),
     }  # fmt: skip
     console = Console()
-    console.print(f"{data}: {_described(items)}; {loaded.folder}", highlight=False)
+    console.print(f"{data}: {_described(items)}; {loaded.folder}", highlight=False, soft_wrap=True)
     choices = [item for item in items if isinstance(item, ChoiceItem)]
     if choices:
         methods = options.scores or SCORES
@@ -131,7 +131,7 @@ def evaluate(model: str, data: str, options: Options) -> int:
             f"down to {min(used)}: the oldest were dropped, whole", highlight=False,
         )  # fmt: skip
     write_whole(options.out, json_lines([provenance("torch") | head, *records]))
-    console.print(f"Every answer: {options.out}", highlight=False)
+    console.print(f"Every answer: {options.out}", highlight=False, soft_wrap=True)
     return 0
 
 
