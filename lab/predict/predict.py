@@ -29,7 +29,7 @@ from ..inspect.sass import loops, parse
 from ..inspect.targets import architecture, occupancy
 from ..twins.roofline import DATASHEETS, ITEMSIZE, Device, predicted_seconds, ridge
 from .machines import AHEAD, BOUNDS_ALONE, MACHINES
-from .timeline import Timeline, timeline
+from .timeline import Timeline, short, timeline
 from .whole import Compiled, Estimate, estimate
 
 FORWARD, BACKWARD = "forward", "backward"
@@ -254,13 +254,19 @@ def _told(found: Estimate) -> dict[str, Any]:
         "busy": hottest.busy() if hottest else found.busy,
         "loops": tuple(
             Loop(
-                one.where, (one.loop.first, one.loop.last), one.bounds.instructions,
+                _place(one.where), (one.loop.first, one.loop.last), one.bounds.instructions,
                 (one.steady.mean, one.steady.least, one.steady.most), one.turns, one.bounds.limit,
                 one.busy(), one.rate, "FLOP/s" if one.work.flops else "B/s",
             )
             for one in order
         ),
     }  # fmt: skip
+
+
+def _place(where: str) -> str:
+    """Shorten "file:line"."""
+    file, _, line = where.rpartition(":")
+    return f"{short(file)}:{line}" if file else ""
 
 
 def _timeline(row: Row, entry: Any) -> Timeline | None:

@@ -78,7 +78,7 @@ def timeline(
     cycles = max(1.0, end - start)
     lines = [
         Line(
-            f"{_short(file)}:{at}" if file else "", _text(file, at),
+            f"{short(file)}:{at}" if file else "", _text(file, at),
             {p: round(sum(b - a for a, b, n in spans if n == i)) for p, spans in held.items()},
         )
         for i, (file, at) in enumerate(number)
@@ -115,8 +115,18 @@ def _steps(
     return found
 
 
-def _short(file: str) -> str:
-    """Name a file without the folders of one machine."""
+def short(file: str) -> str:
+    """Name a file without the folders of one machine.
+
+    Parameters
+    ----------
+    file : str
+
+    Returns
+    -------
+    str
+        From the package's root for its own, the last part for others.
+    """
     _, inside, rest = file.rpartition("/gptwin/")
     return rest if inside else Path(file).name
 
@@ -125,7 +135,7 @@ def _text(file: str, line: int) -> str:
     """Read a source line; empty if the file is not here."""
     if not file:
         return ""
-    here = PACKAGE / _short(file)
+    here = PACKAGE / short(file)
     path = here if here.is_file() else Path(file)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
