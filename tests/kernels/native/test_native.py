@@ -89,10 +89,12 @@ def test_a_kernel_of_your_own_is_compiled_though_it_asks_for_a_gpu(command, said
     assert said in run(*command, folder=tmp_path)
 
 
-def test_mutants_are_told_from_the_kernel():
+def test_mutants_are_told_from_the_kernel(tmp_path):
+    # A cache of its own: what another checkout has compiled names the lines of its files.
     printed = run(
         "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "judge_tells",
         str(TESTS.parent / "lab/mutate/test_mutate.py"), GPTWIN_TESTS_ON="native",
+        TRITON_CACHE_DIR=str(tmp_path),
     )  # fmt: skip
     assert "1 passed" in printed
 
