@@ -5,6 +5,7 @@ Thin: it reads arguments and calls.
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,22 +57,24 @@ def verify(
         bool, typer.Option("--remember", help="Keep what fails, to be replayed first: a checkout.")
     ] = False,
     on: Annotated[
-        str, typer.Option(help="Without a GPU: interpreter, or native (needs llvmlite).")
-    ] = "interpreter",
+        str | None,
+        typer.Option(help="Without a GPU: native or interpreter. Default: native, with llvmlite."),
+    ] = None,
 ) -> None:
     """Check each kernel against its NumPy reference, forward and backward.
 
-    Runs on the GPU if there is one, else on the CPU: in Triton's interpreter, or compiled for it,
-    beside a sample of the cases in the interpreter.
+    Runs on the GPU if there is one, else on the CPU: compiled for it, beside a sample of the cases
+    in Triton's interpreter, or in that alone, which is the default for a twin of your own.
     Exit code 1 if a twin disagrees, with the smallest failing case and the command that reproduces
     it.
     """
-    _choose_cpu_backend(on)
+    chosen = _chosen(operations)
+    _choose_cpu_backend(on, chosen)
     from .lab.verify import console
 
     raise typer.Exit(
         console.verify(
-            _chosen(operations),
+            chosen,
             dtypes=dtype or [],
             examples=examples,
             seed=seed,
@@ -553,13 +556,17 @@ def report(
     )
 
 
-def _choose_cpu_backend(on: str) -> None:
+def _choose_cpu_backend(on: str | None, operations: Sequence[str] = ()) -> None:
     """Choose how kernels run where there is no GPU."""
     from .core.checks import refuse
     from .kernels import native
 
-    if on not in ("interpreter", "native"):
+    if on not in ("interpreter", "native", None):
         refuse("--on", "interpreter or native", repr(on))
+    if on is None:
+        own = any(":" in name for name in operations)
+        interpreting = os.environ.get("TRITON_INTERPRET") == "1"
+        on = "native" if native.available() and not own and not interpreting else "interpreter"
     if on == "interpreter":
         _interpret_without_gpu()
     elif not native.available():

@@ -32,8 +32,10 @@ FOLDER = environment.ROOT / "build/versions"
 PAIRS = {"oldest": ("3.10",), "newest": ("3.14", "3.13", "3.12")}
 CHECKS = {
     "interpreter": ("-m", "pytest", "-q", "tests/kernels/interpreter"),
-    "twins": ("-m", "gptwin", "verify", "--dtype", "float32", "--examples", "5"),
-}
+    "twins": (
+        "-m", "gptwin", "verify", "--dtype", "float32", "--examples", "5", "--on", "interpreter",
+    ),
+}  # fmt: skip
 RELEASES = """
 import platform
 from importlib import metadata

@@ -10,7 +10,7 @@ import pytest
 
 from gptwin.kernels.common import launch
 from gptwin.lab.twins.catalogue import TWINS
-from gptwin.lab.verify import verify
+from gptwin.lab.verify import sample, verify
 from gptwin.lab.verify.blame import find_tile
 
 
@@ -116,6 +116,24 @@ def test_the_tile_is_found_from_a_process_that_does_not_interpret(monkeypatch):
     assert tile is not None
     assert (tile.kernel, tile.program) == ("matmul_kernel", (1, 0, 0))
     assert tile.block == ((0, 4), (32, 39))
+
+
+@pytest.mark.parametrize(
+    ("exact", "interpreted", "said"),
+    [
+        (True, {"passed": True, "bits": {"y": "ab"}}, ""),
+        (True, {"passed": True, "bits": {"y": "ac"}}, "compiled and interpreted, y differs in its"),
+        (False, {"passed": True, "bits": {"y": "ac"}}, ""),  # a sum may be taken in another order
+        (False, {"passed": False, "bits": {}}, "the interpreter, unlike the compiled kernel, dis"),
+    ],
+)
+def test_what_the_interpreter_finds_beside_compiled_kernels_is_told(exact, interpreted, said):
+    job = verify.Job("gelu", "float32", 1, 0, None)
+    checked = verify.Checked({"shape": [2]}, (), frozenset(), bits={"y": "ab"}, exact=exact)
+    told = sample._difference(
+        verify.Row(job, 1, frozenset(), None, None, None, checked), interpreted
+    )
+    assert said in told and bool(told) == bool(said)
 
 
 def test_the_reproduce_command_can_be_typed():
