@@ -159,6 +159,25 @@ def _rewrite_bool_op(self, node):
     return ast.copy_location(call, node)
 
 
+@adds("_asserted")
+def _asserted(condition: Any, message: str = "") -> None:
+    """Do as `assert` compiled: each lane of a block must be true."""
+    if isinstance(condition, tl.tensor):
+        tl.device_assert(condition, message)
+    else:
+        assert condition, message
+
+
+@adds("ASTTransformer.visit_Assert")
+def _rewrite_assert(self, node):
+    """Upstream leaves `assert` to Python, which asks a block for a single truth."""
+    self.generic_visit(node)
+    function = ast.Name(id="_asserted", ctx=ast.Load())
+    operands = [node.test, *filter(None, [node.msg])]
+    call = ast.Call(func=function, args=operands, keywords=[])
+    return ast.copy_location(ast.Expr(call), node)
+
+
 @extends("ASTTransformer.visit_Assign")
 def _rewrite_assignment(original, self, node):
     node.value = self.visit(node.value)  # forgotten upstream before 3.9
@@ -180,3 +199,6 @@ for _name in (
     "lt", "le", "gt", "ge", "eq", "ne",
 ):  # fmt: skip
     _computes_with_tensors(_name)
+
+# Compiled, a type that a kernel hands to a function is a constant, whose `value` is the type.
+adds("tl.dtype.value")(property(lambda self: self))

@@ -154,3 +154,43 @@ def test_a_constant_of_the_module_computes_with_blocks_from_the_left():
     torch.testing.assert_close(y, torch.where(at > 7, expected, 7 + expected))
     assert z.equal((7 - at) * (7 % (at + 1)) + (7 & at) + 7 // (at + 1))
     assert (SEVEN + 1).value == 8 and SEVEN < 8, "constants alone give constants"
+
+
+@triton.jit
+def python_assert_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
+    assert BLOCK > 4
+    x = tl.load(x_ptr + tl.arange(0, BLOCK))
+    assert x >= 0 and x < 9, "no such class"
+    tl.store(y_ptr + tl.arange(0, BLOCK), x)
+
+
+def test_an_assertion_of_python_is_of_every_lane():
+    """FlagGems asserts its targets so: compiled, that is tl.device_assert."""
+    x, y = torch.arange(8), torch.empty(8, dtype=torch.int64)
+    python_assert_kernel[(1,)](x, y, BLOCK=8)
+    assert y.equal(x)
+    with pytest.raises(InterpreterError, match="no such class"):
+        python_assert_kernel[(1,)](x + 2, y, BLOCK=8)
+    with pytest.raises(InterpreterError, match="AssertionError"):
+        python_assert_kernel[(1,)](x, y, BLOCK=4)
+
+
+@triton.jit
+def least_of(dtype):
+    known = dtype.value
+    if known.is_floating():
+        return float("-inf")
+    return 0
+
+
+@triton.jit
+def least_kernel(x_ptr, y_ptr):
+    dtype = x_ptr.dtype.element_ty
+    tl.store(y_ptr, least_of(dtype))
+
+
+def test_a_type_that_is_handed_on_has_a_value():
+    """FlagGems asks for a type's limits so."""
+    y = torch.empty(1)
+    least_kernel[(1,)](torch.empty(1), y)
+    assert y.item() == -torch.inf
