@@ -13,6 +13,7 @@ from .number import LARGEST, Number, lift, multiply, select, tidy
 OF_EXP, OF_LOG, OF_ERF = 0, 1, 2
 # A finite stand-in for −∞: the exponential of what is below is 0, as of −1e30.
 AS_MINUS_INF = -1e4
+TAKEN_FOR_0 = "exponentials taken for 0"
 
 
 def exp(argument: Any, base_2: bool = False) -> Number:
@@ -36,7 +37,9 @@ def exp(argument: Any, base_2: bool = False) -> Number:
     if unknown.any():
         n.run.counts["opaque exponentials"] += int(unknown.sum())
         p = np.where(unknown, _opaque_exp(argument.p, base_2), p)
-    p = np.where(argument.x < AS_MINUS_INF, 0, p)
+    below = argument.x < AS_MINUS_INF
+    p = np.where(below, 0, p)
+    n.run.counts[TAKEN_FOR_0] += int((below & np.isfinite(argument.x)).sum())
     return tidy(Number(x, p))
 
 
