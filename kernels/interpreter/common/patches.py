@@ -5,16 +5,17 @@ A name is a path in `triton.runtime.interpreter`, such as "InterpreterBuilder.cr
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import triton
 from triton.runtime import interpreter as upstream
 
 Method = Callable[..., Any]
+Addition = TypeVar("Addition")  # a function or a property
 
 # Each function makes a replacement from the original, or from what an earlier one made of it.
 _repairs: dict[str, list[Callable[[Method], Method]]] = {}
-_additions: dict[str, Method] = {}
+_additions: dict[str, Any] = {}
 _USED = (  # the repairs use these and do not mend them
     "TensorHandle",
     "TensorDescriptor",
@@ -72,7 +73,7 @@ def extends(*names: str, since: str = "") -> Callable[[Method], Method]:
     return declare
 
 
-def adds(name: str) -> Callable[[Method], Method]:
+def adds(name: str) -> Callable[[Addition], Addition]:
     """Declare that the decorated function is to be `name`.
 
     Parameters
@@ -81,7 +82,7 @@ def adds(name: str) -> Callable[[Method], Method]:
         What Triton lacks.
     """
 
-    def declare(function: Method) -> Method:
+    def declare(function: Addition) -> Addition:
         _additions[name] = function
         return function
 
