@@ -72,7 +72,7 @@ RULES = [
     ("functions", "p = np.where(unknown, _opaque_exp(argument.p, base_2), p)", "p = p"),
     ("functions", "np.where(2 * value < field.P, hashed, field.Q - hashed) % field.Q", "hashed"),
     ("functions", "value = value * pow(field.symbols[field.P][0], -1, field.P) % field.P", "value = value"),
-    ("functions", "p = np.where(argument.x < AS_MINUS_INF, 0, p)", "p = p"),
+    ("functions", "p = np.where(below, 0, p)", "p = p"),
     ("functions", "np.minimum(x, LARGEST)", "x"),
     ("functions", "p = np.where(argument.p == 1, 0, field.hashed", "p = np.where(argument.p == 1, 1, field.hashed"),
     ("functions", "p = p * field.symbols[field.P][0] % field.P", "p = p"),
