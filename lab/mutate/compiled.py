@@ -47,7 +47,9 @@ def change_source(kernel: Any) -> None:
     """
     kernel.raw_src, kernel.starting_line_number = inspect.getsourcelines(kernel.fn)
     source = textwrap.dedent("".join(kernel.raw_src))
-    kernel._unsafe_update_src(source[re.search(r"^def\s+\w+\s*\(", source, re.MULTILINE).start() :])
+    found = re.search(r"^def\s+\w+\s*\(", source, re.MULTILINE)
+    assert found is not None, "Triton has found it before"
+    kernel._unsafe_update_src(source[found.start() :])
     for other in _kernels():  # those that call it have its hash in theirs
         other.hash = None
         other.device_caches.clear()
@@ -75,7 +77,7 @@ def write_to(folder: str) -> None:
             super().__init__(key, **options)
             with contextlib.suppress(OSError):  # it is known, and is read from there
                 os.rmdir(self.cache_dir)
-                self.cache_dir = os.path.join(folder, key)
+                self.cache_dir: str = os.path.join(folder, key)
                 os.makedirs(self.cache_dir, exist_ok=True)
 
     knobs.cache.manager_class = Scratch

@@ -370,7 +370,7 @@ def _digest(tensor: torch.Tensor) -> str:
     if known.is_floating_point():
         known = torch.where(known.isnan(), torch.full_like(known, torch.nan), known)
     raw = known.contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
-    return hashlib.blake2b(raw, digest_size=16).hexdigest()
+    return hashlib.blake2b(raw.tobytes(), digest_size=16).hexdigest()
 
 
 def _errors_on_more_draws(
