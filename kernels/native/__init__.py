@@ -1,11 +1,11 @@
 """Triton kernels compiled for the CPU, from parts that pip installs: Triton and llvmlite.
 
-    kernel --Triton's front end--> TTIR --ttir--> operations --control, nests--> loop nests
+    kernel --Triton's front end--> TTIR --ttir--> operations --loops/--> loop nests
            --writer--> LLVM IR with vectors --machine--> machine code --driver--> all cores
 
-Read first: `nests`, which says how tile operations become loops; then `control`, and instructions/
-below. Triton sees a backend like any other (`compiler`, `driver`): its decorators and its cache
-work as they are. Imports nothing of gptwin, so that any Triton program can run on it;
+Read first: loops/nests.py, which says how tile operations become loops; then loops/control.py, and
+instructions/ below. Triton sees a backend like any other (`compiler`, `driver`): its decorators and
+its cache work as they are. Imports nothing of gptwin, so that any Triton program can run on it;
 kernels/common/launch turns it on.
 """
 

@@ -8,11 +8,11 @@ memory for the kernel's tiles; `report` takes the first fault. Programs are numb
 
 import dataclasses
 
-from .control import Control
 from .instructions.arithmetic import C_LIBRARY, MATH
 from .instructions.memory import COMPLAIN
 from .instructions.ttir import Block, Op, Value, parse
 from .instructions.writer import Scope, llvm_type
+from .loops.control import Control
 
 _HEAD = (
     "define void @run(ptr noalias %arguments, ptr noalias %bounds, ptr noalias align 64 %arena, "

@@ -7,11 +7,11 @@ that grow by the same amount in each turn stay what they were, plus one scalar.
 
 import dataclasses
 
+from ..instructions.arithmetic import pointee_bytes
+from ..instructions.forms import FIRST, Index, Uniform
+from ..instructions.ttir import Block, Op, Value
+from ..instructions.writer import Scope, llvm_type
 from .evaluation import VIRTUAL, Buffer
-from .instructions.arithmetic import pointee_bytes
-from .instructions.forms import FIRST, Index, Uniform
-from .instructions.ttir import Block, Op, Value
-from .instructions.writer import Scope, llvm_type
 from .nests import COSTLY, Copy, Load, Store
 from .reductions import Reduce
 from .reports import Reports

@@ -8,11 +8,11 @@ import dataclasses
 import math
 import re
 
-from .instructions.arithmetic import ELEMENTWISE, SIGNED, is_quadratic, pointee_bytes
-from .instructions.forms import FIRST, Affine, Form, Index, Mask, Uniform, Vector
-from .instructions.memory import Memory
-from .instructions.ttir import Op, Value
-from .instructions.writer import BYTES, bits_literal, float_literal, llvm_type, memory_type
+from ..instructions.arithmetic import ELEMENTWISE, SIGNED, is_quadratic, pointee_bytes
+from ..instructions.forms import FIRST, Affine, Form, Index, Mask, Uniform, Vector
+from ..instructions.memory import Memory
+from ..instructions.ttir import Op, Value
+from ..instructions.writer import BYTES, bits_literal, float_literal, llvm_type, memory_type
 
 VIEWS = {"tt.splat", "tt.expand_dims", "tt.broadcast", "tt.trans"}
 VIRTUAL = ELEMENTWISE | VIEWS | {"arith.constant", "tt.make_range", "tt.load"}

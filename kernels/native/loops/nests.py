@@ -12,10 +12,10 @@ import dataclasses
 import math
 from typing import Any
 
+from ..instructions.arithmetic import COST, pointee_bytes
+from ..instructions.forms import FIRST, Form, Index
+from ..instructions.ttir import Op, Value
 from .evaluation import VIEWS, VIRTUAL, Buffer, Evaluation, viewed
-from .instructions.arithmetic import COST, pointee_bytes
-from .instructions.forms import FIRST, Form, Index
-from .instructions.ttir import Op, Value
 
 COSTLY = 4  # about what a store and a load of a buffer cost
 WIDTH = 16  # lanes at a time: two vectors of AVX2, four of NEON

@@ -12,12 +12,12 @@ reads a by any two strides; b, if its columns are contiguous, is transposed in b
 import functools
 from typing import Any
 
-from .instructions.arithmetic import ELEMENTWISE, Arithmetic, pointee_bytes
-from .instructions.casts import computed_in
-from .instructions.forms import Uniform, Vector
-from .instructions.ttir import BITS, Op, Value
-from .instructions.writer import llvm_type
-from .machine import has_many_registers
+from ..instructions.arithmetic import ELEMENTWISE, Arithmetic, pointee_bytes
+from ..instructions.casts import computed_in
+from ..instructions.forms import Uniform, Vector
+from ..instructions.ttir import BITS, Op, Value
+from ..instructions.writer import llvm_type
+from ..machine import has_many_registers
 from .nests import Buffer, Copy, Nest, Root
 from .tiles import Tiles
 

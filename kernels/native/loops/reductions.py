@@ -6,10 +6,10 @@ no more digits than on a GPU.
 
 from typing import Any
 
-from .instructions.casts import _wrapped
-from .instructions.forms import FIRST, Index, Uniform, Vector
-from .instructions.ttir import BITS, Block, Op
-from .instructions.writer import float_literal, llvm_type
+from ..instructions.casts import _wrapped
+from ..instructions.forms import FIRST, Index, Uniform, Vector
+from ..instructions.ttir import BITS, Block, Op
+from ..instructions.writer import float_literal, llvm_type
 from .nests import WIDTH, Nest, Nests, Root
 
 # What leaves the other operand as it is: maxnum and minnum ignore a NaN.

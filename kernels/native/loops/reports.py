@@ -5,8 +5,8 @@ Prints have a GPU's words, an element a line, and go to the C library's standard
 
 import re
 
-from .instructions.casts import computed_in
-from .instructions.ttir import BITS, Op
+from ..instructions.casts import computed_in
+from ..instructions.ttir import BITS, Op
 from .products import Products
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from .instructions.forms import FIRST, TRUE, Index, Uniform
-from .instructions.ttir import Op
-from .instructions.writer import llvm_type
+from ..instructions.forms import FIRST, TRUE, Index, Uniform
+from ..instructions.ttir import Op
+from ..instructions.writer import llvm_type
 from .nests import Buffer, Nest, Root
 from .reductions import Reductions
 

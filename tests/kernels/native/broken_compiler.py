@@ -41,7 +41,7 @@ MUTANTS = {
         f"{CASTS}::test_rounding_to_zero_never_enlarges",
     ),
     "tf32 keeps a bit too many": (
-        "products.py", "-(1 << 13)", "-(1 << 12)",
+        "loops/products.py", "-(1 << 13)", "-(1 << 12)",
         f"{ARITHMETIC}::test_tf32_drops_thirteen_bits_of_each_operand",
     ),
     "an integer of 8 bits is clamped": (
@@ -64,58 +64,59 @@ MUTANTS = {
         f"{COMPILED}::test_an_access_beyond_a_tensor_is_reported_and_not_made",
     ),
     "what is read and then written lies elsewhere": (
-        "nests.py", "return source is not target or self.reads_elsewhere(",
+        "loops/nests.py", "return source is not target or self.reads_elsewhere(",
         "return False and self.reads_elsewhere(",
         f"{COMPILED}::test_a_store_does_not_overtake_the_load_before_it",
     ),
     "a load does not wait for a store": (
-        "nests.py", "return not any(isinstance(r, Store) for r in self.pending)", "return True",
+        "loops/nests.py", "return not any(isinstance(r, Store) for r in self.pending)",
+        "return True",
         f"{COMPILED}::test_a_load_sees_the_store_before_it",
     ),
     "halves of a reduction are combined in the other order": (
-        "reductions.py", "for start in (0, width)", "for start in (width, 0)",
+        "loops/reductions.py", "for start in (0, width)", "for start in (width, 0)",
         f"{BLOCKS}::test_selections_are_exact",
     ),
     "a scan combines in the other order": (
-        "reductions.py",
+        "loops/reductions.py",
         "combined = self.combine(op.regions[0], old + new, None)",
         "combined = self.combine(op.regions[0], new + old, None)",
         f"{BLOCKS}::test_scan_of_pairs_keeps_the_order",
     ),
     "a maximum of nothing is 0": (
-        "reductions.py", '"arith.maxnumf": float("nan")', '"arith.maxnumf": 0.0',
+        "loops/reductions.py", '"arith.maxnumf": float("nan")', '"arith.maxnumf": 0.0',
         f"{OPERATIONS}::test_a_lane_that_is_masked_off_spoils_what_it_reaches",
     ),
     "what a loop carries keeps its place": (
-        "control.py", "(then[argument], \"ptr\", second, now[argument])",
+        "loops/control.py", "(then[argument], \"ptr\", second, now[argument])",
         "(then[argument], \"ptr\", second, then[argument])",
         f"{COMPILED}::test_a_turn_of_a_loop_does_not_overwrite_what_it_reads",
     ),
     "what a while loop carries keeps its place": (
-        "control.py", '(b, "ptr", second, a)', '(b, "ptr", second, b)',
+        "loops/control.py", '(b, "ptr", second, a)', '(b, "ptr", second, b)',
         f"{OPERATIONS}::test_a_turn_of_a_while_loop_does_not_overwrite_what_it_reads",
     ),
     "both sides of a branch are one": (
-        "control.py", "if i < len(op.regions):\n                region = op.regions[i]",
+        "loops/control.py", "if i < len(op.regions):\n                region = op.regions[i]",
         "if i < len(op.regions):\n                region = op.regions[0]",
         f"{COMPILED}::test_branches_and_while_loops",
     ),
     "a product forgets what it is added to": (
-        "products.py", '("i1", str(not is_zero).lower())', '("i1", "false")',
+        "loops/products.py", '("i1", str(not is_zero).lower())', '("i1", "false")',
         f"{COMPILED}::test_products",
     ),
     "a transpose swaps the wrong halves": (
-        "products.py", "return shuffled(0), shuffled(distance)",
+        "loops/products.py", "return shuffled(0), shuffled(distance)",
         "return shuffled(distance), shuffled(0)",
         f"{OPERATIONS}::test_a_weight_may_lie_by_rows_or_by_columns",
     ),
     "every pair of matrices is the first": (
-        "products.py", "offset = self.integer(\"mul\", \"i64\", pair,",
+        "loops/products.py", "offset = self.integer(\"mul\", \"i64\", pair,",
         "offset = self.integer(\"mul\", \"i64\", \"0\",",
         f"{OPERATIONS}::test_pairs_of_matrices_are_multiplied_whichever_way_they_lie",
     ),
     "an axis that was added is read for its neighbour": (
-        "evaluation.py", "return at[:axis] + at[axis + 1 :]", "return at[:-1]",
+        "loops/evaluation.py", "return at[:axis] + at[axis + 1 :]", "return at[:-1]",
         f"{COMPILED}::test_masked_lanes_take_other",
     ),
     "a maximum forgets what is undefined": (
