@@ -2,16 +2,9 @@
 
 Triton ships for Linux alone. Without it, every operation still runs as eager PyTorch, and asking
 for a kernel says why there is none.
-
-Beside it stands how a kernel file declares an approximation: `stands_for`, on a device function in
-the place of another one. A proof of equality (lab/prove/equal/) takes the exact function instead,
-and so says what the kernel computes if the approximation is perfect. How far from that it is, is
-measured on every float32 of the interval. The two together cover the kernel.
 """
 
-import dataclasses
 import os
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,10 +30,7 @@ except ImportError as error:
 
     triton = tl = _Absent()
 
-__all__ = [
-    "UNAVAILABLE", "Approximation", "compiles_for_amd", "compiles_for_hopper", "stands_for", "tl",
-    "triton",
-]  # fmt: skip
+__all__ = ["UNAVAILABLE", "compiles_for_amd", "compiles_for_hopper", "tl", "triton"]
 
 HOPPER = (9, 0)
 
@@ -69,11 +59,6 @@ def compiles_for_hopper() -> bool:
 
     Like `compiles_for_amd`, this runs when the kernels are imported. In the interpreter it is no,
     unless GPTWIN_ARCH=sm_90 asks for these lists, so that they can be verified there.
-
-    Returns
-    -------
-    bool
-        True with a GPU of Hopper, or where sm_90 was set to compile for.
     """
     if UNAVAILABLE is not None:
         return False
@@ -85,42 +70,3 @@ def compiles_for_hopper() -> bool:
         return asked == "sm_90"
     cuda = torch.version.hip is None and torch.cuda.is_available()
     return cuda and torch.cuda.get_device_capability() == HOPPER
-
-
-@dataclasses.dataclass(frozen=True)
-class Approximation:
-    """What a device function approximates.
-
-    Attributes
-    ----------
-    exact : a `triton.jit` function
-        Takes the same arguments; compiled into no kernel.
-    low, high : float
-        The interval of the first argument on which it is used, the ends included.
-    """
-
-    exact: Any
-    low: float
-    high: float
-
-
-def stands_for(exact: Any, *, low: float, high: float) -> Callable[[Any], Any]:
-    """Declare that a device function approximates another.
-
-    Parameters
-    ----------
-    exact : a `triton.jit` function
-    low, high : float
-        The interval of the first argument on which it is used.
-
-    Returns
-    -------
-    callable
-        A decorator, above `triton.jit`; the function stays as it is.
-    """
-
-    def mark(function: Any) -> Any:
-        function.approximation = Approximation(exact, low, high)
-        return function
-
-    return mark

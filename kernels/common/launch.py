@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ import torch
 from ...core.checks import refuse
 from .. import native
 from ._triton import UNAVAILABLE
-from .strided import numbers_in, tensors_in
+from .strided import tensors_in
 
 INTERPRETED = UNAVAILABLE is None and os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -63,10 +63,10 @@ class Launch:
         Why it did not compile, in compile-only mode; empty otherwise.
     programs : tuple of int
         Along each axis of its grid, in compile-only mode.
-    numbers : dict
-        Its number arguments as Triton's IR names them ("x.strides.0"), in compile-only mode.
-    call : Call or None
-        What was launched, where an instrument asked for that alone.
+    arguments : tuple of (str, object)
+        What it was given, by name, in compile-only mode.
+    call : tuple or None
+        Function, grid, arguments and constants, where an instrument asked for these alone.
     """
 
     kernel: str
@@ -76,29 +76,8 @@ class Launch:
     compiled: Any = None
     error: str = ""
     programs: tuple[int, ...] = ()
-    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
-    call: "Call | None" = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """What a kernel is launched with.
-
-    Attributes
-    ----------
-    function : a `triton.jit` function
-        Without its autotuner.
-    grid : tuple of int
-    arguments : tuple
-        At run time: tensors, numbers, tuples of them, None.
-    constants : dict
-        At compile time, those of the configuration among them, without num_warps and the like.
-    """
-
-    function: Any
-    grid: tuple[int, ...]
-    arguments: tuple[Any, ...]
-    constants: dict[str, Any]
+    arguments: tuple[tuple[str, Any], ...] = ()
+    call: tuple[Any, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,14 +215,7 @@ def tracing() -> contextlib.AbstractContextManager[None]:
 
 
 def evaluating() -> contextlib.AbstractContextManager[None]:
-    """Launch on CPU tensors, by Triton's active driver as it is, while the context lasts.
-
-    An instrument's own driver runs kernels then (lab/prove/equal/backend.py).
-
-    Returns
-    -------
-    context manager
-    """
+    """Launch on CPU tensors by Triton's active driver, an instrument's, while the context lasts."""
     return _door_set(evaluating=True)
 
 
@@ -322,32 +294,6 @@ def _expect_triton_can_run(operation: str, name: str, tensor: torch.Tensor) -> N
             "Triton's interpreter, or GPTWIN_BACKEND=eager)"
         )
     native.activate()
-
-
-def kernel_device() -> str:
-    """Name the device whose tensors kernels take in this process: the GPU, if there is one.
-
-    Returns
-    -------
-    str
-        "cuda"; or "cpu", where kernels are interpreted or compiled for the CPU.
-
-    Raises
-    ------
-    RuntimeError
-        If they can run on neither.
-    """
-    if INTERPRETED or door().evaluating:
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    if not native.available():
-        raise RuntimeError(
-            "expected a GPU, llvmlite or Triton's interpreter to run kernels, got neither (likely "
-            "cause: pip install llvmlite, or set TRITON_INTERPRET=1 before triton is imported)"
-        )
-    native.activate()
-    return "cpu"
 
 
 def expect_same_dtype(**tensors: torch.Tensor | None) -> None:
@@ -449,7 +395,7 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
         compiled, error, call = None, "", None
         if wishes.calls_only:
             given = {n: v for n, v in {**constants, **options}.items() if n in function.arg_names}
-            call = Call(function, checked({**constants, **options}), args, given)
+            call = (function, checked({**constants, **options}), args, given)
         elif wishes.compile_only:
             try:
                 compiled = function.warmup(*args, grid=checked, **constants, **options)
@@ -459,33 +405,13 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
             with _on_device_of(args):
                 compiled = function[checked](*args, **constants, **options)
         if wishes.log is not None:
-            entry = Launch(kernel_name(kernel), index, options, {}, compiled, error, call=call)
-            programs = checked({**constants, **options}) if compiled is not None else ()
-            wishes.log.append(described(entry, zip(kernel.arg_names, args, strict=False), programs))
-
-
-def described(
-    entry: Launch, arguments: Iterable[tuple[str, Any]], programs: tuple[int, ...]
-) -> Launch:
-    """Add to a launch what it was given, and how many programs; none: it is not compiled alone.
-
-    Parameters
-    ----------
-    entry : Launch
-    arguments : iterable of (str, object)
-        By name.
-    programs : tuple of int
-
-    Returns
-    -------
-    Launch
-    """
-    named = list(arguments)
-    tensors = dict(pair for name, value in named for pair in tensors_in(name, value))
-    numbers = [pair for name, value in named for pair in numbers_in(name, value)]
-    return dataclasses.replace(
-        entry, tensors=tensors, programs=programs, numbers=dict(numbers if programs else ())
-    )
+            named = tuple(zip(kernel.arg_names, args, strict=False))
+            tensors = dict(pair for name, value in named for pair in tensors_in(name, value))
+            entry = Launch(kernel_name(kernel), index, options, tensors, compiled, error, call=call)
+            if compiled is not None:
+                programs = checked({**constants, **options})
+                entry = dataclasses.replace(entry, programs=programs, arguments=named)
+            wishes.log.append(entry)
 
 
 def _programs(kernel: Any, grid: Grid, sizes: dict[str, Any]) -> tuple[int, ...]:

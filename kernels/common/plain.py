@@ -7,12 +7,14 @@ wishes anything, Triton's own code runs as it is.
 """
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ._triton import UNAVAILABLE
-from .launch import INTERPRETED, Call, Launch, described, door, kernel_name
+from .launch import INTERPRETED, Launch, door, kernel_name
+from .strided import tensors_in
 
 # By name, as instruments list kernels: every kernel that was launched, autotuner included.
 launched: dict[str, Any] = {}
@@ -114,19 +116,22 @@ def _launch(
     launched[kernel_name(kernel)] = outer
     if wishes.log is not None:
         named = {**dict(zip(kernel.arg_names, args, strict=False)), **options}
-        entry = Launch(kernel_name(kernel), index, choice, {}, compiled, error, call=call)
-        programs: tuple[int, ...] = ()
+        tensors = dict(pair for name, value in named.items() for pair in tensors_in(name, value))
+        entry = Launch(kernel_name(kernel), index, choice, tensors, compiled, error, call=call)
         if compiled is not None and wishes.compile_only:
             programs = tuple(grid(named) if callable(grid) else grid)
-        wishes.log.append(described(entry, named.items(), programs))
+            entry = dataclasses.replace(entry, programs=programs, arguments=tuple(named.items()))
+        wishes.log.append(entry)
     return compiled
 
 
-def _call(kernel: Any, args: tuple[Any, ...], grid: Any, options: dict[str, Any]) -> Call:
-    """Describe a launch."""
+def _call(
+    kernel: Any, args: tuple[Any, ...], grid: Any, options: dict[str, Any]
+) -> tuple[Any, ...]:
+    """Say what a launch is given: function, grid, arguments and constants."""
     named = dict(zip(kernel.arg_names, args, strict=False))
     named |= {name: value for name, value in options.items() if name in kernel.arg_names}
     compiled_in = {p.name for p in kernel.params if p.is_constexpr}
     constants = {name: value for name, value in named.items() if name in compiled_in}
     arguments = tuple(named[p.name] for p in kernel.params if p.name in named.keys() - compiled_in)
-    return Call(kernel, tuple(grid(named) if callable(grid) else grid), arguments, constants)
+    return kernel, tuple(grid(named) if callable(grid) else grid), arguments, constants

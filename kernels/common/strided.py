@@ -79,29 +79,6 @@ def tensors_in(name: str, argument: Any) -> Iterator[tuple[str, torch.Tensor]]:
             yield from tensors_in(f"{name}.{fields[i]}" if fields else f"{name}[{i}]", part)
 
 
-def numbers_in(name: str, argument: Any) -> Iterator[tuple[str, float]]:
-    """List the numbers of a kernel's argument, within tuples, too, as Triton's IR names them.
-
-    Parameters
-    ----------
-    name : str
-        The argument's.
-    argument : object
-        What the kernel is given.
-
-    Yields
-    ------
-    tuple of (str, int or float)
-        "x.strides.0" for the first number of a named tuple's field.
-    """
-    if isinstance(argument, (int, float)):
-        yield name, argument
-    elif isinstance(argument, tuple):
-        fields = getattr(argument, "_fields", range(len(argument)))
-        for field, part in zip(fields, argument, strict=True):
-            yield from numbers_in(f"{name}.{field}", part)
-
-
 @triton.jit
 def part_of(x, index):
     """Take part number `index` along the first axis: x[index], with one stride less."""

@@ -46,7 +46,8 @@ from ...core.language.sampling import (
     units,
     without_filters,
 )
-from ..common._triton import compiles_for_amd, stands_for, tl, triton
+from ..common._triton import compiles_for_amd, tl, triton
+from ..common.approximation import stands_for
 from ..common.indices import signed
 from ..common.launch import launch, runs_on_triton
 from ..common.strided import part_of, strided

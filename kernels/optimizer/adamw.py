@@ -33,8 +33,8 @@ from ...core.optimizer.adamw import (
 )
 from ..common.finite import checks_finite
 from ..common.launch import runs_on_triton
-from ..common.sharded import is_sharded, norm_over_ranks, own_parts
 from .adamw_update import Groups, launch_norm, launch_update
+from .sharded import is_sharded, norm_over_ranks, own_parts
 from .tensor_table import expect_own_memory, write_back
 
 Tensors = Sequence[torch.Tensor]

@@ -26,7 +26,7 @@ from ...core.checks import refuse
 from ...core.optimizer.ema import check_ema
 from ..common._triton import tl, triton
 from ..common.launch import launch, runs_on_triton
-from ..common.sharded import own_parts
+from .sharded import own_parts
 from .tensor_table import (
     expect_own_memory,
     find_tensor,

@@ -23,7 +23,8 @@ from ...core.masking import expect_batch_time
 from ...core.rlhf.kl import (
     check_kl,
 )
-from ..common._triton import stands_for, tl, triton
+from ..common._triton import tl, triton
+from ..common.approximation import stands_for
 from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.launch import bucketed, launch, runs_on_triton

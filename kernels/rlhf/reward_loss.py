@@ -40,7 +40,8 @@ import torch
 
 from ...core.checks import expect_finite, refuse
 from ...core.rlhf.reward_loss import BIN_EDGES, N_BINS, RewardLoss, check_reward_loss
-from ..common._triton import stands_for, tl, triton
+from ..common._triton import tl, triton
+from ..common.approximation import stands_for
 from ..common.derivative import first_derivative_only
 from ..common.finite import checks_finite
 from ..common.indices import signed

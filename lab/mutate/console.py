@@ -15,8 +15,8 @@ from rich.table import Table
 from ... import __version__
 from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE
-from ...kernels.common.launch import kernel_device
 from ...records import write_whole
+from ..device import kernel_device
 from ..store import expect_writable, read_rows, write_rows
 from ..twins.catalogue import TWINS
 from ..twins.find import expect_twins, find_twin

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...core.checks import refuse
-from ...kernels.common import launch, plain
+from ...kernels.common import plain
+from ..device import kernel_device
 from ..settings import read_settings
 from ..twins.find import nameless
 from ..twins.twin import Case, Twin
@@ -133,7 +134,7 @@ def check(
         refuse("examples", "at least 1", str(examples))
     function = declaration.kernel
     name = f"{getattr(function, '__module__', '')}:{name_of(function)}"
-    device = launch.kernel_device()
+    device = kernel_device()
     with plain.choosing_here():
         own = declaration.as_twin(name, configs=read_settings().configs)
         nameless[name] = own

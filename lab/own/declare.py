@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ...core.checks import refuse
 from ...kernels.common import launch, plain
+from ..device import kernel_device
 from ..pretend.gpu import pretend_gpu
 from ..pretend.places import put_on_gpu
 from ..twins.draw import LAYOUTS, RandomArrays, ShapesAlone, to_torch
@@ -95,7 +96,7 @@ class Declaration:
         plain.watch_plain_launches()
         tried, surroundings = Tried({}, set()), _nothing_around
         if try_it:
-            device = launch.kernel_device()
+            device = kernel_device()
             tried = self._try(kernel, corners, read, device)
             if device == "cpu" and (tried.failed or not tried.kernels):
                 # It may ask for a GPU: for "cuda" in its code, or to launch at all.

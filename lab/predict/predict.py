@@ -241,7 +241,7 @@ def _compiled(entry: Any, resources: Resources) -> Compiled:
     tensors = {name: t.numel() * t.element_size() for name, t in entry.tensors.items()}
     return Compiled(
         parse(listing(entry.compiled)), resources, entry.compiled.asm["ttir"], entry.programs,
-        entry.numbers, tensors,
+        _numbers_of(entry), tensors,
     )  # fmt: skip
 
 
@@ -399,3 +399,17 @@ def ahead(rows: Sequence[Row]) -> str:
     slow = [r.configuration for r in timed if r.seconds and r.seconds[0] / first > margin]
     tail = f"; behind: {', '.join(map(str, slow))}" if slow else ""
     return f"no configuration is ahead by {margin:g}x, less than which says nothing{tail}"
+
+
+def _numbers_of(entry: Any) -> dict[str, float]:
+    """List a launch's numbers, within tuples, too, as Triton's IR names them: "x.strides.0"."""
+    return dict(pair for name, value in entry.arguments for pair in _numbers_in(name, value))
+
+
+def _numbers_in(name: str, argument: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(argument, (int, float)):
+        yield name, argument
+    elif isinstance(argument, tuple):
+        fields = getattr(argument, "_fields", range(len(argument)))
+        for field, part in zip(fields, argument, strict=True):
+            yield from _numbers_in(f"{name}.{field}", part)

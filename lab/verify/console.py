@@ -18,7 +18,8 @@ from rich.table import Table
 from ... import __version__
 from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE, triton
-from ...kernels.common.launch import INTERPRETED, kernel_device
+from ...kernels.common.launch import INTERPRETED
+from ..device import kernel_device
 from ..store import expect_writable, made_with, write_rows
 from ..twins.catalogue import TWINS
 from ..twins.find import expect_twins, find_twin, is_own

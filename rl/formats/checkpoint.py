@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ...core.checks import refuse
-from ...kernels.common.sharded import is_sharded
+from ...kernels.optimizer.sharded import is_sharded
 from ...records import flush, naming
 from ..ranks.group import ALONE, Group
 from .checksums import checksums, damaged

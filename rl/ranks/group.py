@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from ...core.checks import refuse
-from ...kernels.common.sharded import is_sharded
+from ...kernels.optimizer.sharded import is_sharded
 
 SEED_STRIDE = 100_003  # lm-human-preferences: the distance of two ranks' seeds
 

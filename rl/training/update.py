@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import torch
 
-from ...kernels.common.sharded import own_parts
 from ...kernels.optimizer.adamw import AdamW
+from ...kernels.optimizer.sharded import own_parts
 from ..ranks.group import Group
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from .....core.checks import refuse
-from .....kernels.common.launch import LARGEST_GRID, Call
+from .....kernels.common.launch import LARGEST_GRID
 from .....kernels.native.instructions.ttir import Type, Value, parse
 from ..launches import compile as front_end
+from ..launches.call import Call
 from ..launches.contract import MOST_BYTES, Comparison, Contract, Reading
 from ..symbolic.terms import ONE, ZERO, Poly, poly
 from ..symbolic.values import Symbol, is_integer, reach

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from .....kernels.common import plain
-from .....kernels.common.launch import Call, Launch, recording
+from .....kernels.common.launch import Launch, recording
 from ....pretend.gpu import pretend_gpu
 from ....sanitize.drivers import find_drivers, load
 from ....twins.draw import ShapesAlone
 from ....twins.twin import Twin, as_tuple
 from . import compile as front_end
+from .call import Call
 
 
 @dataclasses.dataclass
@@ -122,9 +123,9 @@ def variants(launches: Iterable[Launch]) -> list[Variant]:
     """
     found: dict[Any, Variant] = {}
     for launch in launches:
-        call = launch.call
-        if call is None:
+        if launch.call is None:
             continue
+        call = Call(*launch.call)
         kinds = tuple(_kinds(call))
         key = launch.kernel, kinds
         if key not in found:

@@ -15,8 +15,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver as runtime
 
 from .....kernels.common._triton import tl
-from .....kernels.common.launch import Call
 from .....kernels.native.compiler import CPUBackend
+from .call import Call
 
 # Numbers that stand for any of their width; neither is specialised.
 NARROW, WIDE = 7, 2**40 + 7

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import torch
 
-from .....kernels.common.launch import Call
 from . import compile as front_end
+from .call import Call
 from .contract import Contract, Reading
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from .....kernels.common.launch import Call
 from . import compile as front_end
+from .call import Call
 
 
 def propose(calls: list[Call]) -> str:
