@@ -29,6 +29,7 @@ def run(*command, folder=TESTS.parents[1], **variables):
         capture_output=True,
         text=True,
         cwd=folder,
+        timeout=300,  # a compiled loop that never ends cannot be interrupted from within
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
     return ran.stdout
