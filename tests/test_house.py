@@ -124,8 +124,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cli_bench": ("rl", "benchmarks/ppo", "benchmarks/gpu"),
     "cli_corpus": ("rl",),
     "cli_study": ("lab/study",),
+    "cli_training": ("rl",),
     "cli": (
-        "cli_bench", "cli_corpus", "cli_study",
+        "cli_bench", "cli_corpus", "cli_study", "cli_training",
         "reference", "ops", "lab/own", "lab/mutate", "lab/trace", "lab/report", "rl",
         "benchmarks/ppo", "benchmarks/gpu",
     ),
