@@ -25,9 +25,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "core/optimizer": ("core/language",),
     "core/model": ("core/optimizer",),
     "core/rlhf": ("core/optimizer",),
+    "core/dialogue": ("core/rlhf",),
     "reference": ("core/model", "core/rlhf"),
     # Every room of kernels knows the whole specification.
-    "kernels/interpreter/common": ("core/model", "core/rlhf"),
+    "kernels/interpreter/common": ("core/model", "core/dialogue"),
     "kernels/interpreter/libdevice": (),
     "kernels/interpreter/numbers": ("kernels/interpreter/common", "kernels/interpreter/libdevice"),
     "kernels/interpreter/language": ("kernels/interpreter/common", "kernels/interpreter/libdevice"),
