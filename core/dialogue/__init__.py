@@ -1,5 +1,6 @@
-"""What dialogue agents compute beside a model: ratings, distances, fits, and the exact small cases.
+"""Dialogue agents' own formulas, a file for each paper or idea, in NumPy: what each of them means.
 
-Formulas in NumPy, each with its source; rl/agents trains by them. Imported by nothing else in core.
-Read first: frontier.py, reward against √KL where every answer can be listed; then elo.py.
+How LaMDA, Sparrow, Anthropic's HH and BlenderBot's family choose an answer and learn from what
+people say of it. rl/agents/ computes the same in PyTorch and trains with it. Read first:
+frontier.py, reward against √KL where every answer can be listed.
 """
