@@ -18,7 +18,7 @@ ended).
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,13 @@ from ..records import write_whole
 from .bounds import check, check_context
 from .data import sources
 from .data.batches import Mixed, Shuffled
-from .data.sources import Prompt
 from .formats.hf_config import read_config
 from .formats.tensors import save_tensors
 from .judging import plots
 from .judging.best_of_n import FILE as BEST_OF_N
 from .judging.best_of_n import measure
 from .judging.evaluation import ANSWERED_AT_ONCE, MEASURED_AT_ONCE, distance, grade
-from .judging.reward_function import checked_scores, imported
+from .judging.reward_function import ByFunction, imported
 from .judging.sampled_rankings import sample_rankings
 from .ranks.sharding import shard, whole_state
 from .run_folder import PLOTS
@@ -268,21 +267,12 @@ class Pipeline(RunModels):
 
     def _score(self) -> Score:
         """Return what scores the policy's answers: the reward model, or the user's function."""
-        template, device = self.template, self.group.device
         if self.configuration.ppo.reward_fn:
             function = imported(self.configuration.ppo.reward_fn)
-
-            def by_function(
-                prompts: Sequence[Prompt], responses: Sequence[list[int]]
-            ) -> torch.Tensor:
-                texts = [template.text(response) for response in responses]
-                found = function([p.messages for p in prompts], texts)
-                return checked_scores(found, len(texts)).to(device)
-
-            return by_function
+            return ByFunction(function, self.template, self.group.device)
         scorer = self._scorer().requires_grad_(False).eval()
         shard(scorer.trunk, self.group)
-        return scoring(scorer, template.pad, self._answers_at_once(SCORED_AT_ONCE))
+        return scoring(scorer, self.template.pad, self._answers_at_once(SCORED_AT_ONCE))
 
     def _judge(self) -> Callable[[GPT, GPT], Statistics] | None:
         """Return what measures the policy on held-out exercises, unless prompts are the user's."""

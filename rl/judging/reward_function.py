@@ -1,13 +1,55 @@
-"""The user's own reward function: found by its name, its scores checked before PPO uses them."""
+"""The user's own reward function: found by its name, its scores checked before PPO uses them.
+
+It may be an object that is called, and remember what it saw: with methods `state_dict` and
+`load_state_dict` its state is kept in PPO's checkpoints, and a run that goes on after a kill earns
+the rewards that it would have earned.
+"""
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from ...core.checks import refuse
+from ..data.dialogue import Template
+from ..data.sources import Prompt
+from ..stages.ppo_stage import Stateful
+
+
+class ByFunction:
+    """A user's function as what PPO calls: texts go to it, and checked scores come back.
+
+    Parameters
+    ----------
+    function : callable
+        `(conversations, texts) -> scores`, a conversation being a tuple of `Message`.
+    template : Template
+        Of the policy's tokenizer.
+    device : torch.device
+        Of the scores.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], template: Template, device: torch.device
+    ) -> None:
+        self.function, self.template, self.device = function, template, device
+
+    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[list[int]]) -> torch.Tensor:
+        """Return the scores [response]; as `checked_scores` refuses, so does this."""
+        texts = [self.template.text(response) for response in responses]
+        found = self.function([prompt.messages for prompt in prompts], texts)
+        return checked_scores(found, len(texts)).to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the function remembers; nothing of a plain one."""
+        return self.function.state_dict() if isinstance(self.function, Stateful) else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the function go back to a state."""
+        if isinstance(self.function, Stateful):
+            self.function.load_state_dict(state)
 
 
 def imported(path: str) -> Callable[..., Any]:

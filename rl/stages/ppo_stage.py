@@ -5,7 +5,7 @@ What an iteration does is ppo.py.
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -22,6 +22,17 @@ from .ppo import PPO, Prompts
 from .scorer import Scorer
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """A score that remembers what it saw, as one that normalises rewards does."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it remembers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+
+
 class PPOStage(PPO):
     """Train a policy with a reward. A `run.Stage`; a step is an iteration.
 
@@ -32,7 +43,8 @@ class PPOStage(PPO):
     value : Scorer
         Trained in place; its trunk is the policy itself if `settings.shared_trunk`.
     score : callable
-        `(prompts, responses) -> torch.Tensor [batch]`: the reward of lists of ids.
+        `(prompts, responses) -> torch.Tensor [batch]`: the reward of lists of ids. What it
+        remembers, if it is `Stateful`, is kept in checkpoints.
     prompts : Prompts
     settings : PPOSettings
     pad, end : int
@@ -93,12 +105,13 @@ class PPOStage(PPO):
             return self.measure(self.policy, self.reference) if self.measure else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return policy, value, reference, average, moments and β; see `run.Stage`."""
+        """Return policy, value, reference, average, moments, β, and what the score remembers."""
         return {
             **{name: module.state_dict() for name, module in self._modules().items()},
             "average": list(self.average),
             "optimizers": [update.state_dict() for update in self.updates],
             "beta": self.beta,
+            "score": self.score.state_dict() if isinstance(self.score, Stateful) else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -110,6 +123,8 @@ class PPOStage(PPO):
         for update, kept in zip(self.updates, state["optimizers"], strict=True):
             update.load_state_dict(kept)
         self.beta = state["beta"]
+        if isinstance(self.score, Stateful) and state.get("score"):
+            self.score.load_state_dict(state["score"])
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {"policy": self.policy, "value": self.value, "reference": self.reference}

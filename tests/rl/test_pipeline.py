@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import tiny
+import torch
 
 from gptwin.rl import pipeline, run_data, run_models
 from gptwin.rl.chat import Chat, converse, examples, find_model, find_scorer
@@ -18,7 +19,7 @@ from gptwin.rl.configuration import PretrainSettings, dump
 from gptwin.rl.data import sources
 from gptwin.rl.data.sources import Prompt
 from gptwin.rl.judging import sampled_rankings
-from gptwin.rl.judging.reward_function import checked_scores, imported
+from gptwin.rl.judging.reward_function import ByFunction, checked_scores, imported
 from gptwin.rl.pipeline import Pipeline
 from gptwin.rl.stages.generation import generate
 from gptwin.rl.studies import reproduce, verdicts
@@ -188,6 +189,33 @@ def test_scores_of_a_reward_function_are_looked_at():
     ):
         with pytest.raises(ValueError, match=rf"^ppo\.reward_fn: {message}"):
             checked_scores(found, 2)
+
+
+class Counting:
+    """A user's reward that remembers how often it was asked."""
+
+    seen = 0
+
+    def __call__(self, conversations, texts):
+        self.seen += len(texts)
+        return [self.seen] * len(texts)
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+def test_what_a_reward_function_remembers_is_kept():
+    prompts, said = tiny.prompts(2), [[5], [6]]
+    first, second = (ByFunction(Counting(), tiny.template(), torch.device("cpu")) for _ in range(2))
+    first(prompts, said)
+    second.load_state_dict(first.state_dict())
+    assert second(prompts, said).tolist() == [4, 4]
+    plain = ByFunction(tiny.length_of, tiny.template(), torch.device("cpu"))
+    assert plain.state_dict() == {}
+    plain.load_state_dict({})
 
 
 def test_skipped_lines_are_counted_and_reported(tmp_path, capsys):
