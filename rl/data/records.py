@@ -7,9 +7,12 @@ r"""Reading training data: JSON lines in every format in use, one record at a ti
     {"prompt": …, "chosen": …, "rejected": …}    Preference
     {"chosen": …, "rejected": …}                 Preference; the prompt is what both begin with
     {"prompt": …, "completions": […], "rank": […]}   Preference; the lowest rank is the best
+    {"messages": …, "completion": …, "label": 0 or 1, "rule"?: …, "user"?: …}    Label
+    {"messages": …, "completion": …, "feedback": …, "user"?: …}                  Feedback
 
 Whoever wants dialogues takes a preference for the prompt with its best answer: so the files of
-Anthropic's HH, which have the entries chosen and rejected alone, teach every stage.
+Anthropic's HH, which have the entries chosen and rejected alone, teach every stage. Of a label or
+of feedback they take the prompt alone: what was said may be what nobody should imitate.
 
 A prompt is a string (what the user says) or a list of messages. A completion is a string (what the
 assistant says) or a list of messages; the list may repeat the prompt. A string that begins as
@@ -28,7 +31,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias, cast, get_args
 
 from ...core.checks import refuse
 from .dialogue import Message
@@ -52,6 +55,8 @@ ENTRIES = {
     "Text": "text",
     "Dialogue": "messages; or prompt, with completion or alone; or chosen and rejected",
     "Preference": "chosen and rejected, with prompt or alone; or prompt, completions and rank",
+    "Label": "messages, completion and label; rule and user, if they are known",
+    "Feedback": "messages, completion and feedback; user, if it is known",
 }
 TURN = re.compile(r"\n\n(Human|Assistant): ?")
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
@@ -101,7 +106,47 @@ class Preference:
     line: int = dataclasses.field(default=0, compare=False)
 
 
-Record: TypeAlias = Text | Dialogue | Preference
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """One answer, and whether somebody found it good.
+
+    Attributes
+    ----------
+    messages : tuple of Message
+        The turns before the answer.
+    completion : str
+        The answer; empty, where nothing was said.
+    label : int
+        1: good, or the rule was kept. 0: bad, or the rule was broken.
+    rule : str
+        The text of the one rule that the label speaks of; of every other rule it says nothing.
+        Empty: a thumb up or down for the whole answer.
+    user : str
+        Who said so; empty, where it is not known.
+    line : int
+        As in `Text`.
+    """
+
+    messages: Messages
+    completion: str
+    label: int
+    rule: str = ""
+    user: str = ""
+    line: int = dataclasses.field(default=0, compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Feedback:
+    """One answer, and what somebody said of it in words; the attributes are as in `Label`."""
+
+    messages: Messages
+    completion: str
+    feedback: str
+    user: str = ""
+    line: int = dataclasses.field(default=0, compare=False)
+
+
+Record: TypeAlias = Text | Dialogue | Preference | Label | Feedback
 
 
 class DataFile:
@@ -112,9 +157,9 @@ class DataFile:
     path : str or pathlib.Path
         JSON lines, plain or gzip.
     kind : type, optional
-        `Text`, `Dialogue` or `Preference`: read every line as this, and refuse those that are
-        not. (A line may have the entries of several.) By default each is what it looks like,
-        looking for preferences first and for text last.
+        `Text`, `Dialogue`, `Preference`, `Label` or `Feedback`: read every line as this, and
+        refuse those that are not. (A line may have the entries of several.) By default each is what
+        it looks like, looking for preferences first, then for labels, and for text last.
     skip_bad_lines : bool
         Count them instead of refusing the file.
     answered : bool
@@ -142,8 +187,8 @@ class DataFile:
         skip_bad_lines: bool = False,
         answered: bool = False,
     ) -> None:
-        if kind not in (None, Text, Dialogue, Preference):
-            refuse("kind", "Text, Dialogue, Preference or None", repr(kind))
+        if kind not in (None, *get_args(Record)):
+            refuse("kind", f"{', '.join(ENTRIES)} or None", repr(kind))
         self.path, self.kind, self.skip_bad_lines = Path(path), kind, skip_bad_lines
         self.answered = answered
         self.n_records = self.n_bad_lines = 0
@@ -193,7 +238,7 @@ def parse(line: bytes, kind: type | None = None) -> Record:
 
     Returns
     -------
-    Text, Dialogue or Preference
+    Text, Dialogue, Preference, Label or Feedback
 
     Raises
     ------
@@ -205,6 +250,11 @@ def parse(line: bytes, kind: type | None = None) -> Record:
         preference = _preference(found)
         if preference:
             return preference
+    said_of = {"messages", "completion"} <= found.keys()
+    if kind in (None, Label) and said_of and "label" in found:
+        return _label(found)
+    if kind in (None, Feedback) and said_of and "feedback" in found:
+        return Feedback(*_answered(found), _string(found["feedback"], "feedback"), _user(found))
     if kind in (None, Dialogue):
         if "messages" in found:
             return Dialogue(_messages(found, "messages"))
@@ -410,3 +460,24 @@ def _ranked(found: dict[str, Any]) -> Preference:
     texts = [_completion(c, f"completions[{i}]", prompt) for i, c in enumerate(completions)]
     order = sorted(range(len(ranks)), key=ranks.__getitem__)  # stable: ties stay in order
     return Preference(prompt, tuple(texts[i] for i in order), tuple(ranks[i] for i in order))
+
+
+def _label(found: dict[str, Any]) -> Label:
+    label = found["label"]
+    if label not in (0, 1) or isinstance(label, float):
+        refuse("label", "0 or 1", repr(label), "a score: decide from where on it is good")
+    rule = _string(found["rule"], "rule") if "rule" in found else ""
+    return Label(*_answered(found), int(label), rule, _user(found))
+
+
+def _answered(found: dict[str, Any]) -> tuple[Messages, str]:
+    """Read the turns so far and the answer that somebody judged."""
+    messages = _messages(found, "messages")
+    if messages[-1].role == "assistant":
+        got = "one of the assistant"
+        refuse("messages", "a last turn that is not the assistant's", got, "the answer, twice")
+    return messages, _completion(found["completion"], "completion", messages)
+
+
+def _user(found: dict[str, Any]) -> str:
+    return _string(found["user"], "user") if "user" in found else ""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptwin.rl.data.dialogue import Message
-from gptwin.rl.data.records import DataFile, Dialogue, Preference, Text, parse
+from gptwin.rl.data.records import DataFile, Dialogue, Feedback, Label, Preference, Text, parse
 
 HI = (Message("user", "Hi"),)
 HELLO, GO_AWAY = Message("assistant", "Hello"), Message("assistant", "Go away")
@@ -56,6 +56,12 @@ FORMATS = [
     ({"prompt": "Hi", "completions": ["b", "a", "b too"], "rank": [1, 0, 1]},
      Preference(HI, ("a", "b", "b too"), (0, 1, 1))),
     ({"text": "Once", "id": 7, "source": None}, Text("Once")),
+    ({"messages": messages(*HI), "completion": "Hello", "label": 1}, Label(HI, "Hello", 1)),
+    ({"messages": messages(*HI), "completion": "Go away", "label": 0, "rule": "Greet.",
+      "user": "u7"}, Label(HI, "Go away", 0, "Greet.", "u7")),
+    ({"messages": messages(*HI), "completion": "", "label": False}, Label(HI, "", 0)),
+    ({"messages": messages(*HI), "completion": "Go away", "feedback": "Say Hello.", "user": "u7"},
+     Feedback(HI, "Go away", "Say Hello.", "u7")),
 ]  # fmt: skip
 
 
@@ -84,6 +90,13 @@ def test_a_line_with_the_entries_of_several_kinds_is_read_as_the_one_wanted():
     assert parse(both) == Preference(HI, ("x", "y"), (0, 1))
     assert parse(both, Dialogue) == Dialogue((*HI, HELLO))
     assert parse(both, Text) == Text("Once")
+
+
+def test_what_was_judged_is_nothing_to_imitate():
+    judged = line(messages=messages(*HI), completion="Go away", label=0, feedback="Say Hello.")
+    assert parse(judged) == Label(HI, "Go away", 0)
+    assert parse(judged, Feedback) == Feedback(HI, "Go away", "Say Hello.")
+    assert parse(judged, Dialogue) == Dialogue(HI)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +130,13 @@ def test_a_line_with_the_entries_of_several_kinds_is_read_as_the_one_wanted():
         (line(prompt="Hi", completions=["a", "b"], rank=[0.3, 0.9]), "rank: expected integers.*sc"),
         (line(prompt="Hi", completions=["a", "b"], rank=[-1, 0]), "rank: expected integers from 0"),
         (line(prompt="Hi", completions=["a", 2], rank=[1, 0]), r"completions\[1\]: expected a"),
+        (line(messages=messages(*HI), completion="a", label=0.7), "label: expected 0 or 1.*score"),
+        (line(messages=messages(*HI), completion="a", label="good"), "label: expected 0 or 1"),
+        (line(messages=messages(*HI), completion="a", label=1, rule=7), "rule: expected a string"),
+        (line(messages=messages(*HI, HELLO), completion="a", label=1), "messages: .*twice"),
+        (line(messages=messages(*HI), completion=3, feedback="b"), "completion: expected a"),
     ],
-    ids=range(28),
+    ids=range(33),
 )  # fmt: skip
 def test_a_bad_line_is_refused_with_the_reason(bad, message):
     with pytest.raises(ValueError, match=message):
@@ -130,7 +148,9 @@ def test_a_line_of_another_kind_is_refused():
         ValueError, match=r"expected the entries chosen and rejected, .*, got the entries text"
     ):
         parse(line(text="Once"), Preference)
-    with pytest.raises(ValueError, match="kind: expected Text, Dialogue, Preference or None"):
+    with pytest.raises(
+        ValueError, match="kind: expected Text, Dialogue, Preference, Label, Feedback or None"
+    ):
         DataFile("x", str)
 
 
