@@ -421,6 +421,47 @@ def load(
     return configuration
 
 
+def changed(settings: Settings, changes: Sequence[str]) -> Settings:
+    """Change some fields of settings that stand alone.
+
+    Parameters
+    ----------
+    settings : dataclass
+        Each field with a bound (bounds.setting), or itself such a dataclass.
+    changes : sequence of str
+        ``key=value``, or ``table.key=value`` for a field that is a dataclass; values as in `load`.
+
+    Returns
+    -------
+    dataclass
+
+    Raises
+    ------
+    ValueError
+        As in `load`.
+    """
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals:
+            refuse("setting", "key=value, such as lr=1e-3", repr(change))
+        *tables, key = path.strip().split(".")
+        nested: dict[str, Any] = {key: _value(text)}
+        for table in reversed(tables):
+            nested = {table: nested}
+        settings = _merged(settings, nested, change)
+    _expect_bounds(settings)
+    return settings
+
+
+def _expect_bounds(settings: Any, where: str = "") -> None:
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            _expect_bounds(value, f"{where}{field.name}.")
+        elif not field.metadata["bound"].holds(value):
+            refuse(f"{where}{field.name}", field.metadata["bound"].words, repr(value))
+
+
 def dump(configuration: Configuration) -> str:
     """Write a configuration as the TOML that `load` reads.
 

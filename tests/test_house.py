@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import functools
 import re
 import sys
 from collections import Counter, defaultdict
@@ -26,7 +27,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "core/model": ("core/optimizer",),
     "core/rlhf": ("core/optimizer",),
     "core/dialogue": ("core/rlhf",),
-    "reference": ("core/model", "core/rlhf"),
+    "reference": ("core/model", "core/dialogue"),
     # Every room of kernels knows the whole specification.
     "kernels/interpreter/common": ("core/model", "core/dialogue"),
     "kernels/interpreter/libdevice": (),
@@ -112,7 +113,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "rl/prompting": ("rl/judging",),
     "rl/studies": ("rl/pipeline", "rl/chat", "rl/finetuning", "rl/prompting"),
     "rl/studies/gpt": ("rl/studies",),
-    "rl/command": ("rl/studies", "rl/continuation", "rl/studies/gpt"),
+    "rl/agents/world": ("rl/pipeline", "rl/chat", "rl/prompting"),
+    "rl/agents/interface": ("rl/agents/world",),
+    "rl/agents/run": ("rl/agents/world",),
+    "rl/agents/base": ("rl/agents/interface", "rl/agents/run"),
+    "rl/agents/lamda": ("rl/agents/base",),
+    "rl/agents/sparrow": ("rl/agents/base",),
+    "rl/agents/hh": ("rl/agents/base",),
+    "rl/agents/blenderbot": ("rl/agents/base",),
+    "rl/agents": tuple(f"rl/agents/{name}" for name in ("lamda", "sparrow", "hh", "blenderbot")),
+    "rl/studies/agents": ("rl/studies", "rl/agents"),
+    "rl/command": ("rl/studies", "rl/continuation", "rl/studies/gpt", "rl/studies/agents"),
     "rl": ("rl/command",),
     "benchmarks/baselines": ("kernels",),
     "benchmarks": ("benchmarks/baselines", "lab/twins/find"),
@@ -122,12 +133,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "benchmarks/gpu/end_to_end": ("benchmarks/gpu/operations",),
     "benchmarks/gpu/shown": ("benchmarks/gpu/operations",),
     "benchmarks/gpu": ("benchmarks/gpu/end_to_end", "benchmarks/gpu/shown"),
+    "cli_agents": ("rl",),
     "cli_bench": ("rl", "benchmarks/ppo", "benchmarks/gpu"),
     "cli_corpus": ("rl",),
     "cli_study": ("lab/study",),
     "cli_training": ("rl",),
     "cli": (
-        "cli_bench", "cli_corpus", "cli_study", "cli_training",
+        "cli_agents", "cli_bench", "cli_corpus", "cli_study", "cli_training",
         "reference", "ops", "lab/own", "lab/mutate", "lab/trace", "lab/report", "rl",
         "benchmarks/ppo", "benchmarks/gpu",
     ),
@@ -193,9 +205,10 @@ def room_of(parts: Sequence[str]) -> str:
     return "__init__"  # a name that the root itself defines
 
 
-def below(room: str) -> set[str]:
+@functools.cache  # there are more ways down than rooms by thousands
+def below(room: str) -> frozenset[str]:
     """List the rooms that a room may import, itself among them."""
-    return {room}.union(*(below(under) for under in ROOMS[room]))
+    return frozenset({room}).union(*(below(under) for under in ROOMS[room]))
 
 
 def may_import(importer: Path, name: str) -> bool:
