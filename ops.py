@@ -17,6 +17,7 @@ from .kernels.attention.qkv_projection import qkv_projection
 from .kernels.common.finite import checking_finite
 from .kernels.common.launch import backend, recording
 from .kernels.language.cross_entropy import cross_entropy, token_log_probs
+from .kernels.language.director_scores import director_scores
 from .kernels.language.sampling import sampling
 from .kernels.layers.embedding import embedding
 from .kernels.layers.gelu import gelu
@@ -44,6 +45,7 @@ __all__ = [
     "cross_entropy",
     "decode_attention",
     "decoder_block",
+    "director_scores",
     "ema",
     "embedding",
     "exact_kl",

@@ -27,6 +27,11 @@ from .core.language.cross_entropy import (
     cross_entropy_backward,
     cross_entropy_forward,
 )
+from .core.language.director_scores import (
+    director_scores,
+    director_scores_backward,
+    director_scores_forward,
+)
 from .core.language.sampling import sampling, sampling_forward
 from .core.layers.embedding import embedding, embedding_backward, embedding_forward
 from .core.layers.gelu import gelu, gelu_backward, gelu_forward
@@ -66,6 +71,7 @@ __all__ = [
     "cross_entropy", "cross_entropy_backward", "cross_entropy_forward",
     "decode_attention", "decode_attention_forward",
     "decoder_block", "decoder_block_backward", "decoder_block_forward",
+    "director_scores", "director_scores_backward", "director_scores_forward",
     "ema",
     "embedding", "embedding_backward", "embedding_forward",
     "exact_kl", "exact_kl_backward", "exact_kl_forward",

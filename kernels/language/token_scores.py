@@ -126,7 +126,7 @@ def _logits_tile(
 
 
 @triton.jit
-def _merge(maximum, total, weighted, tile_maximum, tile_total, tile_weighted):
+def merge(maximum, total, weighted, tile_maximum, tile_total, tile_weighted):
     """Join two parts of the vocabulary: each sum is brought to the larger maximum."""
     new = tl.maximum(maximum, tile_maximum)
     fell, tile_fell = maximum - new, tile_maximum - new
@@ -184,7 +184,7 @@ def token_scores_kernel(
         tile_maximum = tl.max(x, axis=1)
         away = x - tile_maximum[:, None]
         e = tl.exp2(away)  # 0 outside
-        maximum, total, weighted = _merge(
+        maximum, total, weighted = merge(
             maximum, total, weighted, tile_maximum, tl.sum(e, axis=1), tl.sum(e * away, axis=1)
         )
 
@@ -221,7 +221,7 @@ def token_scores_merge_kernel(
     weighted = tl.zeros([BLOCK], tl.float32)
     wanted = tl.zeros([BLOCK], tl.float32)
     for _ in range(0, n_spans):
-        maximum, total, weighted = _merge(
+        maximum, total, weighted = merge(
             maximum,
             total,
             weighted,
@@ -333,10 +333,6 @@ def score(
     expect_countable("token_scores", tokens=n_tokens, vocab=vocab, d_model=d_model)
     n_spans = triton.cdiv(vocab, SPAN)
     partials = torch.empty(n_spans, 4, n_tokens, dtype=torch.float32, device=hidden.device)
-    # Each in memory of its own: to write into one must not change what is kept for backward.
-    log_prob, entropy, lse = (
-        torch.empty(n_tokens, dtype=torch.float32, device=hidden.device) for _ in range(3)
-    )
     mask = mask.view(torch.int8)
     launch(
         token_scores_kernel,
@@ -344,6 +340,32 @@ def score(
         *(strided(hidden), strided(weight), targets, mask, partials, n_tokens, vocab, d_model),
         math.log2(math.e) / temperature,
         SPAN=SPAN,
+    )
+    return merge_spans(partials, targets, mask, vocab)
+
+
+def merge_spans(
+    partials: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, vocab: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Launch the kernel that joins what was found in each span.
+
+    Parameters
+    ----------
+    partials : torch.Tensor [span, 4, token]
+        m, S, E and the target's logit, in units of log 2.
+    targets : torch.Tensor of int [token]
+    mask : torch.Tensor of int8 [token]
+    vocab : int
+
+    Returns
+    -------
+    log_prob, entropy, lse : torch.Tensor [token]
+        As `score` returns them.
+    """
+    n_spans, _, n_tokens = partials.shape
+    # Each in memory of its own: to write into one must not change what is kept for backward.
+    log_prob, entropy, lse = (
+        torch.empty(n_tokens, dtype=torch.float32, device=partials.device) for _ in range(3)
     )
     block = 128
     launch(
@@ -410,14 +432,22 @@ def score_backward(
             dtype = hidden.dtype if some.stop == vocab else torch.float32
             d_hidden = product(d_logits, here.T, dtype, add=d_hidden)
         if d_weight is not None:
-            _write_product(d_weight[:, some], counted.T, d_logits)
+            write_product(d_weight[:, some], counted.T, d_logits)
     if d_hidden is not None:
         d_hidden.masked_fill_(~mask[:, None], 0)  # Nor is 0 · NaN where NaN is in the weight.
     return d_hidden, d_weight
 
 
-def _write_product(result: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """Write a b to where it belongs, the rows or the columns of the result at a time."""
+def write_product(result: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Write a b to where it belongs, the rows or the columns of the result at a time.
+
+    Parameters
+    ----------
+    result : torch.Tensor [row, column]
+        Written.
+    a : torch.Tensor [row, inner]
+    b : torch.Tensor [inner, column]
+    """
     if result.is_contiguous():
         product(a, b, result.dtype, into=result)
     elif result.T.is_contiguous():

@@ -5,6 +5,7 @@ from .attention.decode_attention import decode_attention
 from .attention.qkv_attention import qkv_attention
 from .attention.qkv_projection import qkv_projection
 from .language.cross_entropy import cross_entropy
+from .language.director_scores import director_scores
 from .language.sampling import sampling
 from .layers.embedding import embedding
 from .layers.gelu import gelu
@@ -29,7 +30,7 @@ TWINS: dict[str, Twin] = {
     for twin in (
         softmax, layer_norm, gelu, linear, embedding,
         attention, decode_attention, qkv_projection, qkv_attention,
-        cross_entropy, sampling,
+        cross_entropy, director_scores, sampling,
         adamw, ema,
         reward_loss, kl, exact_kl, token_rewards, gae, whiten, ppo_loss, linear_ppo_loss,
         decoder_block,

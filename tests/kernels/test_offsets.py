@@ -44,6 +44,7 @@ NEVER_HUGE = {
     ("reward_loss", "reward_loss_totals_kernel"): "adds up one row of partial sums a program",
     ("linear_ppo_loss", "token_scores_merge_kernel"): "is given four numbers a token and span",
     ("cross_entropy", "token_scores_merge_kernel"): "is given four numbers a token and span",
+    ("director_scores", "token_scores_merge_kernel"): "is given four numbers a token and span",
     ("linear_ppo_loss", "ppo_loss_kernel"): "its tensors hold one number a token",
     ("linear_ppo_loss", "ppo_loss_scale_kernel"): "its tensors hold one number a token",
     ("decode_attention", "decode_attention_combine_kernel"): "so many caches are not split",
