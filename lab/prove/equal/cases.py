@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ....core.checks import taking_anything
 from ....kernels.common import launch
@@ -139,7 +140,8 @@ class Inputs:
 
     def attach(self, number: Number, layout: str = "contiguous") -> tuple[Number, torch.Tensor]:
         """Make a tensor that holds these Numbers; a repeated axis holds one slice of them."""
-        tensor = to_torch(number.x, torch.float32, "cpu", layout)
+        with _disable_current_modes():  # what is drawn is unknown, not a constant of the host's
+            tensor = to_torch(number.x, torch.float32, "cpu", layout)
         for axis, stride in enumerate(tensor.stride()):
             if stride == 0 and tensor.shape[axis] > 1:
                 one = number.map(lambda v: np.take(v, [0], axis))  # noqa: B023

@@ -92,10 +92,10 @@ def _with_progress(names: list[str], seeds: int, console: Console) -> list[Proof
 def _table(proofs: list[Proof]) -> Table:
     caption = "chance: that an element which differs agrees in every field, as 2 to a power"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
-    table.add_column("twin", no_wrap=True)
+    table.add_column("twin", overflow="fold")  # a narrow terminal folds this one alone
     for heading in ("runs", "elements", "variants", "degree", "chance", "one way", "s"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for proof in proofs:
         row = proof.as_row()
         verdict = "[green]proved[/green]"

@@ -5,7 +5,6 @@ rule; others by PyTorch's own decompositions into simpler ones. What is left is 
 followed: its results hold values that nobody stored, and whoever loads them is told so.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -65,13 +64,17 @@ def _mean(number: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None
 
 
 def _var_mean(
-    number: Any, dim: Any = None, *, correction: Any = 1, keepdim: bool = False
+    number: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, **named: Any
 ) -> tuple[Number, Number]:
+    if isinstance(dim, bool):  # of all elements: the flag comes first
+        dim, unbiased = None, dim
+    keepdim, lost = named.get("keepdim", keepdim), named.get("correction")
+    lost = int(unbiased) if lost is None else lost  # degrees of freedom
     mean = _mean(number, dim, True)
     squares = _sum((number - mean) ** 2, dim, keepdim)
     n = number.size // max(squares.size, 1)
     shape = squares.shape
-    return squares / (n - (1 if correction is None else correction)), mean.reshape(shape)
+    return squares / (n - lost), mean.reshape(shape)
 
 
 def _scaled(sign: int) -> Callable[..., Number]:
@@ -120,6 +123,21 @@ def _scattered(number: Number, dim: int, index: Any, source: Any) -> Number:
     result.const = None
     result[tuple(places)] = source
     return result
+
+
+def _put(number: Any, indices: Any, values: Any, accumulate: bool = False) -> Number:
+    """Put, or add, numbers at indices of several dimensions; None is a whole dimension."""
+    number = lift(number)
+    places = np.arange(number.size).reshape(number.shape)
+    at = places[tuple(slice(None) if i is None else i for i in indices)]
+    flat, source = number.reshape(-1).copy(), full(lift(values), at.shape).reshape(-1)
+    flat.const = None
+    if not accumulate:
+        flat[at.reshape(-1)] = source
+        return flat.reshape(number.shape)
+    for i, place in enumerate(at.reshape(-1)):  # one may come twice
+        flat[place] = flat[place] + source[i]
+    return flat.reshape(number.shape)
 
 
 def _from_embedding(d_result: Number, ids: Any, n: int, padding: int, by_frequency: bool) -> Number:
@@ -186,7 +204,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "amax": lambda a, dim=None, keepdim=False: _over(a, dim, keepdim, "max"),
     "amin": lambda a, dim=None, keepdim=False: _over(a, dim, keepdim, "min"),
     "cumsum": _cumsum, "index_add": _added_at, "scatter_add": _scatter_added, "scatter": _scattered,
-    "embedding_dense_backward": _from_embedding,
+    "embedding_dense_backward": _from_embedding, "index_put": _put,
     "mm": lambda a, b: product(a, b), "bmm": lambda a, b: product(a, b),
     "mv": lambda a, b: product(a, b), "dot": lambda a, b: product(a, b),
     "addmm": lambda c, a, b: lift(c) + product(a, b),
@@ -235,13 +253,17 @@ class Host(TorchDispatchMode):
             self.memory.know(tensor)
         base = name[:-1] if name.endswith("_") and not name.endswith("__") else name
         numbers: Any = None
-        if base in RULES or name in MOVING:
-            with contextlib.suppress(NotFollowedError):
+        known = base in RULES or name in MOVING
+        if known:
+            try:
                 if name in MOVING:
                     numbers = self._moved(function, args, kwargs)
                 else:
                     numbers = self._by_rule(base, args, kwargs)
-        elif self._concerns_floats(args, kwargs) and function in self._decompositions:
+            except (NotFollowedError, TypeError):  # a form of it that the rule does not take
+                known = False
+        concerned = not known and self._concerns_floats(args, kwargs)
+        if concerned and function in self._decompositions:
             with self:
                 decomposed = self._decompositions[function](*args, **kwargs)
             if decomposed is not NotImplemented:
@@ -276,7 +298,14 @@ class Host(TorchDispatchMode):
                 return value.detach().numpy()
             return np.zeros(tuple(value.shape)) if unread else self.memory.read(value.detach())
 
-        given = [read(v, name in _UNREAD and i == 0) for i, v in enumerate(args)]
+        strange = [k for k, v in kwargs.items() if k not in _NAMED and v is not None]
+        if strange:
+            raise NotFollowedError(f"{name} with {', '.join(strange)}")
+        unread = name in _UNREAD
+        given = [
+            tree_map(lambda v, first=i == 0: read(v, unread and first), value)
+            for i, value in enumerate(args)
+        ]
         named = {k: v for k, v in kwargs.items() if k in _OPTIONS}
         return RULES[name](*given, **named)
 
@@ -327,7 +356,11 @@ class Host(TorchDispatchMode):
         return any(tensor.dtype in KINDS for tensor in _tensors((args, kwargs)))
 
 
+# What a rule is given by name; and what says where a result lies, which is no rule's concern.
 _OPTIONS = frozenset(("alpha", "keepdim", "dim", "min", "max", "correction", "approximate"))
+_NAMED = _OPTIONS | {
+    "dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking", "copy", "out",
+}  # fmt: skip
 
 
 def _tensors(values: Any) -> list[torch.Tensor]:

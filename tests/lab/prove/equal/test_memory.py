@@ -125,6 +125,14 @@ FOLLOWED = {
     "rows by number": lambda a, b: torch.nn.functional.embedding(torch.tensor([1, 0, 1]), a),
     "exponentials": lambda a, b: torch.softmax(a, -1) * torch.log_softmax(b, 0).exp(),
     "a layer norm": lambda a, b: torch.nn.functional.layer_norm(a, (5,), b[0], b[1], 1e-5),
+    "a group norm": lambda a, b: torch.nn.functional.group_norm(a[None], 2, b[0, :4], b[1, :4]),
+    "variances": lambda a, b: a.var() + b.var(0, False) + a.var(0, correction=0),
+    "put at indices": lambda a, b: (
+        a.index_put((torch.tensor([2, 2]),), b[:2], accumulate=True)
+        + b.index_put((torch.tensor([1, 3]), torch.tensor([0, 4])), a[0, :2])
+    ),
+    "what comes out": lambda a, b: torch.add(a, b, alpha=2.0, out=torch.zeros(4, 5)),
+    "scaled products": lambda a, b: torch.addmm(a[:4, :4], a, b.t(), beta=0.5, alpha=2.0),
     "gates": lambda a, b: torch.nn.functional.silu(a) * torch.sigmoid(b) + torch.tanh(a),
     "gelu": lambda a, b: (
         torch.nn.functional.gelu(a) + torch.nn.functional.gelu(b, approximate="tanh")
@@ -171,6 +179,18 @@ def test_what_is_not_followed_is_named_and_forgotten(memory: Memory) -> None:
     for unknown in (sines, tensor):
         with pytest.raises(n.NotFollowedError):
             memory.read(unknown)
+
+
+def test_a_form_of_an_operation_that_its_rule_does_not_take(memory: Memory) -> None:
+    """It is taken apart, as rounding to a decimal is, or not followed."""
+    tensor = torch.empty(4)
+    x = held(memory, tensor, 4).x
+    with Host(memory) as host:
+        rounded = tensor.round(decimals=1)
+        most = tensor.scatter(0, torch.tensor([1]), 2.0, reduce="multiply")
+    assert np.allclose(memory.read(rounded).x, x.round(1)) and host.not_followed == ["scatter"]
+    with pytest.raises(n.NotFollowedError):
+        memory.read(most)
 
 
 def test_empty_memory_holds_nan_until_it_is_written(memory: Memory) -> None:
