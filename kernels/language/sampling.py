@@ -37,6 +37,7 @@ import torch
 from ...core.language.sampling import (
     HALF_BITS,
     MAX_STEPS,
+    MAX_VOCAB,
     POLYNOMIAL,
     STEP_BITS,
     WEIGHT_BITS,
@@ -127,7 +128,7 @@ def _log_1_plus_exactly(rest):
     return tl.log(1.0 + rest)
 
 
-@stands_for(_log_1_plus_exactly, low=0.0, high=float("inf"))
+@stands_for(_log_1_plus_exactly, low=0.0, high=float(MAX_VOCAB))
 @triton.jit
 def _log_1_plus(rest):
     """Return log(1 + rest) without the digits that 1 + rest rounds away."""

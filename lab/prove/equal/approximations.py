@@ -31,6 +31,7 @@ _LOG2_E = tl.constexpr(math.log2(math.e))
 _LN_2 = tl.constexpr(math.log(2))
 _STEPS_PER_UNIT = tl.constexpr(steps_per_unit(1.0))
 _UNIT = tl.constexpr(2.0**-WEIGHT_BITS)
+_MANTISSA, _EXPONENT_OF_1 = tl.constexpr(2**52 - 1), tl.constexpr(1023 << 52)  # of a float64
 
 
 @triton.jit
@@ -54,6 +55,15 @@ def _log_1_plus(x):
 
 
 @triton.jit
+def _log_1_plus_far(x):
+    """Return log(1 + x) for any x ≥ 0 in float64: 1 + x = 2^k · (1 + y), and y at most 1."""
+    bits = (1.0 + x).to(tl.int64, bitcast=True)  # exact where x is a float32 beyond 1
+    k = tl.where(x <= 1.0, 0, (bits >> 52) - 1023)
+    y = ((bits & _MANTISSA) | _EXPONENT_OF_1).to(tl.float64, bitcast=True) - 1.0
+    return k.to(tl.float64) * _LN_2 + _log_1_plus(tl.where(x <= 1.0, x, y))
+
+
+@triton.jit
 def _decay(x):
     """Return e^(−x) for x ≥ 0 in float64: 2^−whole · 2^−rest."""
     doublings = x * _LOG2_E
@@ -74,6 +84,11 @@ def _near_k3(x):
 @triton.jit
 def _near_log(x):
     return reward_loss._log_1_plus(x).to(tl.float64), _log_1_plus(x.to(tl.float64))
+
+
+@triton.jit
+def _near_log_of_rest(x):
+    return sampling._log_1_plus(x).to(tl.float64), _log_1_plus_far(x.to(tl.float64))
 
 
 @triton.jit
@@ -152,6 +167,7 @@ _LARGEST_DISTANCE = MAX_STEPS / 2**STEP_BITS * math.log(2)
 APPROXIMATIONS = (
     declared("k3 near 0", kl.k3_near_0, _near_k3),
     declared("log(1 + e)", reward_loss._log_1_plus, _near_log),
+    declared("log(1 + rest)", sampling._log_1_plus, _near_log_of_rest),
     Approximation(
         "a token's weight", sampling._rest, _near_weight, 0.0, _LARGEST_DISTANCE, of_one=True
     ),
@@ -199,9 +215,10 @@ def measure(
         if float(errors.max()) > worst:
             worst, at = float(errors.max()), int(where[errors.argmax()])
     number = float(np.array([at], np.int32).view(np.float32)[0])
+    module = approximation.declared.__module__.rpartition(".")[2]
     return {
         "approximation": approximation.name,
-        "function": approximation.declared.__name__,
+        "function": f"{module}.{approximation.declared.__name__}",
         "low": approximation.low,
         "high": approximation.high,
         "numbers": total,
