@@ -5,11 +5,13 @@ rule model reads the dialogue and the text of a rule and gives p_i(y) = P(rule i
 in two places (Glaese et al. 2022, arXiv 2209.14375):
 
     rerank    S(y) = σ(R(y) − mean R) · (Π_i p_i(y))^(1/n)          pick the best of 8 candidates
-    train     r(y) = (R(y) − μ)/s + mean_i p_i(y) − (b·T + c·[invalid])     the reward of RL
+    train     r(y) = (R(y) − μ)/s + w·mean_i p_i(y) − (b·T + c·[invalid])   the reward of RL
 
 In the first, mean R is over the candidates, n is the number of rules that apply, and
 σ(a − b) = e^a/(e^a + e^b). In the second, μ and s are running over all that RL has seen, T is the
-answer's length and "invalid" an answer that is not of the form it must have.
+answer's length and "invalid" an answer that is not of the form it must have. w is 1 as described;
+it stands here since it decides how many broken rules a preference is worth: of n rules that apply
+each weighs w/n, against a preference that is normalised to spread 1.
 
 What is certain: the abstract names both models and the rules. The formulas are known here from
 descriptions of the paper, which do not agree on the exponent 1/n. It decides how much a rule weighs
@@ -169,6 +171,7 @@ def rl_reward(
     applies: np.ndarray,
     running: Running,
     *,
+    rule_weight: float = 1.0,
     lengths: np.ndarray | None = None,
     invalid: np.ndarray | None = None,
     length_weight: float = 0.0,
@@ -186,6 +189,8 @@ def rl_reward(
         Which rules apply to an answer's prompt: the mean is over these, and 0 if there is none.
     running : Running
         Of R, over all that RL has seen, these answers among it.
+    rule_weight : float
+        w.
     lengths : numpy.ndarray [answer], optional
         T, in tokens.
     invalid : numpy.ndarray of bool [answer], optional
@@ -204,7 +209,8 @@ def rl_reward(
     """
     check_rl_reward(preferences, kept, applies)
     normalised = (preferences - preferences.dtype.type(running.mean)) / running.std
-    reward = normalised + (kept * applies).sum(1) / np.maximum(applies.sum(1), 1)
+    of_rules = (kept * applies).sum(1) / np.maximum(applies.sum(1), 1)
+    reward = normalised + rule_weight * of_rules
     if lengths is not None:
         reward = reward - length_weight * lengths
     if invalid is not None:

@@ -118,6 +118,8 @@ def test_rules_that_do_not_apply_are_not_in_the_mean():
     applies = np.array([[True, False], [False, False], [True, True]])
     found = rl_reward(np.zeros(3), KEPT, applies, running)
     np.testing.assert_allclose(found, [0.9, 0.0, 0.95])
+    found = rl_reward(np.zeros(3), KEPT, applies, running, rule_weight=4.0)
+    np.testing.assert_allclose(found, [3.6, 0.0, 3.8])
     np.testing.assert_allclose(
         rl_reward(PREFERENCES, np.zeros((3, 0)), np.zeros((3, 0), bool), running), PREFERENCES
     )
