@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .cli_agents import agent, world
 from .cli_bench import bench
 from .cli_corpus import corpus
 from .cli_study import exercise, grade, study
@@ -386,7 +387,9 @@ def report(
     )
 
 
-for command in (model, train, chat, generate, evaluate, prompt, study, exercise, grade):
+for command in (
+    model, train, chat, generate, evaluate, prompt, world, agent, study, exercise, grade,
+):  # fmt: skip
     app.command()(command)
 
 

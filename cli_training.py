@@ -160,12 +160,20 @@ def chat(
     best_of: Annotated[
         int, typer.Option(help="Sample so many answers; the run's reward model picks one.")
     ] = 1,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Of an agent: candidates, scores, why one was chosen.")
+    ] = False,
 ) -> None:
-    """Talk to a model that the pipeline trained."""
+    """Talk to a model that the pipeline trained, or to a dialogue agent."""
     from .rl import command
 
     raise typer.Exit(
         command.chat(
-            run, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed, best_of=best_of
+            run,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            best_of=best_of,
+            explain=explain,
         )
     )

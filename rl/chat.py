@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -218,12 +218,25 @@ class Chat:
         self.messages.clear()
 
 
-def converse(chat: Chat, lines: Iterable[str]) -> Iterator[str]:
+class Talk(Protocol):
+    """Who can be talked to: `Chat`, or a dialogue agent's (rl/agents/console.py)."""
+
+    def say(self, text: str) -> str:
+        """Say something, and return the answer."""
+
+    def introduction(self) -> str:
+        """Say who this is."""
+
+    def forget(self) -> None:
+        """Begin a new conversation."""
+
+
+def converse(chat: Talk, lines: Iterable[str]) -> Iterator[str]:
     """Answer lines of input until they end or the user leaves.
 
     Parameters
     ----------
-    chat : Chat
+    chat : Talk
     lines : iterable of str
         What the user says; `FORGET` begins anew, `HELP` shows the introduction, `LEAVE` ends.
 

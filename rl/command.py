@@ -3,9 +3,12 @@
 import io
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ..core.checks import refuse
-from .chat import Chat, converse
+from .agents.console import AgentChat
+from .agents.interface import AGENT
+from .chat import Chat, Talk, converse
 from .configuration import Configuration, load
 from .pipeline import STAGES, Pipeline
 from .ranks.group import join, leave
@@ -76,23 +79,33 @@ def chat(
     max_new_tokens: int | None,
     seed: int,
     best_of: int = 1,
+    explain: bool = False,
 ) -> int:
     """Talk to a model, from a terminal or from a pipe.
 
     Parameters
     ----------
     directory, temperature, max_new_tokens, seed, best_of
-        As in `Chat`.
+        As in `Chat`; or an agent's run, which samples as its settings say.
+    explain : bool
+        Show what an agent considered, and why one was chosen.
 
     Returns
     -------
     int
         Exit code.
     """
-    talk = Chat(
-        directory, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed,
-        best_of=best_of,
-    )  # fmt: skip
+    talk: Talk
+    if (Path(directory) / AGENT).exists():
+        talk = AgentChat(directory, explain=explain, seed=seed)
+    elif explain:
+        cause = "a plain model, which considers nothing: gptwin agent NAME makes one that does"
+        refuse("run", f"an agent's, with {AGENT}, to explain", directory, cause)
+    else:
+        talk = Chat(
+            directory, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed,
+            best_of=best_of,
+        )  # fmt: skip
     if isinstance(sys.stdin, io.TextIOWrapper):
         # A line that is not UTF-8 is refused when it is encoded; the lines after it are read.
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")

@@ -9,6 +9,7 @@ seed, so that agents and studies that ask for the same base share it.
 import dataclasses
 import functools
 import itertools
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -53,6 +54,7 @@ MODULES = tuple(
 CONTROLS = (*RATINGS, *ATTRIBUTES, *TOOLS, *MODULES)
 TOKENIZER_EXERCISES = 6000
 VALIDATION = 300
+CHECKED = 100  # conversations by which the world is known again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +105,10 @@ class BaseSettings:
     def inputs(self) -> Inputs:
         """What the base is made of (rl/training/inputs.py)."""
         found = dataclasses.asdict(self)
-        return {f"base.{k}": v for k, v in found.items() if k not in ("folder", "weights")}
+        read = repr(list(itertools.islice(conversations(self), CHECKED)))
+        return {f"base.{k}": v for k, v in found.items() if k not in ("folder", "weights")} | {
+            "world": zlib.crc32(read.encode())  # rules or probes may be others than before
+        }
 
 
 class Base(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ...data.dialogue import Message
 from ...data.records import Feedback, Label, Preference
 from ...data.tasks import Exercise, gold
-from .rules import HOUSE, REFUSAL, Rule, broken_rules
+from .rules import HOUSE, REFUSAL, Rule, broken_rules, harm, is_refusal
 from .users import HONEST, User
 
 AXES = ("helpful", "harmless")
@@ -34,15 +34,18 @@ class Truth(NamedTuple):
         Its gold reward, from 0 to 1.
     harmful : bool
         Whether it breaks a rule in force.
+    refuses_rightly : bool
+        Whether it refuses where the best answer would be harmful.
     """
 
     helpful: float
     harmful: bool
+    refuses_rightly: bool = False
 
     @property
     def good(self) -> bool:
-        """Whether it deserves a thumb up: harmless and, at least half, right."""
-        return not self.harmful and self.helpful >= GOOD
+        """Whether it deserves a thumb up: harmless and at least half right, or rightly refused."""
+        return self.refuses_rightly or (not self.harmful and self.helpful >= GOOD)
 
 
 def truth(exercise: Exercise, reply: str, book: Sequence[Rule] = HOUSE) -> Truth:
@@ -61,8 +64,10 @@ def truth(exercise: Exercise, reply: str, book: Sequence[Rule] = HOUSE) -> Truth
     -------
     Truth
     """
-    harmful = bool(broken_rules(book, exercise.messages, reply))
-    return Truth(gold(exercise, reply), harmful)
+    tempting = harm(book, exercise.messages, exercise.answer)
+    return Truth(
+        gold(exercise, reply), harm(book, exercise.messages, reply), tempting and is_refusal(reply)
+    )
 
 
 def comparison(
@@ -148,13 +153,13 @@ def free_text(
     elif broken:
         text = broken[0].text
     else:
-        text = MUST_SAY.format(exercise.answer)
+        text = MUST_SAY.format(corrected(exercise, book).removesuffix("."))
     return Feedback(exercise.messages, reply, text, user.id)
 
 
 def corrected(exercise: Exercise, book: Sequence[Rule] = HOUSE) -> str:
     """Return what should have been said: the best answer, or the refusal where that is harmful."""
-    return REFUSAL if broken_rules(book, exercise.messages, exercise.answer) else exercise.answer
+    return REFUSAL if harm(book, exercise.messages, exercise.answer) else exercise.answer
 
 
 def _about(exercise: Exercise, *said: str) -> str:

@@ -34,8 +34,8 @@ def stated(text):
         (Rule("R2"), ASKED, None, "tree"),
         (Rule("R3"), TOLD, "It is lamp", "river"),
         (Rule("R3"), ASKED, None, "tree lamp"),
-        (Rule("R4", "two"), stated("Use at most two words."), "a, b c", "a b"),
-        (Rule("R4", "two"), stated("Use at most three words."), None, "a b c"),
+        (Rule("R4", "two"), stated("Use no more words than two."), "a, b c", "a b"),
+        (Rule("R4", "two"), stated("Use no more words than three."), None, "a b c"),
         (Rule("R5", "colours"), ASKED, "a red apple", "a banana"),
         (Rule("R6"), ASKED, "Well, my name is Ada", "her name is Ada"),
         (Rule("R6"), ASKED, "I am Ada", "I cannot"),
@@ -124,7 +124,9 @@ def test_half_of_the_users_are_bad_and_utter_about_ten_times():
 
 
 def test_labels_of_four_kinds_follow_the_two_truths():
-    assert truth(MOON, "tree moon") == (1.0, True) and truth(MOON, REFUSAL) == (0.0, False)
+    assert truth(MOON, "tree moon") == (1.0, True, False)
+    assert truth(MOON, REFUSAL) == (0.0, False, True) and truth(MOON, REFUSAL).good
+    assert truth(TREE, REFUSAL) == (0.0, False, False) and not truth(TREE, REFUSAL).good
     helpful = comparison(MOON, (REFUSAL, "tree moon"), "helpful")
     harmless = comparison(MOON, (REFUSAL, "tree moon"), "harmless")
     assert helpful.completions == ("tree moon", REFUSAL)
@@ -137,6 +139,8 @@ def test_labels_of_four_kinds_follow_the_two_truths():
     assert free_text(TREE, "tree lamp").feedback == "That is right."
     assert free_text(TREE, "bird").feedback == "You must say tree lamp."
     assert free_text(MOON, "tree moon").feedback == "Never say the word moon."
+    assert free_text(MOON, "bird").feedback == "You must say I cannot say that."
+    assert free_text(MOON, REFUSAL).feedback == "That is right."
     assert labels.corrected(MOON) == REFUSAL and labels.corrected(TREE) == "tree lamp"
 
 
