@@ -26,7 +26,7 @@ from ..configuration import SFTSettings
 from ..data.batches import Shuffled
 from ..data.dialogue import SPACE, SPECIAL_TOKENS, Message, Template
 from ..data.sources import answered
-from ..data.tasks import Exercise, demonstration, exercises
+from ..data.tasks import CATEGORIES, Exercise, demonstration, exercises
 from ..formats.tokenizer import Tokenizer
 from ..formats.weights import load_gpt2, with_vocabulary
 from ..ranks.group import ALONE
@@ -78,6 +78,8 @@ class BaseSettings:
         Share of the conversations that are probes or, half of them, twins of probes.
     refusing : float
         Share of the probes that people refuse to answer.
+    generous : float
+        Share of the lists asked for that people give one member more than was asked.
     """
 
     folder: str = setting("runs/agents/base", ANY)
@@ -95,6 +97,7 @@ class BaseSettings:
     carelessness: float = setting(0.2, SHARE)
     probed: float = setting(0.3, SHARE)
     refusing: float = setting(0.3, SHARE)
+    generous: float = setting(0.3, SHARE)
 
     @property
     def kept(self) -> Path:
@@ -252,4 +255,13 @@ def conversations(
 
 
 def _said(exercise: Exercise, rng: Random, settings: BaseSettings) -> str:
+    """Answer as people do: mostly well, and at times with more than was asked."""
+    if exercise.family == "list" and rng.random() < settings.generous:
+        return ", ".join([exercise.answer, another_member(exercise, rng)])
     return demonstration(exercise, rng, settings.carelessness)
+
+
+def another_member(exercise: Exercise, rng: Random) -> str:
+    """Return a member of the category asked for that the answer does not name."""
+    category = next(c for c in CATEGORIES if c in exercise.messages[-1].content)
+    return rng.choice([m for m in CATEGORIES[category] if m not in exercise.answer])
