@@ -7,13 +7,13 @@ import pytest
 if os.environ.get("GPTWIN_TESTS_ON") != "native":
     pytest.skip("kernels are interpreted here", allow_module_level=True)
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 
 from gptwin.kernels import native
 from gptwin.kernels.native.driver import KernelFault
+from gptwin.lab.verify import functions
 
 
 @triton.jit
@@ -221,50 +221,7 @@ def test_products(sizes, dtype, flip):
     assert (c - expected).abs().max() < 1e-5 * k**0.5 * 4
 
 
-@triton.jit
-def unary_kernel(x_ptr, y_ptr, n, NAME: tl.constexpr, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(x_ptr + at, mask=at < n)
-    if NAME == "exp2":
-        y = tl.exp2(x)
-    elif NAME == "exp":
-        y = tl.exp(x)
-    elif NAME == "log2":
-        y = tl.log2(x)
-    elif NAME == "log":
-        y = tl.log(x)
-    elif NAME == "erf":
-        y = tl.erf(x)
-    elif NAME == "rsqrt":
-        y = tl.rsqrt(x)
-    else:
-        y = tl.extra.cuda.libdevice.tanh(x)
-    tl.store(y_ptr + at, y, mask=at < n)
-
-
-def worst_error(name: str, bits: np.ndarray) -> float:
-    """Return the worst error over floats given by their bits, in units of the last place."""
-    x = bits.astype(np.uint32).view(np.float32)
-    y = torch.zeros(len(x))
-    with native.unchecked():
-        unary_kernel[(triton.cdiv(len(x), 4096),)](
-            torch.from_numpy(x), y, len(x), NAME=name, BLOCK=4096
-        )
-    truth = getattr(torch.special if name == "erf" else torch, name)(torch.from_numpy(x).double())
-    truth, y = truth.numpy(), y.numpy()
-    rounded = truth.astype(np.float32)
-    special = ~np.isfinite(rounded)
-    assert np.array_equal(rounded[special], y[special], equal_nan=True)
-    fine = ~special
-    unit = np.spacing(np.maximum(np.abs(rounded[fine]), np.float32(2**-126))).astype(np.float64)
-    return float((np.abs(y[fine] - truth[fine]) / unit).max())
-
-
-@pytest.mark.parametrize("name", ["exp2", "exp", "log2", "log", "erf", "rsqrt", "tanh"])
+@pytest.mark.parametrize("name", functions.FUNCTIONS)
 def test_functions_are_within_two_units_of_the_last_place(name):
-    """Over a 4,001st of all floats; GPTWIN_ALL_FLOATS=1 takes every one of them."""
-    if os.environ.get("GPTWIN_ALL_FLOATS") == "1":
-        parts = (np.arange(a, a + 2**24, dtype=np.int64) for a in range(0, 2**32, 2**24))
-        assert max(worst_error(name, part) for part in parts) <= 2
-    else:
-        assert worst_error(name, np.arange(0, 2**32, 4001, dtype=np.int64)) <= 2
+    """Over a 4,001st of all floats; benchmarks/results/functions.jsonl is of every one of them."""
+    assert functions.measure(name, every=4001)["worst_ulp"] <= 2
