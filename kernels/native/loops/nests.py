@@ -96,6 +96,7 @@ class Nests(Evaluation):
         self.homes: dict[Value, Buffer] = {}  # where a value is wanted, once it is computed
         self.done: set[Op] = set()
         self.pending: list[Root] = []
+        self.absorbed: list[Root] = []  # loads that the pending nest reads for itself
 
     def new_buffer(self, value: Value) -> Buffer:
         """Return memory for a value: where it is wanted, else somewhere."""
@@ -281,13 +282,16 @@ class Nests(Evaluation):
     def enqueue(self, root: Root) -> None:
         """Let a root share the nest of those that wait, or write them first."""
         if self.pending and not self.fits(root):
-            self.flush()
+            if self.absorbs(root):
+                self.absorbed, self.pending = self.pending, []
+            else:
+                self.flush()
         self.pending.append(root)
 
     def flush(self) -> None:
         """Write the nest of the roots that wait."""
         if self.pending:
-            roots, self.pending = self.pending, []
+            roots, self.pending, self.absorbed = self.pending, [], []
             self.run_nest(roots[0].values[0].shape, roots)
 
     def fits(self, root: Root) -> bool:
@@ -300,16 +304,51 @@ class Nests(Evaluation):
         if isinstance(root, Load):
             return not any(isinstance(r, Store) for r in self.pending)
         if isinstance(root, Store):
-            return not any(self.overtakes(root, r) for r in self.pending if isinstance(r, Load))
+            loads = [r for r in self.pending if isinstance(r, Load)]
+            return not any(self.overtakes(root, load) for load in loads) and not any(
+                self.may_overlap(root, load) for load in self.absorbed
+            )
         return True
+
+    def absorbs(self, root: Root) -> bool:
+        """Say whether a nest of another shape can read all that waits where it needs it.
+
+        So a row of weights is read beside the rows that it scales, and not copied beforehand.
+        """
+        if isinstance(root, Load) or not all(isinstance(r, Load) for r in self.pending):
+            return False
+        made_of = self.made_of(root.values)
+        return all(
+            load.values[0] in made_of
+            and not (isinstance(root, Store) and self.may_overlap(root, load))
+            for load in self.pending
+        )
+
+    def made_of(self, values: list[Value]) -> set[Value]:
+        """Return what a nest will evaluate for some values."""
+        stack, seen = list(values), set()
+        while stack:
+            value = stack.pop()
+            if value in seen or value in self.buffers or value.shape is None:
+                continue
+            seen.add(value)
+            if value in self.bumped:
+                stack.append(self.bumped[value][0])
+            elif value.op is not None and value.op.name in VIRTUAL:
+                stack += value.op.operands
+        return seen
+
+    def may_overlap(self, store: Root, load: Root) -> bool:
+        """Say whether a store may go where a load reads, as far as their pointers tell."""
+        origins = self.origin(load.op.operands[0]), self.origin(store.values[0])
+        return None in origins or origins[0] is origins[1]
 
     def overtakes(self, store: Root, load: Root) -> bool:
         """Say whether a store, in one nest with a load, could overwrite what is yet to be read."""
-        target, source = store.values[0], load.op.operands[0]
-        origins = self.origin(source), self.origin(target)
-        if None not in origins and origins[0] is not origins[1]:
+        if not self.may_overlap(store, load):
             return False
-        return source is not target or self.reads_elsewhere(store.values[1:], load.values[0])
+        same = load.op.operands[0] is store.values[0]
+        return not same or self.reads_elsewhere(store.values[1:], load.values[0])
 
     def reads_elsewhere(self, values: list[Value], loaded: Value) -> bool:
         """Say whether an element of the values needs another element of what was loaded."""

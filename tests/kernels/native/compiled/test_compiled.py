@@ -225,3 +225,37 @@ def test_products(sizes, dtype, flip):
 def test_functions_are_within_two_units_of_the_last_place(name):
     """Over a 4,001st of all floats; benchmarks/results/functions.jsonl is of every one of them."""
     assert functions.measure(name, every=4001)["worst_ulp"] <= 2
+
+
+@triton.jit
+def scaled_rows_kernel(x_ptr, w_ptr, y_ptr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """Scale rows by a row of weights, backwards."""
+    row, at = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + row * BLOCK + at[None, :])
+    total = tl.sum(x, axis=1)
+    weight = tl.load(w_ptr + at)
+    tl.store(
+        y_ptr + row * BLOCK + (BLOCK - 1 - at)[None, :], (x + total[:, None]) * weight[None, :]
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_row_that_scales_rows_is_read_beside_them(rows):
+    x, y, weight = torch.randn(rows, 64), torch.empty(rows, 64), torch.randn(64)
+    scaled_rows_kernel[(1,)](x, weight, y, ROWS=rows, BLOCK=64)
+    torch.testing.assert_close(y, ((x + x.sum(1, keepdim=True)) * weight).flip(1))
+
+
+@triton.jit
+def scaled_in_place_kernel(w_ptr, BLOCK: tl.constexpr):
+    """Read a row, and write it backwards over itself."""
+    at = tl.arange(0, BLOCK)
+    weight = tl.load(w_ptr + at)
+    tl.store(w_ptr + (BLOCK - 1 - at)[None, :], weight[None, :] * 2.0)
+
+
+def test_a_row_that_is_written_backwards_over_itself_is_read_first():
+    weight = torch.randn(64)
+    expected = weight.flip(0) * 2
+    scaled_in_place_kernel[(1,)](weight, BLOCK=64)
+    assert torch.equal(weight, expected)
