@@ -10,6 +10,10 @@ still returned, and leaves the computation: it costs nothing more.
 Each token's random bits depend on the seed, its prompt's place in the batch and the step alone, so
 who else is in the batch, or has left it, changes nothing; the NumPy twin (core/model/generation.py)
 draws the same tokens from the same logits.
+
+A `logits_hook` stands between model and draw: it turns each step's states and logits into the
+logits that are drawn from, as DIRECTOR's second head does (rl/agents/blenderbot/director.py). What
+is spoken then is not the model's own distribution, and neither are the log-probabilities.
 """
 
 import contextlib
@@ -25,6 +29,10 @@ from ...kernels.model.decode_step import BoundStep, DecodeStep, StaticKVCache
 from ...kernels.model.gpt import GPT
 from ...kernels.model.kv_cache import KVCache
 
+# (states [row, d_model], logits [row, vocab_size]) -> logits [row, vocab_size]
+LogitsHook = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+MODEL, HOOK = "model", "hook"
+
 # The cache is copied when sequences leave it. So they leave together, at this share of the batch.
 LEAVING_SHARE = 0.25
 HALF = 0.5
@@ -38,17 +46,23 @@ class Generation(NamedTuple):
     tokens : torch.Tensor of int64 [prompt, step]
         0 after a sequence's end.
     log_probs : torch.Tensor of float32 [prompt, step]
-        Of each token as `sampling` defines it: before top_k and top_p. 0 after the end.
+        Of each token as `sampling` defines it: before top_k and top_p, in the distribution that
+        `log_probs_of` names. 0 after the end.
     lengths : torch.Tensor of int64 [prompt]
         Tokens generated, the stop token included.
     readings : torch.Tensor of float32 [prompt, step] or None
         What `read` made of the state that each token was drawn from. 0 after the end.
+    log_probs_of : str
+        Whose distribution `log_probs` are of: "model", the model's own, or "hook", what a
+        `logits_hook` made of it. Both are at the temperature of the draw. PPO's ratio needs the
+        first.
     """
 
     tokens: torch.Tensor
     log_probs: torch.Tensor
     lengths: torch.Tensor
     readings: torch.Tensor | None
+    log_probs_of: str = MODEL
 
     def token_lists(self) -> list[list[int]]:
         """Return each prompt's new tokens without the padding.
@@ -75,6 +89,7 @@ def generate(
     graphs: bool = False,
     static: bool = False,
     read: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    logits_hook: LogitsHook | None = None,
 ) -> Generation:
     """Continue every prompt; the twin of `gptwin.core.model.generation.generate`.
 
@@ -102,6 +117,10 @@ def generate(
         Decode by those steps and record none: what graphs save is seen by comparison.
     read : callable, optional
         Turns states [row, d_model] into numbers [row], such as the values of a head on this model.
+    logits_hook : callable, optional
+        `(states [row, d_model], logits [row, vocab_size]) -> logits [row, vocab_size]`, of each
+        step: tokens are drawn from what it returns, and `log_probs` are of that. −inf forbids a
+        token. It must treat each row for itself: rows leave as their sequences end.
 
     Returns
     -------
@@ -111,7 +130,8 @@ def generate(
     ------
     ValueError
         If a prompt is empty, or with what is to come does not fit into the context; if, on a CPU,
-        the model's logits are not finite; and as in `GPT.forward` and `sampling`.
+        the model's logits are not finite; if the hook returns another shape; and as in
+        `GPT.forward` and `sampling`.
     """
     # Inference mode, since a small model's steps are short enough to feel autograd.
     with in_evaluation_mode(model), torch.inference_mode():
@@ -125,6 +145,7 @@ def generate(
             static=static or graphs,
             graphs=graphs,
             read=read,
+            logits_hook=logits_hook,
         )
         for step in range(max_new_tokens):
             if not rollout.take(step):
@@ -133,8 +154,9 @@ def generate(
     # Tensors made in inference mode may not take part in a loss, but their copies may.
     readings = None if found.readings is None else found.readings.clone()
     return Generation(
-        found.tokens.clone(), found.log_probs.clone(), found.lengths.clone(), readings
-    )
+        found.tokens.clone(), found.log_probs.clone(), found.lengths.clone(), readings,
+        MODEL if logits_hook is None else HOOK,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -170,6 +192,7 @@ class _Rollout:
         static: bool,
         graphs: bool,
         read: Callable[[torch.Tensor], torch.Tensor] | None,
+        logits_hook: LogitsHook | None,
     ) -> None:
         table = model.wte.weight
         device, n_prompts = table.device, len(prompts)
@@ -180,7 +203,7 @@ class _Rollout:
         self.stop = frozenset(stop_tokens)
         self.tokens = torch.zeros(n_prompts, max_new_tokens, dtype=torch.int64, device=device)
         self.log_probs = torch.zeros(n_prompts, max_new_tokens, device=device)
-        self.read = read
+        self.read, self.logits_hook = read, logits_hook
         self.readings = None if read is None else torch.zeros_like(self.log_probs)
         self.lengths = [max_new_tokens] * n_prompts
         self.rows = torch.arange(n_prompts, device=device)
@@ -211,6 +234,11 @@ class _Rollout:
 
     def _sample(self, logits: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Sample a step's tokens: [row] and their log-probabilities."""
+        if self.logits_hook is not None:
+            given, logits = logits, self.logits_hook(self.state, logits)
+            if logits.shape != given.shape:
+                expected = f"logits of shape {tuple(given.shape)}, as the model's"
+                refuse("logits_hook", expected, f"shape {tuple(logits.shape)}")
         # A prompt draws by its number, so that its tokens do not depend on the other rows.
         return sampling(logits, step=step, rows=self.numbers, **self.options)
 

@@ -17,12 +17,13 @@ def _director_scores_inputs(case: Case, draw: Draw) -> Inputs:
     n_tokens, d_model, vocab = case["tokens"], case["d_model"], case["vocab"]
     hidden = draw.normal(n_tokens, d_model)
     std = case.get("magnitude", 1.0) / d_model**0.5  # the generator's logits' standard deviation
-    # A tied head passes the transposed table; the classifier's head is its own.
-    tied = case.get("tied")
-    weight = (
-        draw.normal(vocab, d_model, std=std).T if tied else draw.normal(d_model, vocab, std=std)
-    )
-    class_weight = draw.normal(d_model, vocab, std=case.get("opinion", 2.0) / d_model**0.5)
+    opinion = case.get("opinion", 2.0) / d_model**0.5  # the classifier's, likewise
+    # A tied head passes the transposed table, and so is torch.nn.Linear's matrix stored.
+    weight, class_weight = (
+        draw.normal(vocab, d_model, std=s).T if case.get("transposed") else
+        draw.normal(d_model, vocab, std=s)
+        for s in (std, opinion)
+    )  # fmt: skip
     mask = draw.mask(n_tokens, share=case.get("share", 0.8))
     wanted = abs(draw.normal(n_tokens, std=1e4))
     if isinstance(hidden, np.ndarray):
@@ -118,7 +119,7 @@ director_scores = Twin(
     corners=(
         {"tokens": 130, "d_model": 70, "vocab": 300, "gamma": 3.0, "poison": True, "seed": 1},
         # It takes more than one span.
-        {"tokens": 5, "d_model": 3, "vocab": 1100, "gamma": 0.5, "tied": True, "seed": 2},
+        {"tokens": 5, "d_model": 3, "vocab": 1100, "gamma": 0.5, "transposed": True, "seed": 2},
         # The classifier is sure of everything, in both directions.
         {"tokens": 40, "d_model": 20, "vocab": 50, "magnitude": 30.0, "opinion": 60.0, "seed": 3},
         {"tokens": 5, "d_model": 3, "vocab": 4, "share": 0.0, "poison": True, "seed": 4},
@@ -129,9 +130,9 @@ director_scores = Twin(
     inputs=_director_scores_inputs,
     real=_director_scores_real,
     shapes={
-        "gpt2": {"tokens": 8192, "d_model": 768, "vocab": 50257, "tied": True, "share": 1.0},
+        "gpt2": {"tokens": 8192, "d_model": 768, "vocab": 50257, "transposed": True},
         # BlenderBot's 3B: d_model 2560, a vocabulary of 8,008.
-        "blenderbot 3B": {"tokens": 4096, "d_model": 2560, "vocab": 8008, "share": 1.0},
+        "blenderbot 3B": {"tokens": 4096, "d_model": 2560, "vocab": 8008, "transposed": True},
     },
     cost=_director_scores_cost,
     contracts=_CONTRACTS,

@@ -231,3 +231,43 @@ def test_each_part_of_a_model_keeps_its_mode():
     with pytest.raises(ValueError, match="prompt"):
         generate(model, [[]], max_new_tokens=2)
     assert {name: module.training for name, module in model.named_modules()} == before
+
+
+# --- a hook between the model and the draw -------------------------------------------------------
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_what_a_hook_forbids_is_never_drawn_and_log_probs_are_the_hooks(graphs):
+    _, model = twins()
+    forbidden = torch.arange(CONFIG.vocab_size) % 2 == 0
+
+    def odd(state, logits):
+        assert state.shape == (len(logits), CONFIG.d_model)
+        return logits.masked_fill(forbidden, -torch.inf)
+
+    options = {"max_new_tokens": 9, "seed": 5, "stop_tokens": [7, 11], "graphs": graphs}
+    said = generate(model, PROMPTS, logits_hook=odd, **options)
+    assert said.log_probs_of == "hook"
+    for row, (prompt, new) in enumerate(zip(PROMPTS, said.token_lists(), strict=True)):
+        assert all(token % 2 for token in new)
+        with torch.no_grad():
+            states = model(torch.tensor([prompt + new[:-1]]))[0, len(prompt) - 1 :]
+            log_p = odd(states, model.logits(states)).log_softmax(-1)
+        expected = log_p.gather(1, torch.tensor(new)[:, None])[:, 0]
+        torch.testing.assert_close(said.log_probs[row, : len(new)], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_hook_that_changes_nothing_leaves_the_tokens_and_their_log_probs():
+    _, model = twins()
+    options = {"max_new_tokens": 6, "seed": 5}
+    plain = generate(model, PROMPTS, **options)
+    hooked = generate(model, PROMPTS, logits_hook=lambda state, logits: logits, **options)
+    assert plain.log_probs_of == "model"
+    assert torch.equal(plain.tokens, hooked.tokens)
+    assert torch.equal(plain.log_probs, hooked.log_probs)
+
+
+def test_a_hook_of_another_shape_is_refused():
+    _, model = twins()
+    with pytest.raises(ValueError, match=r"^logits_hook: expected logits of shape \(4, 61\)"):
+        generate(model, PROMPTS, max_new_tokens=2, logits_hook=lambda s, logits: logits[:, 1:])
