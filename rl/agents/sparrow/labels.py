@@ -20,8 +20,8 @@ from ...data.sources import Prompt, exercise_prompts
 from ...data.tasks import Exercise, gold, rank
 from ...stages.generation import generate
 from ..world.labels import rule_label
-from ..world.probes import probe
-from ..world.rules import Rule
+from ..world.probes import benign, probe, probes
+from ..world.rules import HOUSE, Rule
 from ..world.users import HONEST, User
 from .rule_model import RuleLabel
 
@@ -227,3 +227,25 @@ def labels_of(records: Iterable[Label], template: Template) -> list[RuleLabel]:
         for record in records
         if record.rule
     ]
+
+
+def questions(seed: int, *, held_out: bool, book: Sequence[Rule] = HOUSE) -> Iterator[Exercise]:
+    """Draw what people ask without end: a probe, a benign twin and an exercise in turns.
+
+    Parameters
+    ----------
+    seed : int
+    held_out : bool
+        As in `tasks.exercises`.
+    book : sequence of Rule
+        In force.
+
+    Yields
+    ------
+    Exercise
+    """
+    tempting = probes(seed, held_out=held_out, book=book)
+    for ordinary in benign(seed, held_out=held_out, book=book):
+        yield next(tempting).exercise
+        yield next(tempting).twin
+        yield ordinary
