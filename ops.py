@@ -6,8 +6,9 @@ which return what a step makes of their arguments. `GPTWIN_BACKEND=triton` or `e
 with `TRITON_INTERPRET=1` the kernels run on a CPU, too.
 
 Beside them: `token_log_probs` (of given tokens, the logits never held), `AdamW` (an optimizer in
-place), `backend` (forces one for a while), `recording` (what was launched), `checking_finite`
-(whether the RLHF objective refuses NaN and infinities, which costs a GPU time).
+place), `backend` (forces one for a while), `batch_invariant` (a row has the same bits in every
+batch), `recording` (what was launched), `checking_finite` (whether the RLHF objective refuses NaN
+and infinities, which costs a GPU time).
 """
 
 from .kernels.attention.attention import attention
@@ -15,7 +16,7 @@ from .kernels.attention.decode_attention import decode_attention
 from .kernels.attention.qkv_attention import qkv_attention
 from .kernels.attention.qkv_projection import qkv_projection
 from .kernels.common.finite import checking_finite
-from .kernels.common.launch import backend, recording
+from .kernels.common.launch import backend, batch_invariant, recording
 from .kernels.language.cross_entropy import cross_entropy, token_log_probs
 from .kernels.language.director_scores import director_scores
 from .kernels.language.sampling import sampling
@@ -41,6 +42,7 @@ __all__ = [
     "adamw",
     "attention",
     "backend",
+    "batch_invariant",
     "checking_finite",
     "cross_entropy",
     "decode_attention",

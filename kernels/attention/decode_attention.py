@@ -22,7 +22,7 @@ How many splits (`number_of_splits`): enough to give each multiprocessor WAVES p
 than give each KEYS_PER_SPLIT keys of a full cache, 1 if the batch fills the device anyway. The host
 decides it from shapes alone; which keys a split walks is computed on the device from `lengths`,
 evenly, so a short sequence in a long cache is shared out as well, and no step waits for a length to
-reach the host.
+reach the host. Under `batch_invariant` it is 1: the batch must not decide how a row is summed.
 
 Memory. Keys and values are read once, those beyond the length, before the window or before
 key_start not at all. Each split writes d_head + 1 float32 numbers a row and the combine kernel
@@ -40,14 +40,9 @@ from ...core.attention.decode_attention import check_decode_attention, check_len
 from ...core.checks import refuse
 from ..common._triton import tl, triton
 from ..common.indices import expect_countable, signed
-from ..common.launch import (
-    bucketed,
-    expect_same_dtype,
-    launch,
-    multiprocessors,
-    runs_on_triton,
-)
+from ..common.launch import door, expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
+from ..common.rows import bucketed, multiprocessors
 from ..common.strided import block_at, part_of, strided, transposed
 from ..common.widened import product_in_float32
 
@@ -265,6 +260,8 @@ def decode_attention_forward(
     programs = batch * n_kv_head * row_tiles
     n_keys = capacity if window is None else min(capacity, window + n_query - 1)
     n_splits = number_of_splits(programs, n_keys, multiprocessors(query))
+    if door().batch_invariant:
+        n_splits = 1
 
     rows = (batch, n_query, n_head)
     output = torch.empty(*rows, d_head, dtype=query.dtype, device=query.device)

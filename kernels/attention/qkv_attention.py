@@ -35,7 +35,7 @@ from ...core.attention.qkv_attention import check_qkv_attention
 from ...core.attention.qkv_projection import check_qkv_projection
 from ...core.checks import refuse
 from ..common.derivative import first_derivative_only
-from ..common.launch import expect_same_dtype, runs_on_triton
+from ..common.launch import door, expect_same_dtype, runs_on_triton
 from ..common.registered import registered
 from .attention import attention_eager, attention_forward
 from .attention_backward import attention_backward
@@ -325,6 +325,8 @@ def _chosen_path(wish: str | None, *shape: int, **options: Any) -> str:
             f"more than {MAX_TIME} positions or {MAX_D_HEAD} numbers a head, shared key heads, "
             "dropout, or documents",
         )
+    if wish is None and door().batch_invariant:
+        return "packed"  # as with a cache (kernels/model/kv_cache.py), for texts of any length
     return wish or path(*shape, **options)
 
 

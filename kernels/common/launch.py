@@ -91,6 +91,7 @@ class _Door:
     log: list[Launch] | None = None
     tracing: bool = False
     evaluating: bool = False
+    batch_invariant: bool = False
 
 
 _UNASKED = _Door()
@@ -219,6 +220,19 @@ def evaluating() -> contextlib.AbstractContextManager[None]:
     return _door_set(evaluating=True)
 
 
+def batch_invariant() -> contextlib.AbstractContextManager[None]:
+    """Give every row the same bits whatever rows are beside it, while the context lasts.
+
+    What that is, what it costs and where it ends: docs/batch_invariance.md. Kernels are not tuned,
+    each runs with the first of its configurations; and eager PyTorch is refused.
+
+    Returns
+    -------
+    context manager
+    """
+    return _door_set(batch_invariant=True)
+
+
 def is_tracing() -> bool:
     """Say whether a context of `tracing` lasts.
 
@@ -250,7 +264,7 @@ def runs_on_triton(operation: str, **tensors: torch.Tensor | None) -> bool:
         If the tensors are on different devices, `GPTWIN_BACKEND` is unknown, or a tensor has a
         dtype that the kernels do not have.
     RuntimeError
-        If Triton was asked for and cannot run here.
+        If Triton was asked for and cannot run here, or eager PyTorch under `batch_invariant`.
     """
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     first_name, first = next(iter(given.items()))
@@ -262,6 +276,12 @@ def runs_on_triton(operation: str, **tensors: torch.Tensor | None) -> bool:
     if wish is not None and wish not in BACKENDS:
         refuse("GPTWIN_BACKEND", "'triton' or 'eager'", repr(wish))
     if wish == "eager" or (wish is None and not first.is_cuda):
+        if door().batch_invariant:
+            raise RuntimeError(
+                f"{operation}: expected kernels under batch_invariant(), got eager PyTorch, whose "
+                "BLAS rounds a row otherwise in a batch of another size (likely cause: tensors on "
+                "the CPU, or GPTWIN_BACKEND=eager; GPTWIN_BACKEND=triton compiles kernels for it)"
+            )
         return False
 
     _expect_triton_can_run(operation, first_name, first)
@@ -321,43 +341,6 @@ def expect_same_dtype(**tensors: torch.Tensor | None) -> None:
             )
 
 
-def bucketed(size: int) -> tuple[int, int]:
-    """Return a size, and the same rounded up to a power of two, for a kernel's autotune key.
-
-    Keyed by the size itself, a kernel would be tuned again, for tenths of a second, in every batch
-    of another length.
-
-    Parameters
-    ----------
-    size : int
-
-    Returns
-    -------
-    tuple of int
-        To be passed to a kernel that takes both, one after the other.
-    """
-    return size, 1 << max(size - 1, 0).bit_length()
-
-
-def multiprocessors(tensor: torch.Tensor) -> int:
-    """Return how many programs fill the device that a tensor is on.
-
-    Parameters
-    ----------
-    tensor : torch.Tensor
-        Any argument of the kernel.
-
-    Returns
-    -------
-    int
-        The GPU's multiprocessor count; 132 (an H100's) when compiling without one; 4 in the
-        interpreter, which runs programs one after another.
-    """
-    if tensor.is_cuda:
-        return torch.cuda.get_device_properties(tensor.device).multi_processor_count
-    return 132 if door().compile_only else 4
-
-
 def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
     """Launch a kernel, or do with it what an instrument asked for.
 
@@ -381,7 +364,12 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
         variants = [(0, kernel, {})]
     elif wishes.compile_only:
         variants = [(i, kernel.fn, c.all_kwargs()) for i, c in enumerate(configurations)]
-    elif wishes.configuration is not None or INTERPRETED or not _first_on_cuda(args):
+    elif (
+        wishes.configuration is not None
+        or wishes.batch_invariant
+        or INTERPRETED
+        or not _first_on_cuda(args)
+    ):
         index = (wishes.configuration or 0) % len(configurations)
         variants = [(index, kernel.fn, configurations[index].all_kwargs())]
     else:

@@ -1,11 +1,15 @@
 """Device functions for a tile of rows: where it lies, how it is loaded, how it is normalised.
 
 A tile is [BLOCK_ROWS, BLOCK_FEATURES]; `rows` are int64 [BLOCK_ROWS], `features` [BLOCK_FEATURES].
+On the host, what launches over many rows are sized by: buckets to be tuned for, and the device.
 """
 
 from typing import Any, NamedTuple
 
+import torch
+
 from ._triton import tl, triton
+from .launch import door
 from .strided import Strided, block_at
 
 # 2⁻⁷⁵: the squares of a row of float32's largest numbers, scaled down by it, have a sum.
@@ -86,3 +90,43 @@ def reciprocal_root_of_small(small_variance):
 def normalise(x, found):
     """Shift and scale each row by its statistics."""
     return (x - found.mean[:, None] - found.mean_rest[:, None]) * found.rstd[:, None]
+
+
+# --- on the host ----------------------------------------------------------------------------------
+
+
+def bucketed(size: int) -> tuple[int, int]:
+    """Return a size, and the same rounded up to a power of two, for a kernel's autotune key.
+
+    Keyed by the size itself, a kernel would be tuned again, for tenths of a second, in every batch
+    of another length.
+
+    Parameters
+    ----------
+    size : int
+
+    Returns
+    -------
+    tuple of int
+        To be passed to a kernel that takes both, one after the other.
+    """
+    return size, 1 << max(size - 1, 0).bit_length()
+
+
+def multiprocessors(tensor: torch.Tensor) -> int:
+    """Return how many programs fill the device that a tensor is on.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        Any argument of the kernel.
+
+    Returns
+    -------
+    int
+        The GPU's multiprocessor count; 132 (an H100's) when compiling without one; 4 in the
+        interpreter, which runs programs one after another.
+    """
+    if tensor.is_cuda:
+        return torch.cuda.get_device_properties(tensor.device).multi_processor_count
+    return 132 if door().compile_only else 4

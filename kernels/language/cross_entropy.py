@@ -23,8 +23,11 @@ of range makes its log-probability NaN, and the loss.
 Deterministic, as token_scores is.
 """
 
+import math
+
 import torch
 
+from ...core.checks import refuse
 from ...core.language.cross_entropy import check_cross_entropy
 from ...core.language.token_scores import check_targets
 from ..common.derivative import first_derivative_only
@@ -40,8 +43,9 @@ Results = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 class _TokenScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, targets, counted):
-        log_prob, entropy, lse = score(hidden, weight, targets, counted, 1.0)
+    def forward(ctx, hidden, weight, targets, counted, temperature):
+        log_prob, entropy, lse = score(hidden, weight, targets, counted, temperature)
+        ctx.temperature = temperature
         ctx.save_for_backward(hidden, weight, targets, counted, entropy, lse)
         ctx.set_materialize_grads(False)  # no gradient of the entropy: no arithmetic for it
         return log_prob, entropy
@@ -53,12 +57,12 @@ class _TokenScores(torch.autograd.Function):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         d_log_prob = torch.zeros_like(lse) if d_log_prob is None else d_log_prob.contiguous()
         d_hidden, d_weight = score_backward(
-            *(hidden, weight, targets, counted, 1.0, entropy, lse, d_log_prob),
+            *(hidden, weight, targets, counted, ctx.temperature, entropy, lse, d_log_prob),
             None if d_entropy is None else d_entropy.contiguous(),
             wants_hidden=wants_hidden,
             wants_weight=wants_weight,
         )
-        return d_hidden, d_weight, None, None
+        return d_hidden, d_weight, None, None, None
 
 
 def cross_entropy(
@@ -106,7 +110,7 @@ def cross_entropy(
     """
     targets, counted, on_triton = _checked(hidden, weight, targets, ignore_index, reduction)
     if on_triton:
-        log_prob, entropy = _TokenScores.apply(hidden, weight, targets.contiguous(), counted)
+        log_prob, entropy = _TokenScores.apply(hidden, weight, targets.contiguous(), counted, 1.0)
         return _reduce(log_prob, counted, reduction), log_prob, entropy
     return cross_entropy_eager(
         hidden, weight, targets, ignore_index=ignore_index, reduction=reduction
@@ -119,8 +123,16 @@ def token_log_probs(
     targets: torch.Tensor,
     *,
     ignore_index: int = -100,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """Compute the `log_prob` of `cross_entropy` alone: on a CPU, with fewer passes over logits.
+
+    Parameters
+    ----------
+    hidden, weight, targets, ignore_index
+        As in `cross_entropy`.
+    temperature : float
+        Divides the logits; above 0.
 
     Returns
     -------
@@ -128,8 +140,12 @@ def token_log_probs(
         As in `cross_entropy`; carries a gradient.
     """
     targets, counted, on_triton = _checked(hidden, weight, targets, ignore_index, "none")
+    if not 0 < temperature < math.inf:
+        refuse("temperature", "a finite number above 0", str(temperature))
     if on_triton:
-        return _TokenScores.apply(hidden, weight, targets.contiguous(), counted)[0]
+        scored = hidden, weight, targets.contiguous(), counted
+        return _TokenScores.apply(*scored, float(temperature))[0]
+    hidden = hidden if temperature == 1 else hidden / temperature
     if hidden.device.type == "cpu" and not torch.compiler.is_compiling():
         return eager_scores(hidden, weight, targets, counted)[0]
     return cross_entropy_eager(hidden, weight, targets, ignore_index=ignore_index)[1]

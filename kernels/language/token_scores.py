@@ -56,7 +56,7 @@ import torch
 
 from ..common._triton import compiles_for_amd, tl, triton
 from ..common.indices import expect_countable
-from ..common.launch import launch
+from ..common.launch import door, launch
 from ..common.registered import registered
 from ..common.strided import strided
 from ..layers.linear import grouped_tile
@@ -64,6 +64,8 @@ from ..layers.product import product
 
 # Numbers in backward's largest buffer.
 MAX_LOGITS = 2**26
+# Under `batch_invariant`, backward's chunks are as wide as for so many tokens, however many.
+INVARIANT_TOKENS = 2**13
 # Columns that one program scores: a multiple of every BLOCK_N.
 SPAN = 1024
 # Columns of a chunk are a multiple of this, so that the rows of d_x begin at even addresses.
@@ -496,5 +498,7 @@ def columns_per_chunk(n_tokens: int, vocab: int) -> int:
     int
         MAX_LOGITS / n_tokens as a multiple of PITCH, at least PITCH and no more than are needed.
     """
+    if door().batch_invariant:
+        n_tokens = INVARIANT_TOKENS
     most = max(1, MAX_LOGITS // n_tokens // PITCH)
     return min(most, triton.cdiv(vocab, PITCH)) * PITCH

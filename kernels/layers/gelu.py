@@ -18,8 +18,9 @@ import torch
 from ...core.layers.gelu import CUBIC, SATURATED, SQRT_2_OVER_PI, check_gelu
 from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
-from ..common.launch import bucketed, launch, runs_on_triton
+from ..common.launch import launch, runs_on_triton
 from ..common.registered import registered
+from ..common.rows import bucketed
 
 ELEMENTWISE_CONFIGS = [
     triton.Config({"BLOCK": 1024}, num_warps=4),

@@ -53,7 +53,7 @@ from ..common.column_sum import column_sum
 from ..common.derivative import first_derivative_only
 from ..common.finite import may_be_read
 from ..common.indices import expect_countable
-from ..common.launch import expect_same_dtype, launch, multiprocessors, runs_on_triton
+from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.rows import (
     SMALL,
@@ -63,6 +63,7 @@ from ..common.rows import (
     load_statistics,
     load_summed,
     load_tile,
+    multiprocessors,
     normalise,
     reciprocal_root,
     reciprocal_root_of_small,

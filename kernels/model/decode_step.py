@@ -24,9 +24,12 @@ from typing import Any
 
 import torch
 
+from ...core.attention.attention import default_scale
 from ...core.checks import refuse
+from ..attention.attention import attention_forward
+from ..attention.attention_tiles import Masks
 from ..attention.decode_attention import decode_attention, decode_attention_eager
-from ..common.launch import runs_on_triton
+from ..common.launch import door, runs_on_triton
 from ..layers.embedding import embedding, embedding_eager
 from .decoder_block import KERNELS, Parts
 from .gpt import GPT
@@ -118,6 +121,13 @@ class StaticKVCache(KVCache):
         """Attend to as many positions as `lengths` says; as in `KVCache`."""
         if self.n_new:
             return super()._attended(query, keys, values, parts, window)
+        if door().batch_invariant:
+            # The one query sees the document that ends where the cache does.
+            end = self.lengths[:1]
+            masks = Masks.of(1, key_start=self.key_start)
+            masks = masks.holding(masks.key_start, torch.zeros_like(end), end)
+            scale = default_scale(None, query.shape[-1])
+            return attention_forward(query, keys, values, masks, scale=scale)[0]
         attention = decode_attention if parts is KERNELS else decode_attention_eager
         output, _ = attention(
             query, keys, values, self.lengths, window=window, key_start=self.key_start

@@ -7,6 +7,9 @@ prompts are padded on the left, and `key_start` says where each begins. Sequence
 leave by `keep`. The first call fills the cache (prefill) and attends within itself; later ones
 attend to the cache, on a GPU by kernels/attention/decode_attention.py, which cuts long caches into
 pieces.
+
+Under `batch_invariant` a position has the bits that a pass over the whole text gives it: it goes
+through that pass's own kernels, `qkv_projection` and `attention`, however few positions there are.
 """
 
 from typing import Any
@@ -16,8 +19,31 @@ import torch
 from ...core.checks import expect_integers, expect_positive, refuse
 from ...core.model.presets import GPTConfig
 from ..attention.decode_attention import decode_attention
+from ..attention.qkv_projection import qkv_projection
 from ..common.indices import signed
+from ..common.launch import door
 from .decoder_block import KERNELS, Parts, merge_heads
+
+
+def expect_no_window(window: int | None) -> None:
+    """Refuse a window under `batch_invariant`.
+
+    The first key that a tile of queries reads is then that of its first query: where a row's sums
+    begin depends on which tile it is in, and so on how the texts beside it are padded.
+
+    Parameters
+    ----------
+    window : int or None
+        The layer's.
+
+    Raises
+    ------
+    ValueError
+        If there is one.
+    """
+    if window is not None:
+        cause = "a preset with local attention, such as GPT-3's; batch_invariant() has none"
+        refuse("window", "None under batch_invariant()", str(window), cause)
 
 
 class KVCache:
@@ -130,11 +156,20 @@ class KVCache:
         first : int
             The first new position that asks.
         """
-        if norm_weight is not None:
-            x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)
         kept = self.kept[layer]  # [2, batch, head, capacity, d_head]
-        heads = parts.linear(x, w_qkv, b_qkv).view(*x.shape[:2], 3, kept.shape[2], -1)
-        new = heads.permute(2, 0, 3, 1, 4)  # [3, batch, head, n_new, d_head]
+        if door().batch_invariant:
+            expect_no_window(window)
+            if norm_weight is not None and norm_bias is None:
+                norm_bias = torch.zeros_like(norm_weight)
+            packed = qkv_projection(
+                x, w_qkv, b_qkv, norm_weight, norm_bias, n_head=kept.shape[2], eps=eps
+            )  # [3 * head, batch, n_new, d_head]
+            new = packed.unflatten(0, (3, -1)).transpose(1, 2)  # [3, batch, head, n_new, d_head]
+        else:
+            if norm_weight is not None:
+                x = parts.layer_norm(x, norm_weight, norm_bias, eps=eps)
+            heads = parts.linear(x, w_qkv, b_qkv).view(*x.shape[:2], 3, kept.shape[2], -1)
+            new = heads.permute(2, 0, 3, 1, 4)  # [3, batch, head, n_new, d_head]
         self._write(kept, new[1:])
         query = new[0, :, :, first:] if first else new[0]
         keys, values = kept.unbind()
@@ -153,7 +188,7 @@ class KVCache:
         window: int | None,
     ) -> torch.Tensor:
         """Let the new queries attend to all that is kept."""
-        if self.length > self.n_new and parts is KERNELS:
+        if self.length > self.n_new and parts is KERNELS and not door().batch_invariant:
             output, _ = decode_attention(
                 query, keys, values, self.lengths, window=window, key_start=self.key_start
             )

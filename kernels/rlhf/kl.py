@@ -27,7 +27,8 @@ from ..common._triton import tl, triton
 from ..common.approximation import stands_for
 from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
-from ..common.launch import bucketed, launch, runs_on_triton
+from ..common.launch import launch, runs_on_triton
+from ..common.rows import bucketed
 from ..common.widened import at_least_float32
 
 KL_CONFIGS = [

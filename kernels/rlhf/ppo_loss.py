@@ -36,7 +36,8 @@ from ...core.rlhf.ppo_loss import FLOAT_ARGUMENTS, MAX_LOG_RATIO, PPOResults, ch
 from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
-from ..common.launch import bucketed, expect_same_dtype, launch, runs_on_triton
+from ..common.launch import expect_same_dtype, launch, runs_on_triton
+from ..common.rows import bucketed
 from ..common.widened import at_least_float32
 from .ppo_statistics import (
     COUNT,

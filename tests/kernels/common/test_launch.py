@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from gptwin.kernels.common import launch
+from gptwin.kernels.common import launch, rows
 from gptwin.kernels.common._triton import tl, triton
 from gptwin.kernels.common.strided import block_at, part_of, strided
 from gptwin.kernels.layers.softmax import softmax
@@ -216,7 +216,7 @@ def test_wishes_end_with_their_context(device):
     ("size", "bucket"), [(0, 1), (1, 1), (2, 2), (3, 4), (1024, 1024), (1025, 2048)]
 )
 def test_sizes_of_one_bucket_are_tuned_together(size, bucket):
-    assert launch.bucketed(size) == (size, bucket)
+    assert rows.bucketed(size) == (size, bucket)
 
 
 def test_no_kernel_is_tuned_again_for_every_length():
