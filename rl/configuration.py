@@ -124,6 +124,9 @@ class RunSettings:
         parameters and moments in float32. PPO is float32, since it holds ratios to 1.
     compile : str
         Backend of `torch.compile`, such as "inductor", for pretraining and SFT; empty: none.
+    batch_invariant : bool
+        Compute each row to the same bits whatever rows are beside it, on Triton's kernels alone:
+        PPO's first ratio is then exactly 1 (docs/batch_invariance.md).
     threads : int
         Threads that PyTorch computes with; 0: as many as it would take, all cores as a rule. Fewer
         are faster beside another busy process.
@@ -139,6 +142,7 @@ class RunSettings:
     fsdp: bool = setting(False, ANY)
     dtype: str = setting("float32", one_of("float32", "bfloat16"))
     compile: str = setting("", ANY)
+    batch_invariant: bool = setting(False, ANY)
     threads: int = setting(0, FROM_0)
 
 

@@ -14,6 +14,8 @@ draws the same tokens from the same logits.
 A `logits_hook` stands between model and draw: it turns each step's states and logits into the
 logits that are drawn from, as DIRECTOR's second head does (rl/agents/blenderbot/director.py). What
 is spoken then is not the model's own distribution, and neither are the log-probabilities.
+
+Under `batch_invariant` log-probabilities are those of an update's own kernels, to the bit.
 """
 
 import contextlib
@@ -24,6 +26,8 @@ import torch
 
 from ...core.checks import refuse
 from ...core.model.generation import check_generate, pad_left
+from ...kernels.common.launch import door
+from ...kernels.language.cross_entropy import token_log_probs
 from ...kernels.language.sampling import sampling
 from ...kernels.model.decode_step import BoundStep, DecodeStep, StaticKVCache
 from ...kernels.model.gpt import GPT
@@ -36,6 +40,7 @@ MODEL, HOOK = "model", "hook"
 # The cache is copied when sequences leave it. So they leave together, at this share of the batch.
 LEAVING_SHARE = 0.25
 HALF = 0.5
+NOTHING_DRAWN = -1  # as `sampling` says it
 
 
 class Generation(NamedTuple):
@@ -240,7 +245,18 @@ class _Rollout:
                 expected = f"logits of shape {tuple(given.shape)}, as the model's"
                 refuse("logits_hook", expected, f"shape {tuple(logits.shape)}")
         # A prompt draws by its number, so that its tokens do not depend on the other rows.
-        return sampling(logits, step=step, rows=self.numbers, **self.options)
+        tokens, log_probs = sampling(logits, step=step, rows=self.numbers, **self.options)
+        if door().batch_invariant and self.logits_hook is None:
+            log_probs = self._as_in_training(tokens)
+        return tokens, log_probs
+
+    def _as_in_training(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Score drawn tokens [row] by the kernels that score them in an update."""
+        weight, temperature = self.model.output_matrix(), self.options["temperature"] or 1.0
+        scored = token_log_probs(
+            self.state, weight, tokens, ignore_index=NOTHING_DRAWN, temperature=temperature
+        )
+        return scored.masked_fill(tokens == NOTHING_DRAWN, torch.nan)
 
     def _advance(self, tokens: torch.Tensor, step: int) -> None:
         """Compute the logits that follow tokens [row], and sample from them."""

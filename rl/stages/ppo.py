@@ -14,8 +14,8 @@ Several ranks, and the two halves of a CPU's cores, share this work (crew.py): e
 is the obvious one for a single process, and below, "every answer" is every rank's.
 
 Step 4 computes log π again, by one pass over padded rows. So the first minibatch's ratio is 1 up to
-rounding, and an iteration in which it is not is stopped, because its gradient is not that of the
-policy that acted.
+rounding (under `run.batch_invariant`, 1 to the bit), and an iteration in which it is not is
+stopped, because its gradient is not that of the policy that acted.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from ...kernels.common.launch import door
 from ...kernels.model.gpt import GPT
 from ...kernels.optimizer.ema import ema_
 from ...kernels.rlhf.gae import gae
@@ -149,7 +150,7 @@ class PPO:
         def log_probs_of(model: GPT) -> torch.Tensor:
             return crew.of_each(batch, lambda rows: response_log_probs(model, rows, temperature))
 
-        exact = self.policy.dtype in (torch.float32, torch.float64)
+        exact = door().batch_invariant or self.policy.dtype in (torch.float32, torch.float64)
         log_probs = answers.log_probs if exact else log_probs_of(self.policy)
         values = answers.values if exact else None
         if values is None:
@@ -259,7 +260,8 @@ def expect_first_ratio(statistics: Statistics) -> None:
     """Raise RuntimeError unless the first minibatch of a rollout sees the policy that acted."""
     low, high = statistics["ratio_min"], statistics["ratio_max"]
     away = (abs(low - 1), abs(high - 1), statistics["approx_kl"])
-    if not all(distance <= RATIO_TOLERANCE for distance in away):  # nor is a NaN
+    tolerance = 0 if door().batch_invariant else RATIO_TOLERANCE
+    if not all(distance <= tolerance for distance in away):  # nor is a NaN
         raise RuntimeError(
             f"the first minibatch of a rollout: expected ratio 1 and approx_kl 0, got ratios from "
             f"{low:.6g} to {high:.6g} and approx_kl {statistics['approx_kl']:.3g} (likely cause: "

@@ -161,16 +161,17 @@ def response_log_probs(model: GPT, batch: Responses, temperature: float) -> torc
     batch : Responses
         What was said.
     temperature : float
-        Of the rollout: the states are divided by it, and so the logits.
+        Of the rollout: it divides the logits.
 
     Returns
     -------
     torch.Tensor [batch, response]
         float32, 0 outside the mask.
     """
-    states = batch.states(model).flatten(0, 1) / temperature
+    states = batch.states(model).flatten(0, 1)
     targets = torch.where(batch.mask, batch.response, IGNORED).flatten()
-    return token_log_probs(states, model.output_matrix(), targets).view(batch.mask.shape)
+    log_probs = token_log_probs(states, model.output_matrix(), targets, temperature=temperature)
+    return log_probs.view(batch.mask.shape)
 
 
 def response_values(value: Scorer, batch: Responses) -> torch.Tensor:

@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from ...core.model.presets import GPTConfig
+from ...kernels.common.launch import door
 from ...kernels.cpu import speed_up
+from ...kernels.layers.linear import linear
 from ...kernels.model.gpt import GPT
 
 SCORER = "scorer.safetensors"  # in the folder of the stage `reward`
@@ -82,6 +84,8 @@ class Scorer(torch.nn.Module):
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Turn hidden states [..., d_model] into scores [...]."""
+        if door().batch_invariant:
+            return linear(hidden.float(), self.weight[:, None])[..., 0] + self.bias
         return hidden.float() @ self.weight + self.bias
 
 

@@ -24,7 +24,7 @@ from ..formats.checksums import checksum, checksums, damaged
 
 ENDED = "ended.json"
 Inputs = dict[str, Any]  # by name: what JSON can hold
-RUN = ("seed", "fsdp", "dtype")
+RUN = ("seed", "fsdp", "dtype", "batch_invariant")
 NO_INPUTS = {"ppo": ("episodes",)}
 DOCUMENTATION = f"the documentation of Python {platform.python_version()}"
 EXERCISES = "the exercises of tasks.py"

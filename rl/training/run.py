@@ -28,6 +28,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ...core.checks import refuse
+from ...kernels.common import launch
 from ...records import write_whole
 from ..configuration import Configuration, dump
 from ..formats import checkpoint
@@ -123,6 +124,7 @@ def train(
         _stop_asked() as asked,
         _progress(stage, done, quiet or not main) as show,
         _tensorboard(folder, run.tensorboard and main) as board,
+        _bits(run.batch_invariant, group),
     ):
         for index in range(done, stage.steps):
             started = time.perf_counter()
@@ -248,6 +250,20 @@ def _expect_finite(statistics: Statistics) -> None:
             f"{', '.join(wrong)} is not finite: {', '.join(map(str, wrong.values()))} "
             "(likely cause: a learning rate that is too high)"
         )
+
+
+@contextlib.contextmanager
+def _bits(batch_invariant: bool, group: Group) -> Iterator[None]:
+    """Compute rows to the same bits in every batch, if asked to; refuse where kernels do not run.
+
+    That is asked here, since a thread that takes half of a batch asks for itself.
+    """
+    if not batch_invariant:
+        yield
+        return
+    with launch.batch_invariant():
+        launch.runs_on_triton("run.batch_invariant", x=torch.empty(0, device=group.device))
+        yield
 
 
 @contextlib.contextmanager

@@ -8,7 +8,10 @@ import tiny
 import torch
 from ppo_stage import stage
 
+from gptwin.core.model.presets import GPTConfig
+from gptwin.kernels.common import launch
 from gptwin.kernels.cpu.halves import Halves
+from gptwin.kernels.model.gpt import GPT
 from gptwin.rl.data.batches import Windows
 from gptwin.rl.stages.generation import generate
 from gptwin.rl.stages.ppo import adapted, expect_first_ratio
@@ -79,6 +82,32 @@ def test_half_precision_is_judged_by_the_pass_that_the_update_makes():
     assert judged.difference == (answers.log_probs - log_probs).abs().max().item() > 1e-3
     logged = of_rollout(judged, trained.credit(answers, judged), trained.end)
     assert logged["generation_difference"] == judged.difference
+
+
+def first_minibatch(**settings):
+    """The statistics of the first minibatch that a model of one layer sees, on Triton's kernels."""
+    config = GPTConfig(tiny.template().tokenizer.vocab_size, 96, 1, 1, 16)
+    policy = GPT(config, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(6 if parameter.ndim == 2 else 1)
+    few = {"batch": 4, "minibatches": 2, "episodes": 8, "max_response": 3, "shared_trunk": True}
+    trained = stage(policy, **few | settings)
+    answers, judged = acted(trained)
+    assert torch.equal(judged.log_probs, answers.log_probs)
+    trained.policy.train()
+    found = trained.gradients(trained.credit(answers, judged), np.array([1, 3]))
+    return found["ratio_min"], found["ratio_max"], found["approx_kl"]
+
+
+def test_the_first_ratio_is_1_to_the_bit_where_rows_have_the_same_bits_in_every_batch():
+    with launch.backend("triton"):
+        with launch.batch_invariant():
+            assert first_minibatch(temperature=0.7) == (1, 1, 0)
+            with pytest.raises(RuntimeError, match="expected ratio 1"):
+                expect_first_ratio({"ratio_min": 1 - 1e-7, "ratio_max": 1.0, "approx_kl": 0.0})
+        low, high, _ = first_minibatch(temperature=0.7)
+        assert low < 1 < high  # some 10⁻⁷ away: a step with a cache rounds otherwise than a pass
 
 
 def test_a_ratio_that_is_not_1_stops_the_run():
