@@ -60,6 +60,10 @@ def verify(
         str | None,
         typer.Option(help="Without a GPU: native or interpreter. Default: native, with llvmlite."),
     ] = None,
+    batch_invariant: Annotated[
+        bool,
+        typer.Option("--batch-invariant", help="Check instead: a row's bits, in every batch."),
+    ] = False,
 ) -> None:
     """Check each kernel against its NumPy reference, forward and backward.
 
@@ -70,6 +74,10 @@ def verify(
     """
     chosen = _chosen(operations)
     _choose_cpu_backend(on, chosen)
+    if batch_invariant:
+        from .lab.verify.invariance_console import verify_invariance
+
+        raise typer.Exit(verify_invariance(chosen, dtypes=dtype or [], json_file=json))
     from .lab.verify import console
 
     raise typer.Exit(

@@ -106,6 +106,24 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rows:
+    """Where the rows of a batch lie, each of which `batch_invariant` gives the same bits always.
+
+    Attributes
+    ----------
+    axes : dict of str to int
+        The axis that counts them, of each argument, option and result that has them. The gradient
+        of an argument has them where the argument does. What is not named is shared by all rows.
+    by_place : callable
+        `(case) -> bool`: whether a row's place in the batch decides what is drawn for it, so that
+        it has the same bits at the same place alone.
+    """
+
+    axes: dict[str, int]
+    by_place: Callable[[Case], bool] = lambda case: False
+
+
+@dataclasses.dataclass(frozen=True)
 class Twin:
     """One operation in its three forms, its cases, its error budget and its cost.
 
@@ -180,6 +198,8 @@ class Twin:
     contracts : dict
         What each kernel's launches satisfy, by its name (lab/prove/safe/contract.py). A kernel that
         several operations launch has its contract beside the one whose file it is in.
+    rows : Rows or str
+        What `gptwin verify --batch-invariant` holds each row to; or why there are none.
     surroundings : callable
         `(tensors) -> context manager`, in which the kernel runs: a user's own may ask for a GPU.
     """
@@ -211,6 +231,7 @@ class Twin:
     most_configurations: int | None = None
     sources: tuple[str, ...] = ()
     contracts: dict[str, str] = dataclasses.field(default_factory=dict)
+    rows: Rows | str = "its rows are not declared"
     surroundings: Callable[[list[Any]], contextlib.AbstractContextManager[None]] = lambda tensors: (
         contextlib.nullcontext()
     )

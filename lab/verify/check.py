@@ -348,7 +348,7 @@ def check_prepared(
         )
         for name, truth in prepared.truth.items()
     )
-    differing = [n for n in actual if not _same_bits(actual[n], repeat[n])]
+    differing = [n for n in actual if not same_bits(actual[n], repeat[n])]
     unstable = f"two runs on the same input differ in {', '.join(differing)}" if differing else ""
     return Checked(
         case,
@@ -388,7 +388,8 @@ def _errors_on_more_draws(
     return worst
 
 
-def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Compare two tensors of one shape bit by bit."""
     if a is b:
         return True
     as_bytes = [t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]

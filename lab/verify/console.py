@@ -120,7 +120,7 @@ def verify(
     whose = "its reference" if any(map(is_own, operations)) else "its NumPy reference"
     console.print(
         f"gptwin {__version__}: each kernel against {whose}, forward and backward, on "
-        f"{_device_name(device)}",
+        f"{device_name(device)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -220,7 +220,18 @@ def _jobs(
     ]
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """Say in words where kernels run.
+
+    Parameters
+    ----------
+    device : str
+        "cpu" or "cuda".
+
+    Returns
+    -------
+    str
+    """
     if device == "cuda":
         return torch.cuda.get_device_name()
     if INTERPRETED:
@@ -355,7 +366,7 @@ def explain(row: Row) -> list[str]:
 def _write_json(path: Path, rows: list[Row], device: str, seed: int, passed: bool) -> None:
     """Store the findings."""
     head = {
-        "device": _device_name(device),
+        "device": device_name(device),
         "seed": seed,
         "passed": passed,
     }

@@ -14,7 +14,7 @@ from ....kernels.attention.attention_backward import (
 )
 from ....kernels.attention.attention_backward_keys import KEY_VALUE_KERNELS
 from ..strategies import any_tensors, sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 MASKS = ("causal", "window", "key_start", "cu_seqlens")
 
@@ -235,6 +235,10 @@ attention = Twin(
     },
     cost=_attention_cost,
     contracts=_CONTRACTS,
+    rows=Rows(
+        dict.fromkeys(("query", "key", "value", "key_start", "output", "lse"), 0),
+        by_place=lambda case: bool(case.get("dropout")),
+    ),
     studies=(
         {"batch": 1, "head": 1, "queries": 384, "d_head": 16, "causal": True},
         {"batch": 2, "head": 2, "kv_head": 1, "queries": 40, "keys": 60, "d_head": 16,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ....core.attention import decode_attention as core_decode_attention
 from ....kernels.attention import decode_attention as triton_decode_attention
 from ..strategies import any_inputs, sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 # --- decode_attention ----------------------------------------------------------------------------
 
@@ -155,6 +155,10 @@ decode_attention = Twin(
     },
     cost=_decode_attention_cost,
     contracts=_CONTRACTS,
+    rows=Rows(
+        dict.fromkeys(("query", "key_cache", "value_cache", "output", "lse"), 0)
+        | dict.fromkeys(("lengths", "key_start"), 0)
+    ),
     studies=(
         {"batch": 1, "kv_head": 2, "group": 2, "n_query": 1, "capacity": 500, "d_head": 16},
         {"batch": 1, "kv_head": 1, "group": 3, "n_query": 2, "capacity": 90, "d_head": 24,

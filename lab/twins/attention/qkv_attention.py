@@ -16,7 +16,7 @@ from ....kernels.attention.attention_backward_keys import KEY_VALUE_KERNELS
 from ....kernels.attention.qkv_attention_short import qkv_attention_short_kernel
 from ....kernels.attention.qkv_projection import qkv_projection_kernel
 from ..strategies import sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin
 from .qkv_projection import (
     ARGUMENTS,
     AXES,
@@ -156,6 +156,10 @@ qkv_attention = Twin(
     },
     cost=_attention_cost,
     contracts=_CONTRACTS,
+    rows=Rows(
+        dict.fromkeys(("x", "key_start", "output"), 0),
+        by_place=lambda case: bool(case.get("dropout")),
+    ),
     studies=(
         {"batch": 2, "time": 20, "d_model": 40, "n_kv_head": 2, "d_head": 8, "bias": True,
          "norm": True},  # It takes one launch.

@@ -14,7 +14,7 @@ from ....kernels.attention.qkv_projection_backward import (
 from ....kernels.common.column_sum import column_sum_kernel
 from ....kernels.layers.layer_norm import layer_norm_backward_kernel
 from ..strategies import any_tensors, sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 ARGUMENTS = ("x", "w_qkv", "b_qkv", "norm_weight", "norm_bias")
 
@@ -174,6 +174,7 @@ qkv_projection = Twin(
     },
     cost=projection_cost,
     contracts=_CONTRACTS,
+    rows=Rows({"x": 0, "packed": 1}),
     studies=(
         {"batch": 1, "time": 150, "d_model": 40, "n_kv_head": 2, "d_head": 32, "bias": True,
          "norm": True},

@@ -14,7 +14,7 @@ from ....kernels.language.token_scores import (
 )
 from ....kernels.layers.product import PRODUCT_KERNELS
 from ..strategies import any_tensors, sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 # What scores tokens launches. [2] and [4], by the bytes of a number, have as many configurations.
 SCORING_KERNELS = (
@@ -146,6 +146,7 @@ cross_entropy = Twin(
     },
     cost=_cross_entropy_cost,
     contracts=_CONTRACTS,
+    rows=Rows(dict.fromkeys(("hidden", "targets", "loss", "log_prob", "entropy"), 0)),
     studies=(
         {"tokens": 70, "d_model": 40, "vocab": 130, "ignored": 0.0},
         {"tokens": 10, "d_model": 8, "vocab": 20, "ignored": 0.0, "reduction": "none"},

@@ -8,7 +8,7 @@ from ....core.language import sampling as core_sampling
 from ....kernels.language import sampling as triton_sampling
 from ....kernels.language.sampling_eager import sampling_eager
 from ..strategies import any_inputs
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 
 def _inputs(case: Case, draw: Draw) -> Inputs:
@@ -104,6 +104,10 @@ sampling = Twin(
     },
     cost=_cost,
     contracts=_CONTRACTS,
+    rows=Rows(
+        dict.fromkeys(("logits", "rows", "tokens", "log_prob"), 0),
+        by_place=lambda case: not case.get("numbered"),
+    ),
     studies=(
         {"rows": 2, "vocab": 2 * _BLOCK + 7},
         {"rows": 2, "vocab": 60, "top_k": 5, "top_p": 0.8},

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ....core.layers import embedding as core_embedding
 from ....kernels.layers import embedding as triton_embedding
 from ..strategies import any_tensors, sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 
 def _inputs(case: Case, draw: Draw) -> Inputs:
@@ -113,6 +113,7 @@ embedding = Twin(
     },
     cost=_cost,
     contracts=_CONTRACTS,
+    rows=Rows(dict.fromkeys(("tokens", "positions", "y"), 0)),
     studies=(
         {"shape": [2, 12], "vocab": 5, "n_ctx": 14, "d_model": 40, "seed": 1},
         {"shape": [2, 2 * _CHUNK], "vocab": 2, "n_ctx": 3, "d_model": 20, "hot": 0.9,

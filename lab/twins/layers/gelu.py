@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ....core.layers import gelu as core_gelu
 from ....kernels.layers import gelu as triton_gelu
 from ..strategies import any_tensors
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 
 def _gelu_inputs(case: Case, draw: Draw) -> Inputs:
@@ -58,6 +58,7 @@ gelu = Twin(
     },
     cost=_gelu_cost,
     contracts=_CONTRACTS,
+    rows=Rows(dict.fromkeys(("x", "result"), 0)),
     studies=({"shape": [4, 750]}, {"shape": [7]}, {"shape": [2, 3, 5], "approximate": "erf"}),
     extremes=tuple({"shape": [3], "approximate": a} for a in core_gelu.APPROXIMATIONS),
     axes=dict.fromkeys(("x", "result"), "batch time feature"),

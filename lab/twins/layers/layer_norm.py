@@ -8,7 +8,7 @@ from ....core.layers import layer_norm as core_layer_norm
 from ....kernels.common.column_sum import column_sum_kernel
 from ....kernels.layers import layer_norm as triton_layer_norm
 from ..strategies import any_tensors, sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 
 def _layer_norm_inputs(case: Case, draw: Draw) -> Inputs:
@@ -145,6 +145,7 @@ layer_norm = Twin(
     },
     cost=_layer_norm_cost,
     contracts=_CONTRACTS,
+    rows=Rows(dict.fromkeys(("x", "residual", "y", "summed"), 0)),
     studies=(
         {"shape": [2, 40, 40], "residual": True},
         {"shape": [2, _LAYER_NORM_BLOCK + 100], "residual": True},

@@ -8,7 +8,7 @@ from ....core.layers import linear as core_linear
 from ....kernels.common.column_sum import column_sum_kernel
 from ....kernels.layers import linear as triton_linear
 from ..strategies import any_tensors, sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 
 def _linear_forward(*, precision: str, **arguments: Any) -> Any:
@@ -114,6 +114,7 @@ linear = Twin(
     },
     cost=_linear_cost,
     contracts=_CONTRACTS,
+    rows=Rows(dict.fromkeys(("x", "residual", "y"), 0)),
     studies=(
         # Nine rows of tiles are more than one group.
         {"rows": 576, "d_in": 40, "d_out": 64, "bias": True, "configuration": 2},

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ....core.layers import softmax as core_softmax
 from ....kernels.layers import softmax as triton_softmax
 from ..strategies import any_tensors, sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 
 def _softmax_inputs(case: Case, draw: Draw) -> Inputs:
@@ -108,6 +108,7 @@ softmax = Twin(
     },
     cost=_softmax_cost,
     contracts=_CONTRACTS,
+    rows=Rows(dict.fromkeys(("x", "key_mask", "probabilities"), 0)),
     studies=(
         {"shape": [2, 40, 40], "causal": True},
         {"shape": [2, _BLOCK + 100]},

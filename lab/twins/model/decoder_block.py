@@ -18,7 +18,7 @@ from ....kernels.layers.linear import linear_backward_activation_kernel, matmul_
 from ....kernels.model import decoder_block as triton_decoder_block
 from ..attention.qkv_attention import qkv_attention
 from ..strategies import seeds
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 NAMES = ("x", *ARGUMENTS)
 MASKS = ("window", "key_start", "cu_seqlens")
@@ -152,6 +152,7 @@ decoder_block = Twin(
         "short context": {"batch": 256, "time": 64, "d_model": 768, "n_head": 12, "d_head": 64},
     },
     cost=_block_cost,
+    rows=Rows(dict.fromkeys(("x", "key_start", "y"), 0)),
     studies=(
         {"batch": 1, "time": 150, "d_model": 40, "n_head": 2, "d_head": 16},
         _small | {"norm": "post"},

@@ -168,6 +168,10 @@ adamw = Twin(
     shapes={"gpt2, one of each": {"shapes": _GPT2_SHAPES}, "one": {"shapes": [[768, 768]]}},
     cost=_adamw_cost,
     contracts=_CONTRACTS,
+    rows=(
+        "parameters, of which there is one set however large the batch; "
+        "the gradient's norm is all of theirs"
+    ),
     studies=(
         {"shapes": [[3, 5], [2, _ADAMW_BLOCK]], "max_norm": 1.0},
         {"shapes": [[_ADAMW_BLOCK + 1], [0], [1]], "weight_decay": 0.1},

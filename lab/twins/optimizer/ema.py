@@ -106,6 +106,7 @@ ema = Twin(
     shapes={"gpt2, one of each": {"shapes": _GPT2_SHAPES}, "one": {"shapes": [[768, 768]]}},
     cost=_ema_cost,
     contracts=_CONTRACTS,
+    rows="parameters, of which there is one set however large the batch",
     studies=(
         {"shapes": [[3, 5], [2, _EMA_BLOCK]]},
         {"shapes": [[_EMA_BLOCK + 1], [0], [1]]},

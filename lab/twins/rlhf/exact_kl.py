@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from ....core.rlhf import exact_kl as core_exact_kl
 from ....kernels.rlhf import exact_kl as triton_exact_kl
 from ..strategies import any_tensors, sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 from .rollout import shares
 
 
@@ -88,6 +88,7 @@ exact_kl = Twin(
     },
     cost=_exact_kl_cost,
     contracts=_CONTRACTS,
+    rows=Rows(dict.fromkeys(("logits", "reference_logits", "mask", "kl"), 0)),
     studies=(
         {"rows": 40, "vocab": 60, "share": 1.0},
         {"rows": 2, "vocab": 2 * _VOCAB_BLOCK + 1, "share": 1.0},

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ....core.rlhf import gae as core_gae
 from ....kernels.rlhf import gae as triton_gae
 from ..strategies import any_tensors
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 from .rollout import ROLLOUT, batches, shares
 
 
@@ -94,6 +94,7 @@ gae = Twin(
     },
     cost=_gae_cost,
     contracts=_CONTRACTS,
+    rows=Rows(dict.fromkeys(("rewards", "values", "mask", "advantages", "returns"), 0)),
     studies=tuple(
         {"shape": shape, "share": 1.0} for shape in ([2, 2 * _GAE_BLOCK + 5], [3, 20], [1, 1])
     ),

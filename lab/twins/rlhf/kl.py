@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ....core.rlhf import kl as core_kl
 from ....kernels.rlhf import kl as triton_kl
 from ..strategies import any_tensors
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 from .rollout import ROLLOUT, batches, estimators, log_probs, real_log_probs, shares
 
 
@@ -89,6 +89,7 @@ kl = Twin(
     },
     cost=kl_cost,
     contracts=_CONTRACTS,
+    rows=Rows(dict.fromkeys(("log_prob", "reference_log_prob", "mask", "kl"), 0)),
     studies=(
         {"shape": [3, 900], "share": 1.0},
         {"shape": [2, 30], "share": 1.0, "estimator": "k2"},

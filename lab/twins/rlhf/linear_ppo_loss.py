@@ -140,6 +140,7 @@ linear_ppo_loss = Twin(
         {"tokens": 1, "d_model": 3, "vocab": 2, "share": 1.0},
     ),
     extremes=({"tokens": 4, "d_model": 2, "vocab": 3, "seed": 2},),
+    rows="the loss is a mean over the whole batch; its log-probabilities are cross_entropy's",
     axes=dict.fromkeys((*TOKENS, "mask", "targets"), "token")
     | {"hidden": "token d_model", "weight": "d_model vocab"},
     # log π is rounded at its own size, some ten times the logits' own where they are small, and

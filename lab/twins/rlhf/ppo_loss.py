@@ -187,6 +187,7 @@ ppo_loss = Twin(
     contracts=_CONTRACTS,
     studies=tuple({"shape": shape, "share": 1.0} for shape in ([3, 900], [2, 40], [1, 1])),
     extremes=({"shape": [2, 4], "seed": 2},),
+    rows="the loss is a mean over the whole batch, and so is each gradient's share of it",
     axes=dict.fromkeys((*TOKENS, "mask"), "batch time"),
     # exp is computed as 2^(Δ·log₂e). The exponent is rounded at its own size, up to 29, and each
     # bit of its integer part costs ρ roundings: 14 at |Δ| = 20.

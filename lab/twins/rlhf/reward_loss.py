@@ -128,6 +128,7 @@ reward_loss = Twin(
         {"prompts": 3, "completions": 4, "present": 0.7, "centring": 0.1},
         {"prompts": 2, "completions": 18, "present": 0.7},
     ),
+    rows="the loss is a mean over the whole batch, and so is each gradient's share of it",
     axes=dict.fromkeys(("scores", "ranks"), "prompt completion")
     | dict.fromkeys(("bin_pairs", "bin_right"), "bin"),
     # Up to 2016 pairs of a prompt are summed, and the terms of the mean margin cancel.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ....core.rlhf import token_rewards as core_token_rewards
 from ....kernels.rlhf import token_rewards as triton_token_rewards
 from ..strategies import any_tensors
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 from .kl import kl_cost
 from .rollout import ROLLOUT, batches, estimators, log_probs, real_log_probs
 
@@ -120,6 +120,10 @@ token_rewards = Twin(
     },
     cost=_token_rewards_cost,
     contracts=_CONTRACTS,
+    rows=Rows(
+        dict.fromkeys(("log_prob", "reference_log_prob", "mask", "rewards"), 0)
+        | dict.fromkeys(("scores", "ended"), 0)
+    ),
     studies=(
         {"shape": [3, 40], "share": 1.0, "missing_end": "replace"},
         {"shape": [2, _REWARDS_BLOCK + 5], "share": 1.0, "estimator": "k3"},

@@ -104,6 +104,7 @@ whiten = Twin(
         {"shape": shape, "share": 1.0} for shape in ([3, 900], [2, _WHITEN_BLOCK], [1, 2])
     ),
     extremes=({"shape": [2, 5], "seed": 1}, {"shape": [2, 5], "shift_mean": False}),
+    rows="each number is whitened by the mean and deviation of the whole batch",
     axes=dict.fromkeys(("x", "mask", "whitened"), "batch time"),
     dtypes=("float32",),
     shared_kernels=(column_sum_kernel,),
