@@ -3,6 +3,7 @@
     gptwin                       the cache grows; the kernels are launched one after another
     gptwin, static step          shapes and addresses stay the same (kernels/model/decode_step.py)
     gptwin, CUDA graphs          that step is recorded once, and then replayed
+    gptwin, batch-invariant      the same under `batch_invariant`, whose cost is seen so
     eager                        the growing cache, in eager PyTorch
     transformers                 generate() with its growing cache
     transformers, static cache   ... with its static one: on a GPU it compiles itself
@@ -16,6 +17,7 @@ a fresh model says nearly the same whatever is in its cache.
 What generates lives in the pipeline, which benchmarks do not import: it is handed in.
 """
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -29,7 +31,7 @@ from ....kernels.common import launch
 from ....kernels.model.gpt import GPT
 from ...models import QUICK, describe_model, draw_parameters
 from ...training_step import as_tensors, load_transformers, transformers_model
-from ..operations.results import cell_name
+from ..operations.results import BATCH_INVARIANT, cell_name
 from .phases import Checks, Makers, Mark
 
 SHARPENED = 3.0
@@ -39,6 +41,7 @@ GPTWIN = {
     "gptwin": {},
     "gptwin, static step": {"static": True},
     "gptwin, CUDA graphs": {"graphs": True},
+    BATCH_INVARIANT: {"graphs": True, "invariant": True},
 }
 NOT_RECORDED = "not recorded, for lack of a GPU: the same step, launched each time"
 
@@ -180,21 +183,31 @@ class Generating:
     gate: Callable[[], Checks]
 
 
-def gptwin(scene: Scene, *, static: bool = False, graphs: bool = False) -> Generating:
+def gptwin(
+    scene: Scene, *, static: bool = False, graphs: bool = False, invariant: bool = False
+) -> Generating:
     """Make one of gptwin's ways."""
+
+    def say() -> Any:
+        with launch.batch_invariant() if invariant else contextlib.nullcontext():
+            return scene.say(static=static, graphs=graphs)
 
     def run(mark: Mark) -> int:
         mark("generate")
-        return int(scene.say(static=static, graphs=graphs).lengths.sum())
+        return int(say().lengths.sum())
 
     def gate() -> Checks:
-        said = scene.say(static=static, graphs=graphs)
+        said = say()
         checks = scene.check(said.tokens, said.log_probs)
+        if invariant:  # it rounds otherwise, and draws other tokens now and then
+            return checks
         return {**checks, "tokens": (said.tokens, scene.plain, 0.0)}
 
     recorded = "recorded" if scene.device == "cuda" else NOT_RECORDED
     settings = scene.describe(
-        static_step=static or graphs, **{"cuda_graphs": recorded} if graphs else {}
+        static_step=static or graphs,
+        batch_invariant=invariant,
+        **{"cuda_graphs": recorded} if graphs else {},
     )
     return Generating(settings, run, gate)
 

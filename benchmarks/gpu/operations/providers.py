@@ -27,7 +27,7 @@ from .peers_attention import (
     sdpa,
     sdpa_decode,
 )
-from .results import OURS
+from .results import BATCH_INVARIANT, OURS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,16 @@ def ours(arguments: Arguments, compiler: str) -> Operation:
     def kernel(**given: Any) -> Any:
         with launch.backend("triton"):
             return function(**given)
+
+    return kernel
+
+
+def invariant(arguments: Arguments, compiler: str) -> Operation:
+    """Return the kernel under `batch_invariant`, whose cost is seen by comparison."""
+
+    def kernel(**given: Any) -> Any:
+        with launch.backend("triton"), launch.batch_invariant():
+            return arguments.twin.kernel(**given)
 
     return kernel
 
@@ -208,8 +218,12 @@ COMMON = (
     Provider("torch.compile", compiled, compiles=True, sweeps=False),
 )
 
+# Of those whose tiles or pieces would follow the batch; the others' kernels are the same ones.
+INVARIANT = Provider(BATCH_INVARIANT, invariant, compiles=True, sweeps=False)
+
 PEERS: dict[str, tuple[Provider, ...]] = {
     "attention": (
+        INVARIANT,
         *(
             Provider(f"SDPA {name}", functools.partial(sdpa, name))
             for name in ("flash", "cuDNN", "efficient", "math")
@@ -218,11 +232,13 @@ PEERS: dict[str, tuple[Provider, ...]] = {
         Provider("flash-attn", flash_attention),
     ),
     "decode_attention": (
+        INVARIANT,
         Provider("flash-attn", flash_attention_decode),
         Provider("SDPA", sdpa_decode),
         Provider("FlashInfer", flashinfer_decode),
     ),
-    "qkv_projection": (Provider("layer norm + linear", norm_and_linear),),
+    "qkv_projection": (INVARIANT, Provider("layer norm + linear", norm_and_linear)),
+    "linear": (INVARIANT,),
     "sampling": (Provider("softmax + multinomial", multinomial, yardstick=True),),
     "qkv_attention": (
         Provider("linear + SDPA", functools.partial(linear_and_sdpa, False)),
@@ -234,8 +250,9 @@ PEERS: dict[str, tuple[Provider, ...]] = {
         Provider("torch.softmax", native_softmax),
         Provider("Liger", liger_softmax, compiles=True),
     ),
-    "layer_norm": (Provider("Liger", liger_layer_norm, compiles=True),),
+    "layer_norm": (INVARIANT, Provider("Liger", liger_layer_norm, compiles=True)),
     "cross_entropy": (
+        INVARIANT,
         Provider("Liger", liger_cross_entropy, compiles=True),
         Provider("bare matmuls", bare_matmuls, yardstick=True),
     ),

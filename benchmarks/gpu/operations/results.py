@@ -58,6 +58,7 @@ from ...timing import Finding
 
 DIRECTIONS = ("forward", "backward", "both")
 OURS = "gptwin"
+BATCH_INVARIANT = f"{OURS}, batch-invariant"  # the same under that switch
 END_TO_END = ("training", "generation", "ppo")
 END_TO_END_PROVIDERS = ("gptwin", "eager", "nanoGPT", "transformers")  # each in several ways
 
