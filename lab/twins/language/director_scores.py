@@ -10,7 +10,7 @@ from ....kernels.language import director_scores as triton_director_scores
 from ....kernels.language.token_scores import token_scores_merge_kernel
 from ....kernels.layers.product import PRODUCT_KERNELS
 from ..strategies import any_tensors, sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats
 
 
 def _director_scores_inputs(case: Case, draw: Draw) -> Inputs:
@@ -136,6 +136,7 @@ director_scores = Twin(
     },
     cost=_director_scores_cost,
     contracts=_CONTRACTS,
+    rows=Rows(dict.fromkeys(("hidden", "targets", "mask", "log_prob", "entropy"), 0)),
     studies=(
         {"tokens": 70, "d_model": 40, "vocab": 130, "share": 1.0},
         {"tokens": 10, "d_model": 8, "vocab": 20, "share": 1.0, "gamma": 3.0},
