@@ -41,7 +41,7 @@ import torch
 
 from ...core.language.director_scores import DirectorScores, check_director_scores
 from ...core.language.token_scores import check_targets
-from ..common._triton import compiles_for_amd, tl, triton
+from ..common._triton import tl, triton
 from ..common.derivative import first_derivative_only
 from ..common.finite import expect_all_finite
 from ..common.indices import expect_countable, signed
@@ -55,19 +55,15 @@ from . import token_scores
 from .token_scores import SPAN, merge, merge_spans, write_product
 
 
-def _tile(
-    n_bytes: int, num_warps: int, num_stages: int, maxnreg: int | None = None
-) -> triton.Config:
-    tile = {"M_BYTES": 256, "N_BYTES": n_bytes, "K_BYTES": 64, "GROUP_M": 8}
-    return triton.Config(tile, num_warps=num_warps, num_stages=num_stages, maxnreg=maxnreg)
+def _tile(m_bytes: int, num_warps: int, num_stages: int) -> triton.Config:
+    tile = {"M_BYTES": m_bytes, "N_BYTES": 128, "K_BYTES": 64, "GROUP_M": 8}
+    return triton.Config(tile, num_warps=num_warps, num_stages=num_stages)
 
 
-# Two heads' tiles take the registers that token_scores.py has for one of twice the width: 128 × 128
-# numbers of 2 bytes spill. Left alone, ptxas takes 170 registers for 128 × 64, and one program fits
-# a multiprocessor; 128 suffice, and two fit. One list for both directions.
-DIRECTOR_CONFIGS = [_tile(128, 8, 3, maxnreg=128), _tile(64, 4, 4)]
-if compiles_for_amd():  # there is no such limit
-    DIRECTOR_CONFIGS = [_tile(128, 8, 3), _tile(64, 4, 4)]
+# Two heads' tiles take the registers that token_scores.py has for one of twice the width, and more
+# spill: 128 × 128 numbers of 2 bytes at all, 128 × 64 if two programs are to fit a multiprocessor.
+# One list for both directions.
+DIRECTOR_CONFIGS = [_tile(256, 8, 3), _tile(128, 4, 4)]
 
 # As in token_scores.py: below any logit and yet finite.
 _LOWEST = tl.constexpr(-1e30)

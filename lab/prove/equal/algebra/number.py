@@ -451,8 +451,8 @@ def multiply(left: Number, right: Number) -> Number:
     log: Any = None
     unit: Any = None
     for one, factor in ((left, right), (right, left)):
-        if one.log is None:
-            continue
+        if one.log is None or (factor.const is not None and not factor.const.rational):
+            continue  # 0 times a logarithm is 0, whose exponent is known
         if (times := _whole_factor(factor.const)) is not None:
             base = one.log if times > 0 else inverse(one.log, field.P)
             log = np.broadcast_to(power(base, abs(times), field.P), x.shape)
