@@ -87,11 +87,20 @@ class RuleSettings:
 
 
 def row(
-    template: Template, rule: str, messages: Sequence[Message], response: Sequence[int]
+    template: Template,
+    rule: str,
+    messages: Sequence[Message],
+    response: Sequence[int],
+    n_ctx: int,
 ) -> list[int]:
-    """Return the ids that the classifier reads: the rule, the dialogue, the answer."""
-    turns = template.conversation([Message("system", rule), *messages]).tokens
-    return [*turns, template.speaker["assistant"], *response]
+    """Return the ids that the classifier reads: the rule, the dialogue, the answer.
+
+    Of what is longer than `n_ctx` the beginning of the dialogue is left out, never the rule.
+    """
+    first = template.conversation([Message("system", rule)]).tokens
+    turns = template.conversation(messages).tokens
+    dialogue = [*turns, template.speaker["assistant"], *response]
+    return [*first, *dialogue[-max(n_ctx - len(first), 1) :]]
 
 
 def rule_loss(logits: torch.Tensor, violated: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
@@ -199,7 +208,8 @@ class RuleStage:
         self.update.load_state_dict(state["optimizer"])
 
     def _row(self, label: RuleLabel) -> list[int]:
-        return row(self.template, label.rule, label.messages, label.response)
+        n_ctx = self.scorer.trunk.config.n_ctx
+        return row(self.template, label.rule, label.messages, label.response, n_ctx)
 
     def _scored(self, labels: Sequence[RuleLabel]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return z and the label of each, both [label]."""
@@ -274,7 +284,8 @@ class RuleModel:
         """
         if not asked:
             return torch.zeros(0, device=self.scorer.weight.device)
-        rows = [row(self.template, *each) for each in asked]
+        n_ctx = self.scorer.trunk.config.n_ctx
+        rows = [row(self.template, *each, n_ctx) for each in asked]
         # Rows of like length side by side: little of a pass is padding.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         sorted_rows = [rows[i] for i in order]

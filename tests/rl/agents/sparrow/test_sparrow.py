@@ -154,6 +154,16 @@ def test_the_order_of_what_is_asked_changes_nothing():
     assert model.violated([]).shape == (0,)
 
 
+def test_of_a_long_dialogue_the_beginning_is_left_out_and_the_rule_stays():
+    template, said = tiny.template(), [5, 6]
+    whole = rule_model.row(template, "Be kind.", ASKED * 3, said, 1000)
+    rule = template.conversation([Message("system", "Be kind.")]).tokens
+    n_ctx = len(rule) + 4
+    assert rule_model.row(template, "Be kind.", ASKED * 3, said, n_ctx) == rule + whole[-4:]
+    assert whole[: len(rule)] == rule
+    assert whole[-2:] == said
+
+
 def test_labels_of_one_kind_are_refused_and_a_stage_goes_on_from_its_state():
     labels = [labelled("key", said) for said in ("key", "moon", "fish", "key")]
     with pytest.raises(ValueError, match="labels: expected broken and kept rules, got 2 of one"):
