@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from ....kernels.model.gpt import GPT
-from ...data.batches import Shuffled, split_by_length
+from ...data.batches import Shuffled
 from ...data.dialogue import Message, Template
 from ...data.records import Label
 from ...ranks.group import ALONE
@@ -77,8 +77,8 @@ class Judge:
         self.scorer.eval()
         found = [0.0] * len(answers)
         order = sorted(range(len(answers)), key=lambda i: len(answers[i].reply))
-        for part in split_by_length([[i] for i in order], -(-len(order) // AT_ONCE)):
-            places = [i for (i,) in part]
+        for first in range(0, len(order), AT_ONCE):
+            places = order[first : first + AT_ONCE]
             scores = self.logits([answers[i] for i in places]).sigmoid().tolist()
             for place, score in zip(places, scores, strict=True):
                 found[place] = score
