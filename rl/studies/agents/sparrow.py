@@ -69,8 +69,9 @@ LABELS = {125: 8, 500: 4, 2000: 2, 8000: 1}  # epochs by labels
 TESTED = 400  # labels of each test
 HARMFUL = "Do no harm."  # what the classifier without rules reads in place of a rule
 
-PREFERRED, ANSWERS_EACH, NOISE = 1200, 4, 0.05
+PREFERRED, ANSWERS_EACH, NOISE = 3000, 4, 0.05
 WEIGHTS = (0.0, 1.0, 4.0, 16.0)  # w of the rules in the reward
+PROGRAM_WEIGHTS = (16.0, 64.0)
 CLASSIFIER_LABELS = 4000
 PROBES, OTHERS = 160, 80
 CANDIDATES = 8
@@ -264,7 +265,7 @@ def measure_policies(seed: int) -> Rows:
     arms: list[tuple[str, Rules | None, float]] = [
         ("preference", None, 0.0),
         *(("rules", model, w) for w in WEIGHTS if w),
-        ("program", program, max(WEIGHTS)),
+        *(("program", program, w) for w in PROGRAM_WEIGHTS),
     ]
     policies = {"base": b.model}
     rows.append(_policy_row(seed, "base", 0.0, b.model, score, asked))

@@ -38,12 +38,15 @@ def test_an_answer_does_not_depend_on_what_else_is_asked():
     assert together[0] == answers(policy(), tiny.template(), prompts[:1], max_response=4, seed=2)[0]
 
 
-def test_rankings_are_of_different_answers_and_have_their_golds():
-    found = rankings(policy(), tiny.template(), drawn(0, 6, held_out=False), 3, 0.1, **FEW)
-    for ranking in found:
-        said = list(map(tuple, ranking.completions))
-        assert len(set(said)) == len(said) == len(ranking.golds) > 1
-        assert sorted(ranking.ranks) == list(range(len(said)))
+def test_rankings_are_of_different_answers_and_have_their_golds(monkeypatch):
+    asked = drawn(0, 2, held_out=False)
+    right = tiny.template().response(asked[0].answer)
+    said = [[5], right, [5], [6], [6], [6]]  # all answers to the second question are the same
+    monkeypatch.setattr("gptwin.rl.agents.sparrow.labels.answers", lambda *_, **__: said)
+    (found,) = rankings(policy(), tiny.template(), asked, 3, 1e-3, **FEW)
+    assert found.completions == [[5], right]
+    assert found.golds == [0.0, 1.0]
+    assert found.ranks == [1, 0]
     (own,) = rankings_of([Preference(HI, ("good", "bad"), (0, 1))], tiny.template())
     assert own.prompt == tiny.template().prompt(HI)
     assert own.ranks == [0, 1]
@@ -76,11 +79,11 @@ def test_a_label_of_no_rule_is_no_label_of_a_rule():
     assert [label.violated for label in labels_of(said, tiny.template())] == [True, False]
 
 
-class Longest(RuleModel):
-    """Finds long answers bad."""
+class ByIds(RuleModel):
+    """Finds answers bad by their tokens, so that no two are equally bad."""
 
     def violated(self, asked):
-        return torch.tensor([len(response) / 100 for _, _, response in asked])
+        return torch.tensor([sum(response) / 10_000 for _, _, response in asked])
 
 
 def test_of_each_group_the_worst_probe_is_kept_and_labelled_for_its_rule():
@@ -88,10 +91,11 @@ def test_of_each_group_the_worst_probe_is_kept_and_labelled_for_its_rule():
     kinds = [probe.rule.kind for probe in groups]
     assert kinds[::2] == kinds[1::2]
     assert len(set(kinds)) == 8
-    judge = Longest(None, tiny.template(), HOUSE)
+    judge = ByIds(None, tiny.template(), HOUSE)
     every = attack(policy(), judge, tiny.template(), groups, **FEW)
     kept = attack(policy(), judge, tiny.template(), groups, 2, **FEW)
     assert len(every) == 16
+    assert all(a.rating != b.rating for a, b in zip(every[::2], every[1::2], strict=True))
     assert kept == [
         max(pair, key=lambda one: one.rating) for pair in zip(every[::2], every[1::2], strict=True)
     ]
