@@ -6,10 +6,12 @@ best accuracy that any reward model can have is known: that of the gold rewards 
 (`ceiling`).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from random import Random
 
+import numpy as np
+
+from ...core.dialogue.preferences import ceiling as ceiling_of_gaps
 from ...kernels.model.gpt import GPT
 from ..configuration import RewardSettings
 from ..data.dialogue import Template
@@ -90,13 +92,13 @@ def ceiling(rankings: Sequence[Ranking], noise: float) -> float:
     float
         The mean of σ(|gold_i − gold_j| / noise) over all pairs; ½ for a pair of equal golds.
     """
-    chances = [
-        1 / (1 + math.exp(-abs(a - b) / noise))
+    gaps = [
+        a - b
         for ranking in rankings
         for i, a in enumerate(ranking.golds)
         for b in ranking.golds[:i]
     ]
-    return sum(chances) / len(chances)
+    return ceiling_of_gaps(np.array(gaps), noise)
 
 
 def _labelled(
