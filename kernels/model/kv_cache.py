@@ -198,6 +198,24 @@ class KVCache:
             causal=True, window=window, key_start=self.key_start,
         )  # fmt: skip
 
+    def rewind(self, n: int) -> None:
+        """Forget the last positions of every sequence, so that it can go on another way.
+
+        Parameters
+        ----------
+        n : int
+            Positions, at most all.
+
+        Raises
+        ------
+        ValueError
+            If there are not so many.
+        """
+        if not 0 <= n <= self.length:
+            refuse("n", f"0 to the {self.length} positions that are kept", str(n))
+        self.length -= n
+        self.lengths -= n
+
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some of the sequences alone.
 

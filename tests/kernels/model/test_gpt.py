@@ -242,6 +242,8 @@ def test_cached_is_uncached(name, backend, device):
         cache = KVCache(model.config, 2, 14, device, torch.float32)
         parts = [model(tokens[:, :7], key_start=key_start, cache=cache)]
         parts += [model(tokens[:, t : t + 1], cache=cache) for t in (7, 8)]
+        model(tokens[:, :2], cache=cache)  # another way on, which is forgotten
+        cache.rewind(2)
         cache.keep(torch.tensor([1], device=device))
         last = model(tokens[1:, 9:12], cache=cache)
     torch.testing.assert_close(torch.cat(parts, 1)[1], whole[1, :9], atol=1e-4, rtol=1e-4)

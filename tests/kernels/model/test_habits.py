@@ -88,6 +88,8 @@ def test_other_kinds_are_refused_by_name(backend, device):
             model(tokens, key_start=wrong[:, 0])
         with pytest.raises(ValueError, match=r"^rows: expected integers"):
             KVCache(SMALL, 2, 12, device).keep(wrong[:, 0])
+    with pytest.raises(ValueError, match="n: expected 0 to the 0 positions"):
+        KVCache(SMALL, 2, 12, device).rewind(1)
 
 
 @both_eager
