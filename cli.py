@@ -101,6 +101,10 @@ def run(
         list[str],
         typer.Argument(metavar="-- python ...", help="A script or test suite, run as it is."),
     ],
+    unchecked: Annotated[
+        bool,
+        typer.Option("--unchecked", help="Faster, and an access beyond a tensor may end Python."),
+    ] = False,
 ) -> None:
     """Run a program whose Triton kernels want a GPU: "cuda" means the CPU, kernels are compiled.
 
@@ -114,7 +118,7 @@ def run(
     if not is_command(command):
         refuse("command", "python or pytest, with its arguments, after --", " ".join(command))
     _choose_cpu_backend("native")
-    raise typer.Exit(run_natively(command))
+    raise typer.Exit(run_natively(command, checked=not unchecked))
 
 
 @app.command()

@@ -99,6 +99,12 @@ def test_mutants_are_told_from_the_kernel(tmp_path):
     assert "1 passed" in printed
 
 
+def test_accesses_are_checked_unless_speed_is_asked_for():
+    said = "from gptwin.kernels.native import compiler; print(compiler.settings)"
+    printed = run("gptwin", "run", "--unchecked", "--", "python", "-c", said)
+    assert "checked=False" in printed
+
+
 def test_a_stranger_s_test_suite_runs_unchanged():
     printed = run(
         "gptwin", "run", "--", "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c",
