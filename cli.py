@@ -5,12 +5,12 @@ Thin: it reads arguments and calls.
 
 import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .cli_agents import agent, world
+from .cli_backend import choose_cpu_backend, interpret_without_gpu
 from .cli_bench import bench
 from .cli_corpus import corpus
 from .cli_study import exercise, grade, study
@@ -73,7 +73,7 @@ def verify(
     it.
     """
     chosen = _chosen(operations)
-    _choose_cpu_backend(on, chosen)
+    choose_cpu_backend(on, chosen)
     if batch_invariant:
         from .lab.verify.invariance_console import verify_invariance
 
@@ -117,7 +117,7 @@ def run(
 
     if not is_command(command):
         refuse("command", "python or pytest, with its arguments, after --", " ".join(command))
-    _choose_cpu_backend("native")
+    choose_cpu_backend("native")
     raise typer.Exit(run_natively(command, checked=not unchecked))
 
 
@@ -273,7 +273,7 @@ def mutate(
     Exit code 1 if a twin's score is below 95%.
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # children are forked: CUDA does not survive that
-    _choose_cpu_backend(on)
+    choose_cpu_backend(on)
     from .lab.mutate import console as mutate_console
 
     raise typer.Exit(
@@ -385,7 +385,7 @@ def report(
     The verification, the plots, the roofline, and each twin's NumPy and Triton source side by
     side. Exit code 1 if a twin disagrees.
     """
-    _interpret_without_gpu()
+    interpret_without_gpu()
     from .lab.report.report import report as write_report
 
     raise typer.Exit(
@@ -403,33 +403,6 @@ for command in (
     model, train, chat, generate, evaluate, prompt, world, agent, study, exercise, grade,
 ):  # fmt: skip
     app.command()(command)
-
-
-def _choose_cpu_backend(on: str | None, operations: Sequence[str] = ()) -> None:
-    """Choose how kernels run where there is no GPU."""
-    from .core.checks import refuse
-    from .kernels import native
-
-    if on not in ("interpreter", "native", None):
-        refuse("--on", "interpreter or native", repr(on))
-    if on is None:
-        own = any(":" in name for name in operations)
-        interpreting = os.environ.get("TRITON_INTERPRET") == "1"
-        on = "native" if native.available() and not own and not interpreting else "interpreter"
-    if on == "interpreter":
-        _interpret_without_gpu()
-    elif not native.available():
-        refuse("--on", "llvmlite to be installed for native", "none", "pip install llvmlite")
-    else:
-        os.environ.pop("TRITON_INTERPRET", None)
-
-
-def _interpret_without_gpu() -> None:
-    """Choose Triton's interpreter where no GPU can run kernels; Triton reads this on import."""
-    import torch
-
-    if not torch.cuda.is_available():
-        os.environ["TRITON_INTERPRET"] = "1"
 
 
 def _settings() -> "Settings":

@@ -136,10 +136,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cli_agents": ("rl",),
     "cli_bench": ("rl", "benchmarks/ppo", "benchmarks/gpu"),
     "cli_corpus": ("rl",),
-    "cli_study": ("lab/study",),
+    "cli_backend": ("kernels",),
+    "cli_study": ("lab/study", "cli_backend"),
     "cli_training": ("rl",),
     "cli": (
-        "cli_agents", "cli_bench", "cli_corpus", "cli_study", "cli_training",
+        "cli_agents", "cli_backend", "cli_bench", "cli_corpus", "cli_study", "cli_training",
         "reference", "ops", "lab/own", "lab/mutate", "lab/trace", "lab/report", "rl",
         "benchmarks/ppo", "benchmarks/gpu",
     ),

@@ -73,13 +73,14 @@ def hand_over(name: str, *, hint: int | None, solution: bool) -> int:
     return 0
 
 
-def print_grade(path: str, name: str | None) -> int:
+def print_grade(path: str, name: str | None, on: str) -> int:
     """Grade a file and print what was found.
 
     Parameters
     ----------
     path : str
     name : str, optional
+    on : str
         As in `grade`.
 
     Returns
@@ -87,7 +88,11 @@ def print_grade(path: str, name: str | None) -> int:
     int
         0 if it passes, else 1.
     """
-    verdict = grade(path, name)
+    verdict = grade(path, name, on)
+    if verdict.passed and on == "native":
+        print(f"{path}: compiled, it is right. Races, reads and memory that nobody wrote show in")
+        print(f"gptwin grade {path}")
+        return 0
     if verdict.passed:
         print(f"{path}: passed. It runs, touches what it should, and is right")
         return 0

@@ -54,7 +54,7 @@ class Verdict:
         return not self.look
 
 
-def grade(path: str, name: str | None = None) -> Verdict:
+def grade(path: str, name: str | None = None, on: str = "interpreter") -> Verdict:
     """Grade a file.
 
     Parameters
@@ -63,6 +63,8 @@ def grade(path: str, name: str | None = None) -> Verdict:
         The student's file.
     name : str, optional
         The exercise; default: the name before the colon in the file's first line.
+    on : str
+        "interpreter", or "native": compiled, where races and reads do not show.
 
     Returns
     -------
@@ -71,15 +73,17 @@ def grade(path: str, name: str | None = None) -> Verdict:
     Raises
     ------
     ValueError
-        If there is no such file or exercise.
+        If there is no such file, exercise or way to run it.
     """
+    if on not in LOOKS_ON:
+        refuse("on", " or ".join(LOOKS_ON), repr(on))
     file = Path(path)
     if not file.is_file() or file.suffix != ".py":
         refuse("file", "a Python file, as `gptwin exercise NAME` writes it", path)
     text = file.read_text(encoding="utf-8")
     name = name or _name_in(text)
     exercise = find(name)
-    for look, find_faults in LOOKS.items():
+    for look, find_faults in LOOKS_ON[on].items():
         messages = tuple(find_faults(exercise, path, text))
         if messages:
             return Verdict(name, look, messages[:MOST_FINDINGS])
@@ -222,10 +226,22 @@ def _attempt(target: _Target, case: Any) -> Attempt:
 
     arguments = target.arguments()
     # What the kernel was given is the truth: rounding the arguments is not its fault.
-    exact = {name: _cast(value, "float64") for name, value in arguments.items()}
+    exact = _exactly(arguments)
     with pretend_gpu(), observe(keep_stores):
         results = target.call(arguments)
     return Attempt(target.exercise, case, target.dtype, exact, results, stores)
+
+
+def _exactly(arguments: Tensors) -> Tensors:
+    """Take arguments to float64, before a kernel updates them."""
+    return {name: _cast(value, "float64") for name, value in arguments.items()}
+
+
+def _find_faults_compiled(exercise: Exercise, path: str, text: str) -> Iterator[str]:
+    """Yield what compiled kernels get wrong."""
+    from . import compiled  # needs llvmlite
+
+    yield from compiled.find_faults(exercise, path, text, _Target, _exactly)
 
 
 def _find_reads(exercise: Exercise, path: str, text: str) -> Iterator[str]:
@@ -256,9 +272,14 @@ def _find_reads(exercise: Exercise, path: str, text: str) -> Iterator[str]:
             )
 
 
-LOOKS: dict[str, Callable[[Exercise, str, str], Iterator[str]]] = {
+Look = Callable[[Exercise, str, str], Iterator[str]]
+LOOKS: dict[str, Look] = {
     "runs": _find_what_keeps_it_from_running,
     "memory": _find_faults_of_memory,
     "numbers": _find_wrong_numbers,
     "reads": _find_reads,
+}
+LOOKS_ON: dict[str, dict[str, Look]] = {
+    "interpreter": LOOKS,
+    "native": {"runs": _find_what_keeps_it_from_running, "numbers": _find_faults_compiled},
 }

@@ -1,5 +1,7 @@
 """Every exercise's solution passes; what is handed out and each typical wrong answer does not."""
 
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,12 @@ def test_there_are_exercises_of_every_level_and_ten_faults() -> None:
     assert all(len(hand_out.find(name).hints) >= 3 for name in NAMES)
 
 
+def test_no_file_that_is_handed_out_hides_a_module() -> None:
+    """With copy.py beside it, no Python that is started there could import PyTorch."""
+    hidden = set(sys.stdlib_module_names) | set(packages_distributions())
+    assert not hidden & set(NAMES)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -63,7 +71,9 @@ def test_there_are_exercises_of_every_level_and_ten_faults() -> None:
 def test_what_keeps_a_file_from_running_is_named(
     old: str, new: str, says: str, tmp_path: Path
 ) -> None:
-    verdict = graded(tmp_path, "copy", hand_out.replaced(hand_out.solution("copy"), {old: new}))
+    verdict = graded(
+        tmp_path, "first_copy", hand_out.replaced(hand_out.solution("first_copy"), {old: new})
+    )
     assert says in "\n".join(verdict.messages)
 
 

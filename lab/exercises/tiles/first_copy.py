@@ -1,4 +1,4 @@
-"""copy: a first load and a first store.
+"""first_copy: a first load and a first store.
 
 A launch starts many programs of one kernel. Each does the same to its own part of the data, its
 tile: here BLOCK neighbouring elements of a vector. `tl.program_id(0)` tells a program which one it
