@@ -62,11 +62,20 @@ class Difference:
         text = f"{self.name}: {self.n_differing} of {self.n_elements} elements differ"
         if self.index or self.expected == self.expected:
             text += f", the first at {list(self.index)}"
-        if self.relation:
-            text += f": {self.relation}"
-        else:
-            text += f": {self.got:.12g} where the reference has {self.expected:.12g}"
+        text += f": {self.relation or self._values}"
         return text + (f" (stored by {self.line})" if self.line else "")
+
+    @property
+    def _values(self) -> str:
+        """Name both values, so that one sees by how much they differ."""
+        away = self.got - self.expected
+        if abs(away) > 1e-6 * abs(self.expected):
+            return f"{self.got:.9g} where the reference has {self.expected:.9g}"
+        if away == 0:
+            return f"{self.got:.9g} in float64 on both sides, yet another function"
+        return (
+            f"{self.got:.9g}, {abs(away):.2g} {'more' if away > 0 else 'less'} than the reference"
+        )
 
 
 def _first(differs: np.ndarray) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from .cases import STEERS, Outcome, prove_case
 from .crossing import CROSSING
 from .preparation import prepared, twin_to_prove
 
-# Cases of a twin that are run again with shadows moved.
+# The quickest cases of a twin that are run again with shadows moved.
 STEERED_CORNERS = 2
 
 
@@ -183,14 +183,21 @@ def units_of(name: str, seeds: int) -> list[Unit]:
 
 
 def steered_units(proof: Proof) -> list[Unit]:
-    """List what is run again with shadows moved: the smallest cases, if a decision went one way."""
+    """List what is run again with shadows moved, if a decision went one way.
+
+    The quickest cases, and the quickest that runs most loops twice: what one round leaves to the
+    next, such as a running maximum, is decided there alone.
+    """
     if not proof.one_way(steered=False):
         return []
     plain = [o for o in proof.outcomes if o.proved and o.seed == 0 and not o.steer]
+    plain = [o for o in plain if o.case.get("configuration", 0) == 0]
+    quickest = sorted(plain, key=lambda o: o.seconds)
+    crossing = sorted(quickest, key=lambda o: -sum(n > 1 for n in o.trips.values()))
     cases: list[Case] = []
-    for outcome in sorted(plain, key=lambda o: o.seconds):
+    for outcome in (*quickest[:STEERED_CORNERS], *crossing[:1]):
         case = {k: v for k, v in outcome.case.items() if k != "configuration"}
-        if case not in cases and len(cases) < STEERED_CORNERS:
+        if case not in cases:
             cases.append(case)
     return [Unit(proof.name, case, 1, steer) for case in cases for steer in STEERS[1:]]
 

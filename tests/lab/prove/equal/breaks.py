@@ -37,7 +37,7 @@ BREAKS = (
           "    total = tl.sum(exponents, axis=1)", "softmax"),
     Break("no rescale of wide rows", "layers/softmax", "softmax_forward_wide_kernel",
           "running_sum * rescale + block_sum", "running_sum + block_sum", "softmax"),
-    Break("the maximum is not subtracted", "layers/softmax", "softmax_backward_kernel",
+    Break("backward's coupling times 0.9999999", "layers/softmax", "softmax_backward_kernel",
           "(d_p - coupling[:, None]) * scale", "(d_p - coupling[:, None] * 0.9999999) * scale",
           "softmax"),
     Break("pivot half the maximum: the same function", "layers/softmax", "softmax_forward_kernel",

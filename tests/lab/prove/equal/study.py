@@ -9,7 +9,6 @@ in every configuration, real text, NaN and infinity, five random cases.
 """
 
 import importlib
-import json
 import os
 import sys
 import time
@@ -22,19 +21,22 @@ sys.path.insert(0, str(HERE))
 
 
 def load() -> dict[str, dict[str, Any]]:
-    if not STORED.exists():
-        return {}
-    rows = map(json.loads, STORED.read_text(encoding="utf-8").splitlines())
+    from gptwin.lab.store import read_rows
+
+    rows = read_rows(STORED)["rows"] if STORED.exists() else []
     return {f"{row['twin']}: {row['what']}": row for row in rows}
 
 
 def keep(one: Any, said: dict[str, Any]) -> None:
+    from gptwin.lab.store import made_with, write_rows
+
     rows = load()
     key = f"{one.twin}: {one.what}"
     rows[key] = (
         {"twin": one.twin, "what": one.what, "changes": one.changes} | rows.get(key, {}) | said
     )
-    STORED.write_text("".join(json.dumps(row) + "\n" for row in rows.values()), encoding="utf-8")
+    write_rows(STORED, made_with(), list(rows.values()))
+    print(key, said, flush=True)
 
 
 def source_with(one: Any) -> tuple[Any, str]:
@@ -47,29 +49,35 @@ def source_with(one: Any) -> tuple[Any, str]:
 def by_proof(one: Any) -> dict[str, Any]:
     from gptwin.lab.prove.equal.edits import edited
     from gptwin.lab.prove.equal.preparation import prepared, twin_to_prove
-    from gptwin.lab.prove.equal.proofs import Proof, run_unit, steered_units, units_of
 
     twin_to_prove(one.twin)
     module, source = source_with(one)
-    started, proof = time.process_time(), Proof(one.twin, 1)
+    started = time.process_time()
     with prepared(one.twin), edited(module.__name__, one.function, source):
-        for steered in (False, True):
-            for unit in steered_units(proof) if steered else units_of(one.twin, 1):
-                proof.outcomes += run_unit(unit)[1]
-                if proof.failures:
-                    break
-    said = "proved equal"
-    if proof.failures:
-        failure = proof.failures[0]
-        said = failure.error or f"differs: {failure.differences[0]}"
-    return {"equal": said, "equal_s": round(time.process_time() - started, 1)}
+        said, n_runs = proved_or_not(one.twin)
+    return {"equal": said, "runs": n_runs, "equal_s": round(time.process_time() - started, 1)}
+
+
+def proved_or_not(twin: str) -> tuple[str, int]:
+    """Prove it at its corners, then with shadows moved, up to the first run that differs."""
+    from gptwin.lab.prove.equal.proofs import Proof, run_unit, steered_units, units_of
+
+    proof = Proof(twin, 1)
+    for steered in (False, True):
+        for unit in steered_units(proof) if steered else units_of(twin, 1):
+            proof.outcomes += run_unit(unit)[1]
+            if proof.failures:
+                failure = proof.failures[0]
+                differs = f"differs: {failure.differences[0]}" if failure.differences else ""
+                return failure.error or differs, len(proof.outcomes)
+    return "proved equal", len(proof.outcomes)
 
 
 def by_verify(one: Any) -> dict[str, Any]:
     from gptwin.lab.mutate.install import install
     from gptwin.lab.mutate.mutants import Mutant
     from gptwin.lab.twins.catalogue import TWINS
-    from gptwin.lab.verify.verify import Job, verify_row
+    from gptwin.lab.verify import verify
 
     started = time.process_time()
 
@@ -83,9 +91,13 @@ def by_verify(one: Any) -> dict[str, Any]:
     assert TWINS
     source_with(one)
     install(Text(f"kernels/{one.file}.py", one.function, "", one.old, one.new, 0, (0, 0), True, ()))
-    row = verify_row(Job(one.twin, "float32", 5, 0, None), "cpu", lambda: None)
-    said = "passes" if row.passed else "fails"
-    return {"verify": said, "verify_s": round(time.process_time() - started, 1)}
+    verify.SHRINK_SECONDS = 0  # whether it disagrees is all that is asked
+    row = verify.verify_row(verify.Job(one.twin, "float32", 5, 0, None), "cpu", lambda: None)
+    return {
+        "verify": "passes" if row.passed else "fails",
+        "share": None if row.worst is None else round(row.worst.share, 3),
+        "verify_s": round(time.process_time() - started, 1),
+    }
 
 
 def main(what: str) -> None:
