@@ -19,6 +19,7 @@ from ...twins.twin import Case, Twin, as_tuple, by_argument
 from ...verify.check import Prepared, case_inputs, differentiable
 from ...verify.check import run as run_operation
 from .algebra import number as n
+from .algebra.array import shadow
 from .algebra.number import NotFollowedError, Number, full, lift, variable
 from .evaluation.backend import evaluating
 from .evaluation.evaluate import Machine
@@ -211,7 +212,7 @@ def _prove(twin: Twin, outcome: Outcome, machine: Machine) -> None:
     for name, wanted in expected.items():
         result = got[name].detach()
         if not result.is_floating_point():
-            same = np.asarray(n.shadow(wanted)) == result.numpy()
+            same = np.asarray(shadow(wanted)) == result.numpy()
             outcome.n_elements += result.numel()
             if not same.all():
                 outcome.differences.append(Difference.of_integers(name, wanted, result, same))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from .algebra import number as n
+from .algebra.array import shadow
 from .algebra.modular import inverse
 from .algebra.number import Number, disagreements
 from .evaluation.memory import KINDS, Memory, addresses
@@ -48,7 +49,7 @@ class Difference:
     ) -> "Difference":
         """Describe integers that differ."""
         at = _first(~same)
-        expected, got = float(np.asarray(n.shadow(wanted))[at]), float(result.numpy()[at])
+        expected, got = float(np.asarray(shadow(wanted))[at]), float(result.numpy()[at])
         return cls(name, int((~same).sum()), same.size, at, expected, got)
 
     @classmethod

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from .algebra import functions as f
+from .algebra.array import DTYPE, shadow
 from .algebra.degrees import CONSTANT
 from .algebra.number import (
-    DTYPE,
     NotFollowedError,
     Number,
     concatenate,
@@ -26,7 +26,6 @@ from .algebra.number import (
     minimum,
     product,
     select,
-    shadow,
 )
 
 _ABSENT = object()

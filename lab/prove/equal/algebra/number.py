@@ -20,18 +20,16 @@ import dataclasses
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from .array import Array
 from .constants import Meaning, meaning
-from .degrees import CONSTANT, UNKNOWN, Degree
+from .degrees import CONSTANT, Degree
 from .modular import Field, field_of, inverse, matmul, power
 
-# What a Number's `dtype` says: core asks for it and passes it on.
-DTYPE = np.dtype("f8", metadata={"number": True})
 # The greatest finite shadow: one that overflows is no infinity.
 LARGEST = 1e300
 # Different floats of one array that are taken for constants.
@@ -74,107 +72,11 @@ def begin(seed: int) -> Run:
     return run
 
 
-class Mask(np.ndarray):
-    """What a comparison gives; a reference takes the mean of it, as of numbers."""
-
-    @staticmethod
-    def of(bools: Any) -> "Mask":
-        """Make one of bools."""
-        return np.asarray(bools).view(Mask)
-
-    def mean(self, *args: Any, dtype: Any = None, **kwargs: Any) -> Any:
-        """Average, in Numbers if they are asked for."""
-        plain: Any = np.asarray(self)
-        if dtype is DTYPE:
-            return lift(plain).mean(*args, **kwargs)
-        return plain.mean(*args, dtype=dtype, **kwargs)
-
-
-class Number:
+class Number(Array):
     """An array of numbers of the field. Its operations are NumPy's, as far as they are needed."""
 
     __array_ufunc__ = None
-    __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("const", "degree", "log", "p", "q", "unit", "x")
-
-    def __init__(
-        self,
-        x: np.ndarray,
-        p: np.ndarray,
-        q: Any = None,  # these three: an array or None
-        log: Any = None,
-        unit: Any = None,
-        const: Any = None,  # a Meaning or None
-        degree: Degree = UNKNOWN,
-    ) -> None:
-        self.x, self.p, self.q, self.log, self.unit = x, p, q, log, unit
-        self.const, self.degree = const, degree
-
-    # --- what an array is asked -------------------------------------------------------------------
-
-    dtype = property(lambda self: DTYPE)
-    shape = property(lambda self: self.x.shape)
-    ndim = property(lambda self: self.x.ndim)
-    size = property(lambda self: self.x.size)
-    flags = property(lambda self: self.x.flags)
-    T = property(lambda self: self.transpose())
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __repr__(self) -> str:
-        return f"Number({self.x}, {self.p})"
-
-    def item(self) -> float:
-        """Return the shadow of the only element."""
-        return float(self.x.reshape(-1)[0])
-
-    __float__ = item
-
-    def tolist(self) -> Any:
-        """Return the shadows."""
-        return self.x.tolist()
-
-    # --- views ------------------------------------------------------------------------------------
-
-    def map(self, view: Callable[[np.ndarray], np.ndarray], const: Meaning | None = None) -> Any:
-        """Apply a function that moves elements to every part."""
-        q, log, unit = (None if v is None else view(v) for v in (self.q, self.log, self.unit))
-        parts = view(self.x), view(self.p), q, log, unit
-        return Number(*parts, const, self.degree)
-
-    def reshape(self, *shape: Any) -> "Number":
-        """See NumPy."""
-        return self.map(lambda v: v.reshape(*shape), self.const)
-
-    def swapaxes(self, i: int, j: int) -> "Number":
-        """See NumPy."""
-        return self.map(lambda v: v.swapaxes(i, j), self.const)
-
-    def transpose(self, *axes: Any) -> "Number":
-        """See NumPy."""
-        return self.map(lambda v: v.transpose(*axes), self.const)
-
-    def squeeze(self, axis: Any = None) -> "Number":
-        """See NumPy."""
-        return self.map(lambda v: v.squeeze(axis), self.const)
-
-    def ravel(self) -> "Number":
-        """See NumPy."""
-        return self.reshape(-1)
-
-    def astype(self, dtype: Any = None, copy: bool = True) -> Any:
-        """Stay as it is for a dtype of floats; for another one give the shadows in it."""
-        if dtype in (DTYPE, None, float, np.float16, np.float32, np.float64):
-            return self
-        return self.x.astype(dtype)
-
-    def copy(self) -> "Number":
-        """See NumPy."""
-        return self.map(np.array, self.const)
-
-    def __getitem__(self, index: Any) -> "Number":
-        return self.map(lambda v: np.asarray(v[index]), self.const)
+    __slots__ = ()
 
     def __setitem__(self, index: Any, value: Any) -> None:
         value = lift(value)
@@ -244,38 +146,6 @@ class Number:
     def __abs__(self) -> "Number":
         return select(self.x < 0, -self, self)
 
-    # --- what the shadow decides ------------------------------------------------------------------
-
-    def __lt__(self, other: Any) -> Any:
-        return Mask.of(self.x < shadow(other))
-
-    def __le__(self, other: Any) -> Any:
-        return Mask.of(self.x <= shadow(other))
-
-    def __gt__(self, other: Any) -> Any:
-        return Mask.of(self.x > shadow(other))
-
-    def __ge__(self, other: Any) -> Any:
-        return Mask.of(self.x >= shadow(other))
-
-    def __eq__(self, other: Any) -> Any:
-        return Mask.of(self.x == shadow(other))
-
-    def __ne__(self, other: Any) -> Any:
-        return Mask.of(self.x != shadow(other))
-
-    def any(self, **options: Any) -> Any:
-        """Say whether a shadow is not 0."""
-        return (self.x != 0).any(**options)
-
-    def argmax(self, axis: Any = None) -> Any:
-        """Return where the greatest shadow is."""
-        return self.x.argmax(axis)
-
-    def argmin(self, axis: Any = None) -> Any:
-        """Return where the least shadow is."""
-        return self.x.argmin(axis)
-
     # --- reductions -------------------------------------------------------------------------------
 
     def sum(self, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> "Number":
@@ -336,11 +206,6 @@ class Number:
         at = np.expand_dims(chosen(self.x, axis=axis), axis)
         found = self.map(lambda v: np.take_along_axis(v, at, axis))
         return found if keepdims else found.squeeze(axis)
-
-
-def shadow(value: Any) -> Any:
-    """Return the shadow of a Number, and anything else as it is."""
-    return value.x if isinstance(value, Number) else value
 
 
 # --- making numbers -------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..algebra import functions as f
+from ..algebra.array import shadow
 from ..algebra.number import (
     NotFollowedError,
     Number,
@@ -25,7 +26,6 @@ from ..algebra.number import (
     minimum,
     product,
     select,
-    shadow,
     variable,
 )
 from .memory import KINDS, Memory

@@ -11,7 +11,7 @@ import numpy as np
 
 import gptwin.lab.prove.equal.algebra as package
 
-PARTS = ("modular", "constants", "degrees", "number", "functions")
+PARTS = ("modular", "constants", "degrees", "array", "number", "functions")
 FOLDER = Path(package.__file__).parent
 
 

@@ -12,6 +12,7 @@ import pytest
 from gptwin.kernels.native.instructions.ttir import parse
 from gptwin.lab.prove.equal.algebra import functions as f
 from gptwin.lab.prove.equal.algebra import number as n
+from gptwin.lab.prove.equal.algebra.array import shadow
 from gptwin.lab.prove.equal.evaluation import elementwise
 
 # Pairs of bits, signed ones of 8 bits; no divisor is 0, no shift is too far.
@@ -188,7 +189,7 @@ def first_op(line: str) -> Any:
 @pytest.mark.parametrize("line", CONSTANTS)
 def test_constants_are_read(line: str) -> None:
     value = elementwise.literal(first_op(line))
-    shadows = n.shadow(value)
+    shadows = shadow(value)
     assert np.allclose(np.asarray(shadows, float), CONSTANTS[line], rtol=1e-6, equal_nan=True)
     assert shadows.shape == (first_op(line).results[0].shape or ())
 
@@ -209,7 +210,7 @@ def test_casts(line: str, value: Any, expected: float) -> None:
     kind = line.split(" : ")[1].split(" to ")[0]
     text = f"module {{\n tt.func public @k(%a: {kind}) {{\n  %0 = {line}\n  tt.return\n }}\n}}\n"
     got = elementwise.cast(parse(text).ops[0], np.asarray(value))
-    assert float(np.asarray(n.shadow(got))) == expected
+    assert float(np.asarray(shadow(got))) == expected
     if isinstance(got, n.Number):
         assert not n.disagreements(got, n.lift(np.float64(expected))).any()
 
