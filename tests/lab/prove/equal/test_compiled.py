@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from . import breaks, study
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[3]
 
@@ -47,3 +49,15 @@ def test_proofs() -> None:
 def test_what_makes_no_sense_is_one_line(arguments: tuple[str, ...], said: str) -> None:
     printed = run("gptwin", "prove", *arguments, expected=2)
     assert printed.startswith(f"gptwin: {said}") and len(printed.splitlines()) == 1
+
+
+def test_the_table_of_broken_kernels_says_what_was_found() -> None:
+    rows = study.load()
+    assert list(rows) == [f"{one.twin}: {one.what}" for one in breaks.BREAKS]
+    for one, row in zip(breaks.BREAKS, rows.values(), strict=True):
+        assert row["changes"] == one.changes == row["equal"].startswith("differs: ")
+    text = (ROOT / "docs/prove.md").read_text(encoding="utf-8")
+    assert study.table() in text
+    seen = sum(row["changes"] and row["verify"] == "fails" for row in rows.values())
+    n_changed = sum(one.changes for one in breaks.BREAKS)
+    assert f"Of the {n_changed} that change the function" in text and f"sees {seen}." in text
