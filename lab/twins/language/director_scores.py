@@ -118,8 +118,9 @@ director_scores = Twin(
     ),
     corners=(
         {"tokens": 130, "d_model": 70, "vocab": 300, "gamma": 3.0, "poison": True, "seed": 1},
-        # It takes more than one span.
-        {"tokens": 5, "d_model": 3, "vocab": 1100, "gamma": 0.5, "transposed": True, "seed": 2},
+        # It takes more than one span. With a whole γ, for to gptwin prove e^(½·log σ) is opaque,
+        # and spans are merged by products of such powers.
+        {"tokens": 5, "d_model": 3, "vocab": 1100, "gamma": 2.0, "transposed": True, "seed": 2},
         # The classifier is sure of everything, in both directions.
         {"tokens": 40, "d_model": 20, "vocab": 50, "magnitude": 30.0, "opinion": 60.0, "seed": 3},
         {"tokens": 5, "d_model": 3, "vocab": 4, "share": 0.0, "poison": True, "seed": 4},
@@ -139,7 +140,7 @@ director_scores = Twin(
     rows=Rows(dict.fromkeys(("hidden", "targets", "mask", "log_prob", "entropy"), 0)),
     studies=(
         {"tokens": 70, "d_model": 40, "vocab": 130, "share": 1.0},
-        {"tokens": 10, "d_model": 8, "vocab": 20, "share": 1.0, "gamma": 3.0},
+        {"tokens": 10, "d_model": 8, "vocab": 20, "share": 1.0, "gamma": 0.5},
         {"tokens": 1, "d_model": 3, "vocab": 2, "share": 1.0},
     ),
     extremes=({"tokens": 4, "d_model": 3, "vocab": 5, "share": 0.5, "seed": 1},),

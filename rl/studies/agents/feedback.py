@@ -59,6 +59,7 @@ from .labelled import (
 TOLD = 1000  # answers that people speak of
 CORRECTED = 5  # one of so many gets a correction in "a fifth" and "juicer"
 HELD_OUT = 400
+LANGUAGE = 1000  # conversations that every arm but the base reads on
 USERS = 120
 
 
@@ -90,14 +91,16 @@ def kinds_of_feedback(seed: int) -> list[Row]:
 
     def fine_tuned(pairs: Sequence[tuple[Said, str]]) -> GPT | Director:
         more = [as_language(template, s.exercise.messages, text) for s, text in pairs]
-        return trained(start().model, objective("language"), [], seed, more)
+        return trained(start().model, objective("language"), [], seed, more, n_language=LANGUAGE)
 
     note("base", start().model)
     note("words", fine_tuned([(s, words(s).feedback) for s in said]))
     thumbs = labelled(
         template, [Label(s.exercise.messages, s.reply, int(s.acceptable)) for s in said]
     )
-    director = trained(Director(start().model), objective("director"), thumbs, seed)
+    director = trained(
+        Director(start().model), objective("director"), thumbs, seed, n_language=LANGUAGE
+    )
     for gamma in (1.0, 3.0):
         note("thumbs", director, gamma)
     note("corrections", fine_tuned([(s, corrected(s.exercise)) for s in said]))
@@ -119,6 +122,7 @@ def juiced(
     corrector = trained(
         b.model, objective("language"), [], seed,
         [corrector_example(b.template, c) for c in teach for _ in range(4)],
+        n_language=LANGUAGE,
     )  # fmt: skip
     # What is corrected already is not corrected again.
     known = {id(s) for s in some}
@@ -187,7 +191,7 @@ def trolls(seed: int) -> list[Row]:
         wrong = accuracy([bool(labels[i].label) != truths[i] for i in kept])
         director = trained(
             Director(start().model), objective("director"),
-            labelled(b.template, [labels[i] for i in kept]), seed,
+            labelled(b.template, [labels[i] for i in kept]), seed, n_language=LANGUAGE,
         )  # fmt: skip
         rows.append(
             {

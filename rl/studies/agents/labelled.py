@@ -26,7 +26,7 @@ from ...stages.generation import LogitsHook, generate
 Row = dict[str, Any]
 LIMIT = 16  # tokens of an answer
 PROBES, OTHERS = 160, 80  # that every arm is measured on
-LANGUAGE = 2000  # conversations that every arm goes on reading
+LANGUAGE = 2000  # conversations that an arm goes on reading
 SETTINGS = TrainSettings()
 
 
@@ -108,12 +108,10 @@ def said_by_base(seed: int, n: int) -> list[Said]:
 
 
 @functools.cache
-def language(seed: int) -> list[Example]:
-    """Return the conversations that every arm reads on."""
+def language(seed: int, n: int) -> list[Example]:
+    """Return conversations that an arm reads on."""
     kept, template = conversations(BaseSettings(seed=100 + seed)), _base().template
-    return [
-        Example(template.conversation(c), language=True) for c in itertools.islice(kept, LANGUAGE)
-    ]
+    return [Example(template.conversation(c), language=True) for c in itertools.islice(kept, n)]
 
 
 @functools.cache
@@ -130,10 +128,11 @@ def trained(
     seed: int,
     more: Sequence[Example] = (),
     settings: TrainSettings = SETTINGS,
+    n_language: int = LANGUAGE,
 ) -> GPT | Director:
     """Train an arm: on the labels, on more that is to be said, and on the common language."""
     LabelStage(
-        "arm", model, objective, [*language(seed), *more], labels, [], settings,
+        "arm", model, objective, [*language(seed, n_language), *more], labels, [], settings,
         _base().template.pad, seed,
     ).run()  # fmt: skip
     return model
