@@ -50,7 +50,7 @@ import torch
 from ...core.attention.attention import default_scale, dropout_factor
 from ...core.attention.key_intervals import check_attention
 from ...core.checks import expect_floats
-from ..common._triton import compiles_for_amd, tl, triton
+from ..common._triton import for_architecture, tl, triton
 from ..common.derivative import first_derivative_only
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
@@ -77,26 +77,23 @@ from .attention_tiles import (
     rows_per_tile,
     store_tile,
     tile_grid,
+    tiles,
 )
 
 LN_2 = tl.constexpr(math.log(2))
 
-# In bytes: see rows_per_tile. In 2-byte floats the first is 128 queries × 64 keys at d_head 64 and
-# 128 × 32 at 128 (with 64 keys sm_80 spills at 96); the second leaves room for two programs on a
-# multiprocessor, one of which can multiply while the other exponentiates.
-FORWARD_CONFIGS = [
-    triton.Config({"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=3),
-    triton.Config({"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=3),
-]
-if compiles_for_amd():
-    FORWARD_CONFIGS = [
-        triton.Config(
-            {"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=3
-        ),
-        triton.Config(
-            {"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=8, num_stages=2
-        ),
-    ]
+# In 2-byte floats the first of each list is 128 queries × 64 keys at d_head 64 and × 32 at 128, but
+# half the queries at 128 on AMD. Two programs on a multiprocessor let one multiply while the other
+# exponentiates: sm_90 has registers for them up to 128 a thread, sm_80 with 4 warps. At d_head 128
+# sm_90's second entry multiplies 64 keys at a time, and waits less for shared memory.
+FORWARD_CONFIGS = for_architecture(
+    [tiles(32768, 8192, 8, 3), tiles(16384, 4096, 4, 3)],
+    sm_90=[tiles(32768, 8192, 8, 3, maxnreg=128), tiles(32768, 16384, 8, 3)],
+    sm_100=[tiles(32768, 8192, 8, 3), tiles(32768, 16384, 8, 3)],
+    amd=[tiles(16384, 8192, 8, 3), tiles(16384, 8192, 8, 2)],
+)
+# No tensor core multiplies them: 32 × 32 at any d_head.
+FLOAT32_FORWARD_CONFIGS = [tiles(32768, 8192, 4, 3)]
 
 
 @triton.autotune(FORWARD_CONFIGS, key=TUNING_KEY)
@@ -191,6 +188,9 @@ def attention_forward_kernel(
     tl.store(lse_ptr + batch_head.to(tl.int64) * n_query + queries, lse, mask=row_inside)
 
 
+FLOAT32_KERNEL = triton.autotune(FLOAT32_FORWARD_CONFIGS, TUNING_KEY)(attention_forward_kernel.fn)
+
+
 @registered(without=("out",))
 def attention_forward(
     query: torch.Tensor,
@@ -226,7 +226,7 @@ def attention_forward(
     output = torch.empty_like(query, memory_format=torch.contiguous_format) if out is None else out
     lse = torch.empty(n_batch, n_head, n_query, dtype=torch.float32, device=query.device)
     launch(
-        attention_forward_kernel,
+        FLOAT32_KERNEL if query.element_size() == 4 else attention_forward_kernel,
         tile_grid(query, "QUERY_TILE_BYTES"),
         *(strided(query), strided(key), strided(value), strided(output), lse),
         *mask_arguments(query, key, masks, dropout, seed),

@@ -38,11 +38,11 @@ Dropout's mask is drawn again. Keys that nobody sees, and queries that see nothi
 
 import torch
 
-from ..common._triton import compiles_for_amd, compiles_for_hopper, tl, triton
+from ..common._triton import for_architecture, tl, triton
 from ..common.launch import launch
 from ..common.registered import registered
 from ..common.strided import strided
-from .attention_backward_keys import key_value_kernel, summed_rows_per_tile
+from .attention_backward_keys import KEY_VALUE_KERNELS, summed_rows_per_tile
 from .attention_tiles import (
     LOG2_E,
     NOT_SPECIALIZED,
@@ -65,34 +65,17 @@ from .attention_tiles import (
     rows_per_tile,
     store_tile,
     tile_grid,
+    tiles,
 )
 
-# In bytes: see rows_per_tile; for maxnreg, attention_backward_keys.py.
-QUERY_CONFIGS = [
-    triton.Config(
-        {"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 8192},
-        num_warps=8,
-        num_stages=2,
-        maxnreg=255,
-    ),
-]
-if compiles_for_amd():
-    QUERY_CONFIGS = [
-        triton.Config(
-            {"QUERY_TILE_BYTES": 16384, "KEY_TILE_BYTES": 8192}, num_warps=4, num_stages=1
-        ),
-    ]
-if compiles_for_hopper():
-    # With two stages a turn begins with waiting for its own copies; wider tiles of keys, 128 at
-    # d_head 64 and 64 at 128, are wider products.
-    QUERY_CONFIGS = [
-        triton.Config(
-            {"QUERY_TILE_BYTES": 32768, "KEY_TILE_BYTES": 16384},
-            num_warps=8,
-            num_stages=3,
-            maxnreg=255,
-        ),
-    ]
+# In 2-byte floats 128 queries × 64 keys at d_head 64, and × 32 at 128; on sm_90 twice as many keys,
+# for wider products. With two stages a turn would begin with waiting for its own copies. For
+# maxnreg see attention_backward_keys.py.
+QUERY_CONFIGS = for_architecture(
+    [tiles(32768, 8192, 8, 3, maxnreg=255)],
+    sm_90=[tiles(32768, 16384, 8, 3, maxnreg=255)],
+    amd=[tiles(16384, 8192, 4, 1)],
+)
 DELTA_TILE_BYTES = 16384
 
 
@@ -269,7 +252,7 @@ def attention_backward(
             d_value.zero_()
         else:
             launch(
-                key_value_kernel(query.element_size(), heads["GROUP"]),
+                KEY_VALUE_KERNELS[query.element_size()],
                 tile_grid(key, "KEY_TILE_BYTES", summed_rows_per_tile),
                 *(*tensors, strided(d_key), strided(d_value), *rest),
                 **heads,

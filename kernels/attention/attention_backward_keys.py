@@ -6,7 +6,7 @@ is transposed, [keys, queries], so that the weights and the scores' gradient lea
 products as the left side of the last two.
 """
 
-from ..common._triton import compiles_for_amd, compiles_for_hopper, tl, triton
+from ..common._triton import for_architecture, tl, triton
 from .attention_tiles import (
     NOT_SPECIALIZED,
     SMALLEST_BLOCK,
@@ -27,50 +27,30 @@ from .attention_tiles import (
     row_products,
     rows_per_tile,
     store_tile,
+    tiles,
 )
 
-# Tiles are given in bytes: see rows_per_tile. In 2-byte floats they are 128 keys × 64 queries at
-# d_head 64, and 64 × 32 at 128: there the two sums take half of the registers of 8 warps, sm_80
-# spills with 128 keys, and sm_80 and sm_90 spill with 4 warps. maxnreg allows all registers that
-# there are: left alone, ptxas spills a few to fit one more program on a multiprocessor.
+# A list for each number of bytes. In 2-byte floats it is 128 keys × 64 queries at d_head 64, and
+# 64 × 32 at 128: there the two sums take half of the registers of 8 warps, and with 128 keys sm_80
+# spills. On sm_90 128 keys fit, and are needed: 8 warps would share out 64 keys in products of 16
+# columns, which wait for shared memory. With two stages a turn would begin with waiting for its own
+# copies. maxnreg allows all registers that there are: left alone, ptxas spills a few to fit one
+# more program on a multiprocessor.
 #
-# Each number of bytes has its list. In float32 ptxas moves loads ahead until the registers are used
-# up, and at d_head 128 on sm_100 beyond that. It spills there with 255 registers, on sm_90 with
-# 240, elsewhere with 128 to 192, and nowhere with 232.
+# In float32 ptxas moves loads ahead until the registers are used up, and at d_head 128 on sm_100
+# beyond that. It spills there with 255 registers, on sm_90 with 240, elsewhere with 128 to 192, and
+# nowhere with 232.
 KEY_VALUE_CONFIGS = {
-    itemsize: [
-        triton.Config(
-            {"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 8192},
-            num_warps=8,
-            num_stages=2,
-            maxnreg=maxnreg,
-        ),
-    ]
-    for itemsize, maxnreg in ((2, 255), (4, 232))
-}
-if compiles_for_amd():
-    KEY_VALUE_CONFIGS = {
-        itemsize: [
-            triton.Config(
-                {"KEY_TILE_BYTES": 16384, "QUERY_TILE_BYTES": 4096}, num_warps=4, num_stages=1
-            ),
-        ]
-        for itemsize in (2, 4)
-    }
-
-
-# A warpgroup of Hopper multiplies 64 rows of keys: with 64 keys at d_head 128, 8 warps share them
-# out in products of 16 columns, which wait for shared memory. 128 keys fit there in 2-byte floats,
-# but for groups of heads, whose loop needs more registers; and a third stage keeps copies in flight
-# while a tile is multiplied.
-UNGROUPED_ON_HOPPER = [
-    triton.Config(
-        {"KEY_TILE_BYTES": 32768, "QUERY_TILE_BYTES": 8192},
-        num_warps=8,
-        num_stages=3,
-        maxnreg=255,
+    2: for_architecture(
+        [tiles(8192, 16384, 8, 3, maxnreg=255)],
+        sm_90=[tiles(8192, 32768, 8, 3, maxnreg=255)],
+        amd=[tiles(4096, 16384, 4, 1)],
     ),
-]
+    4: for_architecture(
+        [tiles(8192, 16384, 8, 2, maxnreg=232)],
+        amd=[tiles(4096, 16384, 4, 1)],
+    ),
+}
 
 
 @triton.constexpr_function
@@ -144,7 +124,8 @@ def attention_backward_key_value_kernel(
     value_tile = load_tile(head_of(value, batch, kv_head), keys, is_seen, True, D_HEAD)
     key_sums = tl.zeros([BLOCK_KEYS, BLOCK_D], tl.float32)
     value_sums = tl.zeros([BLOCK_KEYS, BLOCK_D], tl.float32)
-    for member in range(0, GROUP):
+    # Addresses that Triton moved ahead of this loop would take registers, and spill.
+    for member in tl.range(0, GROUP, disable_licm=True):
         head = kv_head * GROUP + member
         batch_head = batch * n_head + head
         query_rows, d_output_rows = head_of(query, batch, head), head_of(d_output, batch, head)
@@ -191,15 +172,10 @@ def attention_backward_key_value_kernel(
     store_tile(head_of(d_value, batch, kv_head), keys, value_sums, keys < n_key, D_HEAD)
 
 
-def _tuned(configs):
-    return triton.autotune(configs, key=[*TUNING_KEY, "GROUP"])(attention_backward_key_value_kernel)
-
-
 # One kernel for each number of bytes.
-KEY_VALUE_KERNELS = {itemsize: _tuned(configs) for itemsize, configs in KEY_VALUE_CONFIGS.items()}
-UNGROUPED_KERNEL = _tuned(UNGROUPED_ON_HOPPER) if compiles_for_hopper() else KEY_VALUE_KERNELS[2]
-
-
-def key_value_kernel(itemsize, group):
-    """Choose the kernel for numbers of so many bytes, and so many query heads for each key head."""
-    return UNGROUPED_KERNEL if (itemsize, group) == (2, 1) else KEY_VALUE_KERNELS[itemsize]
+KEY_VALUE_KERNELS = {
+    itemsize: triton.autotune(configs, key=[*TUNING_KEY, "GROUP"])(
+        attention_backward_key_value_kernel
+    )
+    for itemsize, configs in KEY_VALUE_CONFIGS.items()
+}

@@ -171,6 +171,14 @@ class Tile(NamedTuple):
 # --- tiles ----------------------------------------------------------------------------------------
 
 
+def tiles(
+    query_bytes: int, key_bytes: int, num_warps: int, num_stages: int, maxnreg: int | None = None
+) -> triton.Config:
+    """Make a configuration; bytes are those of `rows_per_tile`, maxnreg is registers a thread."""
+    sizes = {"QUERY_TILE_BYTES": query_bytes, "KEY_TILE_BYTES": key_bytes}
+    return triton.Config(sizes, num_warps=num_warps, num_stages=num_stages, maxnreg=maxnreg)
+
+
 @triton.constexpr_function
 def rows_per_tile(tile_bytes, d_head, itemsize, smallest=SMALLEST_BLOCK):
     """Return how many positions a tile holds, 32 (or `smallest`) to 128.

@@ -30,43 +30,46 @@ except ImportError as error:
 
     triton = tl = _Absent()
 
-__all__ = ["UNAVAILABLE", "compiles_for_amd", "compiles_for_hopper", "tl", "triton"]
-
-HOPPER = (9, 0)
+__all__ = ["UNAVAILABLE", "architecture", "for_architecture", "tl", "triton"]
 
 
-def compiles_for_amd() -> bool:
-    """Say whether kernels are compiled for an AMD GPU, whose lists of configurations differ.
+def architecture() -> str:
+    """Say what kernels are compiled for: "sm_90", another "sm_" or, for all of AMD's chips, "amd".
 
-    64 kB of shared memory hold fewer stages there, and a matrix instruction's operands wait in
-    registers. Nothing is asked of a GPU: this runs when the kernels are imported.
+    This runs when the kernels are imported, for the lists of configurations depend on it. Where
+    nothing is compiled, as in the interpreter, it is what GPTWIN_ARCH says, so that these lists can
+    be verified there.
 
     Returns
     -------
-    bool
-        True with a ROCm build of PyTorch, or where an AMD target was set to compile for.
+    str
+        "" if nothing is known.
     """
     if UNAVAILABLE is not None:
-        return False
-    active = getattr(triton.runtime.driver, "_active", None)
-    if active is None:
-        return torch.version.hip is not None
-    return active.get_current_target().backend == "hip"
-
-
-def compiles_for_hopper() -> bool:
-    """Say whether kernels are compiled for sm_90, whose products are a warpgroup's.
-
-    Like `compiles_for_amd`, this runs when the kernels are imported. In the interpreter it is no,
-    unless GPTWIN_ARCH=sm_90 asks for these lists, so that they can be verified there.
-    """
-    if UNAVAILABLE is not None:
-        return False
+        return ""
     active = getattr(triton.runtime.driver, "_active", None)
     if active is not None:
         target = active.get_current_target()
-        return target.backend == "cuda" and target.arch == HOPPER[0] * 10 + HOPPER[1]
+        return {"hip": "amd", "cuda": f"sm_{target.arch}"}.get(target.backend, "")
     if asked := os.environ.get("GPTWIN_ARCH"):
-        return asked == "sm_90"
-    cuda = torch.version.hip is None and torch.cuda.is_available()
-    return cuda and torch.cuda.get_device_capability() == HOPPER
+        return asked
+    if torch.version.hip is not None:
+        return "amd"
+    if not torch.cuda.is_available():
+        return ""
+    return "sm_{}{}".format(*torch.cuda.get_device_capability())
+
+
+def for_architecture(others: Any, **lists: Any) -> Any:
+    """Choose a kernel's list of configurations.
+
+    Parameters
+    ----------
+    others
+        For every architecture that is not named, and for the interpreter.
+    **lists
+        By what `architecture` returns. A warpgroup of "sm_90" multiplies 64 rows at once; "sm_100"
+        keeps sums in tensor memory; "amd" has 64 kB of shared memory for the stages, and a matrix
+        instruction's operands wait in registers.
+    """
+    return lists.get(architecture(), others)

@@ -47,7 +47,7 @@ from ...core.language.sampling import (
     units,
     without_filters,
 )
-from ..common._triton import compiles_for_amd, tl, triton
+from ..common._triton import for_architecture, tl, triton
 from ..common.approximation import stands_for
 from ..common.indices import signed
 from ..common.launch import launch, runs_on_triton
@@ -57,7 +57,7 @@ from .sampling_eager import sampling_eager
 # The other five sizes that we tried spill: each token needs half a dozen int64 values at once. Left
 # alone, Triton 3.9's ptxas spills six registers on sm_90 to fit a third program on a
 # multiprocessor. AMD knows no such limit.
-_REGISTERS = None if compiles_for_amd() else 128
+_REGISTERS = for_architecture(128, amd=None)
 SAMPLING_CONFIGS = [triton.Config({"BLOCK": 2048}, num_warps=8, num_stages=1, maxnreg=_REGISTERS)]
 # Low bits of a float32 that are the same in all numbers of one sign.
 LOW_BITS = {torch.float32: 0, torch.float16: 12, torch.bfloat16: 16}

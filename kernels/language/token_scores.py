@@ -54,7 +54,7 @@ import math
 
 import torch
 
-from ..common._triton import compiles_for_amd, tl, triton
+from ..common._triton import for_architecture, tl, triton
 from ..common.indices import expect_countable
 from ..common.launch import door, launch
 from ..common.registered import registered
@@ -89,9 +89,10 @@ def _tile(
 SCORE_CONFIGS = [_tile(256, 64, 8, 4), _tile(128, 64, 4, 4)]
 # Backward in float32 sets maxnreg, too: left alone, ptxas spills two registers on sm_90 to fit a
 # third program on a multiprocessor. With 128 registers two fit; with 96 sm_80 spills.
-FLOAT32_D_LOGITS_CONFIGS = [_tile(256, 64, 8, 4, maxnreg=128), _tile(128, 64, 4, 4)]
-if compiles_for_amd():  # there is no such limit
-    FLOAT32_D_LOGITS_CONFIGS = SCORE_CONFIGS
+FLOAT32_D_LOGITS_CONFIGS = for_architecture(
+    [_tile(256, 64, 8, 4, maxnreg=128), _tile(128, 64, 4, 4)],
+    amd=SCORE_CONFIGS,  # there is no such limit
+)
 
 # This is below any logit and yet finite: sums of 0 stay 0 when they are first rescaled.
 _LOWEST = tl.constexpr(-1e30)

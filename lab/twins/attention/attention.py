@@ -260,7 +260,7 @@ attention = Twin(
     kept="output",  # delta = d_output · output
     shared_kernels=(
         attention_backward_delta_kernel,
-        KEY_VALUE_KERNELS[2],  # with as many configurations as [4]
+        KEY_VALUE_KERNELS[2],
         attention_backward_query_kernel,
     ),
 )  # fmt: skip

@@ -181,7 +181,7 @@ qkv_attention = Twin(
         qkv_attention_short_kernel,
         attention_forward_kernel,
         attention_backward_delta_kernel,
-        KEY_VALUE_KERNELS[2],  # with as many configurations as [4]
+        KEY_VALUE_KERNELS[2],
         attention_backward_query_kernel,
     ),
 )  # fmt: skip
