@@ -41,7 +41,7 @@ class SparrowSettings:
 
     base: BaseSettings = dataclasses.field(default_factory=BaseSettings)
     seed: int = setting(0, SEED)
-    rankings: int = setting(1200, SEVERAL)
+    rankings: int = setting(3000, SEVERAL)
     ranked: int = setting(4, SEVERAL)
     noise: float = setting(0.05, ABOVE_0)
     labels: int = setting(4000, SEVERAL)

@@ -2,6 +2,7 @@
 
     rules      6   one classifier that reads a rule: AUC by labels; of words and kinds it never saw;
                    beside a classifier that is only asked "harmful?", at as many labels
+    reading    6   one that has nothing else to learn than R1: does it read words it never saw?
     policies   7   reinforcement learning on preference alone, and with rules at several weights;
                    and what reranking of 8 adds to each
     probing    8   violations by round of probing: the worst of four probes, or any probe
@@ -94,18 +95,18 @@ def start(seed: int) -> Base:
 def preferred(seed: int) -> tuple[Scorer, dict[str, Any]]:
     """Return the preference model, frozen, and how well it agrees with held-out raters."""
     b = start(seed)
-    both = [
+    training, validation = (
         rankings(
             b.model, b.template, itertools.islice(questions(seed, held_out=held_out), n),
             ANSWERS_EACH, NOISE, max_response=LIMIT, seed=seed,
         )
         for held_out, n in ((False, PREFERRED), (True, 300))
-    ]  # fmt: skip
-    stage = preference_stage(b.model, *both, b.template, seed=seed)
+    )  # fmt: skip
+    stage = preference_stage(b.model, training, validation, b.template, seed=seed)
     for index in range(stage.steps):
         stage.step(index)
     found = {"part": "preference", "seed": seed, "accuracy": stage.evaluate()["accuracy"]}
-    found |= {"ceiling": ceiling(both[1], NOISE), "rankings": len(both[1])}
+    found |= {"ceiling": ceiling(validation, NOISE), "rankings": len(validation)}
     return stage.scorer.requires_grad_(False).eval(), found
 
 
@@ -175,6 +176,19 @@ def measure_rules(seed: int) -> Rows:
             if arm != "rules seen":
                 rated = _rated(model, harmful, arm) if arm == "harmful?" else _worst(model, harmful)
                 rows.append(head | {"test": "harm"} | _separated(harmful, rated))
+    return rows
+
+
+def measure_reading(seed: int) -> Rows:
+    """Spend all labels, several times over, on one kind of rule: words in a text that is known."""
+    words = [rule for rule in SEEN if rule.kind == "R1"]
+    n = max(LABELS)
+    model = classifier(seed, labelled(seed, words, n), epochs=3)
+    rows = []
+    for test, book in (("words seen", words), ("words unseen", UNSEEN_WORDS)):
+        asked = labelled(seed, book, TESTED, held_out=True)
+        head = {"part": "rules", "seed": seed, "arm": "one kind", "labels": n, "test": test}
+        rows.append(head | _separated(asked, _rated(model, asked, "one kind")))
     return rows
 
 
@@ -409,6 +423,7 @@ PARTS: dict[str, Callable[[int], Rows]] = {
     "rules": measure_rules,
     "policies": measure_policies,
     "probing": measure_probing,
+    "reading": measure_reading,
 }
 
 
