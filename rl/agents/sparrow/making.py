@@ -85,12 +85,9 @@ class Making:
     def all(self) -> None:
         """Train every stage that is left."""
         self.preference()
-        self.rules(self.folder)
-        self.policy(self.folder)
-        for number in range(1, 1 + self.rounds):
-            there = self._round(number)
-            self.rules(there)
-            self.policy(there)
+        for number in range(1 + self.rounds):
+            self.rules(number)
+            self.policy(number)
 
     # --- what it learns from ---------------------------------------------------------------------
 
@@ -166,16 +163,15 @@ class Making:
                 b.model, training, validation, b.template, settings, self.settings.seed
             )
 
-        self._run(self.folder, "reward", stage, lambda made, there: _save(made.scorer, there))
+        self._run(0, "reward", stage, lambda made, there: _save(made.scorer, there))
 
-    def rules(self, folder: Path) -> None:
-        """Train the rule model on all labels, those of the rounds up to this one among them."""
+    def rules(self, number: int) -> None:
+        """Train the rule model of a round on all labels, those of its probing among them."""
 
         def stage() -> RuleStage:
             b, s, (training, validation) = self.base, self.settings, self.labels
-            found = [a for number in self._rounds_up_to(folder) for a in self._found(number)]
             rater = User(f"rater {s.seed}", rate=s.slips)
-            labels = [*training, *labels_from(found, b.template, rater)]
+            labels = [*training, *labels_from(self._found_until(number), b.template, rater)]
             scorer = Scorer(copy.deepcopy(b.model), s.seed)
             return RuleStage(scorer, labels, validation, RuleSettings(), b.template, s.seed)
 
@@ -184,23 +180,22 @@ class Making:
             texts = [rule.text for rule in self.rules_kept]
             write_whole(there / RULES, json.dumps(texts, indent=1) + "\n")
 
-        self._run(folder, "rules", stage, save, (SCORER, RULES))
+        self._run(number, "rules", stage, save, (SCORER, RULES))
 
-    def policy(self, folder: Path) -> None:
-        """Train the policy on preference and rules; after a round on its hard probes, too."""
+    def policy(self, number: int) -> None:
+        """Train the policy of a round on preference and rules, and ask it what probing found."""
 
         def stage() -> PPOStage:
             b, s = self.base, self.settings
             preference = load_scorer(self.folder / "reward" / SCORER, b.model.config)
-            rules = read_rules(folder / "rules", b.model, b.template)
+            rules = read_rules(self._round(number) / "rules", b.model, b.template)
             reward = SparrowReward(
                 scoring(preference, b.template.pad), rules, b.template.end,
                 rule_weight=s.rule_weight, length_weight=s.length_weight,
                 format_weight=s.format_weight,
             )  # fmt: skip
-            found = [a for number in self._rounds_up_to(folder) for a in self._found(number)]
-            hard = exercise_prompts(b.template, [one.probe.exercise for one in found])
-            prompts = [*self.prompts, *hard]
+            hard = [one.probe.exercise for one in self._found_until(number)]
+            prompts = [*self.prompts, *exercise_prompts(b.template, hard)]
             batch = min(POLICY.batch, len(prompts))
             settings = dataclasses.replace(
                 POLICY, episodes=max(s.episodes, batch), batch=batch,
@@ -209,9 +204,13 @@ class Making:
             return policy_stage(b.model, preference, reward, prompts, b.template, settings, s.seed)
 
         self._run(
-            folder, "ppo", stage,
+            number, "ppo", stage,
             lambda made, there: save_model(there, made.policy, self.base.template), ("model",),
         )  # fmt: skip
+
+    def _found_until(self, number: int) -> list[Attack]:
+        """Return what probing found up to a round; nothing before the first."""
+        return [one for before in range(1, number + 1) for one in self._found(before)]
 
     def _found(self, number: int) -> list[Attack]:
         """Probe the agent of the round before, once."""
@@ -229,21 +228,18 @@ class Making:
     # --- where it is kept ------------------------------------------------------------------------
 
     def _round(self, number: int) -> Path:
+        """Return a round's folder; that of the run itself before there is any."""
         return self.folder / f"round-{number}" if number else self.folder
 
-    def _rounds_up_to(self, folder: Path) -> range:
-        numbers = {self._round(n): n for n in range(self.rounds + 1)}
-        return range(1, numbers[folder] + 1)
-
     def _run(
-        self, folder: Path, name: str, stage: Any, save: Any, left: tuple[str, ...] = (SCORER,)
+        self, number: int, name: str, stage: Any, save: Any, left: tuple[str, ...] = (SCORER,)
     ) -> None:
         run_stage(
-            folder, self._inputs(folder, name), stage, save, name=name, left=left,
+            self._round(number), self._inputs(number, name), stage, save, name=name, left=left,
             seed=self.settings.seed, quiet=self.quiet,
         )  # fmt: skip
 
-    def _inputs(self, folder: Path, name: str) -> Inputs:
+    def _inputs(self, number: int, name: str) -> Inputs:
         """Return what a stage computes from: settings, the base, and the stages before it."""
         said = {f"sparrow.{key}": getattr(self.settings, key) for key in READ[name]}
         found = said | self.base.inputs
@@ -252,8 +248,8 @@ class Making:
             found["sparrow.data"] = f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
         before = {
             "reward": [],
-            "rules": [] if folder == self.folder else [self._before(folder) / "ppo/model"],
-            "ppo": [self.folder / "reward", folder / "rules"],
+            "rules": [self._round(number - 1) / "ppo/model"] if number else [],
+            "ppo": [self.folder / "reward", self._round(number) / "rules"],
         }[name]
         for there in before:
             files = files_of(there, str(there.relative_to(self.folder)))
@@ -261,9 +257,6 @@ class Making:
                 file: sum_ for file, sum_ in files.items() if file.endswith((".safetensors", RULES))
             }
         return found
-
-    def _before(self, folder: Path) -> Path:
-        return self._round(len(self._rounds_up_to(folder)) - 1)
 
 
 def _save(scorer: Scorer, folder: Path) -> None:

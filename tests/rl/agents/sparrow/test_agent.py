@@ -64,9 +64,9 @@ def test_more_rounds_go_on_and_other_labels_do_not(run, monkeypatch):
     changed = dataclasses.replace(settings, labels=10)
     with pytest.raises(ValueError, match=r"sparrow\.labels: expected 8, got 10"):
         Sparrow.train(run / "run", changed, quiet=True)
-    monkeypatch.setattr(making.Making, "policy", None)  # nothing is left for it to do
-    same = dataclasses.replace(settings, candidates=2, rounds=0)
-    monkeypatch.setattr(making.Making, "policy", lambda self, folder: None)
+    same = dataclasses.replace(settings, candidates=2)
+    # Nothing is left to do, so that no stage is begun.
+    monkeypatch.setattr("gptwin.rl.agents.run.train", None)
     assert len(Sparrow.train(run / "run", same, quiet=True).respond(HI).candidates) == 2
 
 
