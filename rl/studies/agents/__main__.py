@@ -12,7 +12,7 @@ from typing import Any
 from ....records import json_lines, results_folder, write_whole
 from ..chatgpt import made_with
 
-STUDIES = ("lamda", "sparrow", "hh", "director", "feedback")
+STUDIES = ("lamda", "lamda_tools", "sparrow", "hh", "director", "feedback")
 SEEDS = (0, 1, 2)
 
 

@@ -12,9 +12,11 @@ import torch
 from gptwin.core.dialogue import lamda as core
 from gptwin.rl.agents.base import BaseSettings
 from gptwin.rl.agents.interface import write_agent
-from gptwin.rl.agents.lamda.agent import Lamda, LamdaSettings, mixed_prompts
+from gptwin.rl.agents.lamda.agent import Lamda
 from gptwin.rl.agents.lamda.raters import rating_rows, rows_of_labels, true_ratings, voted
 from gptwin.rl.agents.lamda.rating import choose, rate, rating
+from gptwin.rl.agents.lamda.speaker import LamdaSettings
+from gptwin.rl.agents.lamda.training import mixed_prompts
 from gptwin.rl.agents.world.probes import probes
 from gptwin.rl.agents.world.rules import REFUSAL
 from gptwin.rl.data.dialogue import Message
@@ -37,7 +39,7 @@ def small(tmp_path_factory):
         BaseSettings(
             folder=str(folder / "base"), d_model=16, n_layer=1, n_head=2, examples=64, batch=16
         ),
-        prompts=32, conversations=32, batch=16, samples=4,
+        prompts=32, conversations=32, batch=16, samples=4, tool_steps=2, talks=16,
     )  # fmt: skip
     return folder, settings, Lamda.train(folder / "run", settings, quiet=True)
 
