@@ -4,12 +4,14 @@ PYTHON ?= python3
 TRITON ?= 3.7.1
 TORCH_INDEX ?=
 ARGS ?=
+MINUTES ?= 15
+KERNELS ?=
 
 python := .venv/bin/python
 other_triton := build/triton-$(TRITON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environment peers verify chatgpt chatgpt-studies gpu gpu-dry-run gpu-verify gpu-bench gpu-end-to-end gpu-plots test inspect mutants test-triton test-versions lint format clean
+.PHONY: help environment peers verify chatgpt chatgpt-studies gpu gpu-plan gpu-kernels gpu-all gpu-dry-run gpu-verify gpu-bench gpu-end-to-end gpu-plots test inspect mutants test-triton test-versions lint format clean
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -22,6 +24,8 @@ help:  ## list the targets
 	@echo "                     https://download.pytorch.org/whl/cpu saves gigabytes of CUDA"
 	@echo "  RESULTS=FILE.jsonl where the gpu steps store, and what gpu-plots draws; by default a"
 	@echo "                     file for the device in benchmarks/results"
+	@echo "  MINUTES=15         of the gpu target, all its runs together"
+	@echo "  KERNELS=FOLDER     that gpu-kernels compiled, on a machine with the same Triton"
 	@echo "  DRY_RUN=1          of the gpu target: every path of it, tiny and without a GPU"
 	@echo "  TRITON=3.7.1       the Triton that test-triton installs beside the usual one"
 	@echo "  TWINS='softmax gelu'   which kernels test-triton also verifies, on few cases"
@@ -41,18 +45,28 @@ chatgpt: environment  ## pretrain, tune, reward, PPO at a small size; then: gptw
 chatgpt-studies: environment  ## the chain on three seeds, PPO-ptx, over-optimisation (half an hour)
 	@for study in seeds ptx distance; do $(python) -m gptwin.rl.studies.reproduce $$study || exit 1; done
 
-# Each step ends within 9 minutes. What it stored for this commit is not done again, so a step that
+# Each step ends within 10 minutes. What it stored for this commit is not done again, so a step that
 # ran out of time (exit code 3) goes on when it is run again. RESULTS=FILE.jsonl: where it is stored.
 bench = $(python) -m gptwin bench gpu $(if $(RESULTS),--out "$(RESULTS)")
 
-gpu:  ## on a GPU: verify, bench, end to end, plots, each of which can be run (again) alone
+gpu: environment  ## on a GPU: what matters most in MINUTES (15) in all, 10 at a time: run it twice
 ifdef DRY_RUN
 	@$(MAKE) --no-print-directory gpu-dry-run
 else
+	@$(bench) --within $(MINUTES) $(if $(KERNELS),--kernels "$(KERNELS)") $(ARGS); code=$$?; \
+		$(MAKE) --no-print-directory gpu-plots; exit $$code
+endif
+
+gpu-plan: environment  ## print what the gpu target would run in MINUTES, and what it leaves out
+	@$(bench) --plan $(MINUTES) $(if $(KERNELS),--kernels "$(KERNELS)")
+
+gpu-kernels: environment  ## compile the gpu target's kernels here, into KERNELS, for one to be carried to
+	@$(python) -m gptwin bench ahead "$(if $(KERNELS),$(KERNELS),build/kernels)" $(ARGS)
+
+gpu-all:  ## on a GPU, without a limit in all: verify, bench, end to end, plots
 	@failed=; for step in gpu-verify gpu-bench gpu-end-to-end gpu-plots; do \
 		$(MAKE) --no-print-directory $$step || failed="$$failed $$step"; done; \
 		if [ -n "$$failed" ]; then echo "not complete:$$failed" >&2; exit 1; fi
-endif
 
 gpu-dry-run: environment  ## every path of the gpu steps, tiny and without a GPU
 	@$(bench) --dry-run --budget 520 $(ARGS)

@@ -113,12 +113,40 @@ def gpu(
             "in build."
         ),
     ] = None,
+    plan: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Print what --within would run.")
+    ] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(metavar="MINUTES", help="What matters most, in so many minutes in all."),
+    ] = None,
+    kernels: Annotated[
+        str | None, typer.Option(help="Folder of kernels that `gptwin bench ahead` compiled.")
+    ] = None,
 ) -> None:
     """Time kernels, training, generation and PPO on a GPU.
 
     Every part runs in a process of its own, and is stored at once: what is stored for this commit
     is not measured again. Exit code 1 if a figure of gptwin's is missing, 3 if the time is up.
     """
+    if plan is not None:
+        from .benchmarks.gpu.plan import print_plan
+
+        print_plan(plan, carried=kernels is not None)
+        raise typer.Exit()
+    if kernels is not None:
+        from pathlib import Path
+
+        from .lab.inspect.ahead import settle
+
+        print(f"{settle(Path(kernels)):,} kernels were compiled ahead")
+    if within is not None:
+        from .benchmarks.gpu.within import run_within
+
+        raise typer.Exit(
+            run_within(within, dry_run=dry_run, out=out, limit_s=limit, workers=workers,
+                       carried=kernels is not None)
+        )  # fmt: skip
     if dry_run and not (what or dtype or provider):
         from .benchmarks.gpu.dry_run import dry_run as try_every_path
 
@@ -140,6 +168,43 @@ def gpu(
             workers=workers,
         )
     )
+
+
+@bench.command()
+def ahead(
+    folder: Annotated[str, typer.Argument(help="Where the kernels go, to be carried.")],
+    op: Annotated[list[str] | None, typer.Option(help="These alone; may be repeated.")] = None,
+    arch: Annotated[str, typer.Option(help="sm_80 or sm_90.")] = "sm_90",
+    workers: Annotated[int | None, typer.Option(help="Processes; default: all cores.")] = None,
+) -> None:
+    """Compile the kernels of `bench gpu --within` for a GPU that is not here.
+
+    With the Triton and the Python that its machine has: another's kernels are not found.
+    """
+    from pathlib import Path
+
+    from . import records
+    from .benchmarks.gpu.plan import cases_ahead
+    from .lab.inspect.ahead import compile_ahead
+
+    made = compile_ahead(
+        Path(folder), arch, cases_ahead(op or []), workers or records.available_cores()
+    )
+    for failure in made.failures:
+        print(failure)
+    print(f"{made.kernels:,} kernels for {arch}, {made.bytes / 2**20:.1f} MiB in {folder}")
+    raise typer.Exit(1 if made.failures else 0)
+
+
+@bench.command()
+def calibrate(results: Results = None) -> None:
+    """Write what a GPU's calibration found into the table that `gptwin predict` uses."""
+    from .benchmarks.gpu.operations.results import calibrated
+    from .lab.predict import measured
+
+    arch, numbers, source = calibrated(results)
+    measured.write(arch, numbers, source)
+    print(f"{arch}: {', '.join(numbers)} are measured now: {source}")
 
 
 @bench.command()

@@ -27,12 +27,12 @@ from ..timing import Finding
 from .operations import results
 from .operations.cells import default_dtypes, failures
 from .operations.providers import providers as providers_of
-from .operations.results import OURS
+from .operations.results import AS_ON_AMPERE, CALIBRATION, OURS, VERIFY
 from .operations.roofline import peaks_of
 from .shown.summary import print_summary
 from .supervise import CUT_OFF, Outcome, supervise
 
-VERIFY, ROOFLINE, OPERATIONS = "verify", "roofline", "operations"
+ROOFLINE, OPERATIONS = "roofline", "operations"
 ASKED_FOR = (*TWINS, OPERATIONS, *results.END_TO_END, VERIFY)
 # The operations of README's goals come first, since the time may not suffice for all.
 ORDER = (
@@ -67,6 +67,11 @@ class Run:
         Processes that compile ahead; 0: none.
     device : str
         Its name.
+    sizes : tuple of str
+        Names of sizes; empty for all.
+    quick : bool
+        Verify by corners and real sizes, with one random case; see verification.py. And do not
+        measure the roofline anew.
     """
 
     path: Path
@@ -76,6 +81,8 @@ class Run:
     deadline: float
     workers: int
     device: str
+    sizes: tuple[str, ...] = ()
+    quick: bool = False
 
     @property
     def left_s(self) -> float:
@@ -88,6 +95,8 @@ class Run:
         variables = dict(os.environ)
         for name in ("GPTWIN_BACKEND", "TRITON_INTERPRET"):
             variables.pop(name, None)
+        if self.only == (AS_ON_AMPERE,):
+            variables["GPTWIN_ARCH"] = "sm_80"
         if self.dry_run:
             variables |= {"TRITON_INTERPRET": "1", "GPTWIN_BACKEND": "triton"}
         return variables
@@ -268,14 +277,22 @@ def is_complete(run: Run, name: str) -> bool:
     part = result_file.load(run.path).get(name)
     if part is None or part["status"] not in ("measured", "skipped") or not is_current(run, part):
         return False
-    return name.startswith(VERIFY) or part["settings"]["only"] in ([], list(run.only))
+    if name.startswith((VERIFY, CALIBRATION, ROOFLINE)):
+        return True
+    wider = part["settings"]["only"], part["settings"].get("sizes", [])
+    return all(
+        had in ([], list(asked)) for had, asked in zip(wider, (run.only, run.sizes), strict=True)
+    )
 
 
 def begin(run: Run, name: str, again: bool) -> None:
     """Mark a part as not complete; what it has is kept if it is current."""
     part = result_file.load(run.path).get(name)
     kept = part["findings"] if part and is_current(run, part) and not again else []
-    settings = {"dry_run": run.dry_run, "only": list(run.only), "limit_s": run.limit_s}
+    settings = {
+        "dry_run": run.dry_run, "only": list(run.only), "sizes": list(run.sizes),
+        "limit_s": run.limit_s,
+    }  # fmt: skip
     result_file.save(run.path, name, {
         "status": "running", "reason": "the time was up", "settings": settings,
         "environment": result_file.gpu_environment(run.device), "findings": kept,
@@ -292,7 +309,7 @@ def bad(part: result_file.Part) -> bool:
 
 def measure(run: Run, todo: list[str], console: Console) -> list[str]:
     """Measure parts; return those that are not complete."""
-    verifications = [part for part in todo if part.startswith(VERIFY)]
+    verifications = [part for part in todo if part.startswith((VERIFY, CALIBRATION))]
     timed = [part for part in todo if part not in verifications]
     side_by_side = min(2, records.available_cores()) if run.dry_run else max(1, run.workers)
     with ThreadPoolExecutor(side_by_side) as pool:
@@ -304,8 +321,9 @@ def measure(run: Run, todo: list[str], console: Console) -> list[str]:
             list(pool.map(lambda job: compile_ahead(ahead, *job), jobs))
             console.print(f"compiled ahead, {time.monotonic() - start:.0f} s")
     if timed:
-        begin(run, ROOFLINE, again=True)
-        one_part(run, ROOFLINE, None, console)
+        if not (run.quick and is_complete(run, ROOFLINE)):
+            begin(run, ROOFLINE, again=True)
+            one_part(run, ROOFLINE, None, console)
         found = result_file.load(run.path)[ROOFLINE]["findings"]
         peaks = peaks_of(found, run.device) if found else None
         for part in timed:
@@ -388,11 +406,12 @@ def process(
     job = {
         "part": name, "dry_run": run.dry_run, "compile_only": compile_only,
         "only": list(run.only), "done": list(found), "given_up": given_up(found), "peaks": peaks,
+        "sizes": list(run.sizes), "quick": run.quick,
     }  # fmt: skip
     environment = run.environment
     if compile_only:
         environment["TORCHINDUCTOR_COMPILE_THREADS"] = "4"  # for each process of several
-    whole = name.partition("/")[0] in (*results.END_TO_END, VERIFY)
+    whole = name.partition("/")[0] in (*results.END_TO_END, VERIFY, CALIBRATION)
     limit = run.limit_s * (WHOLE if whole else 1)
     return supervise(job, on_event, environment=environment, limit_s=limit, deadline=run.deadline)
 

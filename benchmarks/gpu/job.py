@@ -8,9 +8,10 @@ from ...lab.twins.find import find_twin
 from .end_to_end.generation import generation
 from .end_to_end.phases import Makers, end_to_end
 from .end_to_end.training import training
+from .operations.calibration import calibration
 from .operations.cells import Event, Measurement
 from .operations.clock import the_clock
-from .operations.results import END_TO_END
+from .operations.results import CALIBRATION, END_TO_END
 from .operations.roofline import measure_roofline
 from .verification import verify
 
@@ -41,10 +42,12 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
     part, dry_run = job["part"], job["dry_run"]
     device = "cpu" if dry_run else "cuda"
     if part.startswith("verify/"):
-        yield from verify(part.partition("/")[2], dry_run)
+        yield from verify(part.partition("/")[2], dry_run, device if job["quick"] else None)
         return
     clock = None if job["compile_only"] else the_clock(dry_run)
-    if part == "roofline":
+    if part == CALIBRATION:
+        yield from calibration(device)
+    elif part == "roofline":
         assert clock is not None
         yield {"begin": [part]}
         for found in measure_roofline(clock, device, tiny=dry_run):
@@ -66,7 +69,7 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
         yield from Measurement(
             find_twin(operation), dtype, clock, device, peaks=job["peaks"], dry_run=dry_run,
             only=frozenset(job["only"]), done=frozenset(job["done"]),
-            given_up=frozenset(job["given_up"]),
+            given_up=frozenset(job["given_up"]), sizes=frozenset(job["sizes"]),
         ).run()  # fmt: skip
 
 

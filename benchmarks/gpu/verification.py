@@ -1,4 +1,8 @@
-"""`gptwin verify` of one operation as a part: bounded, stored at once, and not done twice."""
+"""`gptwin verify` of one operation as a part: bounded, stored at once, and not done twice.
+
+Where time is short (plan.py), it runs the corners and one random case in every configuration, and
+then each size that people run, through the gate of operations/gate.py.
+"""
 
 import json
 import subprocess
@@ -8,11 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..timing import without_folders
-from .operations.cells import Event
+import torch
+
+from ...kernels.common import launch
+from ...lab.twins.find import find_twin
+from ..inputs import draw_arguments
+from ..timing import Finding, describe, without_folders
+from .operations.cells import Event, default_dtypes
+from .operations.gate import expect_right, find_truth, run
+from .operations.shapes import tiny_shapes
 
 
-def verify(operation: str, dry_run: bool) -> Iterator[Event]:
+def verify(operation: str, dry_run: bool, quick_on: str | None = None) -> Iterator[Event]:
     """Run `gptwin verify` and report its rows.
 
     Parameters
@@ -20,6 +31,8 @@ def verify(operation: str, dry_run: bool) -> Iterator[Event]:
     operation : str
     dry_run : bool
         With one random case.
+    quick_on : str, optional
+        With one random case, and then the real sizes on this device.
 
     Yields
     ------
@@ -30,7 +43,7 @@ def verify(operation: str, dry_run: bool) -> Iterator[Event]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "verify.json"
         command = [sys.executable, "-m", "gptwin", "verify", operation, "--json", str(path)]
-        command += ["--examples", "1"] if dry_run else []
+        command += ["--examples", "1"] if dry_run or quick_on else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not path.exists():
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -38,7 +51,41 @@ def verify(operation: str, dry_run: bool) -> Iterator[Event]:
             return
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     yield {"finding": {"name": operation, "status": "measured", "reason": None, **document}}
-    if done.returncode:
-        yield {"status": "failed", "reason": f"gptwin verify {operation} disagrees"}
-    else:
-        yield {"status": "measured", "reason": None}
+    wrong = [f"gptwin verify {operation} disagrees"] if done.returncode else []
+    if quick_on:
+        for found in real_sizes(operation, quick_on, dry_run):
+            yield {"finding": found}
+            wrong += [found["reason"]] if found["status"] == "failed" else []
+    status = "failed" if wrong else "measured"
+    yield {"status": status, "reason": "; ".join(wrong)[:300] or None}
+
+
+def real_sizes(operation: str, device: str, tiny: bool) -> Iterator[Finding]:
+    """Send the kernel through the gate at each named size of its entry.
+
+    Parameters
+    ----------
+    operation : str
+    device : str
+    tiny : bool
+        Sizes of a dry run.
+
+    Yields
+    ------
+    dict
+        A finding for each size: which share of its error budget was used up.
+    """
+    twin = find_twin(operation)
+    for dtype in default_dtypes(twin):
+        for name, case in (tiny_shapes(twin) if tiny else twin.shapes).items():
+            finding = {"name": f"{name} | {dtype}", "status": "measured", "reason": None}
+            try:
+                arguments = draw_arguments(twin, case, dtype, device)
+                truth = find_truth(arguments)
+                with launch.backend("triton"):
+                    share = expect_right(arguments, truth, run(arguments, twin.kernel))
+                yield finding | {"truth": truth.how, "share": share}
+            except Exception as error:  # whatever it raises is what is found
+                yield finding | {"status": "failed", "reason": f"{name}: {describe(error)}"}
+            if device == "cuda":
+                torch.cuda.empty_cache()

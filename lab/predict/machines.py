@@ -8,8 +8,10 @@ A number is *measured* (by others, on the hardware), from a *datasheet* (the mak
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 from ...core.checks import refuse
+from .measured import read
 
 MEASURED, DATASHEET, CALIBRATED, GUESS = "measured", "datasheet", "calibrated", "guess"
 KINDS = (MEASURED, DATASHEET, CALIBRATED, GUESS)
@@ -93,6 +95,37 @@ TABLE: tuple[Number, ...] = (
     _of("gmma_queue", "sm_90", 4, GUESS, "warpgroup products"),
     _both("mio_queue", 8, GUESS, "loads, stores, shuffles, exponentials"),
 )  # fmt: skip
+
+
+def with_measured(
+    table: tuple[Number, ...], found: Mapping[tuple[str, str], tuple[float, str]]
+) -> tuple[Number, ...]:
+    """Put what a calibration found in place of what stands in the table.
+
+    Parameters
+    ----------
+    table : tuple of Number
+    found : dict
+        As from `measured.read`.
+
+    Returns
+    -------
+    tuple of Number
+        A number of two architectures is two, if one of them was measured.
+    """
+    numbers: list[Number] = []
+    for number in table:
+        known = {arch for arch in number.values if (number.name, arch) in found}
+        left = {arch: x for arch, x in number.values.items() if arch not in known}
+        if left:
+            numbers.append(dataclasses.replace(number, values=left))
+        for arch in sorted(known):
+            value, source = found[number.name, arch]
+            numbers.append(_of(number.name, arch, value, MEASURED, source))
+    return tuple(numbers)
+
+
+TABLE = with_measured(TABLE, read())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,8 @@ class Measurement:
         Names of cells that need not be measured.
     given_up : collection of str
         Providers that hung at another size: they fail at once.
+    sizes : collection of str
+        Names of sizes; empty for all.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Measurement:
         only: frozenset[str] = frozenset(),
         done: frozenset[str] = frozenset(),
         given_up: frozenset[str] = frozenset(),
+        sizes: frozenset[str] = frozenset(),
     ) -> None:
+        self.sizes = sizes
         self.given_up = given_up
         self.twin, self.dtype, self.clock, self.device = twin, dtype, clock, device
         self.peaks, self.dry_run, self.done = peaks, dry_run, done
@@ -70,7 +74,8 @@ class Measurement:
         """Yield events, size by size."""
         chosen = tiny_shapes if self.dry_run else shapes
         for shape, case in chosen(self.twin).items():
-            yield from self._shape(shape, case)
+            if not self.sizes or shape in self.sizes:
+                yield from self._shape(shape, case)
 
     def _shape(self, shape: str, case: Case) -> Iterator[Event]:
         """Yield the events of one size."""

@@ -38,7 +38,9 @@ A *finding* is a cell: one shape, one direction, one provider.
      "gate":       {"truth": "NumPy float64", "eager float64" or "eager float32",
                     "share": of the error budget that was used up}; null for a yardstick}
 
-"roofline" and "verify/<twin>" hold findings of their own: rates, and `gptwin verify`'s rows.
+"roofline", "verify/<twin>", "calibration" and "plan" hold findings of their own: rates, `gptwin
+verify`'s rows and how real sizes came through the gate, numbers of lab/predict/machines.py, and
+what became of each piece of plan.py with the seconds that it took.
 
 End-to-end findings have "name", "provider", "status", "reason", "unit", "value", "samples",
 "extra_bytes" as above, and "settings"; training has "mfu" and what it was computed from; generation
@@ -53,12 +55,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...result_file import Part, load
+from ....core.checks import refuse
+from ...result_file import RESULTS, Part, load
 from ...timing import Finding
 
 DIRECTIONS = ("forward", "backward", "both")
 OURS = "gptwin"
 BATCH_INVARIANT = f"{OURS}, batch-invariant"  # the same under that switch
+AS_ON_AMPERE = f"{OURS}, as on sm_80"  # with that architecture's lists of configurations
+VERIFY, CALIBRATION, PLAN = "verify", "calibration", "plan"  # parts of their own
 END_TO_END = ("training", "generation", "ppo")
 END_TO_END_PROVIDERS = ("gptwin", "eager", "nanoGPT", "transformers")  # each in several ways
 
@@ -151,3 +156,42 @@ def newest(folder: Path, of: str | None = None) -> Path | None:
         ]
         candidates += [(max(dates), path)] if dates else []
     return max(candidates)[1] if candidates else None
+
+
+def calibrated(results: str | None) -> tuple[str, dict[str, float], str]:
+    """Return what a calibration found.
+
+    Parameters
+    ----------
+    results : str, optional
+        Result file; by default the newest one of Hopper, or else of Ampere.
+
+    Returns
+    -------
+    arch : str
+    numbers : dict of str to float
+        By the names of lab/predict/machines.py.
+    source : str
+        Device and commit.
+
+    Raises
+    ------
+    ValueError
+        If no calibration is stored there.
+    """
+    of = (newest(RESULTS, one) for one in FAMILIES)
+    path = Path(results) if results else next((path for path in of if path), None)
+    part = load(path).get(CALIBRATION) if path else None
+    if part is None or not is_real(part):
+        refuse("results", "a GPU's result file with a calibration", str(path),
+               "gptwin bench gpu --within 15 was not run")  # fmt: skip
+    numbers = {
+        found["name"]: found["value"]["median"]
+        for found in part["findings"]
+        if found["status"] == "measured"
+    }
+    here = part["environment"]
+    arch = {"Hopper": "sm_90", "Ampere": "sm_80"}.get(family(here["device"]), "")
+    if not arch:
+        refuse("results", "a GPU of Hopper or Ampere", here["device"])
+    return arch, numbers, f"{here['device']}, commit {here['commit'][:12]}"

@@ -1,0 +1,171 @@
+"""A plan for some minutes of a GPU: never longer than they are, and nothing found is lost."""
+
+import itertools
+
+import pytest
+from rich.console import Console
+
+from gptwin.benchmarks import result_file
+from gptwin.benchmarks.gpu import driver
+from gptwin.benchmarks.gpu.operations.results import PLAN
+from gptwin.benchmarks.gpu.plan import (
+    COMMAND_S,
+    LEAST_S,
+    PIECES,
+    Piece,
+    Spent,
+    cases_ahead,
+    count_verification,
+    expected_seconds,
+    make_plan,
+    print_plan,
+    run_plan,
+)
+from gptwin.benchmarks.gpu.within import run_within
+from gptwin.lab.twins.catalogue import TWINS
+
+ABC = tuple(
+    Piece(name, (f"{name}/bfloat16",), most_s=100) for name in ("gelu", "linear", "softmax")
+)
+
+
+class Clock:
+    """Time that passes when somebody says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Machine:
+    """Runs plans by a clock of its own, command by command, and keeps what they store."""
+
+    def __init__(self, total_s, command_s, takes):
+        self.clock, self.total_s, self.command_s = Clock(), total_s, command_s
+        self.takes, self.kept, self.spent = takes, {}, 0.0
+
+    def store(self, seconds, ended):
+        self.spent = seconds
+        if ended and ended.status != "left out":
+            self.kept[ended.name] = ended
+
+    def execute(self, piece, seconds):
+        wanted = self.takes[piece.name]
+        if isinstance(wanted, BaseException):
+            self.clock.now += 10
+            raise wanted
+        self.clock.now += min(wanted, seconds)  # what goes on longer is ended
+        return "" if wanted <= seconds else f"{seconds:.0f} s were up"
+
+    def command(self):
+        began = self.clock.now
+        todo = [piece for piece in ABC if piece.name not in self.kept]
+        planned = make_plan(self.total_s - self.spent, todo, command_s=self.command_s,
+                            estimate=lambda piece, carried: 50.0)  # fmt: skip
+        ended = list(run_plan(
+            planned, total_s=self.total_s, spent=Spent(self.spent, self.store),
+            execute=self.execute, now=self.clock, command_s=self.command_s,
+        ))  # fmt: skip
+        assert self.clock.now - began <= self.command_s
+        return {one.name: one.status for one in ended}
+
+
+def test_what_takes_longer_is_cut_and_stored_as_such():
+    machine = Machine(400, 400, {"gelu": 20, "linear": 1e9, "softmax": 30})
+    assert machine.command() == {"gelu": "measured", "linear": "cut", "softmax": "measured"}
+    assert machine.kept["linear"].seconds == 100
+    assert "100 s were up" in machine.kept["linear"].reason
+    assert machine.spent == pytest.approx(155)  # with the 5 that a command takes to start
+
+
+def test_what_fails_costs_the_others_nothing():
+    machine = Machine(400, 400, {"gelu": ValueError("no"), "linear": 1, "softmax": 1})
+    assert machine.command() == {"gelu": "failed", "linear": "measured", "softmax": "measured"}
+    assert machine.kept["gelu"].reason == "ValueError: no"
+
+
+def test_a_crash_loses_nothing_and_counts_in_full():
+    machine = Machine(250, 250, {"gelu": 20, "linear": KeyboardInterrupt(), "softmax": 1})
+    with pytest.raises(KeyboardInterrupt):
+        machine.command()
+    assert set(machine.kept) == {"gelu"}
+    assert machine.spent == 5 + 20 + 100  # all that linear might have taken
+    machine.takes["linear"] = 50
+    assert machine.command() == {"linear": "measured", "softmax": "measured"}
+
+
+@pytest.mark.parametrize("takes", [1.0, 40.0, 1e9])
+def test_all_commands_together_take_no_longer_than_they_may(takes):
+    machine = Machine(170, 80, dict.fromkeys(("gelu", "linear", "softmax"), takes))
+    for _ in range(6):
+        machine.command()
+        assert machine.clock.now <= machine.spent <= 170
+    assert set(machine.kept) >= {"gelu"}
+
+
+def test_nothing_begins_without_time_for_it():
+    machine = Machine(30, 400, dict.fromkeys(("gelu", "linear", "softmax"), 12.0))
+    found = machine.command()
+    assert list(found.values()) == ["measured", "left out", "left out"]
+    assert 30 - machine.spent < LEAST_S
+
+
+def test_fifteen_minutes_are_two_commands_and_the_least_valuable_piece_comes_last():
+    planned = make_plan(900)
+    assert [one.piece for one in planned] == list(PIECES)
+    assert max(one.command for one in planned) == 2
+    for command, own in itertools.groupby(planned, lambda one: one.command):
+        del command
+        assert sum(min(one.seconds, one.expected_s) for one in own) <= COMMAND_S
+    assert planned[0].piece.name.startswith("verification")
+    verification = expected_seconds(PIECES[0], carried=True)
+    assert verification < planned[0].seconds < 180  # in all its processes
+    assert not make_plan(60)[-1].runs
+
+
+def test_what_is_verified_is_counted():
+    twin = TWINS["gelu"]
+    dtypes, corners, configurations = len(twin.dtypes), len(twin.corners), 2
+    expected = dtypes * ((corners + 1) * configurations + 1) + len(twin.shapes)
+    assert count_verification("gelu") == expected
+    ahead = cases_ahead(["gelu"])["gelu"]
+    assert {dtype for dtype, _ in ahead} == set(twin.dtypes)
+    with pytest.raises(ValueError, match="op: expected one of"):
+        cases_ahead(["gleu"])
+
+
+def test_the_plan_is_printed_with_what_is_left_out():
+    console = Console(record=True, width=100)
+    print_plan(3, console=console)
+    text = console.export_text()
+    assert "verification: corners and real sizes" in text
+    assert "left out: " in text and "generation" in text.partition("left out: ")[2]
+    with pytest.raises(ValueError, match="plan: expected"):
+        print_plan(0)
+
+
+def test_the_command_stores_each_piece_and_goes_on(tmp_path, monkeypatch):
+    """Parts of a dry run, by processes that are none: each says at once what became of it."""
+    path, asked = tmp_path / "dry.jsonl", []
+
+    def follow(run, name, *more, **options):
+        asked.append((name, run.only, run.quick))
+        return ("running", "the time was up") if name.startswith("linear") else ("measured", None)
+
+    monkeypatch.setattr(driver, "follow", follow)
+    pieces = (Piece("one", ("gelu/bfloat16",), ("gptwin",), most_s=20),
+              Piece("two", ("linear/bfloat16",), most_s=20))  # fmt: skip
+    options = {"dry_run": True, "out": str(path), "pieces": pieces}
+    assert run_within(5, **options) == driver.OUT_OF_TIME
+    assert asked == [("roofline", ("gptwin",), True), ("gelu/bfloat16", ("gptwin",), True),
+                     ("linear/bfloat16", (), True)]  # fmt: skip
+    stored = result_file.load(path)[PLAN]
+    assert [(f["name"], f["status"]) for f in stored["findings"]] == [
+        ("one", "measured"), ("two", "cut"),
+    ]  # fmt: skip
+    assert 0 < stored["settings"]["spent_s"] < 60
+    asked.clear()
+    assert run_within(5, **options) == driver.OUT_OF_TIME
+    assert asked == [("linear/bfloat16", (), True)]  # what was cut alone
