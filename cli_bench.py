@@ -311,6 +311,11 @@ def job(arguments: Annotated[str, typer.Argument(metavar="JSON")]) -> None:
 
 def _workloads() -> Any:
     """Return what benchmarks run of the pipeline, which they do not import."""
-    from .rl.studies.workloads import WORKLOADS
+    from .benchmarks.ppo.beside_trl import beside_trl
+    from .rl.studies.workloads import WORKLOADS, ppo_like
 
-    return WORKLOADS
+    def ppo(device: str, *, tiny: bool) -> dict[str, Any]:
+        beside = beside_trl(ppo_like, device, tiny=tiny)
+        return WORKLOADS["ppo"](device, tiny=tiny) | beside
+
+    return WORKLOADS | {"ppo": ppo}

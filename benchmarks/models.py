@@ -9,6 +9,8 @@ from ..core.model.parameters import Parameters, init_parameters
 from ..core.model.presets import GPTConfig
 
 QUICK = GPTConfig(vocab_size=61, n_ctx=32, n_layer=2, n_head=2, d_model=16)
+# How the size of an iteration of PPO ends that TRL runs, too.
+AS_TRL = ", as TRL's"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -134,7 +134,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "benchmarks/gpu/shown": ("benchmarks/gpu/operations",),
     "benchmarks/gpu": ("benchmarks/gpu/end_to_end", "benchmarks/gpu/shown"),
     "cli_agents": ("rl",),
-    "cli_bench": ("rl", "benchmarks/ppo", "benchmarks/gpu"),
+    "cli_bench": ("rl", "benchmarks/ppo", "benchmarks/gpu", "lab/inspect", "lab/predict"),
     "cli_corpus": ("rl",),
     "cli_backend": ("kernels",),
     "cli_study": ("lab/study", "cli_backend"),

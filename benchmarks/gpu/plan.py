@@ -26,7 +26,8 @@ from .operations.results import AS_ON_AMPERE, BATCH_INVARIANT, CALIBRATION, OURS
 from .operations.shapes import shapes
 
 COMMAND_S = 590.0  # of one command: ten minutes, less what starts and ends it
-STARTING_S = 5.0  # until a command's first process runs
+STARTING_S = 5.0  # until a command's first piece begins
+ENDING_S = 3.0  # to end processes and store what they found
 LEAST_S = 15.0  # nothing begins with less
 UP = "the time is up"
 
@@ -86,7 +87,7 @@ PIECES: tuple[Piece, ...] = (
           (OURS, _COMPILED, "Liger"), _NORMS, 70),
     Piece("the head and its loss", _of("cross_entropy"), (OURS, "Liger", "bare matmuls"),
           ("gpt2", "vocabulary 151,936"), 50),
-    Piece("PPO, by phase", ("ppo",), most_s=75),
+    Piece("PPO, by phase and beside TRL", ("ppo",), most_s=130),
     Piece("training", ("training",), most_s=90),
     Piece("generation", ("generation",), most_s=75),
     Piece("decoding", _of("decode_attention", "sampling", "qkv_projection"),
@@ -291,6 +292,7 @@ def run_plan(
     execute: Callable[[Piece, float], str],
     now: Callable[[], float],
     command_s: float = COMMAND_S,
+    started_s: float = STARTING_S,
 ) -> Iterator[Ended]:
     """Run what is left of a plan, within this command's time and that of all.
 
@@ -309,6 +311,8 @@ def run_plan(
         The clock, in seconds.
     command_s : float
         Of this command.
+    started_s : float
+        What this command has taken already.
 
     Yields
     ------
@@ -317,13 +321,13 @@ def run_plan(
     """
     began = now()
     before = spent.seconds
-    if total_s - before < STARTING_S + LEAST_S:
+    if total_s - before < started_s + LEAST_S + ENDING_S:
         yield from (Ended(late.piece.name, "left out", UP, 0.0) for late in planned)
         return
-    spent.seconds = before + STARTING_S
+    spent.seconds = before + started_s
     for i, plan in enumerate(planned):
-        used = now() - began + STARTING_S
-        left = min(total_s - before - used, command_s - used)
+        used = now() - began + started_s
+        left = min(total_s - before - used, command_s - used) - ENDING_S
         seconds = min(plan.piece.most_s, left)
         if seconds < min(LEAST_S, plan.piece.most_s):
             spent.seconds = before + used

@@ -43,7 +43,24 @@ class Shape:
     minibatches: int = 1
 
 
-def train(shape: Shape, iterations: int, mark: Mark, after: Callable[[], None]) -> None:
+def expect_installed() -> None:
+    """Import what `train` needs.
+
+    Raises
+    ------
+    ImportError
+        If trl, transformers or datasets is not installed.
+    """
+    _libraries()
+
+
+def train(
+    shape: Shape,
+    iterations: int,
+    mark: Mark,
+    after: Callable[[], None],
+    device: str = "cpu",
+) -> None:
     """Run TRL's trainer.
 
     Parameters
@@ -54,6 +71,8 @@ def train(shape: Shape, iterations: int, mark: Mark, after: Callable[[], None]) 
         Told the phases: "roll out", "judge and credit", "update".
     after : callable
         Called between iterations, when TRL holds nothing but its models.
+    device : str
+        "cpu" or "cuda".
 
     Raises
     ------
@@ -87,7 +106,7 @@ def train(shape: Shape, iterations: int, mark: Mark, after: Callable[[], None]) 
     trainer.batch_generation = marking("roll out", generation, "judge and credit")
     wrapper.forward = marking("update", forward)
     try:
-        _run(libraries, shape, iterations, models, Turns(), lr=1e-5, seed=0)
+        _run(libraries, shape, iterations, models, Turns(), lr=1e-5, seed=0, device=device)
     finally:
         trainer.batch_generation, wrapper.forward = generation, forward
 
@@ -192,6 +211,7 @@ def _run(
     *,
     lr: float,
     seed: int,
+    device: str = "cpu",
 ) -> None:
     """Train on prompts drawn at random."""
     n = shape.batch * iterations
@@ -199,7 +219,7 @@ def _run(
     data = libraries.datasets.Dataset.from_dict({"input_ids": prompts})
     with tempfile.TemporaryDirectory() as folder:
         settings = libraries.settings(
-            output_dir=folder, use_cpu=True, bf16=False, gradient_checkpointing=False,
+            output_dir=folder, use_cpu=device == "cpu", bf16=False, gradient_checkpointing=False,
             report_to="none", save_strategy="no", disable_tqdm=True,
             per_device_train_batch_size=shape.batch // shape.minibatches,
             gradient_accumulation_steps=shape.minibatches, num_mini_batches=shape.minibatches,

@@ -102,8 +102,9 @@ def ppo_like(
     epochs: int,
     minibatches: int,
     shared_trunk: bool,
+    device: str = "cpu",
 ) -> Workload:
-    """Return an iteration of a given shape on the CPU, with a reward model of the policy's size.
+    """Return an iteration of a given shape, with a reward model of the policy's size.
 
     Parameters
     ----------
@@ -115,6 +116,7 @@ def ppo_like(
         Passes over the episodes, and optimizer steps in each.
     shared_trunk : bool
         The value is a head on the policy, not a network of its own.
+    device : str
 
     Returns
     -------
@@ -124,8 +126,8 @@ def ppo_like(
         episodes=10**6, batch=batch, minibatches=minibatches, inner_epochs=epochs,
         max_response=n_response, missing_end="keep", shared_trunk=shared_trunk, ptx=0.0,
     )  # fmt: skip
-    reward = Scorer(_model(config, "cpu"), seed=1).requires_grad_(False).eval()
-    begin = functools.partial(_stage, config, settings, n_prompt, "cpu", config.vocab_size, reward)
+    reward = Scorer(_model(config, device), seed=1).requires_grad_(False).eval()
+    begin = functools.partial(_stage, config, settings, n_prompt, device, config.vocab_size, reward)
     return _iterations(config, settings, begin)
 
 

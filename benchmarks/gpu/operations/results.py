@@ -65,7 +65,7 @@ BATCH_INVARIANT = f"{OURS}, batch-invariant"  # the same under that switch
 AS_ON_AMPERE = f"{OURS}, as on sm_80"  # with that architecture's lists of configurations
 VERIFY, CALIBRATION, PLAN = "verify", "calibration", "plan"  # parts of their own
 END_TO_END = ("training", "generation", "ppo")
-END_TO_END_PROVIDERS = ("gptwin", "eager", "nanoGPT", "transformers")  # each in several ways
+END_TO_END_PROVIDERS = ("gptwin", "eager", "nanoGPT", "transformers", "TRL")  # each in several ways
 
 
 def cell_name(shape: str, direction: str, provider: str) -> str:

@@ -18,6 +18,7 @@ from ....core.checks import refuse
 from ....lab.twins.catalogue import TWINS
 from ....lab.twins.twin import Case
 from ....records import write_whole
+from ...models import AS_TRL
 from ...result_file import RESULTS, Part, load
 from ...timing import Finding
 from ..operations.cells import cost_of
@@ -291,7 +292,7 @@ TRAINING = (
 
 PPO = Goal("PPO update, end to end", "as fast as TRL's", "ppo", "update",
            Figure(lambda cell: None), 1.0)  # fmt: skip
-TRL, NO_TRL = "TRL", "TRL is not among what is run on a GPU yet"
+TRL, NO_TRL = "TRL", "TRL is not installed, or was not run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -401,7 +402,11 @@ def _ppo_row(parts: Mapping[str, Part]) -> Row:
     """Judge an iteration of PPO beside TRL's, by tokens a second."""
     part = parts.get(PPO.part)
     found = part["findings"] if part and is_real(part) else []
-    rates = {f["provider"]: f["value"]["median"] for f in found if f["status"] == "measured"}
+    rates = {
+        f["provider"]: f["value"]["median"]
+        for f in found
+        if f["status"] == "measured" and f["shape"].endswith(AS_TRL)
+    }
     ratio = rates[OURS] / rates[TRL] if {OURS, TRL} <= set(rates) else None
     return make_row(PPO, ratio, "" if ratio else NO_TRL)
 

@@ -41,8 +41,8 @@ def test_what_is_end_to_end_is_on_the_list_too(cells):
         "transformers, compiled",
     }  # fmt: skip
     assert {provider for part, provider in cells if part == "generation"} == {
-        "gptwin", "gptwin, static step", "gptwin, CUDA graphs", "eager", "transformers",
-        "transformers, static cache",
+        "gptwin", "gptwin, static step", "gptwin, CUDA graphs", "gptwin, batch-invariant", "eager",
+        "transformers", "transformers, static cache",
     }  # fmt: skip
     assert {who for part, who in cells if part == "ppo"} == {"gptwin", "gptwin, CUDA graphs"}
     assert cells["roofline", ""] == ["copy", "bfloat16", "float16", "tf32", "float32"]

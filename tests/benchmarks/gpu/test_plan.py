@@ -99,7 +99,7 @@ def test_a_crash_loses_nothing_and_counts_in_full():
 @pytest.mark.parametrize("takes", [1.0, 40.0, 1e9])
 def test_all_commands_together_take_no_longer_than_they_may(takes):
     machine = Machine(170, 80, dict.fromkeys(("gelu", "linear", "softmax"), takes))
-    for _ in range(6):
+    for _ in range(4):
         machine.command()
         assert machine.clock.now <= machine.spent <= 170
     assert set(machine.kept) >= {"gelu"}

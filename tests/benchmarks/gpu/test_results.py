@@ -154,10 +154,14 @@ def test_goals_hold_for_any_gpu_of_an_architecture(parts, tmp_path, monkeypatch)
 
 def test_ppo_is_judged_beside_trl_once_that_is_measured(parts):
     rate = {"status": "measured", "reason": None, "unit": "tokens/s"}
+    alike, own = "16 episodes, as TRL's", "64 episodes"
     findings = [
-        {"name": f"x | update | {who}", "provider": who, "value": {"median": value}, **rate}
-        for who, value in (("gptwin", 300.0), ("TRL", 200.0))
-    ]
+        {"name": f"{shape} | iteration | {who}", "shape": shape, "provider": who,
+         "value": {"median": value}, **rate}
+        for shape, who, value in (
+            (alike, "gptwin", 300.0), (alike, "TRL", 200.0), (own, "gptwin", 900.0),
+        )
+    ]  # fmt: skip
     parts["ppo"] = {**next(iter(parts.values())), "findings": findings}
     row = next(r for r in goals.rows(parts) if r.operation == "PPO update, end to end")
     assert row.reached and row.figure.startswith("1.5×")
