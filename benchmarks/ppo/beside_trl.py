@@ -9,7 +9,7 @@ it does behind the last update.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from ...core.model.presets import preset
 from ..models import AS_TRL, QUICK
@@ -60,10 +60,11 @@ def _peer(shape: Shape, device: str) -> Peer:
 
     def run(mark: Mark) -> int:
         over: list[bool] = []
+        ending = cast(Callable[[str | None], None], mark)  # None ends a phase and begins none
 
         def tell(phase: str) -> None:
             if not over:
-                mark(phase or None)
+                ending(phase or None)
 
         trl.train(shape, 1, tell, lambda: over.append(True), device=device)
         return shape.batch * shape.n_response
