@@ -27,12 +27,13 @@ from ..timing import Finding
 from .operations import results
 from .operations.cells import default_dtypes, failures
 from .operations.providers import providers as providers_of
-from .operations.results import AS_ON_AMPERE, CALIBRATION, OURS, VERIFY
+from .operations.results import AS_ON_AMPERE, CALIBRATION, INVARIANCE, OURS, VERIFY
 from .operations.roofline import peaks_of
 from .shown.summary import print_summary
 from .supervise import CUT_OFF, Outcome, supervise
 
 ROOFLINE, OPERATIONS = "roofline", "operations"
+CHECKS = (VERIFY, INVARIANCE, CALIBRATION)  # parts without a roofline or a truth beside them
 ASKED_FOR = (*TWINS, OPERATIONS, *results.END_TO_END, VERIFY)
 # The operations of README's goals come first, since the time may not suffice for all.
 ORDER = (
@@ -277,7 +278,7 @@ def is_complete(run: Run, name: str) -> bool:
     part = result_file.load(run.path).get(name)
     if part is None or part["status"] not in ("measured", "skipped") or not is_current(run, part):
         return False
-    if name.startswith((VERIFY, CALIBRATION, ROOFLINE)):
+    if name.startswith((*CHECKS, ROOFLINE)):
         return True
     wider = part["settings"]["only"], part["settings"].get("sizes", [])
     return all(
@@ -309,7 +310,7 @@ def bad(part: result_file.Part) -> bool:
 
 def measure(run: Run, todo: list[str], console: Console) -> list[str]:
     """Measure parts; return those that are not complete."""
-    verifications = [part for part in todo if part.startswith((VERIFY, CALIBRATION))]
+    verifications = [part for part in todo if part.startswith(CHECKS)]
     timed = [part for part in todo if part not in verifications]
     side_by_side = min(2, records.available_cores()) if run.dry_run else max(1, run.workers)
     with ThreadPoolExecutor(side_by_side) as pool:
@@ -411,7 +412,7 @@ def process(
     environment = run.environment
     if compile_only:
         environment["TORCHINDUCTOR_COMPILE_THREADS"] = "4"  # for each process of several
-    whole = name.partition("/")[0] in (*results.END_TO_END, VERIFY, CALIBRATION)
+    whole = name.partition("/")[0] in (*results.END_TO_END, *CHECKS)
     limit = run.limit_s * (WHOLE if whole else 1)
     return supervise(job, on_event, environment=environment, limit_s=limit, deadline=run.deadline)
 

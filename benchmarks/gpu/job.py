@@ -11,9 +11,9 @@ from .end_to_end.training import training
 from .operations.calibration import calibration
 from .operations.cells import Event, Measurement
 from .operations.clock import the_clock
-from .operations.results import CALIBRATION, END_TO_END
+from .operations.results import CALIBRATION, END_TO_END, INVARIANCE
 from .operations.roofline import measure_roofline
-from .verification import verify
+from .verification import verify, verify_batch_invariance
 
 # Loads generation and PPO's makers from the pipeline, which two parts alone need.
 Workloads = Callable[[], Mapping[str, Callable[..., Any]]]
@@ -43,6 +43,9 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
     device = "cpu" if dry_run else "cuda"
     if part.startswith("verify/"):
         yield from verify(part.partition("/")[2], dry_run, device if job["quick"] else None)
+        return
+    if part == INVARIANCE:
+        yield from verify_batch_invariance(dry_run)
         return
     clock = None if job["compile_only"] else the_clock(dry_run)
     if part == CALIBRATION:

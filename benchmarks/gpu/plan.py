@@ -22,7 +22,7 @@ from ...lab.twins.catalogue import TWINS
 from ...lab.twins.twin import Case
 from .operations.cells import default_dtypes, directions_of, timed_at
 from .operations.providers import providers
-from .operations.results import AS_ON_AMPERE, BATCH_INVARIANT, CALIBRATION, OURS, VERIFY
+from .operations.results import AS_ON_AMPERE, BATCH_INVARIANT, CALIBRATION, INVARIANCE, OURS, VERIFY
 from .operations.shapes import shapes
 
 COMMAND_S = 590.0  # of one command: ten minutes, less what starts and ends it
@@ -80,6 +80,7 @@ PIECES: tuple[Piece, ...] = (
     Piece("verification: corners and real sizes",
           tuple(f"{VERIFY}/{name}" for name in TWINS), most_s=175),
     Piece("calibration of the model's guesses", (CALIBRATION,), most_s=40),
+    Piece("batch invariance: the same bits", (INVARIANCE,), most_s=60),
     Piece("Hopper's lists of configurations: before", _of("attention"), (AS_ON_AMPERE,), _LONG, 45),
     Piece("attention: after, and peers", _of("attention"),
           (OURS, "SDPA flash", "SDPA cuDNN", "flash-attn"), _LONG, 100),
@@ -190,7 +191,7 @@ def expected_seconds(piece: Piece, carried: bool) -> float:
 def _part_seconds(part: str, piece: Piece, carried: bool) -> float:
     operation = part.partition("/")[0]
     if operation not in TWINS:
-        return PROCESS_S + (WHOLE_MODEL_S if part != CALIBRATION else 10.0)
+        return PROCESS_S + {CALIBRATION: 10.0, INVARIANCE: 40.0}.get(part, WHOLE_MODEL_S)
     twin = TWINS[operation]
     directions = len(directions_of(twin))
     total = PROCESS_S

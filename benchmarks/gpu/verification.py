@@ -16,10 +16,12 @@ import torch
 
 from ...kernels.common import launch
 from ...lab.twins.find import find_twin
+from ...records import read_json_lines
 from ..inputs import draw_arguments
 from ..timing import Finding, describe, without_folders
 from .operations.cells import Event, default_dtypes
 from .operations.gate import expect_right, find_truth, run
+from .operations.results import INVARIANCE
 from .operations.shapes import tiny_shapes
 
 
@@ -58,6 +60,42 @@ def verify(operation: str, dry_run: bool, quick_on: str | None = None) -> Iterat
             wrong += [found["reason"]] if found["status"] == "failed" else []
     status = "failed" if wrong else "measured"
     yield {"status": status, "reason": "; ".join(wrong)[:300] or None}
+
+
+def verify_batch_invariance(dry_run: bool) -> Iterator[Event]:
+    """Run `gptwin verify --batch-invariant` in two dtypes, and report its rows.
+
+    Parameters
+    ----------
+    dry_run : bool
+        Of one operation.
+
+    Yields
+    ------
+    dict
+        An event with each row as a finding, and one with the part's status.
+    """
+    yield {"begin": [INVARIANCE]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", "gptwin", "verify", "--batch-invariant"]
+        command += ["kl"] if dry_run else ["--dtype", "bfloat16", "--dtype", "float32"]
+        done = subprocess.run(
+            [*command, "--json", str(path)], capture_output=True, text=True, check=False
+        )
+        if not path.exists():
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            yield {"status": "failed", "reason": without_folders(last)[:300]}
+            return
+        _, *rows = read_json_lines(path)
+    for row in rows:
+        status = "failed" if row["faults"] else "skipped" if row["reason"] else "measured"
+        reason = row["reason"] or "; ".join(row["faults"])[:300] or None
+        name = f"{row['name']} | {row['dtype']}"
+        about = {"name": name, "status": status, "reason": reason}
+        yield {"finding": about | {"compared": row["n_compared"]}}
+    wrong = "gptwin verify --batch-invariant: rows differ" if done.returncode else None
+    yield {"status": "failed" if wrong else "measured", "reason": wrong}
 
 
 def real_sizes(operation: str, device: str, tiny: bool) -> Iterator[Finding]:

@@ -38,9 +38,10 @@ A *finding* is a cell: one shape, one direction, one provider.
      "gate":       {"truth": "NumPy float64", "eager float64" or "eager float32",
                     "share": of the error budget that was used up}; null for a yardstick}
 
-"roofline", "verify/<twin>", "calibration" and "plan" hold findings of their own: rates, `gptwin
-verify`'s rows and how real sizes came through the gate, numbers of lab/predict/machines.py, and
-what became of each piece of plan.py with the seconds that it took.
+"roofline", "verify/<twin>", "batch-invariance", "calibration" and "plan" hold findings of their
+own: rates, `gptwin verify`'s rows and how real sizes came through the gate, its rows with
+`--batch-invariant`, numbers of lab/predict/machines.py, and what became of each piece of plan.py
+with the seconds that it took.
 
 End-to-end findings have "name", "provider", "status", "reason", "unit", "value", "samples",
 "extra_bytes" as above, and "settings"; training has "mfu" and what it was computed from; generation
@@ -63,7 +64,9 @@ DIRECTIONS = ("forward", "backward", "both")
 OURS = "gptwin"
 BATCH_INVARIANT = f"{OURS}, batch-invariant"  # the same under that switch
 AS_ON_AMPERE = f"{OURS}, as on sm_80"  # with that architecture's lists of configurations
-VERIFY, CALIBRATION, PLAN = "verify", "calibration", "plan"  # parts of their own
+# Parts of their own.
+VERIFY, CALIBRATION, PLAN = "verify", "calibration", "plan"
+INVARIANCE = "batch-invariance"
 END_TO_END = ("training", "generation", "ppo")
 END_TO_END_PROVIDERS = ("gptwin", "eager", "nanoGPT", "transformers", "TRL")  # each in several ways
 

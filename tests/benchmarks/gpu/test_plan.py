@@ -1,12 +1,15 @@
 """A plan for some minutes of a GPU: never longer than they are, and nothing found is lost."""
 
 import itertools
+import json
+import subprocess
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from gptwin.benchmarks import result_file
-from gptwin.benchmarks.gpu import driver
+from gptwin.benchmarks.gpu import driver, verification
 from gptwin.benchmarks.gpu.operations.results import PLAN
 from gptwin.benchmarks.gpu.plan import (
     COMMAND_S,
@@ -169,3 +172,24 @@ def test_the_command_stores_each_piece_and_goes_on(tmp_path, monkeypatch):
     asked.clear()
     assert run_within(5, **options) == driver.OUT_OF_TIME
     assert asked == [("linear/bfloat16", (), True)]  # what was cut alone
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_batch_invariance_is_a_part(differs, monkeypatch):
+    """`gptwin verify --batch-invariant` itself is tested where it is."""
+
+    def run(command, **_):
+        rows = [{"name": "kl", "dtype": "float32", "n_compared": 4, "reason": "",
+                 "faults": ["kl differ"] if differs else []},
+                {"name": "ema", "dtype": "float32", "n_compared": 0, "reason": "no rows",
+                 "faults": []}]  # fmt: skip
+        lines = [{"device": "none"}, *rows]
+        Path(command[-1]).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return subprocess.CompletedProcess(command, int(differs))
+
+    monkeypatch.setattr(verification.subprocess, "run", run)
+    _, first, second, last = verification.verify_batch_invariance(dry_run=True)
+    assert first["finding"]["status"] == ("failed" if differs else "measured")
+    assert second["finding"] == {"name": "ema | float32", "status": "skipped", "reason": "no rows",
+                                 "compared": 0}  # fmt: skip
+    assert last["status"] == ("failed" if differs else "measured")

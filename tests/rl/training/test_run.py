@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gptwin import records
+from gptwin.kernels.common import launch
 from gptwin.rl.configuration import (
     Configuration,
     ModelSettings,
@@ -354,3 +355,19 @@ def test_a_folder_has_one_writer_and_a_killed_one_holds_nothing(tmp_path):
     assert (tmp_path / ".lock").exists()
     with only_writer(tmp_path):
         pass
+
+
+def test_rows_of_the_same_bits_need_kernels(tmp_path):
+    class Watching(Walk):
+        def step(self, index):
+            assert launch.door().batch_invariant
+            return super().step(index)
+
+    with (
+        launch.backend("eager"),
+        pytest.raises(RuntimeError, match=r"run\.batch_invariant: expected"),
+    ):
+        train(Watching(), settings(tmp_path, batch_invariant=True), quiet=True)
+    with launch.backend("triton"):
+        train(Watching(2), settings(tmp_path / "b", batch_invariant=True), quiet=True)
+    assert not launch.door().batch_invariant
