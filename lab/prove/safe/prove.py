@@ -27,6 +27,7 @@ from .launches.contract import Contract, read
 from .launches.holding import sizes, violations
 from .launches.propose import propose
 from .replay import Fault
+from .symbolic.solver import begin_anew
 
 DTYPES = ("float32",)
 
@@ -234,6 +235,7 @@ def _prove(
 ) -> tuple[Result | None, frozenset[str]]:
     """Prove code, unless it was proved before; say also which integers may be wide."""
     started = time.process_time()
+    begin_anew()
     result = Result(variant.kernel, variant.configuration, tuple(sorted(wide)))
     try:
         problem = Problem(variant.call, contract, wide)
@@ -242,7 +244,8 @@ def _prove(
     except Exception as error:  # what cannot be followed is named, and the other kernels proved
         result.problem = f"{type(error).__name__}: {error}"
         return result, frozenset()
-    key = contract.text, _without_floats(problem.text), wide
+    constants = {n: v for n, v in front_end.constants(variant.call).items() if n in contract.text}
+    key = contract.text, repr(constants), _without_floats(problem.text), wide
     if key in known:
         return None, problem.may_be_wide()
     known.add(key)
@@ -255,7 +258,7 @@ def _prove(
         return result, frozenset()
     result.replays = {i: launch_of(questions, f) for i, f in enumerate(result.findings) if f.model}
     result.seconds = time.process_time() - started
-    result.solver_seconds = questions.solver.seconds
+    result.solver_seconds = questions.solver.seconds + questions.without_programs.seconds
     return result, problem.may_be_wide()
 
 

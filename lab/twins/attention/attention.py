@@ -129,7 +129,8 @@ _CONTRACTS = {
         tile = rows_per_tile(QUERY_TILE_BYTES, D_HEAD, itemsize)
         grid[cdiv(n_query, tile) * n_batch * n_head]
         masks.key_start[n_batch]; masks.document_start[n_query]; masks.document_end[n_query]
-        0 <= masks.document_start.value <= n_query; 0 <= masks.document_end.value <= n_query
+        0 <= masks.document_start.value < n_query; 0 <= masks.document_end.value <= n_query
+        masks.document_start and n_query == n_key
         n_kv_head * GROUP == n_head; n_query <= 2**30; n_key <= 2**30; 1 <= masks.window <= 2**30
     """,
     "attention_backward_delta_kernel": """
@@ -146,7 +147,8 @@ _CONTRACTS = {
         tile = rows_per_tile(QUERY_TILE_BYTES, D_HEAD, itemsize)
         grid[cdiv(n_query, tile) * n_batch * n_head]
         masks.key_start[n_batch]; masks.document_start[n_query]; masks.document_end[n_query]
-        0 <= masks.document_start.value <= n_query; 0 <= masks.document_end.value <= n_query
+        0 <= masks.document_start.value < n_query; 0 <= masks.document_end.value <= n_query
+        masks.document_start and n_query == n_key
         n_kv_head * GROUP == n_head; n_query <= 2**30; n_key <= 2**30; 1 <= masks.window <= 2**30
     """,
     "attention_backward_key_value_kernel": """
@@ -157,7 +159,8 @@ _CONTRACTS = {
         tile = summed_rows_per_tile(KEY_TILE_BYTES, D_HEAD, itemsize)
         grid[cdiv(n_key, tile) * n_batch * n_kv_head]
         masks.key_start[n_batch]; masks.document_start[n_query]; masks.document_end[n_query]
-        0 <= masks.document_start.value <= n_query; 0 <= masks.document_end.value <= n_query
+        0 <= masks.document_start.value < n_query; 0 <= masks.document_end.value <= n_query
+        masks.document_start and n_query == n_key
         n_kv_head * GROUP == n_head; n_query <= 2**30; n_key <= 2**30; 1 <= masks.window <= 2**30
     """,
 }

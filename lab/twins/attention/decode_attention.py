@@ -82,6 +82,7 @@ _CONTRACTS = {
         lse_ptr[n_splits:split_rows, n_batch:n_query * n_head, n_query:n_head, n_head:1]
         n_kv_head >= 1; n_head == n_kv_head * (n_head // n_kv_head); d_head <= BLOCK_D
         n_head // n_kv_head * n_query <= MOST_COUNTED; capacity <= MOST_COUNTED
+        -2**40 <= lengths_ptr.value <= 2**40; -2**40 <= key_start_ptr.value <= 2**40
         ROW_TILES == cdiv(n_head // n_kv_head * n_query, BLOCK_ROWS)
         grid[n_batch * n_kv_head * ROW_TILES, n_splits]
     """,

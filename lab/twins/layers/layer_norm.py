@@ -73,7 +73,7 @@ _CONTRACTS = {
         x[n_rows, n_features]; d_y[n_rows, n_features]; d_summed[n_rows, n_features]
         weight_ptr[n_features]; d_x_ptr[n_rows, n_features]; partial_ptr[n_programs, 2 * n_features]
         statistics.mean[n_rows]; statistics.mean_rest[n_rows]; statistics.rstd[n_rows]
-        grid[n_programs]; n_programs <= 2**16; 1 <= n_features <= BLOCK_FEATURES
+        grid[n_programs]; 1 <= n_programs <= 2**16; 1 <= n_features <= BLOCK_FEATURES
         n_rows <= MOST_COUNTED
     """,
     "layer_norm_backward_wide_kernel": """

@@ -57,7 +57,9 @@ class Problem:
     promised : dict of str to int
         The largest that a contract lets an integer be, where it is a number.
     facts : list of (str, formula)
-        The contract's, and the grid's.
+        The contract's, and how large a grid may be.
+    of_programs : list of (str, formula)
+        That each program is one of the grid's: there is at least one where they hold.
     """
 
     def __init__(self, call: Call, contract: Contract, wide: frozenset[str] = frozenset()) -> None:
@@ -67,6 +69,7 @@ class Problem:
         self.parameters: dict[str, Poly] = {}
         self.tensors: dict[str, Tensor] = {}
         self.facts: list[tuple[str, Any]] = []
+        self.of_programs: list[tuple[str, Any]] = []
         self.promised: dict[str, int] = {}
         self.walk = Walk({})
         self.unknowns = self.walk.unknowns
@@ -77,6 +80,7 @@ class Problem:
         self._declare(parts)
         self._assume()
         self._lay_out(parts)
+        self._let_there_be_a_program()
         self.walk.walk(self.body)
 
     @property
@@ -133,10 +137,24 @@ class Problem:
             program = self.unknowns.new(f"program_{axis}", 0, most - 1)
             formula = self.unknowns.formula
             self.unknowns.below.update(dict.fromkeys(program.unknowns, n))
-            self.facts.append((f"grid along {axis}", formula(program) < formula(n)))
+            self.of_programs.append((f"grid along {axis}", formula(program) < formula(n)))
             self.facts.append((f"largest grid along {axis}", formula(n) <= most))
             programs.append(program)
         self.walk.programs = tuple(programs)
+
+    def _let_there_be_a_program(self) -> None:
+        """Know of the factors of a grid that none is 0 where a program computes.
+
+        Shapes have been read by then: a launch of no program has them too.
+        """
+        for n in self.walk.grid:
+            if len(n.terms) != 1 or n.constant is not None or next(iter(n.terms.values())) < 1:
+                continue
+            factors = [self.unknowns.by_name[name] for name in n.unknowns]
+            if all(low is not None and low >= 0 for low, _ in (f.bounds for f in factors)):
+                for factor in factors:
+                    factor.bounds = max(factor.bounds[0] or 0, 1), factor.bounds[1]
+                    self.of_programs.append(("a factor of the grid", factor.variable >= 1))
 
     def _is_about_absent(self, one: Comparison) -> bool:
         """Say whether a fact names an argument that this variant does not have."""
@@ -147,6 +165,7 @@ class Problem:
             for n in ast.walk(side)
             if isinstance(n, (ast.Name, ast.Attribute))
         }
+        named.add(one.where)
         return any(n in absent or n.split(".")[0] in absent for n in named)
 
     def _bound(self, one: Comparison) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import z3
 
-from ..symbolic.solver import Answer, Solver, is_linear
+from ..symbolic.solver import LINEAR_STEPS, Answer, Solver
 from ..symbolic.terms import ZERO, Poly, poly
 from ..symbolic.values import reach
 from ..symbolic.walk import Access, Width
@@ -79,10 +79,14 @@ class Questions:
     def __init__(self, problem: Problem, examples: Sequence[dict[str, int]] = ()) -> None:
         self.problem, self.walk = problem, problem.walk
         self.unknowns = problem.unknowns
-        self.solver = Solver(self.unknowns, [f for _, f in problem.facts])
+        facts = [f for _, f in problem.facts]
+        self.solver = Solver(self.unknowns, [*facts, *(f for _, f in problem.of_programs)])
+        self.without_programs = Solver(self.unknowns, facts)
         self._others: dict[str, Any] = {}
+        self._lanes: dict[tuple[int, int], Poly] = {}
         self.examples = examples
-        self._apart: set[Access] = set()  # bounded by coordinates, not as a whole
+        # The coordinates of what was bounded by them, not as a whole.
+        self._apart: dict[Access, tuple[list[Poly], Poly]] = {}
 
     def expect_premises(self) -> None:
         """Refuse a contract that contradicts itself.
@@ -101,12 +105,16 @@ class Questions:
 
     # -- in bounds -------------------------------------------------------------------------------
 
-    def lanes(self, shape: tuple[int, ...], mark: str = "") -> tuple[Poly, ...]:
-        """Make unknown indices of a tile's element."""
-        return tuple(
-            self.unknowns.new(f"lane{d}{mark}", 0, n - 1) if n > 1 else ZERO
-            for d, n in enumerate(shape)
-        )
+    def lanes(self, shape: tuple[int, ...]) -> tuple[Poly, ...]:
+        """Make unknown indices of a tile's element: the same in all questions."""
+        return tuple(self._lane(d, n) for d, n in enumerate(shape))
+
+    def _lane(self, axis: int, n: int) -> Poly:
+        if n == 1:
+            return ZERO
+        if (axis, n) not in self._lanes:
+            self._lanes[axis, n] = self.unknowns.new(f"lane{axis}", 0, n - 1)
+        return self._lanes[axis, n]
 
     def premises(self, access: Access, lanes: tuple[Poly, ...]) -> list[Any]:
         """Collect what holds where an access is made: its path and its mask."""
@@ -130,20 +138,33 @@ class Questions:
             finding.verdict, finding.reason = UNREACHED, "no launch makes it: its premises exclude"
             return finding
         coordinates, rest = coordinates_of(offset, tensor)
-        statements = [self._inside(c, n) for c, n in zip(coordinates, tensor.shape, strict=True)]
-        if rest.terms:
-            statements.append(self.unknowns.formula(rest) == 0)
-        answers = [self.solver.follows(given, statement) for statement in statements]
-        if all(answer.follows for answer in answers):
-            self._apart.add(access)
-            if reached.follows:
-                finding.verdict = PROVED
-                return finding
+        statements = self._statements(coordinates, rest, tensor)
+        for one in (coordinates, *(moved_on(coordinates, tensor) if tensor.packed else ())):
+            if self._all_follow(given, self._statements(one, rest, tensor)):
+                self._apart[access] = one, rest
+                break
+        if access in self._apart and reached.follows:
+            finding.verdict = PROVED
+            return finding
         if tensor.packed and self._whole(given, offset, tensor).follows:
             finding.verdict = PROVED if reached.follows else UNKNOWN
         if finding.verdict != PROVED:
             self._explain(finding, given, offset, tensor, statements, reached)
         return finding
+
+    def _statements(self, coordinates: list[Poly], rest: Poly, tensor: Tensor) -> list[Any]:
+        """Say that each coordinate lies on its axis, and that they are all there is."""
+        found = [self._inside(c, n) for c, n in zip(coordinates, tensor.shape, strict=True)]
+        return [*found, self.unknowns.formula(rest) == 0] if rest.terms else found
+
+    def _all_follow(self, given: list[Any], statements: list[Any]) -> bool:
+        return all(self.solver.follows(given, statement).follows for statement in statements)
+
+    def coordinates(self, access: Access, tensor: Tensor) -> tuple[list[Poly], Poly]:
+        """Return an access's coordinates as they were bounded, and what is left."""
+        if access in self._apart:
+            return self._apart[access]
+        return coordinates_of(access.pointer.at(self.lanes(access.pointer.shape)), tensor)
 
     def _why_no_tensor(self, access: Access) -> str:
         if not access.base:
@@ -296,8 +317,8 @@ class Questions:
         what = f"{a.kind} and {b.kind} of {a.base}"
         finding = Finding("race", where, what, UNKNOWN, tensor=a.base)
         mine, theirs = self.lanes(a.pointer.shape), self.lanes(b.pointer.shape)
-        x, rest_x = coordinates_of(a.pointer.at(mine), tensor)
-        y, rest_y = coordinates_of(b.pointer.at(theirs), tensor)
+        x, rest_x = self.coordinates(a, tensor)
+        y, rest_y = self.coordinates(b, tensor)
         formula = self.unknowns.formula
         given = self.premises(a, mine)
         others = self.premises(b, theirs)
@@ -316,9 +337,12 @@ class Questions:
             *given, *mine_behind, *(self.other(f) for f in (*others, *their_behind)),
             *used, *(self.other(f) for f in used), differ, *same,
         ]  # fmt: skip
-        answer = self.solver.satisfiable(both, steps=QUICK)
-        if answer.follows is None and self._same_program(given, others, same):
+        linear = self.solver.linear_part(both)
+        answer = self.solver.satisfiable(linear, steps=LINEAR_STEPS)
+        if answer.follows is not False and self._same_program(given, others, same, [*x, rest_x]):
             answer = Answer(False)
+        if answer.follows is not False:
+            answer = self.solver.satisfiable(both, steps=QUICK)
         if answer.follows is False:
             finding.verdict = PROVED
         elif answer.follows is None:
@@ -328,7 +352,9 @@ class Questions:
             finding.reason = "two programs touch one element"
         return finding
 
-    def _same_program(self, given: list[Any], others: list[Any], same: list[Any]) -> bool:
+    def _same_program(
+        self, given: list[Any], others: list[Any], same: list[Any], places: list[Poly]
+    ) -> bool:
         """Show step by step that two programs which touch one element are one program.
 
         First that the quotients and rests which they compute are equal; where both of a division
@@ -336,6 +362,8 @@ class Questions:
         """
         known = [*given, *(self.other(f) for f in others), *same]
         equal: set[str] = set()
+        for place in places:
+            self._walk_in_steps(place, known, equal)
         changed = True
         while changed:
             changed = False
@@ -357,6 +385,26 @@ class Questions:
                         changed = True
         return all(p.unknowns <= equal for p in self.walk.programs)
 
+    def _walk_in_steps(self, place: Poly, known: list[Any], equal: set[str]) -> None:
+        """Tell programs apart that walk in steps as long as the grid: program + grid · turn.
+
+        Of two such numbers that are equal the programs are, for they are rests of a division.
+        """
+        for program in self.walk.programs:
+            above = self.unknowns.below.get(next(iter(program.unknowns), ""))
+            if above is None or list(above.terms.values()) != [1]:
+                continue
+            ((monomial, _),), ((own, _),) = above.terms.items(), program.terms.items()
+            factor = place.terms.get(own, 0)
+            inside, _ = place.divided(monomial)
+            if not factor or not inside.terms or any(c % factor for c in inside.terms.values()):
+                continue
+            steps = Poly({m: c // factor for m, c in inside.terms.items()})
+            number = self.unknowns.formula(program + above * steps)
+            if self._follows_twice(known, number == self.other(number)):
+                equal |= program.unknowns
+                known.append(self._alike(own[0]))
+
     def _alike(self, name: str) -> Any:
         variable = self.unknowns.by_name[name].variable
         return variable == self.other(variable)
@@ -373,18 +421,16 @@ class Questions:
 
     def _follows_twice(self, known: list[Any], statement: Any) -> bool:
         """Say whether a statement follows of two programs, by what defines both, linearly."""
-        formulas = [*known, statement, *self.solver.linear]
+        formulas = [*known, statement, *self.solver.facts]
         mine = [f for f in formulas if not self._is_others(f)]
         names, _ = self.unknowns.behind(mine)
         names |= {n for n in self._others if any(self._mentions(f, n) for f in formulas)}
         variables = [self.unknowns.by_name[n].variable == 0 for n in names]
         _, behind = self.unknowns.behind(variables)
-        linear = [f for f in behind if is_linear(f)]
-        asked = [
-            *known, z3.Not(statement), *linear, *(self.other(f) for f in linear),
-            *self.solver.linear, *(self.other(f) for f in self.solver.linear),
-        ]  # fmt: skip
-        return self.solver.satisfiable(asked, steps=QUICK).follows is False
+        facts = [*behind, *self.solver.facts]
+        asked = [*known, z3.Not(statement), *facts, *(self.other(f) for f in facts)]
+        asked = self.solver.linear_part(asked)
+        return self.solver.satisfiable(asked, steps=LINEAR_STEPS).follows is False
 
     def _is_others(self, formula: Any) -> bool:
         return any(n.endswith("'") for n in self.unknowns.constants(formula))
@@ -440,6 +486,19 @@ def coordinates_of(offset: Poly, tensor: Tensor) -> tuple[list[Poly], Poly]:
         found[i] = whole
         rest = left + over * Poly({monomial: 1})
     return [found[i] for i in range(len(tensor.strides))], rest
+
+
+def moved_on(coordinates: list[Poly], tensor: Tensor) -> Iterator[list[Poly]]:
+    """Move what is constant in a coordinate to the next one: a row is as many columns.
+
+    Backwards from the end of a row a kernel writes `row · n + n − 1 − column`.
+    """
+    for i, n in enumerate(tensor.shape[1:]):
+        constant = coordinates[i].terms.get((), 0)
+        if constant:
+            moved = list(coordinates)
+            moved[i], moved[i + 1] = moved[i] - constant, moved[i + 1] + n * constant
+            yield moved
 
 
 def _degree(stride: Poly) -> tuple[int, int]:

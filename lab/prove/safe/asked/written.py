@@ -4,18 +4,21 @@ An element's coordinate is a sum such as 1024·group + 128·rest + lane. Read as
 program, which lane and which turn of a loop write the element: divide by the largest factor, go on
 with what is left. A quotient and a rest of one division that are both known give what was divided.
 What is found so need not be right: it is put into the kernel's own conditions, and z3 must show
-that they hold, and that the address is the element's.
+that they hold, and that the address is the element's. First of all that there is such a program:
+nothing that programs compute may be assumed of one that is not in the grid.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import z3
 
+from ..symbolic.solver import Solver
 from ..symbolic.terms import Poly
 from ..symbolic.walk import Access
 from .problem import Tensor
-from .questions import PROVED, UNKNOWN, Finding, Questions, coordinates_of
+from .questions import PROVED, UNKNOWN, Finding, Questions
 
 
 def written(questions: Questions) -> Iterator[Finding]:
@@ -46,21 +49,48 @@ def _tensor(questions: Questions, tensor: Tensor, accesses: list[Access]) -> Fin
     finding = Finding("written", accesses[0].where, what, UNKNOWN, tensor=tensor.name)
     element = [unknowns.new(f"element{i}", 0, uniform=True) for i in range(len(tensor.shape))]
     inside = [formula(e) < formula(n) for e, n in zip(element, tensor.shape, strict=True)]
-    given, ways = [*inside], []
-    for access in accesses:
-        way, definitions = Witness(questions, tensor, element).conditions(access)
-        ways.append(way)
-        given += definitions
-    statement = z3.Or(ways)
-    # Of a single store one condition at a time: each hangs on few facts.
-    parts = ways[0].children() if len(ways) == 1 and z3.is_and(ways[0]) else [statement]
-    if all(questions.solver.follows(given, part).follows for part in parts):
+    ways = [Witness(questions, tensor, element).way(access) for access in accesses]
+    if _is_written(questions.without_programs, inside, ways):
         finding.verdict = PROVED
         return finding
-    small = questions.small_model([*given, z3.Not(statement)])
+    nobody = [z3.Not(z3.And([*way.exists, *way.writes])) for way in ways]
+    known = [fact for way in ways for fact in way.definitions]
+    small = questions.small_model([*inside, *known, *nobody])
     finding.model = small.model if small.follows else {}
     finding.reason = "who writes an element was not found"
     return finding
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How an element may be written.
+
+    Attributes
+    ----------
+    exists : list of formula
+        That there are such a program, lane and turn.
+    writes : list of formula
+        That they reach the store, and that its address is the element's.
+    definitions : list of formula
+        What they compute, if they exist.
+    """
+
+    exists: list[Any]
+    writes: list[Any]
+    definitions: list[Any]
+
+
+def _is_written(solver: Solver, inside: list[Any], ways: list[Way]) -> bool:
+    """Say whether each element inside is written in one of the ways."""
+    if len(ways) == 1:  # one condition at a time: each hangs on few facts
+        (way,) = ways
+        known = [*inside, *way.exists, *way.definitions]
+        return all(solver.follows(inside, part).follows for part in way.exists) and all(
+            solver.follows(known, part).follows for part in way.writes
+        )
+    known = [z3.Implies(z3.And(way.exists), fact) for way in ways for fact in way.definitions]
+    some = z3.Or([z3.And([*way.exists, *way.writes]) for way in ways])
+    return bool(solver.follows([*inside, *known], some).follows)
 
 
 class Witness:
@@ -79,13 +109,12 @@ class Witness:
         self.tensor, self.element = tensor, element
         self.values: dict[str, Any] = {}  # unknown to formula
 
-    def conditions(self, access: Access) -> tuple[Any, list[Any]]:
-        """Return what must hold if an access is to write the element, and what defines it."""
+    def way(self, access: Access) -> Way:
+        """Return what must hold if an access is to write the element."""
         questions, formula = self.questions, self.unknowns.formula
         lanes = questions.lanes(access.pointer.shape)
-        offset = access.pointer.at(lanes)
         premises = questions.premises(access, lanes)
-        coordinates, rest = coordinates_of(offset, self.tensor)
+        coordinates, rest = questions.coordinates(access, self.tensor)
         for e, c in zip(self.element, coordinates, strict=True):
             self.solve(formula(e), c)
         self.solve_divisions()
@@ -99,10 +128,11 @@ class Witness:
         turns = names & set(questions.walk.loops)
         for name in free_names | turns:
             self.values.setdefault(name, z3.IntVal(0))
-        chosen = free_names | turns | self._digits()
-        for name in sorted(chosen):
-            wanted += self.unknowns.by_name[name].facts
-        wanted += [f for f in questions.solver.facts if self.unknowns.constants(f) & chosen]
+        digits = self._digits()
+        chosen = free_names | turns | digits
+        exists = [f for n in sorted(free_names | turns) for f in self.unknowns.by_name[n].facts]
+        exists += [f for f in questions.solver.facts if self.unknowns.constants(f) & free_names]
+        wanted += [f for n in sorted(digits) for f in self.unknowns.by_name[n].facts]
         definitions = [
             fact for name in names - chosen for fact in self.unknowns.by_name[name].facts
         ]
@@ -114,7 +144,7 @@ class Witness:
             if not self.unknowns.by_name[n].uniform
         ]
         put = lambda f: z3.substitute(z3.substitute(f, *apart), *pairs)  # noqa: E731
-        return z3.And([put(f) for f in wanted]), [put(f) for f in definitions]
+        return Way(*([put(f) for f in part] for part in (exists, wanted, definitions)))
 
     def _digits(self) -> set[str]:
         """Name quotients and rests that have been found, both of a division.

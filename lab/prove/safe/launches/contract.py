@@ -11,6 +11,7 @@ Statements of Python, one a line or several with semicolons between them:
     name[a:s, b:1]              the same with the strides named.
     grid[a, b]                  how many programs there are along each axis; 1 beyond.
     a <= b < c                  a fact about sizes.
+    x_ptr and a <= b            the same, where that argument is not None.
     0 <= ids_ptr.value < n      a fact about what a tensor holds: its addresses hang on it.
     name = a                    an abbreviation.
     partly(x_ptr)               this kernel is not to write every element of that.
@@ -48,11 +49,12 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """left operator right."""
+    """left operator right; `where` names the argument without which it is not meant."""
 
     left: ast.expr
     how: str
     right: ast.expr
+    where: str = ""
 
     @property
     def text(self) -> str:
@@ -139,7 +141,7 @@ def read(text: str, kernel: str = "kernel") -> Contract:
                 strides[name] = tuple(s.upper for s in named if s.upper)
             else:
                 shapes[name] = tuple(sizes)
-        elif isinstance(value, ast.Compare):
+        elif isinstance(value, ast.Compare) or _has_condition(value):
             for one in _comparisons(value):
                 (held if _holder(one) else facts).append(one)
         elif isinstance(value, ast.Call) and ast.unparse(value.func) in sets:
@@ -158,10 +160,20 @@ def read(text: str, kernel: str = "kernel") -> Contract:
     )  # fmt: skip
 
 
-def _comparisons(node: ast.Compare) -> Iterable[Comparison]:
+def _has_condition(node: Any) -> bool:
+    """Say whether a statement is "argument and comparison"."""
+    if not isinstance(node, ast.BoolOp) or not isinstance(node.op, ast.And):
+        return False
+    return len(node.values) == 2 and isinstance(node.values[1], ast.Compare)
+
+
+def _comparisons(node: Any) -> Iterable[Comparison]:
+    where = ""
+    if isinstance(node, ast.BoolOp):
+        where, node = ast.unparse(node.values[0]), node.values[1]
     sides = [node.left, *node.comparators]
     for left, how, right in zip(sides, node.ops, sides[1:], strict=False):
-        yield Comparison(left, _OPERATORS[type(how)], right)
+        yield Comparison(left, _OPERATORS[type(how)], right, where)
 
 
 def _holder(one: Comparison) -> str:

@@ -137,6 +137,7 @@ class Unknowns:
         self.how: dict[str, tuple[str, tuple[Poly, Poly, Poly, Poly]]] = {}
         self.minima: dict[str, tuple[str, Poly, Poly]] = {}
         self.below: dict[str, Poly] = {}  # what an unknown is known to be less than
+        self.at_least: dict[Any, int] = {}  # by polynomials, where its unknowns' bounds say less
         self._made: dict[Any, Any] = {}
         self._constants: dict[int, tuple[Any, frozenset[str]]] = {}
         self._formulas: dict[Any, Any] = {}
@@ -248,6 +249,8 @@ class Unknowns:
             return None
         if c == 1:
             self.below.update(dict.fromkeys(q.unknowns, u))
+        if (self.bounds(y)[0] or 0) >= 1:
+            self.at_least[(u - q * c).key] = 1
         return c * self.formula(q) < self.formula(u)
 
     def least(self, x: Poly, y: Poly, *, largest: bool = False) -> Poly:
@@ -311,7 +314,7 @@ class Unknowns:
                 a = _product(a, self.by_name[name].bounds)
             low = None if low is None or a[0] is None else low + a[0]
             high = None if high is None or a[1] is None else high + a[1]
-        return low, high
+        return _known(max, low, self.at_least.get(x.key)), high
 
     def formula(self, x: Poly) -> Any:
         """Write a polynomial for z3."""

@@ -87,8 +87,7 @@ class Values:
         kind: Type,
         name: str = "value",
         base: str | None = None,
-        limits: Callable[[], tuple[Poly | None, Poly | None]] | None = None,
-        made: Callable[[str, Index], None] = lambda label, index: None,
+        made: Callable[[Poly, Index], None] = lambda element, index: None,
     ) -> Symbol:
         """Make a value of which nothing is known but its type, and that it is one value.
 
@@ -98,38 +97,21 @@ class Values:
         name : str
         base : str, optional
             Of a pointer.
-        limits : callable, optional
-            What a contract says of it: the lowest and the highest.
         made : callable
-            Told of each element that is made, by its unknown's name.
+            Told of each number that is made, and of its index.
         """
         number = next(self._count)
 
         def element(index: Index) -> Any:
             label = f"{name}{number}[{', '.join(map(repr, index))}]"
-            made(label, index)
-            if kind.is_float:
-                return self.unknowns.new(label)
-            if not is_integer(kind):
+            if not kind.is_float and not is_integer(kind):
                 return self.unknowns.truth(label)
-            integer = self.unknowns.new(label, *reach(BITS.get(kind.element, 64)))
-            self._limit(integer, limits)
-            return integer
+            limits = reach(BITS.get(kind.element, 64)) if is_integer(kind) else (None, None)
+            unknown = self.unknowns.new(label, *limits)
+            made(unknown, index)
+            return unknown
 
         return Symbol(kind, element, base)
-
-    def _limit(self, made: Poly, limits: Any) -> None:
-        if limits is None:
-            return
-        low, high = limits()
-        known = self.unknowns.unknown(made)
-        if low is not None:
-            known.facts.append(known.variable >= self.unknowns.formula(low))
-            least = self.unknowns.bounds(low)[0]
-            if least is not None:
-                known.bounds = max(known.bounds[0], least), known.bounds[1]  # type: ignore[type-var]
-        if high is not None:
-            known.facts.append(known.variable <= self.unknowns.formula(high))
 
     def constant(self, kind: Type, value: Any) -> Symbol:
         """Make a constant."""

@@ -22,6 +22,12 @@ _NOTHING = {
     "scf.yield", "scf.condition", "tt.return", "tt.print", "tt.assert", "llvm.intr.assume",
     "gpu.barrier", "ttg.barrier", "tt.store",
 }  # fmt: skip
+# Nothing is known of what these make, but they touch no memory. Any other is not followed.
+_PURE = {
+    "tt.dot", "tt.dot_scaled", "tt.reduce", "tt.scan", "tt.histogram", "tt.gather", "tt.cat",
+    "tt.map_elementwise", "tt.bitcast", "tt.fp_to_fp", "tt.clampf", "tt.precise_sqrt",
+    "tt.precise_divf", "tt.mulhiui", "tt.ptr_to_int", "tt.int_to_ptr", "ub.poison",
+}  # fmt: skip
 # What a load's result may be, by the argument that it was read from.
 Limits = dict[str, Any]
 
@@ -120,15 +126,18 @@ class Walk(Evaluate):
                 self.known[value] = self.half(self.known[op.operands[0]], value.type, i)
         elif op.name == "tt.reduce" and (picks := _picks(op)) is not None:
             self.reduced(op, picks)
+        elif op.name in _NOTHING:
+            pass
+        elif not _touches_nothing(op):
+            self.not_followed.append(f"{op.name} ({op.where})")
+            self.forget(op)
         elif len(op.results) == 1 and not op.regions:
             made = self.known[op.results[0]] = self.evaluate(op)
             if self.may_wrap(op) and op.results[0] in self.exact:
                 name = op.name.split(".")[1]
                 self.width(name, op.where, self.bits(op), made)
-        elif op.results:
+        else:
             self.forget(op)
-        elif op.name not in _NOTHING:
-            self.not_followed.append(f"{op.name} ({op.where})")
 
     def width(self, operation: str, where: str, bits: int, value: Symbol) -> None:
         """Note an integer that must fit its type."""
@@ -154,25 +163,46 @@ class Walk(Evaluate):
         if not op.results:
             return
         result = op.results[0].type
-        read = self.opaque(
-            result, f"{base}@", "" if result.is_pointer else None, self.limits.get(base),
-            lambda label, index: self.read.__setitem__(label, (access, index)),
-        )  # fmt: skip
-        access.loaded = read
         other = self.known[given[1]] if op.name == "tt.load" and len(given) > 1 else None
+        # Where a mask is false and nothing stands for what is not read, it may be anything.
+        defined = mask is None or other is not None
+
+        def made(element: Poly, index: tuple[Poly, ...]) -> None:
+            ((name,),) = element.terms
+            self.read[name] = access, index
+            if is_integer(result) and base in self.limits:
+                self._limit(element, access, index, defined=defined)
+
+        read = self.opaque(result, f"{base}@", "" if result.is_pointer else None, made)
+        access.loaded = read
         if mask is not None and other is not None:
             read = Symbol(
                 result, lambda i: self.choice(mask.at(i), access_at(access, i), other.at(i))
             )
         self.known[op.results[0]] = read
 
+    def _limit(self, made: Poly, access: Access, index: tuple[Poly, ...], *, defined: bool) -> None:
+        """Let what is read lie where the contract says, if it is read at all."""
+        known, formula = self.unknowns.unknown(made), self.unknowns.formula
+        low, high = self.limits[access.base]()
+        facts = [known.variable >= formula(low)] if low is not None else []
+        facts += [known.variable <= formula(high)] if high is not None else []
+        mask = [access.mask.at(index)] if access.mask is not None else []
+        reached = [*access.path, *mask]
+        known.facts += [z3.Implies(z3.And(reached), f) for f in facts] if reached else facts
+        least = self.unknowns.bounds(low)[0] if low is not None else None
+        if defined and least is not None:
+            known.bounds = max(known.bounds[0] or 0, least), known.bounds[1]
+
     def reduced(self, op: Op, axis: int) -> None:
         """Know of a largest or smallest integer that it is one of the elements."""
         x = self.known[op.operands[0]]
-        lane = self.unknowns.new("picked", 0, x.shape[axis] - 1)
-        self.known[op.results[0]] = Symbol(
-            op.results[0].type, lambda i: x.at((*i[:axis], lane, *i[axis:]))
-        )
+
+        def element(index: tuple[Poly, ...]) -> Any:
+            lane = self.unknowns.new("picked", 0, x.shape[axis] - 1)  # each row has its own
+            return x.at((*index[:axis], lane, *index[axis:]))
+
+        self.known[op.results[0]] = Symbol(op.results[0].type, element)
 
     # -- branches --------------------------------------------------------------------------------
 
@@ -210,11 +240,11 @@ class Walk(Evaluate):
         formula = self.unknowns.formula
         self.path += [formula(count) < formula(high), formula(step) > 0]
         starts = op.operands[3:]
-        grown = self.walk_turn(body, carried, starts, turn)
+        grown, bases = self.carry(carried, starts, body, turn, lambda: self.block(body))
         bits = BITS[index.element]
         self.width("loop step", op.where, bits, Symbol(index.type, lambda i: count + step))
         del self.path[-2:]
-        self._after(op, carried, starts, grown, self._turns(low, high, step))
+        self._after(op, carried, starts, grown, bases, self._turns(low, high, step))
 
     def turn(self, op: Op, most: int | None = None) -> Poly:
         """Make the unknown that numbers a loop's turns."""
@@ -243,35 +273,44 @@ class Walk(Evaluate):
             made[key] = self.unknowns.divide(room + (size - 1), poly(size))[0]
         return made[key]
 
-    def walk_turn(
-        self, body: Block, carried: list[Value], starts: list[Value], turn: Poly
-    ) -> dict[Value, Symbol]:
+    def carry(
+        self, carried: list[Value], starts: list[Value], body: Block, turn: Poly, run: Any
+    ) -> tuple[dict[Value, Symbol], list[str | None]]:
         """Walk a turn, twice if something that the loop carries grows by the same in each turn.
 
         Returns
         -------
-        dict
-            For each value that grows, by how much.
+        dict, list
+            For each value that grows, by how much; and where pointers are from: what is from one
+            argument in some turns and from another in others is from nowhere that is known.
         """
-        before = {
-            value: self.opaque(value.type, "carried", self.known[start].base)
-            for value, start in zip(carried, starts, strict=True)
-        }
-        self.known.update(before)
-        marks = len(self.accesses), len(self.widths), len(self.not_followed)
-        loops = dict(self.loops)
         outside = set(self.unknowns.by_name) - turn.unknowns
-        self.block(body)
-        grown = self._grown(body.yielded, carried, before, outside)
-        if not grown:
-            return {}
-        del self.accesses[marks[0] :], self.widths[marks[1] :], self.not_followed[marks[2] :]
-        self.loops = loops
-        for value, start in zip(carried, starts, strict=True):
-            if value in grown:
-                self.known[value] = self.after_turns(self.known[start], grown[value], turn)
-        self.block(body)
-        return grown
+        bases = [self.known[start].base for start in starts]
+        while True:
+            before = {
+                value: self.opaque(value.type, "carried", base)
+                for value, base in zip(carried, bases, strict=True)
+            }
+            self.known.update(before)
+            marks = len(self.accesses), len(self.widths), len(self.not_followed)
+            loops = dict(self.loops)
+            run()
+            then = [self.known[value].base for value in body.yielded[: len(bases)]]
+            changed = [b not in ("", t) for b, t in zip(bases, then, strict=True)]
+            grown = self._grown(body.yielded, carried, before, outside)
+            if grown or any(changed):
+                del self.accesses[marks[0] :], self.widths[marks[1] :]
+                del self.not_followed[marks[2] :]
+                self.loops = loops
+            if not any(changed):
+                break
+            bases = ["" if c else b for b, c in zip(bases, changed, strict=True)]
+        if grown:
+            for value, start in zip(carried, starts, strict=True):
+                if value in grown:
+                    self.known[value] = self.after_turns(self.known[start], grown[value], turn)
+            run()
+        return grown, bases
 
     def _grown(
         self,
@@ -306,34 +345,21 @@ class Walk(Evaluate):
         carried: list[Value],
         starts: list[Value],
         grown: dict[Value, Symbol],
+        bases: list[str | None],
         turns: Poly | None,
     ) -> None:
-        for result, value, start in zip(op.results, carried, starts, strict=True):
+        for result, value, start, base in zip(op.results, carried, starts, bases, strict=True):
             if value in grown and turns is not None:
                 self.known[result] = self.after_turns(self.known[start], grown[value], turns)
             else:
-                self.known[result] = self.opaque(result.type, "result", self.known[start].base)
+                self.known[result] = self.opaque(result.type, "result", base)
 
     def while_loop(self, op: Op) -> None:
         """Walk a loop that ends when a condition fails; of what it leaves nothing is known."""
         test, body = op.regions
         turn = self.turn(op)
-        starts = op.operands
-        before = {
-            value: self.opaque(value.type, "carried", self.known[start].base)
-            for value, start in zip(test.arguments, starts, strict=True)
-        }
-        self.known.update(before)
-        outside = set(self.unknowns.by_name) - turn.unknowns
-        marks = len(self.accesses), len(self.widths), len(self.not_followed)
-        self._walk_while(test, body)
-        grown = self._grown(body.yielded, test.arguments, before, outside)
-        if grown:
-            del self.accesses[marks[0] :], self.widths[marks[1] :], self.not_followed[marks[2] :]
-            for value, start in zip(test.arguments, starts, strict=True):
-                if value in grown:
-                    self.known[value] = self.after_turns(self.known[start], grown[value], turn)
-            self._walk_while(test, body)
+        run = lambda: self._walk_while(test, body)  # noqa: E731
+        self.carry(test.arguments, op.operands, body, turn, run)
         forwarded = test.ops[-1].operands[1:]
         for result, value in zip(op.results, forwarded, strict=True):
             self.known[result] = self.opaque(result.type, "result", self.known[value].base)
@@ -415,6 +441,14 @@ def _forgives(op: Op, value: Value) -> bool:
     if op.name == "scf.for":
         return value not in op.operands[:3]
     return op.name in _FORGIVING
+
+
+def _touches_nothing(op: Op) -> bool:
+    """Say whether an operation is known to touch no memory, nor to hold others that do."""
+    if op.name in ("tt.extern_elementwise", "tt.elementwise_inline_asm"):
+        return "pure = true" in op.text
+    known = op.name in _PURE or hasattr(Evaluate, f"_{op.name.replace('.', '_')}")
+    return known or op.name.startswith(("arith.", "math."))
 
 
 def _picks(op: Op) -> int | None:
