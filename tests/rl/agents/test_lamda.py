@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from gptwin.core.dialogue import lamda as core
-from gptwin.rl.agents.base import BaseSettings
+from gptwin.rl.agents.base import BaseSettings, base
 from gptwin.rl.agents.interface import write_agent
 from gptwin.rl.agents.lamda.agent import Lamda
 from gptwin.rl.agents.lamda.raters import rating_rows, rows_of_labels, true_ratings, voted
 from gptwin.rl.agents.lamda.rating import choose, rate, rating
 from gptwin.rl.agents.lamda.speaker import LamdaSettings
-from gptwin.rl.agents.lamda.training import mixed_prompts
+from gptwin.rl.agents.lamda.training import Training, mixed_prompts
 from gptwin.rl.agents.world.probes import probes
 from gptwin.rl.agents.world.rules import REFUSAL
 from gptwin.rl.data.dialogue import Message
@@ -168,3 +168,8 @@ def test_it_learns_from_labels_alone(small):
     folder, settings, _ = small
     with pytest.raises(ValueError, match="data: expected labels"):
         Lamda.train(folder / "other", settings, [Text("Once")], quiet=True)
+    labels = [Label(TREE.messages, "tree lamp", i % 2, "a rule") for i in range(40)]
+    training = Training(folder / "own", settings, base(settings.base), labels)
+    assert len(training.rows) == 38 and len(training.held_out) == 2
+    with pytest.raises(ValueError, match="batch_size: expected at most 3, the examples"):
+        Training(folder / "own", settings, training.begun, labels[:4], quiet=True).run()
