@@ -62,14 +62,14 @@ class DirectorScores(NamedTuple):
 
     Attributes
     ----------
-    log_prob : numpy.ndarray
+    log_prob : numpy.ndarray, or torch.Tensor in the twin
         log π of the target, in nats, at most 0.
-    entropy : numpy.ndarray
+    entropy : the same
         H of the whole distribution, in nats; a statistic.
     """
 
-    log_prob: np.ndarray
-    entropy: np.ndarray
+    log_prob: Any
+    entropy: Any
 
 
 Saved = tuple[Any, ...]

@@ -1,6 +1,6 @@
 """The agent: a model whose turn is made of modules, and whose replies a second head guides.
 
-    agent = BlenderBot.train(Path("runs/blenderbot"), BlenderBot.Settings())
+    agent = BlenderBot.train(Path("runs/blenderbot"), BlenderBotSettings())
     agent.respond((Message("user", "What does Ada like?"),)).text         the lamp
 
 Two stages from the base: `modules` teaches the calls of a turn, and `director` the second head,
@@ -44,7 +44,7 @@ VALIDATION = 200
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class BlenderBotSettings:
     """How the agent is trained and how it speaks.
 
     Attributes
@@ -98,13 +98,15 @@ class BlenderBot:
     director : Director
         In evaluation mode.
     template : Template
-    settings : Settings
+    settings : BlenderBotSettings
     """
 
     name = NAME
-    Settings = Settings
+    Settings = BlenderBotSettings
 
-    def __init__(self, director: Director, template: Template, settings: Settings) -> None:
+    def __init__(
+        self, director: Director, template: Template, settings: BlenderBotSettings
+    ) -> None:
         self.director, self.template, self.settings = director, template, settings
         self.modules = Modules(
             template, self._speak, library(seed=settings.seed), director.trunk.config.n_ctx,
@@ -117,7 +119,7 @@ class BlenderBot:
     def train(
         cls,
         folder: Path,
-        settings: Settings,
+        settings: BlenderBotSettings,
         records: Sequence[Record] | None = None,
         *,
         quiet: bool = False,
@@ -140,7 +142,7 @@ class BlenderBot:
         inputs |= {} if own is None else {"labels": str(len(own))}
         run_stage(
             folder, inputs, lambda: _director_stage(folder, settings, own),
-            lambda stage, there: save_director(there, stage.model),
+            lambda stage, there: save_director(there, stage.director),
             name=DIRECTOR, left=(FILE,), seed=settings.seed, quiet=quiet,
         )  # fmt: skip
         return cls.load(folder)
@@ -151,7 +153,9 @@ class BlenderBot:
         _, written = read_agent(folder)
         parts: dict[str, Any] = {"base": BaseSettings, "turn": TurnSettings}
         parts |= dict.fromkeys((MODULES, DIRECTOR), TrainSettings)
-        settings = Settings(**{k: parts[k](**v) if k in parts else v for k, v in written.items()})
+        settings = BlenderBotSettings(
+            **{k: parts[k](**v) if k in parts else v for k, v in written.items()}
+        )
         model, template = load_model(folder / MODULES)
         director = load_director(folder / DIRECTOR, model.config, settings.head)
         return cls(director, template, settings)
@@ -182,7 +186,7 @@ class BlenderBot:
         candidates = tuple(
             Candidate(
                 self.template.text(ids), found,
-                _why(i, best, ended[i], turn) if explain else "",
+                _why(i, best, ended[i], ids == replies[best], turn) if explain else "",
             )
             for i, (ids, found) in enumerate(zip(replies, scores, strict=True))
         )  # fmt: skip
@@ -210,13 +214,15 @@ class BlenderBot:
         return found
 
 
-def _why(i: int, best: int, ended: bool, turn: Turn) -> str:
+def _why(i: int, best: int, ended: bool, same: bool, turn: Turn) -> str:
     if i == best:
         return "the likeliest under the guide" + (f"; {turn.notes[-1]}" if turn.notes else "")
+    if same:
+        return "the same, said again"
     return "less likely under the guide" if ended else "cut off by the limit"
 
 
-def _inputs(settings: Settings, stage: str) -> Inputs:
+def _inputs(settings: BlenderBotSettings, stage: str) -> Inputs:
     """Return what a stage computes from: its own settings, for both share the seed."""
     own = {
         MODULES: ("modules", "cases", "seed"),
@@ -228,17 +234,17 @@ def _inputs(settings: Settings, stage: str) -> Inputs:
     return {f"{stage}.{name}": str(written[name]) for name in own}
 
 
-def _language(settings: Settings, template: Template, n: int) -> list[Example]:
+def _language(settings: BlenderBotSettings, template: Template, n: int) -> list[Example]:
     spoken = itertools.islice(conversations(settings.base), n)
     return [Example(template.conversation(c), language=True) for c in spoken]
 
 
-def _held_out(settings: Settings, template: Template) -> list[Any]:
+def _held_out(settings: BlenderBotSettings, template: Template) -> list[Any]:
     spoken = itertools.islice(conversations(settings.base, held_out=True), VALIDATION)
     return [template.conversation(c) for c in spoken]
 
 
-def _modules_stage(model: GPT, template: Template, settings: Settings) -> LabelStage:
+def _modules_stage(model: GPT, template: Template, settings: BlenderBotSettings) -> LabelStage:
     nobody = Modules(
         template, lambda prompts: [[] for _ in prompts], library(), model.config.n_ctx,
         settings.turn,
@@ -252,7 +258,9 @@ def _modules_stage(model: GPT, template: Template, settings: Settings) -> LabelS
     )  # fmt: skip
 
 
-def _director_stage(folder: Path, settings: Settings, own: list[Label] | None) -> LabelStage:
+def _director_stage(
+    folder: Path, settings: BlenderBotSettings, own: list[Label] | None
+) -> LabelStage:
     model, template = load_model(folder / MODULES)
     labels = said_of(model, template, settings) if own is None else own
     if settings.trust != "none":
@@ -294,7 +302,7 @@ def thumbs(records: Sequence[Record]) -> list[Label]:
     return found
 
 
-def said_of(model: GPT, template: Template, settings: Settings) -> list[Label]:
+def said_of(model: GPT, template: Template, settings: BlenderBotSettings) -> list[Label]:
     """Let the model answer questions of the world, and its users put thumbs on the answers."""
     people = users(settings.seed, max(1, settings.labels // 10), settings.bad, settings.share)
     whose = itertools.cycle([user for user in people for _ in range(utterances(user))])

@@ -8,11 +8,13 @@ Who likes what is drawn anew for each example, so that nothing but the sentence 
 tell. Each example becomes one training text for every module that it has something to teach.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from random import Random
 from typing import NamedTuple
 
 from ...data.dialogue import Encoded, Message
+from ...data.sources import answered
 from ...data.tasks import NAMES, WORDS, Exercise, exercises
 from .modules import MEMORY, SEARCH, Knowledge, Library, Modules
 from .training import Example
@@ -41,23 +43,37 @@ class Case(NamedTuple):
 
 
 def cases(seed: int, *, held_out: bool) -> Iterator[Case]:
-    """Draw questions without end: a third ask for a fact, a third for a memory."""
+    """Draw questions without end: a third ask for a fact, a third for a memory.
+
+    Half of the others come after something else was talked of, as in a long conversation.
+    """
     rng, others = Random(f"modules {seed} {held_out}"), exercises(seed, held_out=held_out)
     while True:
         name, thing = rng.choice(NAMES), rng.choice(WORDS)
         question = rng.choice(LIKES).format(name)
         asked = Exercise("repeat", (Message("user", question),), f"the {thing}")
         yield Case(asked, SEARCH, name, f"{name} likes the {thing}.")
-        told, other = rng.choice(WORDS), rng.choice(NAMES)
-        turns = [
-            Message("user", f"I have a {told}."), Message("assistant", f"A {told} is nice."),
-            Message("user", f"My name is {other}."), Message("assistant", f"Hello, {other}."),
-        ]  # fmt: skip
+        yield _remembered(rng)
+        exercise = next(others)
         if rng.random() < 0.5:
-            turns = turns[2:] + turns[:2]
-        turns.append(Message("user", rng.choice(MINE)))
-        yield Case(Exercise("remember", tuple(turns), f"a {told}"), MEMORY, "", f"I have a {told}.")
-        yield Case(next(others))
+            earlier = next(others)
+            before = answered(earlier, earlier.answer)
+            exercise = dataclasses.replace(exercise, messages=(*before, *exercise.messages))
+        yield Case(exercise)
+
+
+def _remembered(rng: Random) -> Case:
+    """Ask for something that was told some turns ago, alone or among other things."""
+    told, name = rng.choice(WORDS), rng.choice(NAMES)
+    facts = [
+        [Message("user", f"I have a {told}."), Message("assistant", f"A {told} is nice.")],
+        [Message("user", f"My name is {name}."), Message("assistant", f"Hello, {name}.")],
+    ]
+    facts = facts[: rng.choice((1, 2))]
+    rng.shuffle(facts)
+    turns = [turn for fact in facts for turn in fact]
+    turns.append(Message("user", rng.choice(MINE)))
+    return Case(Exercise("remember", tuple(turns), f"a {told}"), MEMORY, "", f"I have a {told}.")
 
 
 def library(seen: Mapping[str, str] | None = None, *, seed: int = 0) -> Library:

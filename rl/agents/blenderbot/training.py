@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ....core.checks import refuse
 from ....kernels.model.gpt import GPT
 from ...bounds import ABOVE_0, BELOW_1, COUNT, DECAYS, FROM_0, LIMIT, setting
 from ...data.batches import IGNORED, Shuffled, collate
@@ -180,6 +181,13 @@ class LabelStage:
         self.steps = settings.epochs * max((s.steps_per_epoch for s in self.sources), default=0)
         self.trunk.requires_grad_(not frozen)
         self.update = Update(model, settings, ALONE)
+
+    @property
+    def director(self) -> Director:
+        """The model, where it has a second head."""
+        if not isinstance(self.model, Director):
+            refuse("model", "a Director", type(self.model).__name__, "a stage of language alone")
+        return self.model
 
     def step(self, index: int) -> Statistics:
         """Lower the loss of one batch; see `run.Stage`."""

@@ -94,6 +94,21 @@ def test_the_tiled_climb_equals_the_definition(seed, gamma, block):
         np.testing.assert_allclose(found, expected, atol=1e-11)
 
 
+def test_the_gradient_of_both_heads_by_differences():
+    """Of one token whose state is 1: d log π = (1 − p)·dg + γ·σ(−c)·(1 − p)·dc at the target."""
+    gamma, h = 1.5, 1e-6
+    _, saved = director_scores_forward(
+        np.ones((1, 1)), G, C, np.array([2]), np.ones(1, bool), gamma=gamma
+    )
+    _, d_g, d_c = director_scores_backward(saved, np.ones(1))
+    for j in range(4):
+        step = h * (np.arange(4) == j)[None]
+        up, down = (of_logits(G + s * step, C, 2, gamma).log_prob[0] for s in (1, -1))
+        assert d_g[0, j] == pytest.approx((up - down) / (2 * h), abs=1e-8)
+        up, down = (of_logits(G, C + s * step, 2, gamma).log_prob[0] for s in (1, -1))
+        assert d_c[0, j] == pytest.approx((up - down) / (2 * h), abs=1e-8)
+
+
 def test_without_a_guide_the_classifier_gets_no_gradient():
     a = batch()
     _, saved = director_scores_forward(**a, gamma=0.0)

@@ -55,6 +55,9 @@ CALLS = {
     "token_scores: expected at most 2147418112 vocab": lambda n: ops.cross_entropy(
         huge(2, 1), huge(1, n), huge(2, dtype=torch.int64)
     ),
+    "director_scores: expected at most 2147418112 vocab": lambda n: ops.director_scores(
+        huge(2, 1), huge(1, n), huge(1, n), huge(2, dtype=torch.int64), bools(2)
+    ),
     "gae: expected at most 2147418112 tokens": lambda n: ops.gae(
         *[huge(1, n, dtype=torch.float32)] * 2, bools(1, n), gamma=1.0, lam=1.0
     ),

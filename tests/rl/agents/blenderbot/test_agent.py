@@ -12,7 +12,7 @@ from gptwin.kernels.model.gpt import GPT
 from gptwin.rl.agents.base import CONTROLS, BaseSettings
 from gptwin.rl.agents.blenderbot import agent as agent_module
 from gptwin.rl.agents.blenderbot import feedback
-from gptwin.rl.agents.blenderbot.agent import BlenderBot, thumbs
+from gptwin.rl.agents.blenderbot.agent import BlenderBot, BlenderBotSettings, thumbs
 from gptwin.rl.agents.blenderbot.director import Director, load_director, save_director
 from gptwin.rl.agents.blenderbot.judge import Judged, train_judge
 from gptwin.rl.agents.blenderbot.module_tasks import cases, lessons
@@ -325,7 +325,7 @@ def test_the_agent_is_trained_read_again_and_explains_itself(tmp_path, monkeypat
         agent_module, "base",
         lambda *_, **__: agent_module_base(kept),
     )  # fmt: skip
-    settings = BlenderBot.Settings(
+    settings = BlenderBotSettings(
         base=BaseSettings(vocab_size=340), modules=FAST, director=FAST, cases=4, labels=8,
         samples=2, max_response=4, trust="both",
     )  # fmt: skip
