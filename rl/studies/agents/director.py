@@ -3,7 +3,7 @@
     lm             the base as it is
     director       γ from 0 to 5; 0 is its generator alone
     rerank         of 8 answers of the base the one that a judge of whole answers likes best
-    unlikelihood   the base trained on the same labels
+    unlikelihood   the base trained on the same labels, bad tokens weighing α
     cringe         likewise
 
 All learn from the same answers of the base, each labelled harmless or not by the program. What
@@ -46,6 +46,7 @@ LABELS = 2000
 GAMMAS = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
 CANDIDATES = 8
 RIVALS = ("unlikelihood", "cringe")
+ALPHAS = (0.1, 1.0)  # weights of the bad tokens; 1 is published
 
 
 def run(seed: int) -> list[Row]:
@@ -64,8 +65,9 @@ def run(seed: int) -> list[Row]:
     director = trained(Director(start().model), objective("director"), labels, seed)
     for gamma in GAMMAS:
         note("director", measured(director, seed, gamma), gamma=gamma)
-    for rival in RIVALS:
-        note(rival, measured(trained(start().model, objective(rival), labels, seed), seed))
+    for rival, alpha in itertools.product(RIVALS, ALPHAS):
+        model = trained(start().model, objective(rival, alpha=alpha), labels, seed)
+        note(f"{rival}, α = {alpha:g}", measured(model, seed))
     for chooser, found in reranked(said, seed).items():
         note(chooser, found)
     return rows

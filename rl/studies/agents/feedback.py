@@ -108,7 +108,7 @@ def kinds_of_feedback(seed: int) -> list[Row]:
     note("a fifth", fine_tuned([(s, corrected(s.exercise)) for s in some]))
     made, right = juiced(said, some, seed)
     pairs = [(s, corrected(s.exercise)) for s in some] + made
-    note("juicer", fine_tuned(pairs), corrections=len(made), right=right)
+    note("juicer", fine_tuned(pairs), corrections=len(made), acceptable=right)
     return rows
 
 
