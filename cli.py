@@ -145,6 +145,10 @@ def inspect(
         typer.Option("--typical", help="First named shape alone, in bfloat16 where it is taken."),
     ] = False,
     json: Annotated[str | None, typer.Option(help="Store the rows in this file.")] = None,
+    batch_invariant: Annotated[
+        bool,
+        typer.Option("--batch-invariant", help="Compare instead the order of sums over batches."),
+    ] = False,
 ) -> None:
     """Compile every kernel and configuration for a GPU that need not be there.
 
@@ -155,6 +159,12 @@ def inspect(
     from .lab.twins.twin import DTYPES
 
     dtypes = tuple(dtype) if dtype else DTYPES
+    if batch_invariant:
+        from .lab.inspect.batches import inspect_batches
+
+        lines = inspect_batches(operations or [], arch or [], dtypes)
+        print("\n".join(lines))
+        raise typer.Exit(int(any(line.startswith("DIFFERS") for line in lines)))
     raise typer.Exit(
         inspect_operations(
             _chosen(operations), arch or [], show, dtypes, typical=typical, json_file=json

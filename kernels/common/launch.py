@@ -363,7 +363,8 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
     if configurations is None:
         variants = [(0, kernel, {})]
     elif wishes.compile_only:
-        variants = [(i, kernel.fn, c.all_kwargs()) for i, c in enumerate(configurations)]
+        some = configurations[:1] if wishes.batch_invariant else configurations
+        variants = [(i, kernel.fn, c.all_kwargs()) for i, c in enumerate(some)]
     elif (
         wishes.configuration is not None
         or wishes.batch_invariant
