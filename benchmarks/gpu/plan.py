@@ -70,9 +70,12 @@ def _of(*names: str) -> tuple[str, ...]:
     return tuple(f"{n}/{'bfloat16' if n in half else 'float32'}" for n in names)
 
 
-_MAIN = ("attention", "linear", "cross_entropy", "layer_norm", "softmax", "qkv_attention")
 _LONG = ("gpt2 training", "4k, d_head 64, causal", "4k, d_head 128, causal",
          "16k, d_head 128, causal")  # fmt: skip
+# Whose lists of configurations are an architecture's own, and sizes of theirs.
+_LISTS, _LISTED = ("attention", "linear", "cross_entropy", "layer_norm"), (
+    "gpt2 mlp up", "gpt2", "gpt2 block",
+)  # fmt: skip
 _NORMS = ("gpt2 block", "d_model 4096", "64 MiB", "gpt2 vocabulary", "gpt2 attention scores")
 _COMPILED = "torch.compile"
 
@@ -81,7 +84,8 @@ PIECES: tuple[Piece, ...] = (
           tuple(f"{VERIFY}/{name}" for name in TWINS), most_s=175),
     Piece("calibration of the model's guesses", (CALIBRATION,), most_s=40),
     Piece("batch invariance: the same bits", (INVARIANCE,), most_s=60),
-    Piece("Hopper's lists of configurations: before", _of("attention"), (AS_ON_AMPERE,), _LONG, 45),
+    Piece("Hopper's lists of configurations: before", _of(*_LISTS), (AS_ON_AMPERE,),
+          (*_LONG, *_LISTED), 75),
     Piece("attention: after, and peers", _of("attention"),
           (OURS, "SDPA flash", "SDPA cuDNN", "flash-attn"), _LONG, 100),
     Piece("layer norm and softmax", _of("layer_norm", "softmax"),

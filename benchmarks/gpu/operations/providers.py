@@ -228,11 +228,13 @@ COMMON = (
 
 # Of those whose tiles or pieces would follow the batch; the others' kernels are the same ones.
 INVARIANT = Provider(BATCH_INVARIANT, invariant, compiles=True, sweeps=False)
+# Of those whose lists of configurations differ by architecture.
+AMPERE = Provider(AS_ON_AMPERE, as_on_ampere, compiles=True)
 
 PEERS: dict[str, tuple[Provider, ...]] = {
     "attention": (
         INVARIANT,
-        Provider(AS_ON_AMPERE, as_on_ampere, compiles=True),
+        AMPERE,
         *(
             Provider(f"SDPA {name}", functools.partial(sdpa, name))
             for name in ("flash", "cuDNN", "efficient", "math")
@@ -247,7 +249,7 @@ PEERS: dict[str, tuple[Provider, ...]] = {
         Provider("FlashInfer", flashinfer_decode),
     ),
     "qkv_projection": (INVARIANT, Provider("layer norm + linear", norm_and_linear)),
-    "linear": (INVARIANT,),
+    "linear": (INVARIANT, AMPERE),
     "sampling": (Provider("softmax + multinomial", multinomial, yardstick=True),),
     "qkv_attention": (
         Provider("linear + SDPA", functools.partial(linear_and_sdpa, False)),
@@ -259,9 +261,10 @@ PEERS: dict[str, tuple[Provider, ...]] = {
         Provider("torch.softmax", native_softmax),
         Provider("Liger", liger_softmax, compiles=True),
     ),
-    "layer_norm": (INVARIANT, Provider("Liger", liger_layer_norm, compiles=True)),
+    "layer_norm": (INVARIANT, AMPERE, Provider("Liger", liger_layer_norm, compiles=True)),
     "cross_entropy": (
         INVARIANT,
+        AMPERE,
         Provider("Liger", liger_cross_entropy, compiles=True),
         Provider("bare matmuls", bare_matmuls, yardstick=True),
     ),
