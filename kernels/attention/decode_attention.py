@@ -38,7 +38,7 @@ import torch
 
 from ...core.attention.decode_attention import check_decode_attention, check_lengths
 from ...core.checks import refuse
-from ..common._triton import tl, triton
+from ..common._triton import for_architecture, tl, triton
 from ..common.indices import expect_countable, signed
 from ..common.launch import door, expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
@@ -52,18 +52,22 @@ MAX_D_HEAD = 256
 MIN_ROWS, MAX_ROWS, ROWS_TIMES_D = 16, 32, 2048
 # Splits: programs for each multiprocessor, keys that are worth a program, and the most there are.
 WAVES, KEYS_PER_SPLIT, MAX_SPLITS = 2, 128, 128
-# A tile of keys is given in bytes, so that one list suits every dtype and head dimension.
+# A tile of keys is given in bytes, so that one list suits every head dimension. With two stages a
+# turn would begin with waiting for its own copies. In float32, from d_head 128 on, both entries
+# would be 16 keys: it has the second alone.
+STAGES = for_architecture(3, amd=2)
 SPLIT_CONFIGS = [
-    triton.Config({"KEY_TILE_BYTES": 8192}, num_warps=4, num_stages=2),
-    triton.Config({"KEY_TILE_BYTES": 16384}, num_warps=4, num_stages=2),
+    triton.Config({"KEY_TILE_BYTES": tile_bytes}, num_warps=4, num_stages=STAGES)
+    for tile_bytes in (8192, 16384)
 ]
+SPLIT_KEY = ["BLOCK_D", "BLOCK_ROWS", "size_bucket"]
 COMBINE_COLUMNS = 64
 
 _LOG2_E = tl.constexpr(math.log2(math.e))
 _LN_2 = tl.constexpr(math.log(2))
 
 
-@triton.autotune(SPLIT_CONFIGS, key=["BLOCK_D", "BLOCK_ROWS", "size_bucket"])
+@triton.autotune(SPLIT_CONFIGS, key=SPLIT_KEY)
 @triton.jit
 def decode_attention_split_kernel(
     query,  # [batch, head, query, d_head]
@@ -169,6 +173,9 @@ def decode_attention_split_kernel(
     tl.store(lse_ptr + result_row, lse, mask=row_inside)
 
 
+FLOAT32_SPLIT = triton.autotune(SPLIT_CONFIGS[1:], SPLIT_KEY)(decode_attention_split_kernel.fn)
+
+
 @triton.jit
 def decode_attention_combine_kernel(
     partial_ptr,  # float32 [split, row, d_head] contiguous
@@ -271,7 +278,7 @@ def decode_attention_forward(
         partial = torch.empty(n_splits, *output.shape, dtype=torch.float32, device=query.device)
         partial_lse = torch.empty(n_splits, *rows, dtype=torch.float32, device=query.device)
     launch(
-        decode_attention_split_kernel,
+        FLOAT32_SPLIT if query.element_size() == 4 else decode_attention_split_kernel,
         (programs, n_splits),
         *(strided(query), strided(key_cache), strided(value_cache), lengths.contiguous()),
         None if key_start is None else key_start.contiguous(),

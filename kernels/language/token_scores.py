@@ -31,8 +31,9 @@ chunks against 0.27 GB. What needs no gradient is not computed.
 
 d_W lies in memory as W does: a tied head's W is `wte.T`, its columns are rows of the table, and
 each chunk's d_W is a block of whole rows. A W of shape [d_model, vocab] that is contiguous takes
-one copy more per chunk; if its vocabulary is odd, as GPT-2's 50,257, its rows also begin at odd
-addresses, which are read 2 bytes at a time: tie the head, or pad the vocabulary.
+one copy more per chunk. If its vocabulary is odd, too, as GPT-2's 50,257, forward copies W, and
+backward each chunk of it, so that columns follow each other (kernels/layers/product.py:
+`readable`). With a tied head, or a padded vocabulary, nothing is copied.
 
 Cost, N tokens, C = d_model, V = vocab, 2·N·C·V FLOPs a product: forward 1 product, backward 3;
 logits kept in memory would save one of the four. What that costs is paid for by what it spares:
@@ -60,7 +61,7 @@ from ..common.launch import door, launch
 from ..common.registered import registered
 from ..common.strided import strided
 from ..layers.linear import grouped_tile
-from ..layers.product import product
+from ..layers.product import product, readable
 
 # Numbers in backward's largest buffer.
 MAX_LOGITS = 2**26
@@ -85,12 +86,16 @@ def _tile(
 #
 # One list for both directions, with one step along d_model: backward's logits are then forward's
 # to the bit. A token whose p is 1 to all digits gets a gradient of 0, as its loss says, and not
-# the difference of two roundings.
-SCORE_CONFIGS = [_tile(256, 64, 8, 4), _tile(128, 64, 4, 4)]
+# the difference of two roundings. On sm_90 the step is twice as long, for half as many waits.
+SCORE_CONFIGS = for_architecture(
+    [_tile(256, 64, 8, 4), _tile(128, 64, 4, 4)],
+    sm_90=[_tile(256, 128, 8, 3), _tile(128, 128, 4, 3)],
+)
 # Backward in float32 sets maxnreg, too: left alone, ptxas spills two registers on sm_90 to fit a
 # third program on a multiprocessor. With 128 registers two fit; with 96 sm_80 spills.
 FLOAT32_D_LOGITS_CONFIGS = for_architecture(
     [_tile(256, 64, 8, 4, maxnreg=128), _tile(128, 64, 4, 4)],
+    sm_90=[_tile(256, 128, 8, 3, maxnreg=128), _tile(128, 128, 4, 3)],
     amd=SCORE_CONFIGS,  # there is no such limit
 )
 
@@ -334,6 +339,7 @@ def score(
     """
     (n_tokens, d_model), vocab = hidden.shape, weight.shape[1]
     expect_countable("token_scores", tokens=n_tokens, vocab=vocab, d_model=d_model)
+    weight = readable(weight)
     n_spans = triton.cdiv(vocab, SPAN)
     partials = torch.empty(n_spans, 4, n_tokens, dtype=torch.float32, device=hidden.device)
     mask = mask.view(torch.int8)
@@ -425,7 +431,7 @@ def score_backward(
     buffer = torch.empty(n_tokens, width, dtype=hidden.dtype, device=hidden.device)
     for start in range(0, vocab, width):
         some = slice(start, min(start + width, vocab))
-        here = weight[:, some]
+        here = readable(weight[:, some])
         d_logits = buffer[:, : here.shape[1]]
         _launch_d_logits(
             *(hidden, here, targets, mask, entropy, lse, d_log_prob, d_entropy, d_logits),

@@ -48,7 +48,7 @@ import torch
 from torch.nn import functional
 
 from ...core.layers.layer_norm import check_layer_norm
-from ..common._triton import tl, triton
+from ..common._triton import for_architecture, tl, triton
 from ..common.column_sum import column_sum
 from ..common.derivative import first_derivative_only
 from ..common.finite import may_be_read
@@ -56,13 +56,13 @@ from ..common.indices import expect_countable
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.rows import (
-    SMALL,
     Statistics,
     contiguous,
     is_too_large,
     load_statistics,
     load_summed,
     load_tile,
+    made_small,
     multiprocessors,
     normalise,
     reciprocal_root,
@@ -85,11 +85,13 @@ NARROW_CONFIGS = [
     triton.Config({"TILE": 8192}, num_warps=16),
 ]
 # Backward holds x, d_y, weight and two running sums per element: more warps for the same tile.
-# STAGES > 1 copies the next tile to shared memory while this one is computed.
+# STAGES > 1 copies the next tiles to shared memory while this one is computed: with 2, NVIDIA's
+# chips would wait for a tile as soon as it is asked for.
+STAGES = for_architecture(3, amd=2)
 NARROW_BACKWARD_CONFIGS = [
     triton.Config({"TILE": 2048, "STAGES": 1}, num_warps=8),
-    triton.Config({"TILE": 2048, "STAGES": 2}, num_warps=8),
-    triton.Config({"TILE": 4096, "STAGES": 2}, num_warps=16),
+    triton.Config({"TILE": 2048, "STAGES": STAGES}, num_warps=8),
+    triton.Config({"TILE": 4096, "STAGES": STAGES}, num_warps=16),
 ]
 # Rows that a program sums before it writes a partial sum, at the least.
 WIDE_ROWS_PER_PARTIAL = 32
@@ -126,7 +128,7 @@ def layer_norm_forward_kernel(
     mean_rest = tl.sum(distance, axis=1) / n_features
     variance = tl.sum(distance * distance, axis=1) / n_features - mean_rest * mean_rest
     # Without a branch: a tile that waits for it would take registers from every other row.
-    small, small_rest = distance * SMALL, mean_rest * SMALL
+    small, small_rest = made_small(distance), made_small(mean_rest)
     small_variance = tl.sum(small * small, axis=1) / n_features - small_rest * small_rest
     rstd = tl.where(
         is_too_large(variance),
@@ -169,7 +171,10 @@ def layer_norm_backward_kernel(
     d_weight = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
     d_bias = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
     n_tiles = tl.cdiv(n_rows, BLOCK_ROWS)
-    for tile in tl.range(tl.program_id(0), n_tiles, tl.num_programs(0), num_stages=STAGES):
+    # A third stage of rows of 32 kB is more shared memory than sm_80 has.
+    BITS: tl.constexpr = BLOCK_ROWS * BLOCK_FEATURES * x.ptr.dtype.element_ty.primitive_bitwidth
+    FITTING: tl.constexpr = min(STAGES, 3 if BITS < 8 * 32768 else 2)
+    for tile in tl.range(tl.program_id(0), n_tiles, tl.num_programs(0), num_stages=FITTING):
         rows = tl.cast(tile, tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         inside = (rows < n_rows)[:, None] & feature_inside[None, :]
         x_tile = load_tile(x, rows, features, inside)

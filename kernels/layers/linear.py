@@ -43,7 +43,7 @@ import torch
 
 from ...core.checks import refuse
 from ...core.layers.linear import check_linear
-from ..common._triton import tl, triton
+from ..common._triton import for_architecture, tl, triton
 from ..common.column_sum import column_sum, rows_per_program
 from ..common.derivative import first_derivative_only
 from ..common.indices import expect_countable
@@ -56,27 +56,24 @@ PRECISIONS = ("ieee", "tf32")
 # Two threads that took turns at it would leave PyTorch's switch on.
 _tf32_switch = threading.Lock()
 
-# BLOCK_K is given in bytes, so that one list suits 2- and 4-byte floats: a stage of the pipeline
-# holds (BLOCK_M + BLOCK_N) · BLOCK_K_BYTES bytes of shared memory. Every entry fits sm_80, sm_90,
-# sm_100 and gfx942 without spills in every dtype (`gptwin inspect linear`). 128 × 256 does not: it
-# spills in float32 on all of NVIDIA's, with GELU in bfloat16 too, and is too large for gfx942.
-MATMUL_CONFIGS = [
-    triton.Config(
-        {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K_BYTES": 128, "GROUP_M": 8},
-        num_warps=8,
-        num_stages=3,
-    ),
-    triton.Config(
-        {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K_BYTES": 64, "GROUP_M": 8},
-        num_warps=4,
-        num_stages=3,
-    ),
-    triton.Config(
-        {"BLOCK_M": 64, "BLOCK_N": 32, "BLOCK_K_BYTES": 128, "GROUP_M": 8},
-        num_warps=4,
-        num_stages=3,
-    ),
-]
+
+def tile(m: int, n: int, k_bytes: int, num_warps: int, num_stages: int) -> triton.Config:
+    """Make a configuration of `matmul_kernel`.
+
+    BLOCK_K is given in bytes, so that one list suits 2- and 4-byte floats: a stage of the pipeline
+    holds (m + n) · k_bytes bytes of shared memory.
+    """
+    sizes = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K_BYTES": k_bytes, "GROUP_M": 8}
+    return triton.Config(sizes, num_warps=num_warps, num_stages=num_stages)
+
+
+# Every entry fits sm_80, sm_90, sm_100 and gfx942 without spills in every dtype (`gptwin inspect
+# linear`).
+MATMUL_CONFIGS = [tile(128, 128, 128, 8, 3), tile(64, 128, 64, 4, 3), tile(64, 32, 128, 4, 3)]
+# A wider tile reads shared memory less often. Sums of 128 × 256 leave registers for a bias alone,
+# and of 2-byte floats alone: with GELU, in float32 and on other chips they spill.
+PLAIN_CONFIGS = for_architecture(MATMUL_CONFIGS, sm_90=[*MATMUL_CONFIGS, tile(128, 256, 128, 8, 3)])
+MATMUL_KEY = ["row_bucket", "n_columns", "n_inner", "INPUT_PRECISION"]
 D_U_CONFIGS = [
     triton.Config({"BLOCK_ROWS": 32, "BLOCK_COLUMNS": 64}, num_warps=4),
     triton.Config({"BLOCK_ROWS": 32, "BLOCK_COLUMNS": 128}, num_warps=8),
@@ -97,7 +94,7 @@ def grouped_tile(
     return first_row + within % rows_in_group, within // rows_in_group
 
 
-@triton.autotune(MATMUL_CONFIGS, key=["row_bucket", "n_columns", "n_inner", "INPUT_PRECISION"])
+@triton.autotune(MATMUL_CONFIGS, key=MATMUL_KEY)
 @triton.jit
 def matmul_kernel(
     a,  # Strided [row, inner]
@@ -154,6 +151,9 @@ def matmul_kernel(
         residual_at = block_at(residual, rows, columns)
         accumulator += tl.load(residual_at, mask=inside, other=0.0).to(tl.float32)
     tl.store(result_ptr + at, accumulator, mask=inside)
+
+
+PLAIN_KERNEL = triton.autotune(PLAIN_CONFIGS, key=MATMUL_KEY)(matmul_kernel.fn)
 
 
 @triton.autotune(D_U_CONFIGS, key=["n_columns"])
@@ -223,8 +223,9 @@ def matmul(
     def grid(meta):
         return (triton.cdiv(n_rows, meta["BLOCK_M"]) * triton.cdiv(n_columns, meta["BLOCK_N"]),)
 
+    is_plain = a.element_size() == 2 and not gelu and residual is None
     launch(
-        matmul_kernel,
+        PLAIN_KERNEL if is_plain else matmul_kernel,
         grid,
         *(strided(a), strided(b), strided(bias), strided(residual), result, pre_activation),
         *(n_rows, n_columns, n_inner, triton.next_power_of_2(n_rows)),

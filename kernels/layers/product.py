@@ -14,23 +14,16 @@ from ..common._triton import triton
 from ..common.indices import expect_countable
 from ..common.launch import launch
 from ..common.strided import strided
-from .linear import matmul_kernel
+from .linear import MATMUL_KEY, matmul_kernel, tile
 
-_KEY = ["row_bucket", "n_columns", "n_inner", "INPUT_PRECISION"]
-
-
-def _tile(m: int, n: int, k_bytes: int, num_warps: int, num_stages: int) -> triton.Config:
-    tile = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K_BYTES": k_bytes, "GROUP_M": 8}
-    return triton.Config(tile, num_warps=num_warps, num_stages=num_stages)
-
-
-# The kernel of `linear`, with a list for each number of bytes that does not spill for odd strides
-# either. The lists are of one length, since the instruments count one kernel's configurations.
+# Triton asks of a length whether it is a multiple of this, and no more.
+EVEN = 16
+# With a list for each number of bytes that does not spill for odd strides either.
 PRODUCT_KERNELS = {
-    2: triton.autotune([_tile(128, 128, 128, 8, 3), _tile(64, 128, 64, 4, 3)], key=_KEY)(
+    2: triton.autotune([tile(128, 128, 128, 8, 3), tile(64, 128, 64, 4, 3)], key=MATMUL_KEY)(
         matmul_kernel.fn
     ),
-    4: triton.autotune([_tile(64, 32, 128, 4, 3), _tile(64, 32, 64, 4, 3)], key=_KEY)(
+    4: triton.autotune([tile(64, 32, 128, 4, 3), tile(64, 32, 64, 4, 3)], key=MATMUL_KEY)(
         matmul_kernel.fn
     ),
 }
@@ -73,6 +66,29 @@ def product(
         INPUT_PRECISION="ieee",
     )
     return result
+
+
+def readable(matrix: torch.Tensor) -> torch.Tensor:
+    """Return a matrix that lies so that tensor cores can be fed with it.
+
+    They take 2-byte floats from shared memory, where no asynchronous copy of 2 bytes leads. Where
+    rows have an odd length, they begin anywhere: such numbers would come through registers, one by
+    one. If columns are of a better length, we lay these out one after the other.
+
+    Parameters
+    ----------
+    matrix : torch.Tensor [row, column]
+
+    Returns
+    -------
+    torch.Tensor [row, column]
+        The matrix itself, or a copy.
+    """
+    (n_rows, _), (row_stride, stride) = matrix.shape, matrix.stride()
+    begins_anywhere = matrix.element_size() == 2 and stride == 1 and row_stride % EVEN != 0
+    if not begins_anywhere or n_rows % EVEN != 0:
+        return matrix
+    return matrix.T.contiguous().T
 
 
 def _tiles(n_rows: int, n_columns: int, meta: dict[str, Any]) -> tuple[int]:

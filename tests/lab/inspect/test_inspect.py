@@ -82,7 +82,8 @@ def test_every_configuration_compiles_and_fits(arch: str, name: str) -> None:
         for kernel_name, kernel in TWINS[name].kernels().items()
         for index in range(len(getattr(kernel, "configs", None) or [None]))
     }
-    assert {(row.kernel, row.configuration) for row in rows} == expected
+    # A list that an architecture has for itself may be longer.
+    assert {(row.kernel, row.configuration) for row in rows} >= expected
     assert {row.dtype for row in rows} == set(gated_dtypes(arch, name))
     for row in rows:
         assert row.resources is not None and row.resources.registers > 0
