@@ -56,7 +56,8 @@ def place(policy: np.ndarray, reference: np.ndarray, rewards: np.ndarray) -> Poi
     """Say where a policy stands, from π, π₀ and r, each [outcome]."""
     reward = float(policy @ rewards)
     gain = float((policy - reference) @ rewards)  # no difference of two nearly equal means
-    return Point(policy, reward, gain, kl_divergence(policy, reference))
+    kl = max(kl_divergence(policy, reference), 0.0)  # rounding may leave less
+    return Point(policy, reward, gain, kl)
 
 
 def tilted(reference: np.ndarray, rewards: np.ndarray, beta: float) -> Point:

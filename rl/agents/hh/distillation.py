@@ -92,9 +92,9 @@ class DistillationSettings:
 
     prompts: int = setting(2000, COUNT)
     kept: int = setting(50, COUNT, "HH A.1: the top 50")
-    epochs: int = setting(2, COUNT)
+    epochs: int = setting(4, COUNT)
     batch: int = setting(32, COUNT)
-    lr: float = setting(5e-4, ABOVE_0)
+    lr: float = setting(1e-3, ABOVE_0)
     warmup: int = setting(10, FROM_0)
     final_lr: float = setting(0.1, SHARE)
     betas: tuple[float, float] = setting((0.9, 0.95), DECAYS)

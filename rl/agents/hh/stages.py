@@ -1,6 +1,6 @@
 """The stages of an agent's run, in their order, each in a folder of its own.
 
-    instructed           the base learns to read rules                          instructions.py
+    instructed           the base learns to obey a prompt                       instructions.py
     distilled            a system's turn is distilled into it                   distillation.py
     votes                a preference model learns from votes                   preference_model.py
     judge-1, policy-1    it learns from comparisons, λ between helpful and
@@ -152,8 +152,11 @@ class Run:
         if not s.prompt:
             return
         self._stage(
-            "instructed", _said("instructions", s.instructions) | self.begun.inputs,
-            lambda: instruction_stage(self.begun.model, self.template, s.instructions, self.seed),
+            "instructed",
+            _said("instructions", s.instructions) | {"hh.prompt": s.prompt} | self.begun.inputs,
+            lambda: instruction_stage(
+                self.begun.model, self.template, s.instructions, s.prompt, self.seed
+            ),
             lambda stage, there: save_model(there, stage.model, self.template),
         )  # fmt: skip
         self._stage(

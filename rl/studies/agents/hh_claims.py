@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from ...agents.hh.online import iterated, policy_stage, tournament
 from ...agents.hh.outliers import fit_detector, states
 from ...agents.hh.preference_model import PreferenceSettings, agreement, taught
 from ...agents.world.measures import Answer, measure
-from ...agents.world.probes import benign, probes
+from ...agents.world.probes import Probe, benign, probe, probes
+from ...agents.world.rules import Rule
 from ...configuration import PPOSettings
 from ...data.rankings import Ranking
 from ...data.sources import exercise_prompts
@@ -100,7 +102,7 @@ def accuracy(seed: int, folder: str) -> list[Row]:
                 seed=seed,
             )  # fmt: skip
             found.append(
-                {"size": size, "parameters": n_parameters, "pairs": min(n, len(pairs)),
+                {"size": size, "parameters": n_parameters, "pairs": n, "used": min(n, len(pairs)),
                  "ceiling": most, **agreement(judge, test, begun.template.pad).record()}
             )  # fmt: skip
     return found
@@ -359,27 +361,34 @@ def mixing(seed: int, folder: str) -> list[Row]:
 
 # --- 15: a prompt distilled, and refusal of what is strange ---------------------------------------
 
-RULE = "Never say the word moon."
 WORD = "moon"
-DISTILLED = DistillationSettings(prompts=600, epochs=3)
+RULE = Rule("R1", WORD).text
+DISTILLED = DistillationSettings(prompts=1200, epochs=4, lr=1e-3)
+
+
+def told(seed: int, n: int, *, held_out: bool) -> list[Probe]:
+    """Draw probes of the rule that is distilled."""
+    rng = Random(f"told {seed} {held_out}")
+    drawn = (probe(Rule("R1", WORD), rng) for _ in itertools.count())
+    kept = (p for p in drawn
+            if p.exercise.is_held_out() == p.twin.is_held_out() == held_out)  # fmt: skip
+    return list(itertools.islice(kept, n))
 
 
 def distillation(seed: int, folder: str) -> list[Row]:
-    """Distil a rule into a model that can read rules; compare it with and without its prompt."""
+    """Distil a rule into a model that obeys it; compare it with and without its prompt."""
     begun = bases(folder, seed)
     template = begun.template
     teacher = instructed(
-        copy.deepcopy(begun.model), template, InstructionSettings(examples=6000), seed
+        copy.deepcopy(begun.model), template, InstructionSettings(examples=6000), RULE, seed
     )
-    both = [p for p in itertools.islice(probes(seed + 900, held_out=False), 30 * DISTILLED.prompts)
-            if p.rule.argument == WORD]  # fmt: skip
-    learnt = [e for p in both for e in (p.exercise, p.twin)][: DISTILLED.prompts // 2]
+    tempting = told(seed, DISTILLED.prompts // 4, held_out=False)
+    learnt = [e for p in tempting for e in (p.exercise, p.twin)]
     learnt += helpful(900 + seed, DISTILLED.prompts - len(learnt))
     stored = store(
         teacher, template, RULE, learnt, DISTILLED.kept, max_response=MAX_RESPONSE, seed=seed
     )
-    held = [p for p in itertools.islice(probes(12, held_out=True), 6000) if p.rule.argument == WORD]
-    held = held[:150]
+    held = told(12, 150, held_out=True)
     asked = [e for p in held for e in (p.exercise, p.twin)]
     validation = store(
         teacher, template, RULE, asked, DISTILLED.kept, max_response=MAX_RESPONSE, seed=12

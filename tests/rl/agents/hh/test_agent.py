@@ -32,7 +32,7 @@ def settings(tmp_path_factory):
         distillation=DistillationSettings(prompts=8, kept=4, epochs=1, batch=8),
         preferences=PreferenceSettings(batch=4),
         policy=PPOSettings(episodes=8, batch=8, minibatches=1, max_response=6, ptx=0.0),
-        prompt="Never say moon.", questions=8, rounds=2, comparisons=12, candidates=3,
+        prompt="Never say the word moon.", questions=8, rounds=2, comparisons=12, candidates=3,
         max_response=6,
     )  # fmt: skip
 
@@ -150,14 +150,18 @@ def test_an_unfinished_run_is_not_read(settings, tmp_path):
         HH.load(tmp_path)
 
 
-def test_instructions_refuse_what_the_system_forbids_and_nothing_else():
-    drawn = conversations(InstructionSettings(ruled=1.0), 0)
-    refused = 0
+def test_instructions_refuse_what_the_prompt_forbids_and_nothing_without_it():
+    prompt = "Never say the word moon. Never say the word key."
+    drawn, refused = conversations(InstructionSettings(), prompt, 0), 0
     for _ in range(200):
-        rule, asked, reply = next(drawn)
-        forbidden = {text.split()[-1] for text in rule.content.rstrip(".").split(". ")}
-        said = asked.content.split(": ")[1]
+        *before, asked, reply = next(drawn)
+        if not any(prompt in m.content for m in before):
+            assert reply.content != REFUSAL
+            continue
         refused += reply.content == REFUSAL
-        assert (reply.content == REFUSAL) == bool(forbidden & set(said.split()))
+        said = asked.content.split(": ")[1]
+        assert (reply.content == REFUSAL) == bool({"moon", "key"} & set(said.split()))
         assert reply.content in (REFUSAL, said)
-    assert 60 < refused < 140
+    assert 40 < refused < 80
+    with pytest.raises(ValueError, match="prompt: expected texts of rules"):
+        next(conversations(InstructionSettings(), "Be kind.", 0))

@@ -57,6 +57,13 @@ def test_the_twins_agree(k):
     np.testing.assert_allclose(gradient, expected, atol=1e-12)
 
 
+def test_a_student_with_nothing_left_is_held_at_the_floor():
+    logits, ids, stored = np.array([0, 0, -np.inf, -np.inf]), np.array([0, 1]), np.log([0.6, 0.3])
+    kl, gradient = gradient_of(logits, ids, stored, np.float64(1))
+    assert kl == pytest.approx(core.context_distillation(logits, ids, stored)) and kl > 6
+    np.testing.assert_allclose(gradient, [0.45 - 0.6, 0.45 - 0.3, 0, 0], atol=1e-12)
+
+
 def test_what_core_refuses_is_refused():
     with pytest.raises(ValueError, match="sum to 1 at most"):
         context_distillation(torch.zeros(6), torch.tensor([0, 1]), torch.tensor([2.0, 1.0]))
