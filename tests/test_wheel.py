@@ -136,14 +136,14 @@ def test_verify_and_report(gptwin: Path, tmp_path: Path) -> None:
 def test_the_study_and_its_exercises(gptwin: Path, tmp_path: Path) -> None:
     pytest.importorskip("furo")
     assert "0 faults" in succeed([gptwin, "study", "--out", "site"], tmp_path)
-    succeed([gptwin, "exercise", "copy"], tmp_path)
-    done = call([gptwin, "grade", "copy.py"], tmp_path)
+    succeed([gptwin, "exercise", "first_copy"], tmp_path)
+    done = call([gptwin, "grade", "first_copy.py"], tmp_path)
     assert done.returncode == 1
     assert "hole 1 is not filled yet" in done.stdout
-    (tmp_path / "copy.py").write_text(
-        succeed([gptwin, "exercise", "copy", "--solution"], tmp_path), encoding="utf-8"
+    (tmp_path / "first_copy.py").write_text(
+        succeed([gptwin, "exercise", "first_copy", "--solution"], tmp_path), encoding="utf-8"
     )
-    assert "passed" in succeed([gptwin, "grade", "copy.py"], tmp_path)
+    assert "passed" in succeed([gptwin, "grade", "first_copy.py"], tmp_path)
 
 
 def test_train(gptwin: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a page may ask for: source, a run, a number, a plot, a trace, an exercise, six tokens.
+"""What a page may ask for: source, a run, a number, a plot, a trace, machine code, an exercise.
 
 Each is made when the site is built, and a name that is not there or code that raises is a fault of
 the build: no page can go stale.
@@ -19,7 +19,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from ..exercises import hand_out
-from . import six_tokens, traced
+from . import compiled, six_tokens, traced
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -211,6 +211,21 @@ class Traced(Made):
         return [nodes.raw("", frame, format="html")]
 
 
+class Compiled(Made):
+    """The kernel of an exercise beside its PTX and SASS: `first_copy copy_kernel float32 9 N=4`."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def make(self) -> list[nodes.Node]:
+        """Compile it, and show a row for each line of Python."""
+        name, kernel, *given = self.arguments[0].split()
+        constants = dict(word.split("=") for word in given if "=" in word)
+        arguments = [word for word in given if "=" not in word]
+        numbers = {key: int(value) for key, value in constants.items()}
+        return [nodes.raw("", compiled.table(name, kernel, arguments, numbers), format="html")]
+
+
 class SixTokens(Made):
     """The table of six tokens: rewards, values, advantages, PPO's loss, with sliders."""
 
@@ -235,6 +250,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("figure-of", FigureOf)
     app.add_directive("exercise", Exercise)
     app.add_directive("traced", Traced)
+    app.add_directive("compiled", Compiled)
     app.add_directive("six-tokens", SixTokens)
     app.add_role("value", Value())
     app.add_config_value("gptwin_traces", "", "env", types=str, description="their folder")

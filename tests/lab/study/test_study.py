@@ -97,7 +97,7 @@ def test_a_trace_draws_in_a_browser(site: Path) -> None:
         ("```{run}\n1 / 0\n```", "ZeroDivisionError"),
         ("A number: {value}`no_such_name`.", "no_such_name"),
         ("```{exercise} no_such\n```", "a name that `gptwin exercise` lists"),
-        ("```{traced} copy\n:case: 9\n```", "IndexError"),
+        ("```{traced} first_copy\n:case: 9\n```", "IndexError"),
         ("[a page](no_such.md)", "no_such"),
         ("```{no-such}\n```", "no-such"),
     ],
