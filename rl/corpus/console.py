@@ -11,6 +11,7 @@ from ...records import json_lines, read_json_lines, write_whole
 from ..evaluation.items import read_items
 from ..evaluation.models import find_weights
 from ..formats.tokenizer import Tokenizer
+from . import bloom
 from .contamination import Cleaner, CleanScores, chosen_n, clean_scores, overlaps
 from .duplicates import near_duplicates
 from .mixture import described, plan_sets, read_mixture, read_texts
@@ -83,6 +84,10 @@ def find_tests(data: str, tests: str, answers: str) -> int:
         items = read_items(tests)
         shown = ", ".join(str(items[i].line) for i in dirty[:10]) + ", …" * (len(dirty) > 10)
         print(f"Lines: {shown}")
+    seen, runs = bloom.overlap(examples, texts)
+    if runs:
+        share = f"{seen} of their {runs} runs of {bloom.GRAM} words ({seen / runs:.1%})"
+        print(f"By GPT-2's measure: {share}")
     if answers:
         _print_scores(
             {
