@@ -71,9 +71,9 @@ SMALL = Configuration(
         examples=16_000, epochs=1, batch=32, accumulate=4, lr=4e-3, warmup=50, dropout=0.0,
         carelessness=0.3,
     ),
-    reward=RewardSettings(prompts=3000, k_min=4, k_max=4, epochs=1, batch=8, lr=5e-4, warmup=20),
+    reward=RewardSettings(prompts=8000, k_min=4, k_max=4, epochs=1, batch=8, lr=5e-4, warmup=20),
     ppo=PPOSettings(
-        episodes=2048, batch=128, minibatches=4, max_response=20, lr=3e-4, value_lr=1e-3, ptx=0.0
+        episodes=3072, batch=128, minibatches=4, max_response=20, lr=3e-4, value_lr=1e-3, ptx=0.0
     ),
 )  # fmt: skip
 
@@ -215,9 +215,11 @@ class Lineage:
     def _rankings(self) -> Iterator[dict[str, Any]]:
         rng, c = self._random("ranker"), self.configuration.reward
         for exercise, said in self._sampled(self.supervised(), c.k_min):
-            ranks = rank([answer.gold for answer in said], rng, c.noise)
-            prompt = as_messages(exercise.messages)["messages"]
-            yield {"prompt": prompt, "completions": [a.text for a in said], "rank": ranks}
+            gold = {answer.text: answer.gold for answer in said}  # equal answers are one
+            if len(gold) > 1:
+                ranks = rank(list(gold.values()), rng, c.noise)
+                prompt = as_messages(exercise.messages)["messages"]
+                yield {"prompt": prompt, "completions": list(gold), "rank": ranks}
 
     def _sampled(self, run: Pipeline, n: int) -> Iterator[tuple[Exercise, list["Answer"]]]:
         """Yield exercises with n answers each of a run's supervised model."""
