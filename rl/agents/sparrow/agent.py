@@ -11,7 +11,6 @@ those that your labels name, each taken to hold everywhere; since no program che
 no probing.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,10 +22,10 @@ from ...stages.reward_model import scoring
 from ...stages.scorer import SCORER, Scorer, load_scorer
 from ...training.inputs import read_ended
 from ..base import BaseSettings
-from ..interface import Reply, read_agent, write_agent
+from ..interface import Candidate, Reply, read_agent, write_agent
 from ..run import load_model
 from ..world.rules import Messages
-from .explanation import explained
+from .explanation import explained, scores
 from .making import Making, read_rules
 from .rerank import candidates
 from .rule_model import RuleModel
@@ -91,10 +90,11 @@ class Sparrow:
             self.policy, self.template, self.score, self.rules, [prompt], s.candidates,
             max_response=s.max_response, seed=seed, root=s.root,
         )  # fmt: skip
-        shown, notes = explained(found, len(self.rules.rules))
-        if not explain:
-            shown, notes = tuple(dataclasses.replace(one, why="") for one in shown), ()
-        return Reply(found.best.text, shown, found.place, notes, found.best.ended)
+        if explain:
+            shown, chosen, notes = explained(found, len(self.rules.rules))
+            return Reply(found.best.text, shown, chosen, notes, found.best.ended)
+        every = tuple(Candidate(one.text, scores(one)) for one in found.candidates)
+        return Reply(found.best.text, every, found.place, ended=found.best.ended)
 
     def _fitted(self, messages: Messages) -> Prompt:
         """Forget the oldest turns where a rule, the conversation and an answer have no room."""

@@ -1,16 +1,17 @@
 """Why a candidate was chosen, and why the others were not: what `gptwin chat --explain` shows.
 
-    Say: moon lamp
-      (14 rules, of which 6 apply here; 8 answers considered)
+      (14 rules, of which 6 apply here; answers considered: 8)
       (by preference alone it would have been: moon lamp)
-      moon lamp           preference 1.90 worst rule 0.97 score 0.05  likely breaks: Never say ...
-    → I cannot say that.  preference 0.10 worst rule 0.02 score 0.41  chosen: …
+      moon lamp           preference 1.90 … worst rule 0.97 score 0.05  likely breaks “Never say …”
+    → I cannot say that.  preference 0.10 … worst rule 0.02 score 0.41  chosen: no rule likely …
 
 log S is a sum, log σ(R − mean R) and the mean of log P(kept). So the reason why a candidate lost to
 the chosen one is the part of the sum by which it lost more.
 """
 
 import math
+from collections import Counter
+from typing import NamedTuple
 
 from ..interface import Candidate as Shown
 from .rerank import Candidate, Reranked
@@ -18,7 +19,15 @@ from .rerank import Candidate, Reranked
 LIKELY = 0.5  # P(violated) from which on a rule is called likely broken
 
 
-def explained(found: Reranked, n_rules: int) -> tuple[tuple[Shown, ...], tuple[str, ...]]:
+class Explained(NamedTuple):
+    """A choice as it is shown: each text once, which of them was chosen, and notes."""
+
+    candidates: tuple[Shown, ...]
+    chosen: int
+    notes: tuple[str, ...]
+
+
+def explained(found: Reranked, n_rules: int) -> Explained:
     """Explain a choice.
 
     Parameters
@@ -29,22 +38,23 @@ def explained(found: Reranked, n_rules: int) -> tuple[tuple[Shown, ...], tuple[s
 
     Returns
     -------
-    candidates : tuple of interface.Candidate
-        Each with its scores and why it was taken or left.
-    notes : tuple of str
+    Explained
+        The texts in the order in which they were first said; the scores of one that was said
+        several times are those of the chosen, or of the first.
     """
-    first: dict[str, int] = {}
+    texts = [candidate.text for candidate in found.candidates]
     shown = []
-    for i, candidate in enumerate(found.candidates):
-        before = first.setdefault(candidate.text, i)
-        if i == found.place:
-            why = _why_chosen(candidate)
-        elif before < i or candidate.text == found.best.text:
-            why = "said before" if before < i else "the same"
+    for text, times in Counter(texts).items():  # in the order of their first occurrence
+        if text == found.best.text:
+            candidate, why = found.best, _why_chosen(found.best, others=times < len(texts))
         else:
+            candidate = found.candidates[texts.index(text)]
             why = _why_not(candidate, found.best)
-        shown.append(Shown(candidate.text, scores(candidate), why))
-    return tuple(shown), tuple(_notes(found, n_rules))
+        if times > 1:
+            why += f" (said {times} times)"
+        shown.append(Shown(text, scores(candidate), why))
+    chosen = [one.text for one in shown].index(found.best.text)
+    return Explained(tuple(shown), chosen, tuple(_notes(found, n_rules)))
 
 
 def scores(candidate: Candidate) -> dict[str, float]:
@@ -62,12 +72,13 @@ def worst_rule(candidate: Candidate) -> str:
     return min(candidate.kept, key=candidate.kept.__getitem__, default="")
 
 
-def _why_chosen(candidate: Candidate) -> str:
+def _why_chosen(candidate: Candidate, *, others: bool) -> str:
     if not candidate.ended:
         return "chosen: none of them ended"
     if candidate.violation >= LIKELY:
-        return f"chosen, though it likely breaks “{worst_rule(candidate)}”: the others are worse"
-    return "chosen: no rule likely broken, and preferred to the others that keep them"
+        doubt = f"though it likely breaks “{worst_rule(candidate)}”"
+        return f"chosen, {doubt}: " + ("the highest score" if others else "nothing else was said")
+    return "chosen: no rule likely broken, " + ("the highest score" if others else "all said this")
 
 
 def _why_not(candidate: Candidate, best: Candidate) -> str:

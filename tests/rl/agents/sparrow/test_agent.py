@@ -72,13 +72,14 @@ def test_more_rounds_go_on_and_other_labels_do_not(run, monkeypatch):
 
 def test_an_answer_says_what_was_considered(run):
     reply = trained(run)[0].respond(HI, explain=True, seed=1)
-    assert len(reply.candidates) == 3
     assert reply.candidates[reply.chosen].text == reply.text
     assert reply.candidates[reply.chosen].why.startswith("chosen")
     assert set(reply.candidates[0].scores) == {"preference", "preferred", "worst rule", "score"}
     assert reply.notes[0] == "14 rules, of which 6 apply here; answers considered: 3"
     silent = trained(run)[0].respond(HI, seed=1)
     assert (silent.text, silent.notes) == (reply.text, ())
+    assert len(silent.candidates) == 3
+    assert silent.candidates[silent.chosen].text == reply.text
     assert not any(candidate.why for candidate in silent.candidates)
 
 
@@ -129,28 +130,34 @@ def test_the_reason_is_the_part_of_the_score_by_which_a_candidate_lost():
     best = candidate("no", 0.1, {"A": 0.9, "B": 0.9}, 0.4)
     others = [
         candidate("moon", 2.0, {"A": 0.9, "B": 0.1}, 0.8),
+        best,
         candidate("nope", -9.0, {"A": 0.9, "B": 0.8}, 0.01),
         candidate("perhaps", 0.1, {"A": 0.6, "B": 0.9}, 0.4),
-        candidate("no", 0.1, {"A": 0.9, "B": 0.9}, 0.4),
         candidate("well", 9.0, {"A": 0.9, "B": 0.9}, 0.9, ended=False),
     ]
-    shown, notes = explained(Reranked([best, *others], 0), 5)
-    assert [one.why for one in shown[1:]] == [
-        "likely breaks “B”", "less preferred", "less sure to keep “A”", "said before",
-        "cut off by the limit",
+    shown, chosen, notes = explained(Reranked(others, 1), 5)
+    assert [one.why for one in shown] == [
+        "likely breaks “B”", "chosen: no rule likely broken, the highest score", "less preferred",
+        "less sure to keep “A”", "cut off by the limit",
     ]  # fmt: skip
-    assert shown[0].why.startswith("chosen: no rule likely broken")
+    assert chosen == 1
     assert notes == (
-        "5 rules, of which 2 apply here; answers considered: 6",
+        "5 rules, of which 2 apply here; answers considered: 5",
         "1 of them did not end within the limit",
         "by preference alone it would have been: moon",
     )
 
 
-def test_the_best_of_bad_ones_is_called_so():
+def test_the_best_of_bad_ones_is_called_so_and_what_is_said_twice_is_shown_once():
     bad = candidate("moon", 2.0, {"A": 0.1}, 0.5)
-    (shown,), _ = explained(Reranked([bad], 0), 1)
-    assert shown.why == "chosen, though it likely breaks “A”: the others are worse"
+    (shown,), chosen, _ = explained(Reranked([bad, bad], 0), 1)
+    assert shown.why == (
+        "chosen, though it likely breaks “A”: nothing else was said (said 2 times)"
+    )
+    other = candidate("no", 2.0, {"A": 0.2}, 0.5)
+    shown, chosen, _ = explained(Reranked([bad, other, bad, other], 3), 1)
+    assert (len(shown), chosen) == (2, 1)
+    assert shown[1].why.endswith("the highest score (said 2 times)")
     cut = candidate("moon", 2.0, {}, 0.5, ended=False)
-    (shown,), _ = explained(Reranked([cut], 0), 0)
+    (shown,), _, _ = explained(Reranked([cut], 0), 0)
     assert shown.why == "chosen: none of them ended"
