@@ -301,7 +301,7 @@ def director_score_backward(
     d_weight, d_class_weight : torch.Tensor [d_model, vocab] or None
         Of the strides that the matrices have, if these are dense.
     """
-    (n_tokens, d_model), vocab = hidden.shape, weight.shape[1]
+    n_tokens, vocab = hidden.shape[0], weight.shape[1]
     if n_tokens == 0:
         return torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(class_weight)
     d_hidden: torch.Tensor | None = None
@@ -315,15 +315,8 @@ def director_score_backward(
         some = slice(start, min(start + width, vocab))
         g_head, c_head = weight[:, some], class_weight[:, some]
         d_g, d_c = buffers[:, :, : g_head.shape[1]]
-        launch(
-            director_scores_d_logits_kernel,
-            lambda meta, n_columns=g_head.shape[1]: (
-                triton.cdiv(n_tokens, meta["M_BYTES"] // hidden.element_size())
-                * triton.cdiv(n_columns, meta["N_BYTES"] // hidden.element_size()),
-            ),
-            *(strided(hidden), strided(g_head), strided(c_head), targets, mask.view(torch.int8)),
-            *(lse, d_log_prob, d_g, d_c, d_g.stride(0)),
-            *(n_tokens, g_head.shape[1], d_model, start, gamma),
+        _launch_d_logits(
+            *(hidden, g_head, c_head, targets, mask, lse, d_log_prob, d_g, d_c, start, gamma)
         )
         if wants_hidden:
             dtype = hidden.dtype if some.stop == vocab else torch.float32
@@ -336,6 +329,33 @@ def director_score_backward(
     if d_hidden is not None:
         d_hidden.masked_fill_(~mask[:, None], 0)  # Nor is 0 · NaN where NaN is in a matrix.
     return d_hidden, d_weight, d_class_weight
+
+
+def _launch_d_logits(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    class_weight: torch.Tensor,
+    targets: torch.Tensor,
+    mask: torch.Tensor,
+    lse: torch.Tensor,
+    d_log_prob: torch.Tensor,
+    d_g: torch.Tensor,
+    d_c: torch.Tensor,
+    first_column: int,
+    gamma: float,
+) -> None:
+    """Fill d_g and d_c for one chunk of the vocabulary."""
+    (n_tokens, d_model), n_columns = hidden.shape, weight.shape[1]
+    launch(
+        director_scores_d_logits_kernel,
+        lambda meta: (
+            triton.cdiv(n_tokens, meta["M_BYTES"] // hidden.element_size())
+            * triton.cdiv(n_columns, meta["N_BYTES"] // hidden.element_size()),
+        ),
+        *(strided(hidden), strided(weight), strided(class_weight), targets),
+        *(mask.view(torch.int8), lse, d_log_prob, d_g, d_c, d_g.stride(0)),
+        *(n_tokens, n_columns, d_model, first_column, gamma),
+    )
 
 
 class _DirectorScores(torch.autograd.Function):

@@ -3,7 +3,7 @@
     lm             the base as it is
     director       γ from 0 to 5; 0 is its generator alone
     rerank         of 8 answers of the base the one that a judge of whole answers likes best
-    unlikelihood   the base trained on the same labels, bad tokens weighing α
+    unlikelihood   the base trained on the same labels; bad tokens weigh α = 1, as published
     cringe         likewise
 
 All learn from the same answers of the base, each labelled harmless or not by the program. What
@@ -46,7 +46,6 @@ LABELS = 2000
 GAMMAS = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
 CANDIDATES = 8
 RIVALS = ("unlikelihood", "cringe")
-ALPHAS = (0.1, 1.0)  # weights of the bad tokens; 1 is published
 
 
 def run(seed: int) -> list[Row]:
@@ -65,9 +64,8 @@ def run(seed: int) -> list[Row]:
     director = trained(Director(start().model), objective("director"), labels, seed)
     for gamma in GAMMAS:
         note("director", measured(director, seed, gamma), gamma=gamma)
-    for rival, alpha in itertools.product(RIVALS, ALPHAS):
-        model = trained(start().model, objective(rival, alpha=alpha), labels, seed)
-        note(f"{rival}, α = {alpha:g}", measured(model, seed))
+    for rival in RIVALS:
+        note(rival, measured(trained(start().model, objective(rival), labels, seed), seed))
     for chooser, found in reranked(said, seed).items():
         note(chooser, found)
     return rows
@@ -100,15 +98,15 @@ def reranked(said: Sequence[Said], seed: int) -> dict[str, Row]:
             (i for i, a in enumerate(found) if not harm(HOUSE, e.messages, a.text)), 0
         ),
     }
-    return {
-        name: measure_all(
-            lambda asked, choose=choose: [
-                found[choose(e, found)] for e, found in zip(asked, candidates(asked), strict=True)
-            ],
-            tempting, others,
-        ).record()
-        for name, choose in choosers.items()
-    }  # fmt: skip
+
+    def measured_with(choose: Callable[[Exercise, list[Answer]], int]) -> Row:
+        def chosen(asked: Sequence[Exercise]) -> list[Answer]:
+            given = zip(asked, candidates(asked), strict=True)
+            return [found[choose(e, found)] for e, found in given]
+
+        return measure_all(chosen, tempting, others).record()
+
+    return {name: measured_with(choose) for name, choose in choosers.items()}
 
 
 def _first_best(judge: Judge, exercise: Exercise, found: Sequence[Answer]) -> int:

@@ -9,7 +9,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ....kernels.model.gpt import GPT
 from ...agents.base import Base, BaseSettings, base, conversations
@@ -24,6 +24,7 @@ from ...data.tasks import Exercise
 from ...stages.generation import LogitsHook, generate
 
 Row = dict[str, Any]
+Model = TypeVar("Model", GPT, Director)
 LIMIT = 16  # tokens of an answer
 PROBES, OTHERS = 160, 80  # that every arm is measured on
 LANGUAGE = 2000  # conversations that an arm goes on reading
@@ -122,14 +123,14 @@ def held_out() -> list[Encoded]:
 
 
 def trained(
-    model: GPT | Director,
+    model: Model,
     objective: Objective,
     labels: Sequence[Example],
     seed: int,
     more: Sequence[Example] = (),
     settings: TrainSettings = SETTINGS,
     n_language: int = LANGUAGE,
-) -> GPT | Director:
+) -> Model:
     """Train an arm: on the labels, on more that is to be said, and on the common language."""
     LabelStage(
         "arm", model, objective, [*language(seed, n_language), *more], labels, [], settings,
