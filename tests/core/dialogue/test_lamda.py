@@ -32,9 +32,16 @@ def test_quality_counts_sense_three_times():
 )
 def test_the_best_of_the_safe_is_chosen_and_of_equals_the_first(threshold, chosen):
     assert choose(RATINGS, SAFE, threshold) == chosen
-    # In the other order rounding makes the second of the equals the greater one.
     swapped = [0, 1, 3, 2]
     assert choose(RATINGS[swapped], SAFE[swapped], threshold) == chosen
+
+
+@pytest.mark.parametrize("sensible", [0.5, 0.55, 0.65, 0.8, 0.95])
+@pytest.mark.parametrize("parts", [(0.05, 0.35), (0.1, 0.55)])
+def test_rounding_breaks_no_tie(sensible, parts):
+    """3·.5 + .05 + .35 and 3·.5 + .35 + .05 differ in float64, in one order or the other."""
+    pair = np.array([(sensible, *parts), (sensible, *parts[::-1])])
+    assert choose(pair, np.ones(2), 0.5) == choose(pair[::-1], np.ones(2), 0.5) == 0
 
 
 def test_when_none_is_safe_it_refuses_or_takes_the_safest_as_it_is_told():
