@@ -37,6 +37,7 @@ PROCESS_S, SIZE_S, CELL_S = 7.0, 1.5, 0.6
 COMPILE_S, COMPILE_CARRIED_S = 1.2, 0.05
 # Of a case of `gptwin verify`, on one of several processes; and those processes.
 CASE_S, SIDE_BY_SIDE = 0.08, 6
+NONFINITE = 10  # cases of NaN and infinity that come of one small case, as counted
 WHOLE_MODEL_S = 20.0  # of one way to train, generate or update, to be built, gated and timed
 
 
@@ -185,9 +186,10 @@ def expected_seconds(piece: Piece, carried: bool) -> float:
         As in `make_plan`.
     """
     if piece.parts[0].startswith(VERIFY):
-        cases = sum(count_verification(part.partition("/")[2]) for part in piece.parts)
+        counts = [count_verification(part.partition("/")[2]) for part in piece.parts]
+        cases, compilations = map(sum, zip(*counts, strict=True))
         starting = PROCESS_S * len(piece.parts)
-        compiling = cases * (COMPILE_CARRIED_S if carried else COMPILE_S)
+        compiling = compilations * (COMPILE_CARRIED_S if carried else COMPILE_S)
         return (starting + cases * CASE_S + compiling) / SIDE_BY_SIDE
     return sum(_part_seconds(part, piece, carried) for part in piece.parts)
 
@@ -211,15 +213,29 @@ def _part_seconds(part: str, piece: Piece, carried: bool) -> float:
 
 
 @functools.cache
-def count_verification(operation: str) -> int:
-    """Count what verifies a twin: corners in every configuration, real text, and real sizes."""
+def count_verification(operation: str) -> tuple[int, int]:
+    """Count what verifies a twin, and how much of it is compiled.
+
+    Corners, real text and a random case in every configuration; NaN and infinity in each number of
+    small cases, in the first dtype all and in the others every fourth; and real sizes.
+
+    Parameters
+    ----------
+    operation : str
+
+    Returns
+    -------
+    cases, compilations : int
+    """
     twin = TWINS[operation]
     configurations = max(
         (len(getattr(kernel, "configs", None) or [None]) for kernel in twin.kernels().values()),
         default=1,
     )
-    per_dtype = (len(twin.corners) + 1) * configurations + 1
-    return len(twin.dtypes) * per_dtype + len(twin.shapes)
+    dtypes, extremes = len(twin.dtypes), len(twin.extremes)
+    compiled = dtypes * ((len(twin.corners) + 1) * configurations + 1) + len(twin.shapes)
+    nonfinite = extremes * NONFINITE * (3 + dtypes) // 4
+    return compiled + nonfinite, compiled + dtypes * extremes
 
 
 def cases_ahead(operations: Sequence[str] = ()) -> dict[str, list[tuple[str, Case]]]:
@@ -233,7 +249,7 @@ def cases_ahead(operations: Sequence[str] = ()) -> dict[str, list[tuple[str, Cas
     Returns
     -------
     dict
-        Real sizes in what they are measured in, and the corners of verification in every dtype.
+        Real sizes in what they are measured in, and the small cases of verification in every dtype.
 
     Raises
     ------
@@ -247,7 +263,8 @@ def cases_ahead(operations: Sequence[str] = ()) -> dict[str, list[tuple[str, Cas
     for name in operations or TWINS:
         twin = TWINS[name]
         found[name] = [(d, case) for d in default_dtypes(twin) for case in shapes(twin).values()]
-        found[name] += [(d, case) for d in twin.dtypes for case in twin.corners]
+        small = (*twin.corners, *twin.extremes)
+        found[name] += [(d, case) for d in twin.dtypes for case in small]
     return found
 
 

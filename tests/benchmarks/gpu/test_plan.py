@@ -26,6 +26,7 @@ from gptwin.benchmarks.gpu.plan import (
 )
 from gptwin.benchmarks.gpu.within import run_within
 from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.verify.verify import Job, count_cases
 
 ABC = tuple(
     Piece(name, (f"{name}/bfloat16",), most_s=100) for name in ("gelu", "linear", "softmax")
@@ -131,8 +132,14 @@ def test_fifteen_minutes_are_two_commands_and_the_least_valuable_piece_comes_las
 def test_what_is_verified_is_counted():
     twin = TWINS["gelu"]
     dtypes, corners, configurations = len(twin.dtypes), len(twin.corners), 2
-    expected = dtypes * ((corners + 1) * configurations + 1) + len(twin.shapes)
-    assert count_verification("gelu") == expected
+    compiled = dtypes * ((corners + 1) * configurations + 1) + len(twin.shapes)
+    cases, compilations = count_verification("gelu")
+    assert compilations == compiled + dtypes * len(twin.extremes)
+    assert cases == compiled + 10 * len(twin.extremes) * 6 // 4
+    some = ("gelu", "softmax", "linear", "attention")
+    counted = [count_cases(Job(n, d, 1, 0, None)) for n in some for d in TWINS[n].dtypes]
+    estimated = sum(count_verification(n)[0] - len(TWINS[n].shapes) for n in some)
+    assert 0.7 < estimated / sum(counted) < 1.4
     ahead = cases_ahead(["gelu"])["gelu"]
     assert {dtype for dtype, _ in ahead} == set(twin.dtypes)
     with pytest.raises(ValueError, match="op: expected one of"):
