@@ -277,6 +277,9 @@ def _director_stage(
 def thumbs(records: Sequence[Record]) -> list[Label]:
     """Return the thumbs of records: labels, and words of feedback as up or down.
 
+    A label of one rule says nothing of the others: who broke it gave a bad answer, and who kept it
+    may have broken another, so that label is left out.
+
     Parameters
     ----------
     records : sequence of Record
@@ -290,7 +293,7 @@ def thumbs(records: Sequence[Record]) -> list[Label]:
     ValueError
         If there is none.
     """
-    found = [r for r in records if isinstance(r, Label)]
+    found = [r for r in records if isinstance(r, Label) and not (r.rule and r.label)]
     found += [
         Label(r.messages, r.completion, int(r.feedback == RIGHT), user=r.user)
         for r in records

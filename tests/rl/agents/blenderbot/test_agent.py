@@ -351,5 +351,33 @@ def agent_module_base(model):
 def test_words_count_as_thumbs():
     words = [Feedback(ASK, "no", "You must say the lamp."), Feedback(ASK, "yes", "That is right.")]
     assert [label.label for label in thumbs(words)] == [0, 1]
+    # A rule that was kept says nothing of the others; one that was broken is enough.
+    rule = "Never say the word moon."
+    of_a_rule = [Label(ASK, "a", 1, rule), Label(ASK, "b", 0, rule), Label(ASK, "c", 1)]
+    assert [label.completion for label in thumbs(of_a_rule)] == ["b", "c"]
     with pytest.raises(ValueError, match=r"^data: expected labels or feedback"):
         thumbs([Text("a")])
+
+
+def test_what_the_limit_cut_off_is_said_only_if_nothing_ended(monkeypatch):
+    texts = [template().response("a long answer")[:-1], template().response("no")]
+
+    class Said:
+        log_probs = torch.tensor([[-0.1] * 9, [-3.0] * 9])
+
+        def token_lists(self):
+            return texts
+
+    settings = BlenderBotSettings(
+        turn=TurnSettings(search="never", memory="never"), samples=2, max_response=4
+    )
+    bot = BlenderBot(Director(gpt()), template(), settings)
+    monkeypatch.setattr(agent_module, "generate", lambda *_, **__: Said())
+    reply = bot.respond(ASK, explain=True)
+    assert (reply.text, reply.chosen, reply.ended) == ("no", 1, True)
+    assert reply.candidates[0].why == "cut off by the limit"
+    texts[1] = texts[1][:-1]
+    assert not bot.respond(ASK).ended
+    texts[:] = [template().response("no")] * 2
+    Said.log_probs = torch.full((2, 9), -1.0)
+    assert bot.respond(ASK).chosen == 0  # of equal ones the first
