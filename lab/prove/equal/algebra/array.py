@@ -37,19 +37,21 @@ class Array:
     """The parts of Numbers, moved and compared as NumPy does it."""
 
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("const", "degree", "log", "p", "q", "unit", "x")
+    __slots__ = ("const", "degree", "log", "p", "q", "rest", "unit", "x")
 
     def __init__(
         self,
         x: np.ndarray,
         p: np.ndarray,
-        q: Any = None,  # these three: an array or None
+        q: Any = None,  # these four: an array or None, the last three together
         log: Any = None,
         unit: Any = None,
+        rest: Any = None,
         const: Any = None,  # a Meaning or None
         degree: Degree = UNKNOWN,
     ) -> None:
-        self.x, self.p, self.q, self.log, self.unit = x, p, q, log, unit
+        self.x, self.p, self.q = x, p, q
+        self.log, self.unit, self.rest = log, unit, rest
         self.const, self.degree = const, degree
 
     # --- what an array is asked -------------------------------------------------------------------
@@ -81,8 +83,9 @@ class Array:
 
     def map(self, view: Callable[[np.ndarray], np.ndarray], const: Meaning | None = None) -> Any:
         """Apply a function that moves elements to every part."""
-        q, log, unit = (None if v is None else view(v) for v in (self.q, self.log, self.unit))
-        return type(self)(view(self.x), view(self.p), q, log, unit, const, self.degree)
+        others = (self.q, self.log, self.unit, self.rest)
+        q, log, unit, rest = (None if v is None else view(v) for v in others)
+        return type(self)(view(self.x), view(self.p), q, log, unit, rest, const, self.degree)
 
     def reshape(self, *shape: Any) -> Any:
         """See NumPy."""

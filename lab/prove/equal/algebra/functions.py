@@ -25,18 +25,22 @@ def exp(argument: Any, base_2: bool = False) -> Number:
     # A shadow that overflows is no infinity.
     x = np.where(np.isposinf(argument.x), x, np.minimum(x, LARGEST))
     q = np.full(argument.shape, -1) if argument.q is None else argument.q
+    known, times = argument.p, None  # what is exponentiated, and a factor
     if argument.log is not None:
-        q = np.where((argument.log != 1) & (argument.unit != int(base_2)), -1, q)
+        clash = (argument.log != 1) & (argument.unit != int(base_2))
+        q = np.where(clash, -1, q)
+        known = np.where(clash, argument.p, argument.rest)
+        times = np.where(clash, 1, argument.log)
     exponent = np.maximum(q, 0)
     if base_2:  # 2^x = e^(x / log₂e)
         exponent = exponent * pow(field.symbols[field.Q][0], -1, field.Q) % field.Q
     p = field.omega(exponent)
-    if argument.log is not None:
-        p = p * argument.log % field.P
     unknown = (q < 0) & np.isfinite(argument.x)
     if unknown.any():
         n.run.counts["opaque exponentials"] += int(unknown.sum())
-        p = np.where(unknown, _opaque_exp(argument.p, base_2), p)
+        p = np.where(unknown, _opaque_exp(known, base_2), p)
+    if times is not None:
+        p = p * times % field.P
     below = argument.x < AS_MINUS_INF
     p = np.where(below, 0, p)
     n.run.counts[TAKEN_FOR_0] += int((below & np.isfinite(argument.x)).sum())
@@ -62,7 +66,8 @@ def log(argument: Any, base_2: bool = False) -> Number:
     if base_2:
         p = p * field.symbols[field.P][0] % field.P
     unit = np.full(p.shape, int(base_2))
-    return tidy(Number(x, p, np.zeros_like(p), argument.p, unit))
+    zeros = np.zeros_like(p)
+    return tidy(Number(x, p, zeros, argument.p, unit, zeros))
 
 
 def sqrt(argument: Any) -> Number:

@@ -5,12 +5,13 @@
     q      the value in Z_Q; −1 where it is not known, None where it is nowhere known
     log    the y in Z_P that a logarithm was taken of, 1 where none was, None if nowhere
     unit   how often log₂e multiplies that logarithm
+    rest   p without the logarithm's
     const  its meaning, if the number is a constant
 
-exp(x) is ω^q in Z_P, so that exp(x + y) = exp(x)·exp(y). A logarithm has q = 0, log = y and any p:
-a hash of y. Where there is a log, q stands for the number less log₂e^unit · log y, so that
-exp(x − log y) = exp(x) / y. What is no sum of known numbers and logarithms has no q: its
-exponential is opaque, a hash.
+exp(x) is ω^q in Z_P, so that exp(x + y) = exp(x)·exp(y). A logarithm has q = 0, rest = 0, log = y
+and any p: a hash of y. Where there is a log, q and rest stand for the number less
+log₂e^unit · log y, so that exp(x − log y) = exp(x) / y. What is no sum of known numbers and
+logarithms has no q: its exponential is opaque, a hash of rest.
 
 Beside them stands the degree (degrees.py), from which follows how likely a wrong identity holds by
 chance.
@@ -92,6 +93,10 @@ class Number(Array):
                 mine = mine.copy()
             mine[index] = default if theirs is None else theirs
             setattr(self, name, mine)
+        if self.rest is not None or value.rest is not None:
+            rest = np.array(self.p if self.rest is None else self.rest)
+            rest[index] = without_log(value)
+            self.rest = rest
 
     # --- arithmetic -------------------------------------------------------------------------------
 
@@ -112,7 +117,8 @@ class Number(Array):
         log = None if self.log is None else inverse(self.log, field.P)
         const = self.const and self.const._replace(rational=-self.const.rational)
         p = np.where(self.p > 0, field.P - self.p, 0)
-        return Number(-self.x, p, q, log, self.unit, const, self.degree)
+        rest = None if self.rest is None else np.where(self.rest > 0, field.P - self.rest, 0)
+        return Number(-self.x, p, q, log, self.unit, rest, const, self.degree)
 
     def __mul__(self, other: Any) -> "Number":
         return multiply(self, lift(other))
@@ -260,10 +266,20 @@ def tidy(number: Number) -> Number:
         if number.log is not None:
             number.log = np.where(finite, number.log, 1)
             number.unit = np.where(finite, number.unit, 0)
+            number.rest = np.where(finite, number.rest, 0)
     return number
 
 
 # --- arithmetic -----------------------------------------------------------------------------------
+
+
+def without_log(number: Number) -> np.ndarray:
+    """Return what the number has in Z_P beside a logarithm."""
+    return number.p if number.rest is None else number.rest
+
+
+def _has_log(*numbers: Number) -> bool:
+    return any(number.log is not None for number in numbers)
 
 
 def _reduced(value: np.ndarray, modulus: int) -> np.ndarray:
@@ -284,6 +300,9 @@ def add(left: Number, right: Number) -> Number:
         if unknown.any():
             q = np.where(unknown, -1, q)
     log, unit = left.log, left.unit
+    rest: Any = None
+    if log is not None or right.log is not None:
+        rest = _reduced(without_log(left) + without_log(right), field.P)
     if right.log is not None:
         if log is None:
             log, unit = right.log, right.unit
@@ -291,14 +310,15 @@ def add(left: Number, right: Number) -> Number:
             clash = (log != 1) & (right.log != 1) & (unit != right.unit)
             unit = np.where(log != 1, unit, right.unit)
             log = log * right.log % field.P
-            if q is not None and clash.any():
-                q = np.where(clash, -1, q)
+            if clash.any():  # of two bases: nothing is known of its exponential
+                log, rest = np.where(clash, 1, log), np.where(clash, p, rest)
+                q = None if q is None else np.where(clash, -1, q)
     if log is not None and log.shape != x.shape:
         log, unit = np.broadcast_to(log, x.shape), np.broadcast_to(unit, x.shape)
     const = None
     if left.const and right.const and left.const[1:] == right.const[1:]:
         const = left.const._replace(rational=left.const.rational + right.const.rational)
-    return tidy(Number(x, p, q, log, unit, const, left.degree.plus(right.degree)))
+    return tidy(Number(x, p, q, log, unit, rest, const, left.degree.plus(right.degree)))
 
 
 def multiply(left: Number, right: Number) -> Number:
@@ -315,6 +335,7 @@ def multiply(left: Number, right: Number) -> Number:
             q = np.where(unknown, -1, q)
     log: Any = None
     unit: Any = None
+    rest: Any = None
     for one, factor in ((left, right), (right, left)):
         if one.log is None or (factor.const is not None and not factor.const.rational):
             continue  # 0 times a logarithm is 0, whose exponent is known
@@ -322,10 +343,11 @@ def multiply(left: Number, right: Number) -> Number:
             base = one.log if times > 0 else inverse(one.log, field.P)
             log = np.broadcast_to(power(base, abs(times), field.P), x.shape)
             unit = np.broadcast_to(one.unit + factor.const.symbols[0], x.shape)
+            rest = np.broadcast_to(one.rest * factor.p % field.P, x.shape)
         elif q is not None:
             q = np.where(np.broadcast_to(one.log != 1, x.shape), -1, q)
     const = left.const.times(right.const) if left.const and right.const else None
-    return tidy(Number(x, p, q, log, unit, const, left.degree.times(right.degree)))
+    return tidy(Number(x, p, q, log, unit, rest, const, left.degree.times(right.degree)))
 
 
 def _whole_factor(const: Meaning | None) -> int | None:
@@ -377,6 +399,7 @@ def select(condition: Any, left: Any, right: Any) -> Number:
         pick(left.q, right.q, -1),
         pick(left.log, right.log, 1),
         pick(left.unit, right.unit, 0),
+        pick(without_log(left), without_log(right), 0) if _has_log(left, right) else None,
         left.const if left.const == right.const else None,
         left.degree.or_that(right.degree),
     )
@@ -432,6 +455,7 @@ def concatenate(parts: Any, axis: int = 0) -> Number:
         joined("q", -1),
         joined("log", 1),
         joined("unit", 0),
+        np.concatenate([without_log(p) for p in parts], axis) if _has_log(*parts) else None,
         degree=functools.reduce(Degree.or_that, (part.degree for part in parts), CONSTANT),
     )
 
@@ -456,15 +480,23 @@ def disagreements(left: Any, right: Any) -> np.ndarray:
     finite = np.isfinite(left.x) & np.isfinite(right.x)
     both_nan = np.isnan(left.x) & np.isnan(right.x)
     same = np.where(finite, left.p == right.p, (left.x == right.x) | both_nan)
+    if left.log is not None or right.log is not None:
+        same |= finite & _same_with_logs(left, right)
+    return ~same
+
+
+def _same_with_logs(left: Number, right: Number) -> np.ndarray:
+    """Say where what is beside the logarithms is equal, or the exponentials are."""
+    field, shape = run.field, left.shape
+    ones, zeros = np.ones(shape, np.int64), np.zeros(shape, np.int64)
+    logs = [ones if n.log is None else n.log for n in (left, right)]
+    units = [zeros if n.unit is None else n.unit for n in (left, right)]
+    alike = (without_log(left) == without_log(right)) & (logs[0] == logs[1])
     if left.q is not None and right.q is not None:
-        ones, zeros = np.ones(shape, np.int64), np.zeros(shape, np.int64)
-        field = run.field
-        logs = [ones if n.log is None else n.log for n in (left, right)]
-        units = [zeros if n.unit is None else n.unit for n in (left, right)]
         exps = [
             field.omega(np.maximum(n.q, 0)) * log % field.P
             for n, log in zip((left, right), logs, strict=True)
         ]
         known = (left.q >= 0) & (right.q >= 0) & ((logs[0] != 1) | (logs[1] != 1))
-        same |= finite & known & (exps[0] == exps[1]) & (units[0] == units[1])
-    return ~same
+        alike |= known & (exps[0] == exps[1])
+    return alike & ((units[0] == units[1]) | ((logs[0] == 1) & (logs[1] == 1)))

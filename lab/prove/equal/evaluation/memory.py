@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..algebra.degrees import CONSTANT, Degree
-from ..algebra.number import NotFollowedError, Number, full
+from ..algebra.number import NotFollowedError, Number, full, without_log
 
 FLOATS = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}
 KINDS = {
@@ -59,8 +59,7 @@ class Table:
     def __init__(self, n: int) -> None:
         self.x = np.full(n, np.nan)
         self.p, self.q = np.zeros(n, np.int64), np.full(n, -1, np.int64)
-        self.log: np.ndarray | None = None  # until a logarithm is stored
-        self.unit: np.ndarray | None = None
+        self.logs: tuple[np.ndarray, ...] = ()  # log, unit and rest, once a logarithm is stored
         self.degrees = np.zeros((n, 4), np.float32)
         self.site = np.zeros(n, np.int16)  # which line stored it
 
@@ -69,24 +68,24 @@ class Table:
         q: Any = self.q[i]
         if (q < 0).all():
             q = None
-        log = unit = None
-        if self.log is not None and self.unit is not None:
-            log, unit = self.log[i], self.unit[i]
-            if (log == 1).all():
-                log = unit = None
+        log, unit, rest = [part[i] for part in self.logs] or (None, None, None)
+        if log is not None and (log == 1).all() and (rest == self.p[i]).all():
+            log = unit = rest = None
         degree = Degree.greatest(self.degrees[i])
-        return Number(self.x[i], self.p[i], q, log, unit, degree=degree)
+        return Number(self.x[i], self.p[i], q, log, unit, rest, degree=degree)
 
     def put(self, i: np.ndarray, number: Number, lanes: np.ndarray | slice, site: int) -> None:
         """Keep some lanes of a Number at places."""
         self.site[i] = site
         self.x[i], self.p[i] = number.x[lanes], number.p[lanes]
         self.q[i] = -1 if number.q is None else number.q[lanes]
-        if number.log is not None and self.log is None:
-            self.log, self.unit = np.ones(len(self.x), np.int64), np.zeros(len(self.x), np.int64)
-        if self.log is not None and self.unit is not None:
-            self.log[i] = 1 if number.log is None else number.log[lanes]
-            self.unit[i] = 0 if number.unit is None else number.unit[lanes]
+        if number.log is not None and not self.logs:
+            self.logs = (np.ones_like(self.p), np.zeros_like(self.p), self.p.copy())
+        if self.logs:
+            log, unit, rest = self.logs
+            log[i] = 1 if number.log is None else number.log[lanes]
+            unit[i] = 0 if number.unit is None else number.unit[lanes]
+            rest[i] = without_log(number)[lanes]
         self.degrees[i] = number.degree
 
 

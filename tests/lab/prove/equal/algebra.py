@@ -253,6 +253,39 @@ class Laws:
         self.different(exp(exp(self.x) @ self.y.T), 1)
         self.different(exp(self.f.sqrt(exp(self.x))), 1)
 
+    def law_opaque_exponentials_beside_logarithms(self) -> None:
+        """What has no exponent keeps its exponential apart from that of a logarithm."""
+        exp, log, n, y = self.f.exp, self.f.log, self.n, self.y
+        u, log2_e = exp(self.x), self.number(1.4426950408889634)
+        sum_, product = u + log(y), exp(u) * y
+        self.same(exp(sum_), product)
+        self.same(exp(u - log(y)), exp(u) / y)
+        self.same(exp(-sum_) * product, 1)
+        self.same(exp(sum_ * log2_e, base_2=True), product)
+        self.same(exp(sum_ * n.lift(2)), exp(u * 2) * y * y)
+        self.different(exp(sum_), exp(u))
+        half = np.arange(20).reshape(4, 5) % 2 == 0
+        self.same(exp(n.select(half, sum_, u)), n.select(half, product, exp(u)))
+        self.same(exp(n.concatenate([u, sum_])), n.concatenate([exp(u), product]))
+        mixed = u.copy()
+        mixed[0] = sum_[0]
+        self.same(exp(mixed)[0], product[0])
+        self.same(exp(mixed)[1:], exp(u)[1:])
+        self.same(sum_ + log(self.x), u + log(self.x * y))
+        self.different(sum_, exp(y) + log(y))
+        bases = sum_ + log(self.x, base_2=True), u + log(self.x) + log(y, base_2=True)
+        self.different(*bases)
+        self.different(*map(exp, bases))
+        self.different(exp(bases[0]), product * self.x)
+        both = log(self.x) + log(y, base_2=True)  # of two bases: an unknown exponential
+        self.different(exp(both), 1)
+        self.same(exp(both), exp((log(self.x) * self.z + log(y, base_2=True) * self.z) / self.z))
+        partly, otherwise = y.copy(), y.copy()  # the first row has no exponent
+        partly[0], otherwise[0] = u[0], exp(y)[0]
+        self.different(exp(partly.sum(axis=0)), exp(partly[1:].sum(axis=0)))
+        self.different((partly + log(y))[0], (otherwise + log(y))[0])
+        self.same(log(exp(self.x - self.x)) * self.z, 0)
+
     def law_infinities(self) -> None:
         n, f, inf = self.n, self.f, np.inf
         infinite = n.lift(np.full((4, 5), -inf))
