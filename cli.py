@@ -277,12 +277,20 @@ def mutate(
         str, typer.Option(help="How kernels run: interpreter, or native (needs llvmlite).")
     ] = "interpreter",
     prove: Annotated[bool, typer.Option(help="Ask prove --equal of what no check noticed.")] = True,
+    listed: Annotated[
+        bool, typer.Option("--listed", help="Ask it of those listed as equivalent, and no others.")
+    ] = False,
 ) -> None:
     """Break each kernel in small ways and count how many the twin's checks notice.
 
-    Exit code 1 if a twin's score is below 95%.
+    Exit code 1 if a twin's score is below 95%, or a mutant listed as equivalent is alive.
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # children are forked: CUDA does not survive that
+    if listed:
+        os.environ.pop("TRITON_INTERPRET", None)  # a proof compiles
+        from .lab.mutate.console import check_listed
+
+        raise typer.Exit(check_listed(_chosen(operations), processes=processes, json_file=json))
     choose_cpu_backend(on)
     from .lab.mutate import console as mutate_console
 

@@ -17,9 +17,10 @@ from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE
 from ...records import write_whole
 from ..device import kernel_device
-from ..store import expect_writable, read_rows, write_rows
+from ..store import expect_writable, made_with, read_rows, write_rows
 from ..twins.catalogue import TWINS
 from ..twins.find import expect_twins, find_twin
+from .equivalent import reasons_of
 from .install import KERNELS
 from .mutants import Mutant, source_of
 from .mutate import (
@@ -126,6 +127,61 @@ def mutate(
         if table_file is not None:
             write_whole(Path(table_file), _markdown(merged))
     return 1 if n_bad else 0
+
+
+def check_listed(
+    operations: list[str], *, processes: int | None = None, json_file: str | None = None
+) -> int:
+    """Ask the second judge of every mutant that is listed as equivalent, and of no others.
+
+    Parameters
+    ----------
+    operations : list of str
+        Twins; empty for all.
+    processes : int, optional
+        Mutants at a time; default: one per core.
+    json_file : str, optional
+        Where to store what it says.
+
+    Returns
+    -------
+    int
+        0 if none is alive, else 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense.
+    """
+    expect_twins(operations)
+    stored = None if json_file is None else expect_writable("json", json_file)
+    names = operations or list(TWINS)
+    listed = {n: reasons_of(find_twin(n), mutants_of(n)) for n in names}
+    asked = [(n, m) for n in names for m in mutants_of(n) if m.identity in listed[n]]
+    console, started = Console(), time.monotonic()
+    columns = TextColumn("mutants"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("mutants", total=len(asked))
+        said = opinions(asked, processes or _cores(), lambda: progress.advance(task))
+    words = [str(opinion).partition(":")[0] for opinion in said.values()]
+    for mutant, opinion in said.items():
+        if opinion.equal is not True:
+            for line in (mutant.name, f"  {opinion}"):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+    counts = ", ".join(f"{words.count(w)} {w}" for w in ("equivalent", "alive", "not judged"))
+    console.print(
+        f"{len(asked)} listed as equivalent, {time.monotonic() - started:.0f} s: "
+        f"[bold]{counts}[/bold]",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if stored is not None:
+        twins = {mutant: name for name, mutant in asked}
+        rows = [
+            {"mutant": m.name, "twin": twins[m], "said": word, "why": opinion.why}
+            for (m, opinion), word in zip(said.items(), words, strict=True)
+        ]
+        write_rows(stored, made_with(), rows)
+    return int("alive" in words)
 
 
 def _cores() -> int:

@@ -5,6 +5,9 @@ survivor is asked of `gptwin prove --equal`: at the twin's corners, in every con
 finite field. One that is proved equal is equivalent, on the branches taken; one that differs is
 alive, and the twin's checks are to be mended. Kernels are compiled for that, not interpreted, in
 processes of their own.
+
+Not judged is what real numbers cannot tell: roundings, dtypes, and what is decided where two
+floats are equal.
 """
 
 import contextlib
@@ -12,13 +15,17 @@ import dataclasses
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
+from ...kernels.common.launch import INTERPRETED
 from .mutants import Mutant
 
 # Seconds of the processor after which a mutant is given up.
 PATIENCE = 60.0
+# Faults that are equal on real numbers, whatever they do to floats.
+ROUNDINGS = frozenset(("precision lowered", "accumulator lowered"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +48,11 @@ class Opinion:
         return f"{word}: {self.why}"
 
 
-def opinions(mutants: Sequence[tuple[str, Mutant]], processes: int) -> dict[Mutant, Opinion]:
+def opinions(
+    mutants: Sequence[tuple[str, Mutant]],
+    processes: int,
+    on_opinion: Callable[[], None] = lambda: None,
+) -> dict[Mutant, Opinion]:
     """Judge mutants side by side.
 
     Parameters
@@ -49,17 +60,29 @@ def opinions(mutants: Sequence[tuple[str, Mutant]], processes: int) -> dict[Muta
     mutants : sequence of (str, Mutant)
         Each with the twin that answers for it.
     processes : int
+        1 starts none, if kernels are compiled here.
+    on_opinion : callable
+        Called after each.
 
     Returns
     -------
     dict of Mutant to Opinion
     """
+    said: dict[Mutant, Opinion] = {}
     if not mutants:
-        return {}
-    context = multiprocessing.get_context("spawn")  # this process interprets kernels
+        return said
+    if processes == 1 and not INTERPRETED:
+        for name, mutant in mutants:
+            said[mutant] = opinion(name, mutant)
+            on_opinion()
+        return said
+    context = multiprocessing.get_context("spawn")
     with _compiling(), ProcessPoolExecutor(min(processes, len(mutants)), context) as pool:
         asked = [pool.submit(opinion, name, mutant) for name, mutant in mutants]
-        return {m: job.result() for (_, m), job in zip(mutants, asked, strict=True)}
+        for (_, mutant), job in zip(mutants, asked, strict=True):
+            said[mutant] = job.result()
+            on_opinion()
+    return said
 
 
 @contextlib.contextmanager
@@ -94,6 +117,8 @@ def opinion(name: str, mutant: Mutant) -> Opinion:
     from .install import ROOT, module_of
     from .mutants import source_of
 
+    if mutant.operator in ROUNDINGS:
+        return Opinion(None, "it changes roundings, which real numbers have not")
     twin_to_prove(name)  # imports a user's module, too
     path = ROOT / mutant.file
     module = module_of(path)
@@ -116,4 +141,20 @@ def opinion(name: str, mutant: Mutant) -> Opinion:
                         return Opinion(None, f"equal in {len(proof.outcomes)} runs, out of time")
     except Exception as error:  # what a mutant raises
         return Opinion(None, f"{type(error).__name__}: {str(error)[:200]}")
+    if _moves_a_bound(mutant) and _compares_floats(mutant, proof):
+        return Opinion(None, "it differs where two floats are equal, and none are drawn so")
     return Opinion(True, f"proved equal in {len(proof.outcomes)} runs")
+
+
+def _moves_a_bound(mutant: Mutant) -> bool:
+    """Say whether < becomes <=, or the like."""
+    before, after = (text.replace("=", "") for text in (mutant.original, mutant.replacement))
+    return mutant.operator == "bound off by one" and before == after
+
+
+def _compares_floats(mutant: Mutant, proof: Any) -> bool:
+    """Say whether floats are compared in the mutant's statement."""
+    file, (first, last) = mutant.file.rpartition("/")[2], mutant.lines
+    lines = {f"{file}:{line}" for line in range(first, last + 1)}
+    decided = (key for outcome in proof.outcomes for key in outcome.decisions)
+    return any(line in lines and operation == "arith.cmpf" for line, operation in decided)
