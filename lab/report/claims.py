@@ -42,4 +42,5 @@ def _proved(row: dict[str, Any]) -> str:
 
 
 def _mutated(row: dict[str, Any]) -> str:
-    return f"{row['killed']} of {row['run']} mutants killed, {len(row['equivalent'])} equivalent."
+    counts = f"{len(row['survived'])} missed, {len(row['equivalent'])} equivalent"
+    return f"Of {row['run']} mutants verify's checks killed {row['killed']}; {counts}."

@@ -322,7 +322,7 @@ def add(left: Number, right: Number) -> Number:
 
 
 def multiply(left: Number, right: Number) -> Number:
-    """Multiply: a logarithm stays one times ±n · log₂e^k, and loses its exponent otherwise."""
+    """Multiply: a logarithm stays one times r · log₂e^k, and loses its exponent otherwise."""
     field = run.field
     with np.errstate(all="ignore"):
         x = left.x * right.x
@@ -339,9 +339,8 @@ def multiply(left: Number, right: Number) -> Number:
     for one, factor in ((left, right), (right, left)):
         if one.log is None or (factor.const is not None and not factor.const.rational):
             continue  # 0 times a logarithm is 0, whose exponent is known
-        if (times := _whole_factor(factor.const)) is not None:
-            base = one.log if times > 0 else inverse(one.log, field.P)
-            log = np.broadcast_to(power(base, abs(times), field.P), x.shape)
+        if _is_rational(factor.const):
+            log = np.broadcast_to(_to_the(one.log, factor.const.rational), x.shape)
             unit = np.broadcast_to(one.unit + factor.const.symbols[0], x.shape)
             rest = np.broadcast_to(one.rest * factor.p % field.P, x.shape)
         elif q is not None:
@@ -350,12 +349,20 @@ def multiply(left: Number, right: Number) -> Number:
     return tidy(Number(x, p, q, log, unit, rest, const, left.degree.times(right.degree)))
 
 
-def _whole_factor(const: Meaning | None) -> int | None:
-    """Return n if a constant is n · log₂e^k, n a whole number that is not 0."""
-    if const is None or const.root != 1 or const.symbols[1] or const.rational.denominator != 1:
-        return None
-    n = const.rational.numerator
-    return n if 0 < abs(n) < 1 << 20 else None
+def _is_rational(const: Meaning | None) -> bool:
+    """Say whether a constant is r · log₂e^k, r r neither large nor fine."""
+    if const is None or const.root != 1 or const.symbols[1]:
+        return False
+    return 0 < abs(const.rational.numerator) < 1 << 20 > const.rational.denominator
+
+
+def _to_the(value: np.ndarray, exponent: Fraction) -> np.ndarray:
+    """Return value^exponent in Z_P, multiplicative: of an even root the square is ± the value."""
+    field, n, d = run.field, exponent.numerator, exponent.denominator
+    if d == 1:
+        return power(value if n > 0 else inverse(value, field.P), abs(n), field.P)
+    order = 2 * field.Q if d % 2 else field.Q
+    return power(value, n * pow(d, -1, order) % order, field.P)
 
 
 def reciprocal(number: Number) -> Number:

@@ -187,6 +187,16 @@ class Laws:
 
     # --- other functions --------------------------------------------------------------------------
 
+    def law_rational_times_a_logarithm(self) -> None:
+        """A rational number of times a logarithm has an exponential: a power, or a root."""
+        exp, log = self.f.exp, self.f.log
+        self.same(exp(log(self.x) / 3) ** 3, self.x)
+        self.same(exp(log(self.x) * self.number(0.6)) ** 5, self.x**3)
+        halves = exp(log(self.x) * self.number(0.5)) * exp(log(self.y) * self.number(0.5))
+        self.same(halves, exp(log(self.x * self.y) * self.number(0.5)))
+        self.same(halves, self.f.sqrt(self.x * self.y))
+        self.different(exp(log(self.x) / 3), self.x)
+
     def law_roots(self) -> None:
         sqrt = self.f.sqrt
         self.same(sqrt(self.x) * sqrt(self.y), sqrt(self.x * self.y))

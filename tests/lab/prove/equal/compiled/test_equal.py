@@ -212,13 +212,28 @@ def test_an_access_outside_every_tensor_is_no_crash(tmp_path: Path) -> None:
     assert "load outside every tensor" in proof.failures[0].error
 
 
-def test_the_second_judge_tells_equivalent_from_alive() -> None:
+def test_the_second_judge_tells_equivalent_from_alive_and_from_what_it_cannot_see() -> None:
     from gptwin.lab.mutate.install import KERNELS
     from gptwin.lab.mutate.mutants import derive
     from gptwin.lab.mutate.second_judge import opinion
 
-    mutants = derive(KERNELS / "layers/gelu.py", "kernels/layers/gelu.py")
-    others = (m for m in mutants if m.operator == "other changed")
-    dropped = (m for m in mutants if (m.function, m.operator) == ("gate", "factor dropped"))
-    assert opinion("gelu", next(others)).equal is True
-    assert opinion("gelu", next(dropped)).equal is False
+    def said(twin: str, file: str, function: str, operator: str, replacement: str = "") -> Any:
+        mutants = derive(KERNELS / f"{file}.py", f"kernels/{file}.py")
+        return opinion(twin, next(
+            m for m in mutants
+            if (m.function, m.operator) == (function, operator) and replacement in m.replacement
+        )).equal  # fmt: skip
+
+    assert said("gelu", "layers/gelu", "gelu_forward_kernel", "other changed") is True
+    assert said("gelu", "layers/gelu", "gate", "factor dropped") is False
+    assert said("gelu", "layers/gelu", "gelu_forward_kernel", "precision lowered") is None
+    moved = "optimizer/ema", "_average", "bound off by one", "<= 0.5"
+    assert said("ema", *moved) is None
+    assert said("kl", "rlhf/kl", "k3_near_0", "factor dropped") is None
+
+
+def test_the_list_of_equivalent_mutants_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    from gptwin.lab.mutate import console
+
+    assert console.check_listed(["gelu"], processes=1) == 0
+    assert "3 equivalent, 0 alive, 0 not judged" in capsys.readouterr().out
