@@ -232,8 +232,13 @@ def test_the_second_judge_tells_equivalent_from_alive_and_from_what_it_cannot_se
     assert said("kl", "rlhf/kl", "k3_near_0", "factor dropped") is None
 
 
-def test_the_list_of_equivalent_mutants_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_of_equivalent_mutants_is_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from gptwin.lab.mutate import console
+    from gptwin.lab.mutate.mutants import derive
 
+    of_gelu = derive(console.KERNELS / "layers/gelu.py", "kernels/layers/gelu.py")
+    monkeypatch.setattr(console, "mutants_of", lambda name: of_gelu)
     assert console.check_listed(["gelu"], processes=1) == 0
     assert "3 equivalent, 0 alive, 0 not judged" in capsys.readouterr().out
