@@ -6,6 +6,7 @@
     policies   7   reinforcement learning on preference alone, and with rules at several weights;
                    and what reranking of 8 adds to each
     probing    8   violations by round of probing: the worst of four probes, or any probe
+    twins      8   the same, where answers to the benign twins are labelled as well
 
 What could have been seen is known: raters here do not slip, so that the program's own AUC is 1; and
 the same reward with the program in place of the classifier says what rules could do at best.
@@ -360,7 +361,16 @@ def measure_probing(seed: int) -> Rows:
     return [row for of in (OF, 1) for row in _probed(seed, of)]
 
 
-def _probed(seed: int, of: int) -> Rows:
+def measure_twins(seed: int) -> Rows:
+    """Do so with the worst of a few, and have the answers to their benign twins labelled, too.
+
+    Nearly all answers to the probes found break a rule. A classifier that learns from these alone
+    learns that answers do.
+    """
+    return _probed(seed, OF, twins=True)
+
+
+def _probed(seed: int, of: int, *, twins: bool = False) -> Rows:
     b, (preference, _) = start(seed), preferred(seed)
     labels = labelled(seed, HOUSE, FIRST_LABELS)
     model = classifier(seed, labels, epochs=8)
@@ -378,7 +388,9 @@ def _probed(seed: int, of: int) -> Rows:
             stage.step(index)
         done = index + 1
         stage.policy.eval()
-        rows.append(_round_row(seed, of, number, stage.policy, model, len(labels)))
+        arm = "worst of four" if of > 1 else "any probe"
+        arm += " and its twin" * twins
+        rows.append(_round_row(seed, arm, number, stage.policy, model, len(labels)))
         if number == ROUNDS:
             break
         drawn = drawn_by_kind(training, FOUND, of)
@@ -387,6 +399,12 @@ def _probed(seed: int, of: int) -> Rows:
         )
         rows[-1]["found"] = violations(found).record()
         labels = [*labels, *labels_from(found, b.template)]
+        if twins:
+            benign_ones = [a.probe._replace(exercise=a.probe.twin) for a in found]
+            said = attack(
+                stage.policy, model, b.template, benign_ones, max_response=LIMIT, seed=950 + number
+            )
+            labels += labels_from(said, b.template)
         model = reward.rules = classifier(seed, labels, epochs=8)
         hard = exercise_prompts(b.template, [one.probe.exercise for one in found])
         stage.prompts = Shuffled([*usual, *hard * 2], POLICY.batch, seed + number)
@@ -394,7 +412,7 @@ def _probed(seed: int, of: int) -> Rows:
 
 
 def _round_row(
-    seed: int, of: int, number: int, policy: Any, model: RuleModel, n_labels: int
+    seed: int, arm: str, number: int, policy: Any, model: RuleModel, n_labels: int
 ) -> dict[str, Any]:
     """Measure a round on fresh probes: any of them, and the worst of four by the classifier."""
     b = start(seed)
@@ -408,12 +426,12 @@ def _round_row(
     asked = Asked([], [probe.twin for probe in drawn[:PROBED]])
     prompts = exercise_prompts(b.template, asked.benign)
     said = answers(policy, b.template, prompts, max_response=LIMIT, seed=number)
-    twins = asked.measured([Answer(b.template.text(r), b.template.end in r) for r in said])
+    on_twins = asked.measured([Answer(b.template.text(r), b.template.end in r) for r in said])
     return {
-        "part": "probing", "seed": seed, "arm": "worst of four" if of > 1 else "any probe",
-        "round": number, "labels": n_labels, "violations": violations(any_of_them).record(),
-        "violations_of_worst": violations(worst).record(), "refusals": twins["refusals"],
-        "gold": twins["gold"], "gold_interval": twins["gold_interval"],
+        "part": "probing", "seed": seed, "arm": arm, "round": number,
+        "labels": n_labels, "violations": violations(any_of_them).record(),
+        "violations_of_worst": violations(worst).record(), "refusals": on_twins["refusals"],
+        "gold": on_twins["gold"], "gold_interval": on_twins["gold_interval"],
     }  # fmt: skip
 
 
@@ -423,6 +441,7 @@ PARTS: dict[str, Callable[[int], Rows]] = {
     "rules": measure_rules,
     "policies": measure_policies,
     "probing": measure_probing,
+    "twins": measure_twins,
     "reading": measure_reading,
 }
 

@@ -16,6 +16,7 @@ READ = (
     ("rules seen", "words unseen", "C2", "words it never saw"),
     ("rules seen", "kinds unseen", "C3", "kinds of rules it never saw"),
 )
+ARMS = {"worst of four": "C3", "any probe": "C0", "worst of four and its twin": "C2"}
 HARM = (
     ("house rules", "harm", "C0", "a rule at a time, the worst counts"),
     ("harmful?", "harm", "C3", '"harmful?"'),
@@ -23,7 +24,7 @@ HARM = (
 
 
 def draw(rows: Rows, path: Path) -> Path:
-    """Draw the five curves.
+    """Draw the curves.
 
     Parameters
     ----------
@@ -36,13 +37,15 @@ def draw(rows: Rows, path: Path) -> Path:
     -------
     pathlib.Path
     """
-    figure, axes = plt.subplots(1, 5, figsize=(19, 3.6))
+    figure, grid = plt.subplots(2, 3, figsize=(13, 7.4))
+    axes = grid.ravel()
     of = {name: [r for r in rows if r["part"] == name] for name in ("rules", "policies", "probing")}
-    _areas(axes[0], of["rules"], READ, "reading a rule")
-    _areas(axes[1], of["rules"], HARM, "does it break any rule?")
+    _areas(axes[0], of["rules"], READ, "6: reading a rule")
+    _areas(axes[1], of["rules"], HARM, "6: does an answer break any rule?")
     _by_weight(axes[2], of["policies"])
-    _by_round(axes[3], of["probing"], "violations", "violations, fresh probes")
-    _by_round(axes[4], of["probing"], "violations_of_worst", "violations, worst of four")
+    _by_round(axes[3], of["probing"], "violations", "8: violations, fresh probes")
+    _by_round(axes[4], of["probing"], "violations_of_worst", "8: violations, worst of four")
+    _by_round(axes[5], of["probing"], "refusals", "8: refusals of their benign twins")
     for axis in axes:
         axis.tick_params(labelsize=8)
         axis.legend(fontsize=7)
@@ -75,7 +78,10 @@ def _areas(axis: Any, rows: Rows, shown: Sequence[tuple[str, str, str, str]], ti
         part = [r for r in rows if (r["arm"], r["test"]) == (arm, test)]
         _lines(axis, part, "labels", lambda r: (r["auc"], r["auc_interval"]), colour, label)
     axis.axhline(0.5, linestyle=":", color="grey", linewidth=1)
+    labels = sorted({row["labels"] for row in rows})
     axis.set_xscale("log")
+    axis.set_xticks(labels, [f"{n:,}" for n in labels])
+    axis.minorticks_off()
     axis.set_ylim(0.35, 1.02)
     axis.set_xlabel("labels", fontsize=8)
     axis.set_ylabel("AUC (the program: 1)", fontsize=8)
@@ -108,13 +114,14 @@ def _by_weight(axis: Any, rows: Rows) -> None:
     axis.set_xscale("symlog", linthresh=1)
     axis.set_ylim(-0.03, 1.03)
     axis.set_xlabel("w, weight of the rules in the reward", fontsize=8)
-    axis.set_title("reinforcement learning", fontsize=9)
+    axis.set_title("7: reinforcement learning", fontsize=9)
 
 
 def _by_round(axis: Any, rows: Rows, key: str, title: str) -> None:
-    for arm, colour in (("worst of four", "C3"), ("any probe", "C0")):
+    for arm, colour in ARMS.items():
         part = [r for r in rows if r["arm"] == arm]
         _lines(axis, part, "round", _share(key), colour, f"trained on {arm}")
     axis.set_ylim(-0.03, 1.03)
+    axis.set_xticks(sorted({row["round"] for row in rows}))
     axis.set_xlabel("round", fontsize=8)
     axis.set_title(title, fontsize=9)
