@@ -69,7 +69,8 @@ class Settings:
     noise : float
         The labellers', in worth.
     harmless_weight : float
-        λ of the harmless comparisons. Bai et al. find 2 to 3 best.
+        λ of the harmless comparisons. Bai et al. find 2 to 3 best; at this size that makes the agent
+        refuse what it may say (docs/agents.md).
     candidates : int
         Answers sampled, of which the judge picks one.
     max_response : int
@@ -86,16 +87,16 @@ class Settings:
     )
     policy: PPOSettings = dataclasses.field(
         default_factory=functools.partial(
-            PPOSettings, episodes=1280, batch=64, minibatches=2, max_response=16, lr=3e-4,
+            PPOSettings, episodes=640, batch=64, minibatches=2, max_response=16, lr=3e-4,
             value_lr=1e-3, lr_warmup=2, ptx=0.0,
         )
     )  # fmt: skip
     prompt: str = setting(PROMPT, ANY)
     questions: int = setting(1000, FROM_0)
-    rounds: int = setting(2, COUNT)
-    comparisons: int = setting(800, COUNT)
+    rounds: int = setting(1, COUNT)
+    comparisons: int = setting(2000, COUNT)
     noise: float = setting(0.2, ABOVE_0)
-    harmless_weight: float = setting(2.0, FROM_0, "HH 5.1: 2 to 3")
+    harmless_weight: float = setting(0.5, FROM_0)
     candidates: int = setting(8, COUNT)
     max_response: int = setting(16, COUNT)
     refused: float = setting(0.02, SHARE)

@@ -85,10 +85,10 @@ def linear_in_root(rows: Rows) -> tuple[float, float]:
 
 
 def rated(rows: Rows) -> tuple[list[str], Ratings]:
-    """Rate the policies of all seeds' tournaments together; half a win is added to each side."""
+    """Rate the policies of all seeds' tournaments together, the first at 0."""
     tables = chosen(rows, "online", part="wins")
     wins = np.sum([row["wins"] for row in tables], axis=0)
-    return list(tables[0]["players"]), fit_ratings(wins, fixed=0, add_half=True)
+    return list(tables[0]["players"]), fit_ratings(wins, fixed=0)
 
 
 def draw(rows: Rows, folder: Path) -> list[Path]:

@@ -41,8 +41,8 @@ def test_tournaments_of_all_seeds_are_rated_together():
     table = {"claim": "online", "part": "wins", "players": ["base", "new"]}
     rows = [{**table, "wins": [[0, 2], [3, 0]]}, {**table, "wins": [[0, 0], [3, 0]]}]
     players, ratings = hh.rated(rows)
-    assert players == ["base", "new"] and ratings.nats[0] == 0 and ratings.halves_added
-    assert ratings.nats[1] == pytest.approx(math.log(6.5 / 2.5))
+    assert players == ["base", "new"] and ratings.nats[0] == 0 and not ratings.halves_added
+    assert ratings.nats[1] == pytest.approx(math.log(6 / 2))
 
 
 def test_what_was_measured_is_drawn(rows, tmp_path):
