@@ -69,8 +69,8 @@ class Settings:
     noise : float
         The labellers', in worth.
     harmless_weight : float
-        λ of the harmless comparisons. Bai et al. find 2 to 3 best; at this size that makes the agent
-        refuse what it may say (docs/agents.md).
+        λ of the harmless comparisons. Bai et al. find 2 to 3 best; at this size that makes the
+        agent refuse what it may say (docs/agents.md).
     candidates : int
         Answers sampled, of which the judge picks one.
     max_response : int
