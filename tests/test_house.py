@@ -76,7 +76,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lab/prove/safe/asked": ("lab/prove/safe/launches",),
     "lab/prove/safe": ("lab/prove/safe/asked",),
     "lab/prove": ("lab/prove/equal", "lab/prove/safe"),
-    "lab/study": ("lab/exercises", "lab/trace"),
+    "lab/study": ("lab/exercises", "lab/trace", "lab/inspect"),
     "lab/mutate": ("lab/prove",),
     "lab/exercises/exercise": ("lab",),
     "lab/exercises/tiles": ("lab/exercises/exercise",),
