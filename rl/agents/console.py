@@ -1,6 +1,7 @@
 """`gptwin world`, `gptwin agent` and, for an agent's run, `gptwin chat`."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -213,9 +214,12 @@ def explained(reply: Reply) -> Iterator[str]:
     for note in reply.notes:
         yield f"  ({note})"
     width = max((len(c.text) for c in reply.candidates), default=0)
-    for i, candidate in enumerate(reply.candidates):
-        mark = "→" if i == reply.chosen else " "
-        yield f"{mark} {candidate.text:<{width}}  {_scores(candidate)}  {candidate.why}".rstrip()
+    lines = Counter(
+        f"{'→' if i == reply.chosen else ' '} {candidate.text:<{width}}  {_scores(candidate)}  "
+        f"{candidate.why}".rstrip()
+        for i, candidate in enumerate(reply.candidates)
+    )  # the same candidate is often sampled more than once
+    yield from (f"{line}  ({n} times)" if n > 1 else line for line, n in lines.items())
     if reply.candidates and reply.chosen is None:
         yield "→ none of these"
 

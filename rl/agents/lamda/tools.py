@@ -215,9 +215,9 @@ def research(
         said = _continued(model, template, [contexts[i] for i in going])
         still = []
         for i, response in zip(going, said, strict=True):
-            control, text = response[0], template.text(response[1:])
-            if control != ids[ASK]:  # to the user, or without saying to whom
-                found[i].answer = text if control == ids[ANSWER] else template.text(response)
+            text = _text(template, response)
+            if response[0] != ids[ASK]:  # to the user, or without saying to whom
+                found[i].answer = text
                 continue
             results = toolset(text, questions[i][1])
             found[i].asked.append((text, results))
@@ -229,8 +229,14 @@ def research(
             return found
     said = _continued(model, template, [[*contexts[i], ids[ANSWER]] for i in going])
     for i, response in zip(going, said, strict=True):
-        found[i].answer, found[i].forced = template.text(response), True
+        found[i].answer, found[i].forced = _text(template, response), True
     return found
+
+
+def _text(template: Template, response: Sequence[int]) -> str:
+    """Read what a model wrote, without the tokens that say to whom."""
+    controls = {template.tokenizer.special_tokens[control] for control in TOOLS}
+    return template.text([i for i in response if i not in controls])
 
 
 def _continued(model: GPT, template: Template, prompts: list[list[int]]) -> list[list[int]]:

@@ -68,13 +68,15 @@ class Training:
     labels: Sequence[Label] = ()
     quiet: bool = False
 
-    def run(self) -> None:
-        """Train what is left to be trained."""
+    def run(self, last: str = TOOLED) -> None:
+        """Train what is left to be trained, up to a stage."""
         s, begun = self.settings, self.begun
         inputs = begun.inputs | {f"lamda.{name}": getattr(s, name) for name in TRAINED}
         inputs["data"] = zlib.crc32(repr(self.labels).encode()) if self.labels else "the world"
         inputs = self._stage(RATED, inputs)
         inputs = self._stage(CLEANED, inputs)
+        if last == CLEANED:
+            return
         self._stage(TOOLED, inputs | {"lamda.tool_steps": s.tool_steps, "lamda.talks": s.talks})
 
     def left(self, name: str) -> GPT:

@@ -53,15 +53,15 @@ def run(seed: int) -> Rows:
     -------
     list of dict
     """
-    asked, training = _Asked(seed), trained(seed)
+    asked, training = _Asked(seed), trained(seed, CLEANED)
     return [*_filtered_and_ranked(training, asked, seed), *_sizes(asked, seed)]
 
 
-def trained(seed: int) -> Training:
-    """Return a seed's run, all of whose stages have ended."""
+def trained(seed: int, last: str) -> Training:
+    """Return a seed's run, whose stages have ended up to one."""
     settings = LamdaSettings(BaseSettings(seed=seed))
     training = Training(Path(f"{FOLDER}-{seed}"), settings, base(settings.base), quiet=True)
-    training.run()
+    training.run(last)
     return training
 
 

@@ -49,7 +49,7 @@ def run(seed: int) -> Rows:
     list of dict
         For each arm: right answers, groundedness, informativeness, citations, each with n.
     """
-    training = trained(seed)
+    training = trained(seed, TOOLED)
     model, template = training.left(TOOLED), training.begun.template
     questions = list(itertools.islice(draw_questions(HELD_OUT + seed), ASKED))
     rows = []

@@ -65,3 +65,5 @@ def test_an_explanation_marks_the_chosen_candidate():
         "  (looked up tree)", "  tree moon  safe 0.08  unsafe", "→ tree       safe 1.00"
     ]  # fmt: skip
     assert list(explained(dataclasses.replace(reply, chosen=None)))[-1] == "→ none of these"
+    often = dataclasses.replace(reply, candidates=(candidates[0],) * 3 + candidates[1:], chosen=3)
+    assert list(explained(often))[1] == "  tree moon  safe 0.08  unsafe  (3 times)"
