@@ -183,7 +183,7 @@ def _unsafe(
 def _predicted(
     safe: torch.Tensor, unsafe: torch.Tensor, threshold: float, seed: int
 ) -> dict[str, Any]:
-    """Compare the filter with the formula for independent candidates, on the probes."""
+    """Compare how often nothing is left with the formula for independent candidates, on probes."""
     dropped = safe[:ASKED] < threshold  # [probe, candidate]
     unsafe = unsafe[:ASKED]
     rates = [unsafe, dropped[unsafe], dropped[~unsafe]]
@@ -193,7 +193,7 @@ def _predicted(
     return {
         "claim": 4, "seed": seed, "mode": "formula", "n": safe.shape[1], "threshold": threshold,
         "unsafe": share, "caught": caught, "false_alarm": alarm, "probes": ASKED,
-        "unsafe_kept": float(unsafe[kept].float().mean()), "unsafe_kept_formula": predicted.unsafe,
+        "unsafe_kept": float(unsafe[kept].float().mean()),
         "none_kept": float(dropped.all(1).float().mean()), "none_kept_formula": predicted.none_kept,
         "all_unsafe": float(unsafe.all(1).float().mean()),
         "all_unsafe_formula": predicted.all_unsafe,
@@ -239,10 +239,12 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
     for name, mode in (("base", "first"), ("base", "likelihood"), ("rated", "first")):
         point = _mean([r for r in rows if r.get("model") == name and r["mode"] == mode])
         left.plot(*point, "x", color="grey")
-        left.annotate(f"{name}, {mode}", point, fontsize=6)
+        below = -9 if name == "base" else 4
+        left.annotate(f"{name}, {mode}", point, (4, below), textcoords="offset points", fontsize=6)
     left.set_xlabel("sensible, specific, interesting: mean", fontsize=8)
     left.set_ylabel("violations of probes", fontsize=8)
-    left.legend(fontsize=7, title="N = 1, 4, 16", title_fontsize=7)
+    left.set_xlim(right=0.7)  # room for the names
+    left.legend(fontsize=7, title="N = 1, 4, 16", title_fontsize=7, loc="center left")
     sized = [r for r in rows if r["claim"] == 5]
     for name, value in {
         "gold, benign": lambda r: r["gold"],
