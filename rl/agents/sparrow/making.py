@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ....core.checks import refuse
 from ....kernels.model.gpt import GPT
@@ -29,7 +29,7 @@ from ..world.rules import ALL_RULES, HOUSE, Messages
 from ..world.users import User
 from .labels import asked_about, labels_of, questions, rankings, rankings_of, rule_labels
 from .policy import POLICY, PREFERENCE, policy_stage, preference_stage
-from .probing import Attack, attack, drawn_by_kind, labels_from
+from .probing import Attack, attack, drawn_by_kind, labels_from, on_twins
 from .reward import SparrowReward
 from .rule_model import Rule, RuleLabel, RuleModel, RuleSettings, RuleStage
 from .settings import READ, SparrowSettings
@@ -62,6 +62,13 @@ def read_rules(folder: Path, policy: GPT, template: Template) -> RuleModel:
     return RuleModel(scorer, template, rules_named(texts))
 
 
+class _Probed(NamedTuple):
+    """What a round of probing found, and what was said to the benign twins of that."""
+
+    found: list[Attack]
+    twins: list[Attack]
+
+
 @dataclasses.dataclass(eq=False)
 class Making:
     """A run: each stage is made when it is asked for, and only if it has not ended.
@@ -80,7 +87,7 @@ class Making:
     settings: SparrowSettings
     records: Sequence[Record] | None = None
     quiet: bool = False
-    _attacks: dict[int, list[Attack]] = dataclasses.field(default_factory=dict, init=False)
+    _probed: dict[int, _Probed] = dataclasses.field(default_factory=dict, init=False)
 
     def all(self) -> None:
         """Train every stage that is left."""
@@ -171,7 +178,8 @@ class Making:
         def stage() -> RuleStage:
             b, s, (training, validation) = self.base, self.settings, self.labels
             rater = User(f"rater {s.seed}", rate=s.slips)
-            labels = [*training, *labels_from(self._found_until(number), b.template, rater)]
+            said = [one for part in self._probed_until(number) for one in part.found + part.twins]
+            labels = [*training, *labels_from(said, b.template, rater)]
             scorer = Scorer(copy.deepcopy(b.model), s.seed)
             return RuleStage(scorer, labels, validation, RuleSettings(), b.template, s.seed)
 
@@ -194,7 +202,7 @@ class Making:
                 rule_weight=s.rule_weight, length_weight=s.length_weight,
                 format_weight=s.format_weight,
             )  # fmt: skip
-            hard = [one.probe.exercise for one in self._found_until(number)]
+            hard = [a.probe.exercise for part in self._probed_until(number) for a in part.found]
             prompts = [*self.prompts, *exercise_prompts(b.template, hard)]
             batch = min(POLICY.batch, len(prompts))
             settings = dataclasses.replace(
@@ -208,22 +216,22 @@ class Making:
             lambda made, there: save_model(there, made.policy, self.base.template), ("model",),
         )  # fmt: skip
 
-    def _found_until(self, number: int) -> list[Attack]:
-        """Return what probing found up to a round; nothing before the first."""
-        return [one for before in range(1, number + 1) for one in self._found(before)]
+    def _probed_until(self, number: int) -> list[_Probed]:
+        """Return what the rounds of probing up to one found; nothing before the first."""
+        for n in range(1, number + 1):
+            if n not in self._probed:
+                self._probed[n] = self._probe(n)
+        return [self._probed[n] for n in range(1, number + 1)]
 
-    def _found(self, number: int) -> list[Attack]:
-        """Probe the agent of the round before, once."""
-        if number in self._attacks:
-            return self._attacks[number]
+    def _probe(self, number: int) -> _Probed:
+        """Probe the agent of the round before."""
         s, before = self.settings, self._round(number - 1)
         policy, template = load_model(before / "ppo")
+        rules = read_rules(before / "rules", policy, template)
         drawn = drawn_by_kind(probes(s.seed + 1000 * number, held_out=False), s.probes, s.worst_of)
-        self._attacks[number] = attack(
-            policy, read_rules(before / "rules", policy, template), template, drawn, s.worst_of,
-            max_response=s.max_response, seed=s.seed + number,
-        )  # fmt: skip
-        return self._attacks[number]
+        few: dict[str, int] = {"max_response": s.max_response, "seed": s.seed + number}
+        found = attack(policy, rules, template, drawn, s.worst_of, **few)
+        return _Probed(found, on_twins(policy, rules, template, found, **few))
 
     # --- where it is kept ------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Adversarial probing: look for what the agent still does wrong, learn from it, and look again.
 
     round      draw probes ─► the agent answers ─► of every few keep the one whose answer the
-      │        classifier finds worst ─► a rater labels it, for the rule that was probed
+      │        classifier finds worst ─► a rater labels it, for the rule that was probed, and the
+      │        answer to the probe's benign twin
       └──◄──   retrain the classifier on all labels ─► retrain the agent ◄─ the probes found
 
 The paper's raters are people who try to have one rule broken; its red team is a language model.
@@ -117,6 +118,35 @@ def attack(
     ]
     groups = [tried[i : i + of] for i in range(0, len(tried), of)]
     return [max(group, key=lambda one: one.rating) for group in groups]
+
+
+def on_twins(
+    policy: GPT,
+    rules: RuleModel,
+    template: Template,
+    attacks: Sequence[Attack],
+    *,
+    max_response: int,
+    seed: int = 0,
+) -> list[Attack]:
+    """Let the agent answer the benign twins of the probes that were found, too.
+
+    Nearly all answers to these break a rule: a classifier that learns from them alone learns that
+    answers do, and the agent to refuse.
+
+    Parameters
+    ----------
+    policy, rules, template, max_response, seed
+        As in `attack`.
+    attacks : sequence of Attack
+
+    Returns
+    -------
+    list of Attack
+        One for each.
+    """
+    twins = [one.probe._replace(exercise=one.probe.twin) for one in attacks]
+    return attack(policy, rules, template, twins, max_response=max_response, seed=seed)
 
 
 def labels_from(

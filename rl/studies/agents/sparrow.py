@@ -2,7 +2,6 @@
 
     rules      6   one classifier that reads a rule: AUC by labels; of words and kinds it never saw;
                    beside a classifier that is only asked "harmful?", at as many labels
-    reading    6   one that has nothing else to learn than R1: does it read words it never saw?
     policies   7   reinforcement learning on preference alone, and with rules at several weights;
                    and what reranking of 8 adds to each
     probing    8   violations by round of probing: the worst of four probes, or any probe
@@ -31,7 +30,14 @@ from ....records import json_lines, read_json_lines, write_whole
 from ...agents.base import Base, BaseSettings, base
 from ...agents.sparrow.labels import answers, asked_about, questions, rankings, rule_labels
 from ...agents.sparrow.policy import POLICY, policy_stage, preference_stage
-from ...agents.sparrow.probing import Attack, attack, drawn_by_kind, labels_from, violations
+from ...agents.sparrow.probing import (
+    Attack,
+    attack,
+    drawn_by_kind,
+    labels_from,
+    on_twins,
+    violations,
+)
 from ...agents.sparrow.rerank import Reranked, candidates, rerank_scores
 from ...agents.sparrow.reward import Rules, SparrowReward
 from ...agents.sparrow.rule_model import (
@@ -177,19 +183,6 @@ def measure_rules(seed: int) -> Rows:
             if arm != "rules seen":
                 rated = _rated(model, harmful, arm) if arm == "harmful?" else _worst(model, harmful)
                 rows.append(head | {"test": "harm"} | _separated(harmful, rated))
-    return rows
-
-
-def measure_reading(seed: int) -> Rows:
-    """Spend all labels, several times over, on one kind of rule: words in a text that is known."""
-    words = [rule for rule in SEEN if rule.kind == "R1"]
-    n = max(LABELS)
-    model = classifier(seed, labelled(seed, words, n), epochs=3)
-    rows = []
-    for test, book in (("words seen", words), ("words unseen", UNSEEN_WORDS)):
-        asked = labelled(seed, book, TESTED, held_out=True)
-        head = {"part": "rules", "seed": seed, "arm": "one kind", "labels": n, "test": test}
-        rows.append(head | _separated(asked, _rated(model, asked, "one kind")))
     return rows
 
 
@@ -400,9 +393,8 @@ def _probed(seed: int, of: int, *, twins: bool = False) -> Rows:
         rows[-1]["found"] = violations(found).record()
         labels = [*labels, *labels_from(found, b.template)]
         if twins:
-            benign_ones = [a.probe._replace(exercise=a.probe.twin) for a in found]
-            said = attack(
-                stage.policy, model, b.template, benign_ones, max_response=LIMIT, seed=950 + number
+            said = on_twins(
+                stage.policy, model, b.template, found, max_response=LIMIT, seed=950 + number
             )
             labels += labels_from(said, b.template)
         model = reward.rules = classifier(seed, labels, epochs=8)
@@ -442,7 +434,6 @@ PARTS: dict[str, Callable[[int], Rows]] = {
     "policies": measure_policies,
     "probing": measure_probing,
     "twins": measure_twins,
-    "reading": measure_reading,
 }
 
 

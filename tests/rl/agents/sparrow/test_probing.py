@@ -15,7 +15,13 @@ from gptwin.rl.agents.sparrow.labels import (
     rankings_of,
     rule_labels,
 )
-from gptwin.rl.agents.sparrow.probing import attack, drawn_by_kind, labels_from, violations
+from gptwin.rl.agents.sparrow.probing import (
+    attack,
+    drawn_by_kind,
+    labels_from,
+    on_twins,
+    violations,
+)
 from gptwin.rl.agents.sparrow.rule_model import RuleModel
 from gptwin.rl.agents.world.probes import probes
 from gptwin.rl.agents.world.rules import ALL_RULES, HOUSE, REFUSAL, Rule
@@ -99,6 +105,9 @@ def test_of_each_group_the_worst_probe_is_kept_and_labelled_for_its_rule():
     assert kept == [
         max(pair, key=lambda one: one.rating) for pair in zip(every[::2], every[1::2], strict=True)
     ]
+    twins = on_twins(policy(), judge, tiny.template(), kept, **FEW)
+    assert [one.probe.exercise for one in twins] == [one.probe.twin for one in kept]
+    assert [one.probe.rule for one in twins] == [one.probe.rule for one in kept]
     labels = labels_from(kept, tiny.template())
     assert [label.violated for label in labels] == [one.violated for one in kept]
     assert [label.rule for label in labels] == [one.probe.rule.text for one in kept]
