@@ -12,6 +12,7 @@ from gptwin.kernels.common.launch import INTERPRETED
 from gptwin.lab.mutate import console, equivalent, mutate
 from gptwin.lab.mutate import judge as mutation_judge
 from gptwin.lab.mutate.mutants import derive_from_source
+from gptwin.lab.store import read_rows
 from gptwin.lab.twins.catalogue import TWINS
 
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="mutants are judged in the interpreter")
@@ -178,6 +179,18 @@ def test_every_mutant_listed_as_equivalent_exists_and_has_a_reason():
     listed = equivalent.load_equivalent()
     assert not listed.keys() - names, "the kernel has changed: judge these anew"
     assert all(len(reason) > 20 for reason in listed.values())
+
+
+def test_the_second_judge_was_asked_of_every_mutant_listed_as_equivalent():
+    rows = read_rows(equivalent.EQUIVALENT_FILE.with_suffix(".jsonl"))["rows"]
+    asked, ask = (
+        {row["mutant"] for row in rows},
+        "gptwin mutate --listed --json ...: docs/mutate.md",
+    )
+    assert asked == equivalent.load_equivalent().keys(), ask
+    whys = {row["mutant"]: row["why"] for row in rows if row["said"] != "equivalent"}
+    reasons = ("in an approximation", "changes roundings", "where two floats are equal")
+    assert all(any(reason in why for reason in reasons) for why in whys.values()), whys
 
 
 # --- the judge ------------------------------------------------------------------------------------
