@@ -150,7 +150,7 @@ class Problem:
         for n in self.walk.grid:
             if len(n.terms) != 1 or n.constant is not None or next(iter(n.terms.values())) < 1:
                 continue
-            factors = [self.unknowns.by_name[name] for name in n.unknowns]
+            factors = [self.unknowns.by_name[name] for name in sorted(n.unknowns)]
             if all(low is not None and low >= 0 for low, _ in (f.bounds for f in factors)):
                 for factor in factors:
                     factor.bounds = max(factor.bounds[0] or 0, 1), factor.bounds[1]

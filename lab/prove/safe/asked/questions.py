@@ -22,6 +22,7 @@ from ..symbolic.solver import LINEAR_STEPS, Answer, Solver
 from ..symbolic.terms import ZERO, Poly, poly
 from ..symbolic.values import reach
 from ..symbolic.walk import Access, Width
+from .coordinates import coordinates_of, moved_on
 from .problem import Problem, Tensor
 
 PROVED, REFUTED, UNKNOWN = "proved", "refuted", "not proved"
@@ -304,6 +305,10 @@ class Questions:
         accesses = [a for a in self.walk.accesses if a.base in self.problem.tensors]
         if all(p.constant == 0 for p in self.walk.programs):
             return
+        for a in self.walk.accesses:
+            if a.base not in self.problem.tensors and a.kind != "load":
+                what = f"{a.kind} and any other"
+                yield Finding("race", a.where, what, NOT_FOLLOWED, self._why_no_tensor(a))
         for i, a in enumerate(accesses):
             for b in accesses[i:]:
                 kinds = {a.kind, b.kind}
@@ -425,7 +430,7 @@ class Questions:
         mine = [f for f in formulas if not self._is_others(f)]
         names, _ = self.unknowns.behind(mine)
         names |= {n for n in self._others if any(self._mentions(f, n) for f in formulas)}
-        variables = [self.unknowns.by_name[n].variable == 0 for n in names]
+        variables = [self.unknowns.by_name[n].variable == 0 for n in sorted(names)]
         _, behind = self.unknowns.behind(variables)
         facts = [*behind, *self.solver.facts]
         asked = [*known, z3.Not(statement), *facts, *(self.other(f) for f in facts)]
@@ -459,48 +464,3 @@ class Questions:
         for width in self.walk.widths:
             yield self.width(width)
         yield from self.races()
-
-
-def coordinates_of(offset: Poly, tensor: Tensor) -> tuple[list[Poly], Poly]:
-    """Take an offset apart: what each stride is multiplied with, and what no stride divides.
-
-    Any way to take it apart is right, if each coordinate then proves to lie on its axis.
-    """
-    order = sorted(
-        range(len(tensor.strides)), key=lambda i: _degree(tensor.strides[i]), reverse=True
-    )
-    found: dict[int, Poly] = {}
-    rest = offset
-    for i in order:
-        stride = tensor.strides[i]
-        if len(stride.terms) != 1:
-            found[i] = ZERO
-            continue
-        ((monomial, factor),) = stride.terms.items()
-        inside, left = rest.divided(monomial)
-        whole = Poly({m: c // factor for m, c in inside.terms.items() if c % factor == 0})
-        over = Poly({m: c for m, c in inside.terms.items() if c % factor})
-        constant = over.terms.get((), 0)
-        if factor > 1 and constant:
-            whole, over = whole + constant // factor, over - constant // factor * factor
-        found[i] = whole
-        rest = left + over * Poly({monomial: 1})
-    return [found[i] for i in range(len(tensor.strides))], rest
-
-
-def moved_on(coordinates: list[Poly], tensor: Tensor) -> Iterator[list[Poly]]:
-    """Move what is constant in a coordinate to the next one: a row is as many columns.
-
-    Backwards from the end of a row a kernel writes `row · n + n − 1 − column`.
-    """
-    for i, n in enumerate(tensor.shape[1:]):
-        constant = coordinates[i].terms.get((), 0)
-        if constant:
-            moved = list(coordinates)
-            moved[i], moved[i + 1] = moved[i] - constant, moved[i + 1] + n * constant
-            yield moved
-
-
-def _degree(stride: Poly) -> tuple[int, int]:
-    ((monomial, factor), *_) = stride.terms.items() or [((), 0)]
-    return len(monomial), factor

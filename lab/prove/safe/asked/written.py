@@ -134,7 +134,7 @@ class Witness:
         exists += [f for f in questions.solver.facts if self.unknowns.constants(f) & free_names]
         wanted += [f for n in sorted(digits) for f in self.unknowns.by_name[n].facts]
         definitions = [
-            fact for name in names - chosen for fact in self.unknowns.by_name[name].facts
+            fact for name in sorted(names - chosen) for fact in self.unknowns.by_name[name].facts
         ]
         pairs = [(self.unknowns.by_name[n].variable, self.values[n]) for n in sorted(chosen)]
         # What is defined by what was chosen has other values for another element or store.

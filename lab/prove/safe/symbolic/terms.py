@@ -357,10 +357,13 @@ class Unknowns:
         return all(self.by_name[name].uniform for name in names)
 
     def behind(self, formulas: Iterable[Any]) -> tuple[set[str], list[Any]]:
-        """Collect the unknowns that formulas hang on, and the facts that define them."""
+        """Collect the unknowns that formulas hang on, and the facts that define them.
+
+        In one order always: z3 gives up, or does not, as it reads them.
+        """
         names: set[str] = set()
         facts: dict[int, Any] = {}
-        waiting = [name for f in formulas for name in self.constants(f)]
+        waiting = [name for f in formulas for name in sorted(self.constants(f))]
         while waiting:
             name = waiting.pop()
             if name in names:
@@ -369,7 +372,7 @@ class Unknowns:
             for fact in self.by_name[name].facts:
                 if fact.get_id() not in facts:
                     facts[fact.get_id()] = fact
-                    waiting += self.constants(fact)
+                    waiting += sorted(self.constants(fact))
         return names, list(facts.values())
 
 
