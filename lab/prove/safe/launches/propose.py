@@ -87,14 +87,26 @@ class _Proposal:
     def stride(self, tensor: str, seen: list[torch.Tensor], axis: int) -> str:
         """Find the number that the kernel was given for a stride."""
         wanted = tuple(t.stride(axis) for t in seen)
-        stem = tensor.removesuffix("_ptr").removesuffix("ptr")
         found = [
             name
             for name in self.arguments[0]
             if "stride" in name and tuple(a.get(name) for a in self.arguments) == wanted
         ]
-        own = [name for name in found if name.startswith(stem)]
-        return next(iter(own or found), "")
+        own = [name for name in found if self.owner(name) == tensor]
+        packed = all(t.is_contiguous() for t in seen)
+        return next(iter(own or ([] if packed else found)), "")
+
+    def owner(self, stride: str) -> str:
+        """Say whose a stride is by its name: w_stride, stride_wk; else the first tensor's."""
+        tensors = [n for n, value in self.arguments[0].items() if isinstance(value, torch.Tensor)]
+        before, _, after = (part.strip("_") for part in stride.partition("stride"))
+        for tensor in tensors:
+            stem = tensor.removesuffix("_ptr").removesuffix("ptr")
+            if (before and stem.startswith(before)) or (stem and after.startswith(stem)):
+                return tensor
+            if stem and before.startswith(stem + "_"):
+                return tensor
+        return tensors[0]
 
     def grid(self) -> Iterator[str]:
         for axis in range(max(len(call.grid) for call in self.calls)):

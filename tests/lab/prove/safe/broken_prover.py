@@ -1,0 +1,294 @@
+"""The prover, broken on purpose: each rule has a kernel that shows when it is gone.
+
+    python tests/lab/prove/safe/broken_prover.py [NAME ...]
+
+proves the kernel that each break names, in a fork of its own where the break's file is replaced as
+it is imported, and prints whether it came out otherwise than it must, as JSON. Nothing on disk
+changes. A kernel `..._broken` must not be proved where its fault is; a `..._fixed` must be, whole.
+"""
+
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PACKAGE = "gptwin.lab.prove.safe"
+FILES = "small_kernels.py", "traps.py"
+
+# name: (file below lab/prove/safe, what stands there once, what takes its place, the kernel)
+BREAKS = {
+    # integers
+    "a product of intervals forgets what is negative": (
+        "symbolic/terms.py", "return min(corners), max(corners)",
+        "return max(min(corners), 0), max(corners)", "negative_product_broken",
+    ),
+    "a quotient drops what may carry over": (
+        "symbolic/terms.py", "low >= 0 and high < b", "low >= 0 and high <= b",
+        "carried_over_broken",
+    ),
+    "a quotient lies one lower than what bounds it": (
+        "symbolic/terms.py", "return c * self.formula(q) < self.formula(u)",
+        "return c * self.formula(q) + 1 < self.formula(u)", "last_row_broken",
+    ),
+    "a remainder may be as large as its divisor": (
+        "symbolic/terms.py", "facts = [exact, rv < yv, qv <= xv]",
+        "facts = [exact, rv <= yv, qv <= xv]", "rows_and_tiles_fixed",
+    ),
+    "a quotient and a remainder are any numbers": (
+        "symbolic/terms.py", "facts = [exact, rv < yv, qv <= xv]", "facts = [rv < yv, qv <= xv]",
+        "reversed_tiles_fixed",
+    ),
+    "the larger of two is the smaller": (
+        "symbolic/terms.py", "[m >= xv, m >= yv] if largest else",
+        "[m <= xv, m <= yv] if True else",
+        "larger_of_two_broken",
+    ),
+    "a minimum may be anything below both": (
+        "symbolic/terms.py", "known.facts += [z3.Or(m == xv, m == yv)]", "pass",
+        "rows_of_a_group_fixed",
+    ),
+    "a choice takes the other side": (
+        "symbolic/terms.py", "z3.Implies(z3.Not(condition), m == self.formula(y))",
+        "z3.Implies(z3.Not(condition), m == self.formula(x))", "chosen_broken",
+    ),
+    "less or equal is less": (
+        "symbolic/evaluate.py", '"slt": "lt", "sle": "le"', '"slt": "lt", "sle": "lt"',
+        "off_by_one_broken",
+    ),
+    "an integer may be one larger than its type": (
+        "asked/questions.py", "fits = z3.And(v >= low, v <= high)",
+        "fits = z3.And(v >= low, v <= 2 * high)", "extended_too_late_broken",
+    ),
+    "a loop's counter may wrap": (
+        "symbolic/walk.py", 'self.width("loop step", op.where, bits,',
+        'self.width("loop step", op.where, 64,', "loop_counter",
+    ),
+    "an offset of 32 bits may wrap": (
+        "symbolic/walk.py",
+        "return value.type.is_pointer or BITS[value.element] == 64", "return True",
+        "row_offset_broken",
+    ),
+    "what is extended may wrap": (
+        "symbolic/walk.py", '"arith.addi", "arith.subi", "arith.muli", "tt.addptr",',
+        '"arith.addi", "arith.subi", "arith.muli", "tt.addptr", "arith.extsi", "arith.cmpi",',
+        "narrow_sum_broken",
+    ),
+    # bounds
+    "an index may equal the length": (
+        "asked/questions.py", "return z3.And(c >= 0, c < self.unknowns.formula(n))",
+        "return z3.And(c >= 0, c <= self.unknowns.formula(n))", "last_row_broken",
+    ),
+    "an index may be negative": (
+        "asked/questions.py", "return z3.And(c >= 0, c < self.unknowns.formula(n))",
+        "return z3.And(c < self.unknowns.formula(n))", "gather_broken",
+    ),
+    "a mask is forgotten": (
+        "asked/questions.py", "return [*access.path, *mask]", "return [*access.path]",
+        "no_mask_fixed",
+    ),
+    "the other branch has the same condition": (
+        "symbolic/walk.py", "sides = (condition, z3.Not(condition))",
+        "sides = (condition, condition)", "other_branch_broken",
+    ),
+    "what no stride divides is left out": (
+        "asked/questions.py", "if rest.terms else found", "if not rest.terms else found",
+        "columns_left_over_broken",
+    ),
+    "an impossible access is called proved": (
+        "asked/questions.py", "if reached.follows is False:", "if False:", "never_reached",
+    ),
+    "a contract that contradicts itself is taken": (
+        "asked/questions.py", "if self.possible([]).follows is not True:", "if False:",
+        "contradicted",
+    ),
+    "data lies where the contract says, read or not": (
+        "symbolic/walk.py", "if reached else facts\n", "if False else facts\n",
+        "nothing_read_broken",
+    ),
+    # loops
+    "the last turn has one after it": (
+        "symbolic/walk.py", "formula(count) < formula(high)", "formula(count) <= formula(high)",
+        "nested_fixed",
+    ),
+    "what grows is taken at its start": (
+        "symbolic/walk.py", "start.at(i) + turns * change.at(i)", "start.at(i)", "nested_broken",
+    ),
+    "what hangs on the turn counts as growing evenly": (
+        "symbolic/walk.py", "if change.unknowns <= outside | mine:", "if True:",
+        "faster_and_faster_broken",
+    ),
+    "a while loop's condition does not hold within": (
+        "symbolic/walk.py", "self.path.append(self.known[condition].number)",
+        "self.path.append(z3.BoolVal(True))", "while_fixed",
+    ),
+    "a pointer stays what it was before the loop": (
+        "symbolic/walk.py", 'changed = [b not in ("", t)', 'changed = [False and b not in ("", t)',
+        "swapped_broken",
+    ),
+    "all rows have their largest in one lane": (
+        "symbolic/walk.py",
+        'lane = self.unknowns.new("picked", 0, x.shape[axis] - 1)  # each row has its own',
+        'lane = self.unknowns._made.setdefault("picked", None) or self.unknowns._made.__setitem__('
+        '"picked", self.unknowns.new("picked", 0, x.shape[axis] - 1)) or '
+        'self.unknowns._made["picked"]',
+        "largest_of_each_row_broken",
+    ),
+    "an unknown operation touches no memory": (
+        "symbolic/walk.py", 'return "pure = true" in op.text', "return True", "by_hand_broken",
+    ),
+    # races
+    "two programs are always told apart": (
+        "asked/questions.py", "differ = z3.Or([formula(p) != self.other(formula(p))",
+        "differ = z3.And(z3.BoolVal(False), *[formula(p) != self.other(formula(p))",
+        "all_to_one_broken",
+    ),
+    "a program may race with itself": (
+        "asked/questions.py", "*used, *(self.other(f) for f in used), differ, *same,",
+        "*used, *(self.other(f) for f in used), *same,", "shift_fixed",
+    ),
+    "a load races with nobody": (
+        "asked/questions.py", 'kinds not in ({"load"}, {"atomic"})', 'kinds == {"store"}',
+        "read_of_the_next_broken",
+    ),
+    "atomics race with each other": (
+        "asked/questions.py", 'kinds not in ({"load"}, {"atomic"})', 'kinds != {"load"}',
+        "added_up_fixed",
+    ),
+    "steps of any length tell programs apart": (
+        "asked/questions.py", "steps = Poly({m: c // factor", "equal |= program.unknowns\n"
+        "            steps = Poly({m: c // factor", "in_too_short_steps_broken",
+    ),
+    "steps as long as the grid tell nothing": (
+        "asked/questions.py", "self._walk_in_steps(place, known, equal)", "pass", "in_steps_fixed",
+    ),
+    # what is written
+    "a program beyond the grid may write": (
+        "asked/written.py",
+        "return all(solver.follows(inside, part).follows for part in way.exists) and all(",
+        "return all(", "a_row_too_many_broken",
+    ),
+    "there is always a program": (
+        "asked/written.py", "_is_written(questions.without_programs,",
+        "_is_written(questions.solver,",
+        "nobody_there_broken",
+    ),
+    "a store's mask need not hold": (
+        "asked/written.py", "wanted = [\n            *premises,", "wanted = [\n",
+        "unwritten_broken",
+    ),
+    "digits are read from the smallest": (
+        "asked/written.py", "key=lambda n: _size(factors[n]), reverse=True",
+        "key=lambda n: _size(factors[n]), reverse=False", "no_mask_fixed",
+    ),
+    # z3
+    "what z3 gives up on is proved": (
+        "symbolic/solver.py", "answer.follows is False, [*given, wrong]",
+        "answer.follows is not True, [*given, wrong]", "gives_up_broken",
+    ),
+    "all products are one number": (
+        "symbolic/solver.py", 'z3.Int("·".join(sorted(factor.sexpr() for factor in factors)))',
+        'z3.Int("product")', "two_products_broken",
+    ),
+}  # fmt: skip
+
+
+class Broken(importlib.machinery.SourceFileLoader):
+    """Loads a module with one piece of its source replaced."""
+
+    def __init__(self, module: str, path: str, old: str, new: str) -> None:
+        super().__init__(module, path)
+        self.old, self.new = old, new
+
+    def get_code(self, fullname):
+        source = Path(self.path).read_text()
+        assert source.count(self.old) == 1, f"{self.path} has changed: write this break anew"
+        return compile(source.replace(self.old, self.new), self.path, "exec")
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Finds the one module that is broken."""
+
+    def __init__(self, file: str, old: str, new: str) -> None:
+        self.module = f"{PACKAGE}.{file.removesuffix('.py').replace('/', '.')}"
+        self.change = old, new
+
+    def find_spec(self, fullname, path, target=None):
+        if fullname != self.module:
+            return None
+        file = str(Path(path[0]) / f"{fullname.rpartition('.')[2]}.py")
+        return importlib.machinery.ModuleSpec(
+            fullname, Broken(fullname, file, *self.change), origin=file
+        )
+
+
+def wrong(kernel: str) -> str:
+    """Prove a kernel, without running what is refuted; say what came out otherwise, if anything."""
+    from test_safe import FAULTS, TRAPS
+
+    from gptwin.lab.prove.safe.launches import compile as front_end
+    from gptwin.lab.prove.safe.launches.calls import calls_of_file
+    from gptwin.lab.prove.safe.launches.contract import read
+    from gptwin.lab.prove.safe.prove import prove_variants
+
+    with front_end.compiling():
+        for file in FILES:
+            module, variants = calls_of_file(str(HERE / file), "")
+            own = [v for v in variants if v.kernel == kernel]
+            if own:
+                contract = read(module.CONTRACTS[kernel], kernel)
+                results = list(prove_variants(own, contract))
+                break
+        else:
+            raise ValueError(f"{kernel}: expected a kernel of {', '.join(FILES)}")
+    open_kinds = {f.kind for r in results for f in r.findings if f.verdict != "proved"}
+    verdicts = {f.verdict for r in results for f in r.findings}
+    if kernel == "contradicted":
+        return "" if results[0].problem else "its contract was taken"
+    if kernel == "never_reached":
+        return "" if "never reached" in verdicts else "nothing was out of reach"
+    if any(r.problem for r in results):
+        return results[0].problem
+    if kernel.endswith("_fixed"):
+        return f"not proved: {', '.join(sorted(open_kinds))}" if open_kinds else ""
+    fault = (FAULTS | TRAPS)[kernel]
+    return "" if fault in open_kinds else f"its fault ({fault}) is called proved"
+
+
+def judge(name: str) -> str:
+    """Say what became of a break: "noticed", or what else."""
+    *change, kernel = BREAKS[name]
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        sys.meta_path.insert(0, Finder(*change))
+        try:
+            said = wrong(kernel)
+        except Exception as error:  # a broken prover may break in any way
+            said = f"{type(error).__name__}: {error}"
+        os.write(writing, said.encode()[:4000])
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    stale = "write this break anew" in said
+    return "noticed" if (said or code) and not stale else said or "not noticed"
+
+
+if __name__ == "__main__":
+    for variable in ("TRITON_INTERPRET", "GPTWIN_BACKEND"):
+        os.environ.pop(variable, None)
+    # What takes long to import, and is the same in every fork.
+    import hypothesis  # noqa: F401
+    import numpy  # noqa: F401
+    import pytest  # noqa: F401
+    import torch  # noqa: F401
+    import triton  # noqa: F401
+    import z3  # noqa: F401
+
+    assert PACKAGE not in sys.modules
+    print(json.dumps({name: judge(name) for name in sys.argv[1:] or BREAKS}, indent=1))

@@ -1,0 +1,268 @@
+"""Kernels that a hasty prover calls safe, and harmless siblings: each holds a rule to account.
+
+`broken_prover.py` breaks the rules one by one and asks about these and about `small_kernels.py`.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+# --- arithmetic ---
+
+
+@triton.jit
+def negative_product_broken(y_ptr, BLOCK: tl.constexpr):
+    at = (8 - tl.arange(0, BLOCK)) * (tl.program_id(0) * 0 + 2**29)  # −7 · 2^29 does not fit
+    tl.store(y_ptr + tl.arange(0, BLOCK), 0.0, mask=at < 0)
+
+
+@triton.jit
+def carried_over_broken(y_ptr, n, BLOCK: tl.constexpr):
+    lane = tl.minimum(tl.arange(0, BLOCK), 8)
+    at = (tl.program_id(0) * 8 + lane) // 8  # the last lanes belong to the next number
+    tl.store(y_ptr + at, 0.0)
+
+
+@triton.jit
+def last_row_broken(y_ptr, n_rows, n_tiles, BLOCK: tl.constexpr):
+    row = (tl.program_id(0) // n_tiles).to(tl.int64)
+    tl.store(y_ptr + row, 0.0)
+
+
+@triton.jit
+def rows_and_tiles_fixed(y_ptr, n_rows, n_tiles, BLOCK: tl.constexpr):
+    row, tile = tl.program_id(0) // n_tiles, tl.program_id(0) % n_tiles
+    at = row.to(tl.int64) * n_tiles + n_tiles - 1 - tile
+    tl.store(y_ptr + at * BLOCK + tl.arange(0, BLOCK), 0.0)
+
+
+@triton.jit
+def smaller_of_two_fixed(x_ptr, y_ptr, n, m, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < tl.minimum(n, m)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=inside), mask=inside)
+
+
+@triton.jit
+def larger_of_two_broken(x_ptr, y_ptr, n, m, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < tl.maximum(n, m)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=inside), mask=inside)
+
+
+@triton.jit
+def chosen_broken(y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + tl.where(at < n, 0, at), 0.0)
+
+
+@triton.jit
+def chosen_fixed(y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + tl.where(at < n, at, 0), 0.0, mask=n > 0)
+
+
+@triton.jit
+def other_branch_broken(y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64)
+    if at < n:
+        tl.store(y_ptr + at, 0.0)
+    else:
+        tl.store(y_ptr + at, 1.0)
+
+
+@triton.jit
+def narrow_sum_broken(y_ptr, n, BLOCK: tl.constexpr):
+    # The sum is what is compared: that it wraps is no matter of its address alone.
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + at.to(tl.int64), 0.0, mask=at < n)
+
+
+@triton.jit
+def largest_of_each_row_broken(y_ptr, BLOCK: tl.constexpr):
+    rows, lanes = tl.arange(0, 2)[:, None], tl.arange(0, BLOCK)[None, :]
+    # 0 to 15, and −15 to 0: each row has its own largest, in a lane of its own.
+    first, second = tl.split(tl.max(lanes * (1 - 2 * rows), axis=1))
+    tl.store(y_ptr + first + second, 0.0)
+
+
+@triton.jit
+def rows_of_a_group_fixed(y_ptr, n_rows, n_tiles, BLOCK: tl.constexpr):
+    group = tl.program_id(0) // (4 * n_tiles)
+    rows = tl.minimum(n_rows - group * 4, 4)
+    within = tl.program_id(0) % (4 * n_tiles)
+    row, tile = group * 4 + within % rows, within // rows
+    at = row.to(tl.int64) * n_tiles + tile
+    tl.store(y_ptr + at * BLOCK + tl.arange(0, BLOCK), 0.0)
+
+
+@triton.jit
+def columns_left_over_broken(x, y_ptr, row_stride, column_stride, BLOCK: tl.constexpr):
+    row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    # The stride of columns is forgotten: where it is 2, half of them are others' gaps.
+    at = row * row_stride + columns
+    tl.store(y_ptr + row * BLOCK + columns, tl.load(x + at))
+
+
+@triton.jit
+def two_products_broken(x_ptr, y_ptr, n, m, BLOCK: tl.constexpr):
+    program = tl.program_id(0).to(tl.int64)
+    tl.store(y_ptr + program, 0.0, mask=program * n < m * m)
+
+
+@triton.jit
+def gives_up_broken(x_ptr, y_ptr, n, m, BLOCK: tl.constexpr):
+    program = tl.program_id(0).to(tl.int64)
+    tl.store(y_ptr + program, 0.0, mask=program * program * program < n * n * n + 2)
+
+
+@triton.jit
+def faster_and_faster_broken(x_ptr, n, BLOCK: tl.constexpr):
+    at, step = tl.program_id(0).to(tl.int64) * 0, tl.program_id(0).to(tl.int64) * 0
+    for _ in range(0, n):
+        tl.store(x_ptr + at, 0.0)
+        at += step
+        step += 1
+
+
+# --- memory ---
+
+
+@triton.jit
+def nothing_read_broken(ids_ptr, table_ptr, y_ptr, n, vocab, BLOCK: tl.constexpr):
+    # Where n is 0 nothing is read of ids, and an empty table has no number 0.
+    at = tl.arange(0, BLOCK)
+    ids = tl.load(ids_ptr + at, mask=at < n, other=0)
+    tl.store(y_ptr + at, tl.load(table_ptr + ids), mask=at < n)
+
+
+@triton.jit
+def swapped_broken(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    here, there = x_ptr, y_ptr
+    at = tl.arange(0, BLOCK)
+    for _ in range(0, n):
+        tl.store(here + at, 0.0)
+        here, there = there, here
+
+
+@triton.jit
+def by_hand_broken(y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.inline_asm_elementwise("mov.b32 $0, 0;", "=r,r", [at], tl.int32, is_pure=False, pack=1)
+    tl.store(y_ptr + at, x.to(tl.float32), mask=at < n)
+
+
+# --- programs, and what they leave out ---
+
+
+@triton.jit
+def added_up_fixed(y_ptr, n, BLOCK: tl.constexpr):
+    tl.atomic_add(y_ptr + tl.arange(0, BLOCK), 1.0)
+
+
+@triton.jit
+def all_to_one_broken(y_ptr, n, BLOCK: tl.constexpr):
+    tl.store(y_ptr + tl.arange(0, BLOCK), 1.0)
+
+
+@triton.jit
+def read_of_the_next_broken(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    program = tl.program_id(0).to(tl.int64)
+    following = tl.load(x_ptr + program + 1, mask=program + 1 < n, other=0.0)
+    tl.store(y_ptr + program, following)
+    tl.store(x_ptr + program, following)
+
+
+@triton.jit
+def in_steps_fixed(x_ptr, y_ptr, n, n_programs, BLOCK: tl.constexpr):
+    for tile in range(tl.program_id(0), tl.cdiv(n, BLOCK), tl.num_programs(0)):
+        at = tl.cast(tile, tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        tl.store(y_ptr + at, tl.load(x_ptr + at, mask=at < n), mask=at < n)
+
+
+@triton.jit
+def in_too_short_steps_broken(x_ptr, y_ptr, n, n_programs, BLOCK: tl.constexpr):
+    for tile in range(tl.program_id(0), tl.cdiv(n, BLOCK), tl.num_programs(0) - 1):
+        at = tl.cast(tile, tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        tl.store(y_ptr + at, tl.load(x_ptr + at, mask=at < n), mask=at < n)
+
+
+@triton.jit
+def a_row_too_many_broken(y_ptr, n_rows, n_tiles, BLOCK: tl.constexpr):
+    row = (tl.program_id(0) // n_tiles).to(tl.int64)
+    tl.store(y_ptr + row * BLOCK + tl.arange(0, BLOCK), 0.0)
+
+
+@triton.jit
+def nobody_there_broken(y_ptr, n_rows, n_heads, BLOCK: tl.constexpr):
+    # Without heads there is no program, and rows are there all the same.
+    row, head = (tl.program_id(0) // n_heads).to(tl.int64), tl.program_id(0) % n_heads
+    tl.store(y_ptr + row * BLOCK + tl.arange(0, BLOCK), 0.0, mask=(tl.arange(0, BLOCK) + head) >= 0)
+
+
+TILES = "y_ptr[n_rows, n_tiles, BLOCK]; grid[n_rows * n_tiles]; n_rows <= 2**20; n_tiles <= 2**10"
+ROWS = "x_ptr[n]; y_ptr[n]; grid[cdiv(n, BLOCK)]"
+STEPS = "x_ptr[n]; y_ptr[n]; grid[n_programs]; n <= 2**30"
+CONTRACTS = {
+    "negative_product_broken": "y_ptr[BLOCK]; partly(y_ptr)",
+    "carried_over_broken": "y_ptr[n]; grid[n]; n <= 2**20; partly(y_ptr)",
+    "last_row_broken": "y_ptr[n_rows - 1]; grid[n_rows * n_tiles]; partly(y_ptr)",
+    "rows_and_tiles_fixed": TILES,
+    "rows_of_a_group_fixed": TILES,
+    "columns_left_over_broken": (
+        "x[n_rows:row_stride, BLOCK:column_stride]; y_ptr[n_rows, BLOCK]; grid[n_rows]; "
+        "column_stride >= 1; row_stride >= BLOCK * column_stride"
+    ),
+    "two_products_broken": "y_ptr[n]; grid[n + m]; n <= 2**20; m <= 2**20; partly(y_ptr)",
+    "gives_up_broken": "y_ptr[n]; grid[n + m]; n <= 2**20; m <= 2**20; partly(y_ptr)",
+    "faster_and_faster_broken": "x_ptr[n]; n <= 2**20; partly(x_ptr)",
+    "smaller_of_two_fixed": "x_ptr[n]; y_ptr[m]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
+    "larger_of_two_broken": "x_ptr[n]; y_ptr[m]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
+    "chosen_broken": "y_ptr[n]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
+    "chosen_fixed": "y_ptr[n]; grid[1]; partly(y_ptr); n <= 2**20",
+    "other_branch_broken": "y_ptr[n]; grid[n + 1]; partly(y_ptr)",
+    "narrow_sum_broken": "y_ptr[n]; grid[cdiv(n, BLOCK)]",
+    "largest_of_each_row_broken": "y_ptr[1]; partly(y_ptr)",
+    "nothing_read_broken": (
+        "ids_ptr[n]; table_ptr[vocab]; y_ptr[n]; 0 <= ids_ptr.value < vocab; n <= BLOCK"
+    ),
+    "swapped_broken": "x_ptr[BLOCK]; y_ptr[BLOCK]; partly(x_ptr, y_ptr)",
+    "by_hand_broken": "y_ptr[n]; grid[cdiv(n, BLOCK)]",
+    "added_up_fixed": "y_ptr[BLOCK]; grid[n]; n >= 1; partly(y_ptr)",
+    "all_to_one_broken": "y_ptr[BLOCK]; grid[n]; n >= 1",
+    "read_of_the_next_broken": "x_ptr[n]; y_ptr[n]; grid[n]",
+    "in_steps_fixed": STEPS + "; 1 <= n_programs <= 2**16",
+    "in_too_short_steps_broken": STEPS + "; 2 <= n_programs <= 2**16",
+    "a_row_too_many_broken": (
+        "y_ptr[n_rows + 1, BLOCK]; grid[n_rows * n_tiles]; n_tiles >= 1; n_rows >= 1"
+    ),
+    "nobody_there_broken": "y_ptr[n_rows, BLOCK]; grid[n_rows * n_heads]",
+}
+
+
+def drive_traps():
+    x, y, ids = torch.zeros(16), torch.empty(16), torch.zeros(16, dtype=torch.int64)
+    for kernel in (negative_product_broken, largest_of_each_row_broken):
+        kernel[(1,)](y, BLOCK=16)
+    for kernel in (
+        carried_over_broken, chosen_broken, chosen_fixed, other_branch_broken, narrow_sum_broken,
+        by_hand_broken, added_up_fixed, all_to_one_broken,
+    ):  # fmt: skip
+        kernel[(1,)](y, 16, BLOCK=16)
+    for kernel in (
+        last_row_broken, rows_and_tiles_fixed, rows_of_a_group_fixed, a_row_too_many_broken,
+        nobody_there_broken,
+    ):  # fmt: skip
+        kernel[(16,)](y, 1, 1, BLOCK=16)
+    for kernel in (swapped_broken, read_of_the_next_broken):
+        kernel[(1,)](x, y, 16, BLOCK=16)
+    for kernel in (
+        smaller_of_two_fixed, larger_of_two_broken, in_steps_fixed, in_too_short_steps_broken,
+    ):  # fmt: skip
+        kernel[(1,)](x, y, 16, 2, BLOCK=16)
+    for kernel in (two_products_broken, gives_up_broken):
+        kernel[(1,)](x, y, 16, 2, BLOCK=16)
+    faster_and_faster_broken[(1,)](x, 16, BLOCK=16)
+    columns_left_over_broken[(1,)](x.view(1, 16), y, 16, 1, BLOCK=16)
+    nothing_read_broken[(1,)](ids, x, y, 16, 16, BLOCK=16)
+    return y
