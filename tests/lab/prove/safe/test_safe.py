@@ -133,8 +133,10 @@ def _open(outcome: Outcome, kernel: str) -> set[str]:
     return {f.kind for result in found for f in result.findings if f.verdict != PROVED}
 
 
-# A few in CI, all of them by hand: python tests/lab/prove/safe/broken_prover.py
-IN_CI = list(BREAKS)[:: 1 if os.environ.get("GPTWIN_MUTANTS") == "all" else 12]
+# Two in CI, all of them by hand: python tests/lab/prove/safe/broken_prover.py
+IN_CI = ["a while loop's condition does not hold within", "a store's mask need not hold"]
+if os.environ.get("GPTWIN_MUTANTS") == "all":
+    IN_CI = list(BREAKS)
 
 
 def test_a_prover_that_is_broken_is_noticed() -> None:
