@@ -92,8 +92,10 @@ FORWARD_CONFIGS = for_architecture(
     sm_100=[tiles(32768, 8192, 8, 3), tiles(32768, 16384, 8, 3)],
     amd=[tiles(16384, 8192, 8, 3), tiles(16384, 8192, 8, 2)],
 )
-# No tensor core multiplies them: 32 × 32 at any d_head.
-FLOAT32_FORWARD_CONFIGS = [tiles(32768, 8192, 4, 3)]
+# No tensor core multiplies them: 32 × 32 at any d_head. sm_100 would spill with 4 warps.
+FLOAT32_FORWARD_CONFIGS = for_architecture(
+    [tiles(32768, 8192, 4, 3)], sm_100=[tiles(32768, 8192, 8, 3)]
+)
 
 
 @triton.autotune(FORWARD_CONFIGS, key=TUNING_KEY)
