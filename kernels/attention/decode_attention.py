@@ -207,7 +207,8 @@ def decode_attention_combine_kernel(
     output = tl.sum(partial * (weights / total)[:, None], axis=0)
     tl.store(output_ptr + row * d_head + dims, output, mask=d_inside)
     lse = tl.where(unseen, -float("inf"), origin + tl.log2(total) * _LN_2)
-    tl.store(lse_ptr + row, lse)
+    # All programs of a row know it; one of them writes it.
+    tl.store(lse_ptr + row, lse, mask=tl.program_id(1) == 0)
 
 
 def number_of_splits(programs: int, n_keys: int, processors: int) -> int:

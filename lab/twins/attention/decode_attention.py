@@ -89,7 +89,7 @@ _CONTRACTS = {
     "decode_attention_combine_kernel": """
         partial_ptr[n_splits, n_rows, d_head]; partial_lse_ptr[n_splits, n_rows]
         output_ptr[n_rows, d_head]; lse_ptr[n_rows]
-        n_splits <= BLOCK_SPLITS; grid[n_rows, cdiv(d_head, BLOCK_COLUMNS)]
+        n_splits <= BLOCK_SPLITS; d_head >= 1; grid[n_rows, cdiv(d_head, BLOCK_COLUMNS)]
     """,
 }
 

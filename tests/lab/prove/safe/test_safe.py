@@ -47,7 +47,6 @@ TRAPS = {
     "largest_of_each_row_broken": "bounds",
     "columns_left_over_broken": "bounds",
     "two_products_broken": "bounds",
-    "gives_up_broken": "bounds",
     "faster_and_faster_broken": "bounds",
     "nothing_read_broken": "bounds",
     "swapped_broken": "bounds",
@@ -55,7 +54,6 @@ TRAPS = {
     "all_to_one_broken": "race",
     "read_of_the_next_broken": "race",
     "in_too_short_steps_broken": "race",
-    "a_row_too_many_broken": "written",
     "nobody_there_broken": "written",
 }
 MENDED = [
