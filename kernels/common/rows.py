@@ -14,8 +14,6 @@ from .strided import Strided, block_at
 
 # 2⁻⁷⁵: the squares of a row of float32's largest numbers, scaled down by it, have a sum.
 SMALL = tl.constexpr(2.0**-75)
-# Beside a row that is too large it is nothing; scaled down, it has a square that is not denormal.
-NEGLIGIBLE = tl.constexpr(2.0**30)
 _INFINITY = tl.constexpr(float("inf"))
 
 
@@ -80,16 +78,6 @@ def reciprocal_root(variance, eps):
 def is_too_large(variance):
     """Say which rows' squares are beyond float32, or NaN."""
     return (variance < _INFINITY) == 0
-
-
-@triton.jit
-def made_small(distance):
-    """Scale a distance down, so that its square serves a row that is too large.
-
-    The squares of other rows, which nobody reads, would be denormal numbers: a CPU takes a hundred
-    cycles for each.
-    """
-    return tl.maximum(tl.abs(distance), NEGLIGIBLE, tl.PropagateNan.ALL) * SMALL
 
 
 @triton.jit

@@ -56,13 +56,13 @@ from ..common.indices import expect_countable
 from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.rows import (
+    SMALL,
     Statistics,
     contiguous,
     is_too_large,
     load_statistics,
     load_summed,
     load_tile,
-    made_small,
     multiprocessors,
     normalise,
     reciprocal_root,
@@ -86,12 +86,11 @@ NARROW_CONFIGS = [
 ]
 # Backward holds x, d_y, weight and two running sums per element: more warps for the same tile.
 # STAGES > 1 copies the next tiles to shared memory while this one is computed: with 2, NVIDIA's
-# chips would wait for a tile as soon as it is asked for.
-STAGES = for_architecture(3, amd=2)
+# chips would wait for a tile as soon as it is asked for. With 16 warps a third spills on sm_90.
 NARROW_BACKWARD_CONFIGS = [
     triton.Config({"TILE": 2048, "STAGES": 1}, num_warps=8),
-    triton.Config({"TILE": 2048, "STAGES": STAGES}, num_warps=8),
-    triton.Config({"TILE": 4096, "STAGES": STAGES}, num_warps=16),
+    triton.Config({"TILE": 2048, "STAGES": for_architecture(3, amd=2)}, num_warps=8),
+    triton.Config({"TILE": 4096, "STAGES": for_architecture(3, sm_90=2, amd=2)}, num_warps=16),
 ]
 # Rows that a program sums before it writes a partial sum, at the least.
 WIDE_ROWS_PER_PARTIAL = 32
@@ -128,7 +127,7 @@ def layer_norm_forward_kernel(
     mean_rest = tl.sum(distance, axis=1) / n_features
     variance = tl.sum(distance * distance, axis=1) / n_features - mean_rest * mean_rest
     # Without a branch: a tile that waits for it would take registers from every other row.
-    small, small_rest = made_small(distance), made_small(mean_rest)
+    small, small_rest = distance * SMALL, mean_rest * SMALL
     small_variance = tl.sum(small * small, axis=1) / n_features - small_rest * small_rest
     rstd = tl.where(
         is_too_large(variance),

@@ -94,7 +94,11 @@ def generation(generate: Generate, device: str, *, tiny: bool) -> Makers:
     makers: dict[str, Callable[[], Generating]] = {}
     for size in TINY_SIZES if tiny else SIZES:
         scene = Scene(generate, size, device, tiny)
-        ways = {who: functools.partial(gptwin, scene, **how) for who, how in GPTWIN.items()}
+        # Without kernels there is nothing that could be batch-invariant.
+        own = {
+            who: how for who, how in GPTWIN.items() if device == "cuda" or who != BATCH_INVARIANT
+        }
+        ways = {who: functools.partial(gptwin, scene, **how) for who, how in own.items()}
         ways["eager"] = functools.partial(eager, scene)
         ways["transformers"] = functools.partial(transformers, scene, None)
         ways["transformers, static cache"] = functools.partial(transformers, scene, "static")

@@ -102,6 +102,7 @@ class Inputs:
 
     def __init__(self, twin: Twin, case: Case, steer: str, memory: Any) -> None:
         self.twin, self.case, self.steer, self.memory = twin, case, steer, memory
+        self.dtype = getattr(torch, case.get("dtype", "float32"))
         self.noise = np.random.default_rng(1)
         drawn = case_inputs(twin, case, None)
         layout = case.get("layout", "contiguous")
@@ -142,7 +143,7 @@ class Inputs:
     def attach(self, number: Number, layout: str = "contiguous") -> tuple[Number, torch.Tensor]:
         """Make a tensor that holds these Numbers; a repeated axis holds one slice of them."""
         with _disable_current_modes():  # what is drawn is unknown, not a constant of the host's
-            tensor = to_torch(number.x, torch.float32, "cpu", layout)
+            tensor = to_torch(number.x, self.dtype, "cpu", layout)
         for axis, stride in enumerate(tensor.stride()):
             if stride == 0 and tensor.shape[axis] > 1:
                 one = number.map(lambda v: np.take(v, [0], axis))  # noqa: B023

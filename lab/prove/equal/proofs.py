@@ -35,12 +35,16 @@ class Unit:
     seeds : int
     steer : str
         How shadows are moved.
+    dtype : str
+        Of the tensors: a kernel may have configurations for numbers of two bytes alone. What is
+        computed is the same, since numbers have no rounding here.
     """
 
     name: str
     case: Case
     seeds: int
     steer: str = ""
+    dtype: str = "float32"
 
     @property
     def configurations(self) -> range:
@@ -202,6 +206,13 @@ def steered_units(proof: Proof) -> list[Unit]:
     return [Unit(proof.name, case, 1, steer) for case in cases for steer in STEERS[1:]]
 
 
+def two_byte_units(proof: Proof) -> list[Unit]:
+    """List what is run in bfloat16: all cases in one field, if float32 left a configuration out."""
+    if not proof.unreached:
+        return []
+    return [dataclasses.replace(unit, dtype="bfloat16") for unit in units_of(proof.name, 1)]
+
+
 def run_unit(unit: Unit) -> tuple[Unit, list[Outcome], set[float]]:
     """Run a unit's cases.
 
@@ -220,6 +231,7 @@ def run_unit(unit: Unit) -> tuple[Unit, list[Outcome], set[float]]:
         for configuration in unit.configurations:
             for seed in range(unit.seeds):
                 case = unit.case | {"configuration": configuration}
+                case |= {} if unit.dtype == "float32" else {"dtype": unit.dtype}
                 outcome = prove_case(twin, case, seed, unit.steer)
                 if unit.steer and outcome.differences and TAKEN_FOR_0 in outcome.counts:
                     continue  # steered too far: one side may round to 0 what the other does not
@@ -258,6 +270,8 @@ def prove_twins(
 ) -> dict[str, Proof]:
     """Prove twins: their cases, then, where a decision went one way, those with shadows moved.
 
+    And where float32 reached not all configurations, the cases in bfloat16.
+
     Parameters
     ----------
     names : list of str
@@ -274,8 +288,12 @@ def prove_twins(
     done = total = 0
     first = [unit for name in names for unit in units_of(name, seeds)]
     first.sort(key=len, reverse=True)  # what takes long begins early
-    for steered in (False, True):
-        units = [u for p in proofs.values() for u in steered_units(p)] if steered else first
+    for again in (False, True):
+        units = (
+            [u for p in proofs.values() for u in (*steered_units(p), *two_byte_units(p))]
+            if again
+            else first
+        )
         total += sum(map(len, units))
         for unit, outcomes, opaque in run_units(units, processes):
             proofs[unit.name].outcomes += outcomes

@@ -140,7 +140,7 @@ def test_leaving_the_batch_changes_nothing(options, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(BoundStep, "__call__", counting)
             generated = generate(model, PROMPTS * 3, read=lambda state: state[:, 0], **options)
-        results += [*generated, sizes]
+        results += [*generated[:4], sizes]
     assert torch.equal(at_once[0], never[0])  # the tokens
     for one, other in zip(at_once[1:4], never[1:4], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

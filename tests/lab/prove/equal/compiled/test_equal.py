@@ -1,5 +1,6 @@
 """Twins proved, false statements and broken kernels refuted. Run by ../test_compiled.py."""
 
+import dataclasses
 import importlib
 import os
 import sys
@@ -20,7 +21,7 @@ from gptwin.lab.prove.equal.algebra import number as n
 from gptwin.lab.prove.equal.cases import Outcome, prove_case
 from gptwin.lab.prove.equal.edits import edited
 from gptwin.lab.prove.equal.preparation import prepared, twin_to_prove
-from gptwin.lab.prove.equal.proofs import Proof, run_unit, steered_units, units_of
+from gptwin.lab.prove.equal.proofs import Proof, run_unit, steered_units, two_byte_units, units_of
 from gptwin.lab.prove.equal.refactoring import prove_refactoring
 from gptwin.lab.twins.catalogue import TWINS
 
@@ -243,3 +244,12 @@ def test_the_list_of_equivalent_mutants_is_asked(
     monkeypatch.setattr(console, "mutants_of", lambda name: forward)
     assert console.check_listed(["gelu"], processes=1) == 0
     assert "1 equivalent, 0 alive, 0 not judged" in capsys.readouterr().out
+
+
+def test_configurations_for_two_bytes_are_proved_in_bfloat16() -> None:
+    proof = Proof("decode_attention", 1)
+    units = two_byte_units(proof)
+    assert units and all(unit.dtype == "bfloat16" for unit in units)
+    _, outcomes, _ = run_unit(dataclasses.replace(units[0], seeds=1))
+    assert all(outcome.proved for outcome in outcomes)
+    assert ("decode_attention_split_kernel", 1) in set().union(*(o.reached for o in outcomes))
