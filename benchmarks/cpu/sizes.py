@@ -64,11 +64,9 @@ def _attention(batch: int, time: int) -> Case:
     return {"batch": batch, "head": 12, "queries": time, "d_head": 64, "causal": True}
 
 
-# PyTorch's norm of the gradient is 0.27% too small for the largest of them, 0.09% for all together
-# (float32, one running sum for each lane); the kernel's is right to the last digits.
-_GPT2_MATRICES = [[50257, 768], [1024, 768]] + 12 * [
-    [768, 2304], [768, 768], [768, 3072], [3072, 768]
-]  # fmt: skip
+# PyTorch's norm of a gradient is too small: by 0.27% for 39M numbers, which it sums in float32 as
+# they come. The kernel's is right to the last digits.
+NORM_TOLERANCE = {"gradient_norm": 0.005}
 _NORM = {"shape": [4096, 1024]}
 _SMALL_ATTENTION = {"batch": 1, "head": 2, "queries": 128, "d_head": 64, "causal": True}
 SIZES = {
@@ -98,8 +96,9 @@ SIZES = {
         "cross_entropy", {"tokens": 1024, "d_model": 768, "vocab": 50257, "tied": True},
         {"tokens": 32, "d_model": 256, "vocab": 2048, "tied": True}, None,
     ),
-    "AdamW, 124M parameters": Size(
-        "adamw", {"shapes": _GPT2_MATRICES},
+    # Half of GPT-2: with all that is compared, the whole takes 22 GB.
+    "AdamW, 60M parameters": Size(
+        "adamw", {"shapes": [[50257, 768], [12 * 768, 2304]]},
         {"shapes": [[256, 768], [64, 64]]},
     ),
 }  # fmt: skip
@@ -165,7 +164,7 @@ def beside_eager(size: Size, case: Case, settings: Settings) -> Finding:
     [found] = measure(
         [Claim(OURS, EAGER, size.bound, FASTER)],
         {EAGER: lambda: make(twin.eager), OURS: lambda: make(on_triton(twin.kernel))},
-        tolerances=dict.fromkeys(results, TOLERANCE),
+        tolerances={name: NORM_TOLERANCE.get(name, TOLERANCE) for name in results},
         settings={"operation": size.twin, "case": case, "backward": size.backward},
         rounds=3 if settings.quick else 20, budget_s=10.0,
     )  # fmt: skip
