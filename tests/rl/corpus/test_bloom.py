@@ -29,6 +29,7 @@ def test_a_leak_is_counted_by_its_runs() -> None:
     training = ["nothing of it", f"Before, {' '.join(words[5:30]).upper()}!"]
     assert overlap([test], training) == (20 - 5 - 8 + 1, 20 - 8 + 1)
     assert overlap([test], ["too short"]) == (0, 13)
+    assert overlap([test], [" ".join(words[:8])]) == (1, 13)  # a text of one run alone
     assert overlap(["too short"], training) == (0, 0)
 
 
