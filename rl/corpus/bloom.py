@@ -23,6 +23,7 @@ from .words import Gram, grams_of, words_of
 
 GRAM = 8  # words
 FALSE_POSITIVES = 1e-8
+LEAST_BITS = 1 << 12  # among fewer, a run's places follow from one another too often
 
 
 def bits_for_each(p: float) -> float:
@@ -58,7 +59,7 @@ class Bloom:
         self.n_hashes = math.ceil(hashes_for(p))
         # With whole hashes, the bits that keep to p: (1 − e^(−k·n / m))^k = p.
         n_bits = -self.n_hashes * n / math.log(1 - p ** (1 / self.n_hashes))
-        self.n_bits = math.ceil(n_bits)
+        self.n_bits = max(math.ceil(n_bits), LEAST_BITS)
         self._bytes = np.zeros((self.n_bits + 7) // 8, np.uint8)
 
     def _places(self, run: Gram) -> np.ndarray:
