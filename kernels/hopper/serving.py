@@ -1,0 +1,107 @@
+"""When these kernels run: never, unless asked for; then where they can.
+
+GPTWIN_HOPPER=1 asks for them, on a GPU of compute capability 9.0. They are switched off otherwise,
+since no GPU has run them. The same variable makes `gptwin inspect` and `gptwin predict` compile
+them for sm_90.
+"""
+
+import os
+
+import torch
+
+from ...core.checks import refuse
+from ..common._triton import architecture
+from ..common.launch import INTERPRETED, door
+
+VARIABLE = "GPTWIN_HOPPER"
+D_HEADS = (64, 128)
+DTYPES = (torch.float16, torch.bfloat16)
+# TMA wants the start of every row at a multiple of so many bytes.
+ALIGNMENT = 16
+LONGEST = 2**30  # positions are added, in 32 bits
+
+
+def asked_for() -> bool:
+    """Say whether `GPTWIN_HOPPER` asks for these kernels.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        If it is neither 1 nor 0 nor empty.
+    """
+    said = os.environ.get(VARIABLE, "")
+    if said not in ("", "0", "1"):
+        refuse(VARIABLE, "1, 0 or nothing", repr(said))
+    return said == "1"
+
+
+def can_run(x: torch.Tensor) -> bool:
+    """Say whether a tensor is where Gluon's kernels for Hopper run, or are compiled.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+
+    Returns
+    -------
+    bool
+        False under `batch_invariant`, where a row has the bits that decoding gives it, too.
+    """
+    asked = door()
+    if INTERPRETED or asked.tracing or asked.calls_only or asked.batch_invariant:
+        return False
+    if asked.compile_only:
+        return architecture() == "sm_90"
+    on_nvidia = x.is_cuda and torch.version.hip is None
+    return on_nvidia and torch.cuda.get_device_capability(x.device) == (9, 0)
+
+
+def why_not(
+    *tensors: torch.Tensor, n_key: int, causal: bool, other_masks: bool, dropout: float
+) -> str:
+    """Say why these kernels do not serve a call; nothing if they do.
+
+    Parameters
+    ----------
+    *tensors : torch.Tensor [batch, head, row, d_head]
+        All that TMA reads or writes, the queries first.
+    n_key : int
+    causal, other_masks : bool
+        Whether later keys are hidden, and whether a window, padding or documents hide some.
+    dropout : float
+
+    Returns
+    -------
+    str
+    """
+    query = tensors[0]
+    n_query, d_head = query.shape[2:]
+    if query.dtype not in DTYPES:
+        return f"{query.dtype}: a warpgroup multiplies float16 and bfloat16"
+    if d_head not in D_HEADS:
+        return f"d_head {d_head}: tiles are made for {' and '.join(map(str, D_HEADS))}"
+    if other_masks:
+        return "a window, padding or documents: the walk knows the causal mask alone"
+    if dropout > 0:
+        return "dropout: no registers are left to draw it"
+    if not all(x.numel() for x in tensors):
+        return "an empty tensor: TMA describes none"
+    if causal and n_query > n_key:
+        return f"{n_query} queries of {n_key} keys, causal: some queries see nothing"
+    if max(n_query, n_key) > LONGEST:
+        return f"more than {LONGEST} positions"
+    return next((reason for x in tensors if (reason := _why_not_copied(x))), "")
+
+
+def _why_not_copied(x: torch.Tensor) -> str:
+    """Say why TMA cannot copy a tensor."""
+    steps = [stride * x.element_size() for stride in x.stride()[:-1]]
+    if x.stride(-1) != 1 or not all(steps):
+        return f"strides {x.stride()}: TMA wants a last axis of 1, and no axis repeated"
+    if any(step % ALIGNMENT for step in (*steps, x.data_ptr())):
+        return f"strides {x.stride()} from {x.data_ptr():#x}: TMA wants multiples of 16 bytes"
+    return ""
