@@ -1,0 +1,123 @@
+"""Where a kernel is, and what it calls things: its own source lines."""
+
+import ast
+import functools
+import linecache
+import sys
+import traceback
+from collections.abc import Iterable
+from types import CodeType, FrameType
+from typing import Any
+
+_code: set[CodeType] = set()  # of the kernels' functions
+
+
+def is_a_kernels(code: CodeType) -> None:
+    """Note the code of a kernel's function.
+
+    Parameters
+    ----------
+    code : code
+        What is run for it.
+    """
+    _code.add(code)
+
+
+def line() -> str:
+    """Name the kernel's line that is being run, "file:line"."""
+    frame = next(iter(frames()), None)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
+
+
+def line_of(error: BaseException) -> str:
+    """Name the kernel's line at which an error was raised, "file:line".
+
+    Parameters
+    ----------
+    error : BaseException
+    """
+    found = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if frame.f_code in _code:
+            found = f"{frame.f_code.co_filename}:{number}"
+    return found
+
+
+def frames() -> Iterable[FrameType]:
+    """Yield the frames of the kernel's functions that are being run, the innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code in _code:
+            yield frame
+        frame = frame.f_back
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def assigned_name() -> str:
+    """Say what the kernel will call the value of the operation that is being run.
+
+    That is the outermost name that is given to it on the way, and the fields of named tuples that
+    take it up, such as "keys.full".
+    """
+    names: list[str] = []
+    for frame in reversed([*frames()]):
+        role, name = _role(frame)
+        if role == "field" or (role == "name" and not names):
+            names.append(name)
+    return ".".join(names)
+
+
+def _role(frame: FrameType) -> tuple[str, str]:
+    """Say what becomes of the call that a frame is at: a name's value, or a field's."""
+    tree = _statement(frame.f_code.co_filename, frame.f_lineno)
+    call = _call_at(tree, frame) if tree is not None else None
+    if tree is None or call is None:
+        return "", ""
+    parents = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    parent = parents[id(call)]
+    if isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Name):
+        return "name", parent.targets[0].id
+    if isinstance(parent, ast.AnnAssign) and isinstance(parent.target, ast.Name):
+        return "name", parent.target.id
+    if isinstance(parent, ast.Tuple):
+        above = parents.get(id(parent))
+        if isinstance(above, ast.Assign) and isinstance(above.targets[0], ast.Tuple):
+            return "name", ast.unparse(above.targets[0].elts[parent.elts.index(call)])
+    if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name):
+        fields = getattr(frame.f_globals.get(parent.func.id), "_fields", ())
+        if call in parent.args and parent.args.index(call) < len(fields):
+            return "field", fields[parent.args.index(call)]
+    return "", ""
+
+
+@functools.cache
+def _statement(file: str, number: int) -> ast.stmt | None:
+    """Find the innermost statement of a file that a line belongs to."""
+    found = None
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.stmt) and node.lineno <= number <= (node.end_lineno or 0):
+            found = node if found is None or node.lineno >= found.lineno else found
+    return found
+
+
+@functools.cache
+def _tree(file: str) -> ast.Module:
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return ast.Module(body=[], type_ignores=[])
+
+
+def _call_at(tree: ast.stmt, frame: FrameType) -> ast.Call | None:
+    """Find the call that a frame is at: by its place, which Python 3.10 does not know."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    places: Any = getattr(frame.f_code, "co_positions", None)
+    if places is None:
+        return calls[0] if calls else None
+    place = [*places()][frame.f_lasti // 2]  # line, end line, column, end column
+    for call in calls:
+        if (call.lineno, call.end_lineno, call.col_offset, call.end_col_offset) == place:
+            return call
+    return None

@@ -1,0 +1,135 @@
+"""The model's barrier is PTX's, and what orders what is what partitions tell each other."""
+
+import pytest
+
+from gptwin.lab.gluon.machine.barrier import Barrier
+from gptwin.lab.gluon.machine.program import Agent, Program, Stopped
+
+
+@pytest.fixture
+def program() -> Program:
+    return Program("kernel", (0,), (1,), {}, lambda: "kernel.py:1", lambda error: "kernel.py:1")
+
+
+def barrier_of(program: Program, count: int) -> Barrier:
+    barrier = Barrier(program, "bar")
+    barrier.init(count)
+    return barrier
+
+
+def kinds(program: Program) -> list[str]:
+    return [finding.kind for finding in program.findings.values()]
+
+
+def partition(program: Program, name: str) -> Agent:
+    """Let a new partition, which knows what the kernel knows, have the turn."""
+    parent = program.agent
+    program.agent = Agent(name, knows=parent.knows, fenced=parent.fenced)
+    return program.agent
+
+
+def test_parity_1_is_over_at_first_and_0_after_all_have_arrived(program: Program) -> None:
+    barrier = barrier_of(program, 2)
+    assert barrier.passes(1) and not barrier.passes(0)
+    barrier.arrive()
+    assert not barrier.passes(0)
+    barrier.arrive()
+    assert barrier.passes(0) and not barrier.passes(1)
+    barrier.arrive(2)
+    assert barrier.passes(1) and not barrier.passes(0)
+
+
+def test_a_phase_waits_for_arrivals_and_bytes(program: Program) -> None:
+    barrier = barrier_of(program, 1)
+    copy = program.issue("copy", lambda: barrier.land(copy, 64))
+    barrier.brings(copy)
+    barrier.arrive(bytes=64)
+    assert not barrier.passes(0)
+    copy.perform()
+    assert barrier.passes(0) and not program.findings
+
+
+def test_bytes_may_come_before_they_are_expected(program: Program) -> None:
+    """PTX's count of bytes goes below zero while an arrival is missing."""
+    barrier = barrier_of(program, 1)
+    copy = program.issue("copy", lambda: barrier.land(copy, 64))
+    barrier.brings(copy)
+    copy.perform()
+    assert not barrier.passes(0)
+    barrier.arrive(bytes=64)
+    assert barrier.passes(0) and not program.findings
+
+
+def test_more_bytes_than_expected_are_found(program: Program) -> None:
+    barrier = barrier_of(program, 1)
+    copy = program.issue("copy", lambda: barrier.land(copy, 64))
+    barrier.brings(copy)
+    barrier.arrive(bytes=32)
+    copy.perform()
+    assert kinds(program) == ["wrong bytes"]
+
+
+def test_a_waiter_knows_what_those_knew_who_arrived(program: Program) -> None:
+    barrier = barrier_of(program, 1)
+    kernel = program.agent
+    partition(program, "writer")
+    before = program.step()
+    barrier.arrive()
+    after = program.step()
+    program.agent = kernel
+    assert not kernel.knows & before
+    barrier.passed()
+    assert kernel.knows & before and not kernel.knows & after
+
+
+def test_an_arrival_that_may_count_for_the_phase_before_is_found(program: Program) -> None:
+    barrier = barrier_of(program, 1)
+    kernel = program.agent
+    partition(program, "first")
+    barrier.arrive()
+    program.agent = kernel
+    partition(program, "second")
+    barrier.arrive()
+    assert kinds(program) == ["arrives too early"]
+
+
+def test_a_wait_that_may_see_the_phase_two_before_is_found(program: Program) -> None:
+    barrier = barrier_of(program, 1)
+    kernel = program.agent
+    partition(program, "writer")
+    barrier.arrive()
+    barrier.arrive()
+    program.agent = kernel
+    barrier.passed()
+    assert kinds(program) == ["wait passes early"]
+
+
+def test_a_phase_that_may_end_before_a_wait_for_the_last_is_found(program: Program) -> None:
+    barrier = barrier_of(program, 1)
+    kernel = program.agent
+    writer = partition(program, "writer")
+    barrier.arrive()
+    program.agent = kernel
+    barrier.passed()
+    program.agent = writer
+    barrier.arrive()
+    assert kinds(program) == ["phase missed"]
+
+
+def test_a_barrier_is_initialised_first_and_once(program: Program) -> None:
+    with pytest.raises(Stopped):
+        Barrier(program, "bar").arrive()
+    barrier = barrier_of(program, 1)
+    barrier.init(1)
+    assert kinds(program) == ["not initialised"]
+    assert next(iter(program.findings.values())).count == 2
+
+
+def test_nobody_uses_a_barrier_that_is_invalidated(program: Program) -> None:
+    barrier = barrier_of(program, 1)
+    barrier.arrive()
+    barrier.passed()
+    barrier.invalidate()
+    assert not program.findings
+    with pytest.raises(Stopped):
+        barrier.arrive()

@@ -1,0 +1,68 @@
+"""Kernels that are right: nothing is found, in no order, and their numbers are the reference's."""
+
+import pytest
+import torch
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+from gptwin.lab.gluon.play import play, playing
+
+from .launches import LAUNCHES, attend_on_hopper
+
+
+@pytest.mark.parametrize("schedule", ["behind", "ahead", "0", "1"])
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_nothing_is_found_and_the_numbers_agree(name: str, schedule: str) -> None:
+    launch, tolerance = LAUNCHES[name]
+    with playing(schedule) as played:
+        error = launch()
+    assert not played.findings, "\n".join(map(str, played.findings))
+    assert error <= tolerance
+
+
+@pytest.mark.parametrize(("n_query", "n_key", "causal"), [(200, 300, True), (64, 1, False)])
+def test_the_projects_kernel_serves_odd_lengths(n_query: int, n_key: int, causal: bool) -> None:
+    with playing() as played:
+        error = attend_on_hopper(n_query, n_key, causal)
+    assert not played.findings
+    assert error <= 2.0**-6
+
+
+def test_any_order_gives_the_same_bits() -> None:
+    def bits(schedule: str) -> float:
+        with playing(schedule):
+            return LAUNCHES["attend"][0]()
+
+    assert len({bits(schedule) for schedule in ("behind", "ahead", "7")}) == 1
+
+
+@gluon.jit
+def asks_for_a_cluster(x_ptr):
+    gl.store(x_ptr, 1.0)
+    gl.nvidia.hopper.cluster.barrier()
+
+
+def test_what_is_not_modelled_is_refused_by_name_and_line() -> None:
+    (finding,) = play(asks_for_a_cluster, (1,), torch.zeros(1)).findings
+    line = asks_for_a_cluster.fn.__code__.co_firstlineno + 3
+    assert finding.where == f"{__file__}:{line}"
+    assert "hopper.cluster.barrier is not modelled" in finding.detail
+
+
+@gluon.jit
+def writes_beyond(x_ptr, N: gl.constexpr):
+    gl.store(x_ptr + gl.arange(0, N, gl.BlockedLayout([1], [32], [4], [0])), 1.0)
+
+
+def test_an_access_beyond_a_tensor_is_found() -> None:
+    x = torch.zeros(100)
+    (finding,) = play(writes_beyond, (1,), x, N=128).findings
+    assert finding.kind == "out of bounds" and finding.detail.startswith("element 100 of 100")
+    assert x.sum() == 100
+
+
+def test_launches_outside_are_compiled_as_before() -> None:
+    before = gluon._runtime.GluonJITFunction.run
+    with playing():
+        assert gluon._runtime.GluonJITFunction.run is not before
+    assert gluon._runtime.GluonJITFunction.run is before
