@@ -70,4 +70,4 @@ class Mask:
 
 
 Form = Uniform | Affine | Vector | Mask
-TRUE = Uniform("true")
+TRUE, FALSE = Uniform("true"), Uniform("false")

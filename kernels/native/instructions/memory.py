@@ -7,7 +7,7 @@ pointer came from is reported and not made: one comparison of each end of a vect
 """
 
 from .arithmetic import Arithmetic
-from .forms import TRUE, Affine, Form, Mask, Uniform, Vector
+from .forms import FALSE, TRUE, Affine, Form, Mask, Uniform, Vector
 from .ttir import BITS, Op, Value
 from .writer import BYTES, literal, llvm_type, memory_type
 
@@ -218,7 +218,7 @@ class Memory(Arithmetic):
             conditions.append(self.vector(mask, "i1", None))
         number = self.argument_of(op.operands[0]) if self.checked else None
         if number is not None and row:
-            conditions.append(row)
+            conditions += [] if row == "true" else [row]
         elif number is not None:
             end = self.set(f"add i64 {first}, {size * width}")
             conditions.append(self.inside(number, first, end))
@@ -236,6 +236,8 @@ class Memory(Arithmetic):
         """Write a load; `row` as in `whole`."""
         element = op.results[0].element
         mask, other = mask or TRUE, other or Uniform(self.undefined(element))
+        if mask == FALSE:
+            return other
         if isinstance(pointer, Uniform):
             return self.load_one(op, pointer, mask, other, width)
         size, kind = BYTES[element], llvm_type(element, width)
@@ -309,6 +311,8 @@ class Memory(Arithmetic):
         """Write a store; `row` as in `whole`."""
         element, mask = op.operands[1].element, mask or TRUE
         size, kind = BYTES[element], llvm_type(element, width)
+        if mask == FALSE:
+            return
         if isinstance(pointer, Uniform):
             self.store_one(op, pointer, value, mask, width)
             return

@@ -75,7 +75,7 @@ class Scope:
     """Code that is being written.
 
     `label` names the basic block that the next line falls into; `memo` what has been computed.
-    `index`, `count` and `step` are of a loop.
+    `index`, `start`, `count` and `step` are of a loop, which may have no turn if it is `guarded`.
     """
 
     first: str
@@ -83,8 +83,10 @@ class Scope:
     memo: dict = dataclasses.field(default_factory=dict)
     label: str = ""
     index: str = ""
+    start: str = "0"
     count: int | str = 0
     step: int = 1
+    guarded: bool = False
 
     def __post_init__(self) -> None:
         self.label = self.label or self.first
@@ -170,21 +172,35 @@ class Writer:
 
     # -- loops ---------------------------------------------------------------------------------
 
-    def open_loop(self, count: int | str, step: int = 1) -> str:
-        """Open the scope of a loop from 0 to `count`; return its index, an i64."""
-        scope = Scope(self.fresh("body"), index="%" + self.fresh("i"), count=count, step=step)
+    def open_loop(
+        self, count: int | str, step: int = 1, start: str = "0", *, guarded: bool = False
+    ) -> str:
+        """Open the scope of a loop from `start` to `count`; return its index, an i64.
+
+        It runs at least once, unless it is guarded.
+        """
+        scope = Scope(
+            self.fresh("body"), index="%" + self.fresh("i"), start=start, count=count, step=step,
+            guarded=guarded,
+        )  # fmt: skip
         self.scopes.append(scope)
         self.out = scope
         return scope.index
 
     def close_loop(self) -> None:
-        """Close the innermost scope, which is a loop's; it runs at least once."""
+        """Close the innermost scope, which is a loop's."""
         scope, outer = self.scopes.pop(), self.scopes[-1]
+        self.out = outer
         following, more, done = "%" + self.fresh(), "%" + self.fresh(), self.fresh("done")
+        if scope.guarded:
+            some = self.set(f"icmp ult i64 {scope.start}, {scope.count}")
+            self.fork(some, scope.first, done)
+        else:
+            self.jump(scope.first)
         outer.lines += [
-            f"  br label %{scope.first}",
             f"{scope.first}:",
-            f"  {scope.index} = phi i64 [ 0, %{outer.label} ], [ {following}, %{scope.label} ]",
+            f"  {scope.index} = phi i64 [ {scope.start}, %{outer.label} ], "
+            f"[ {following}, %{scope.label} ]",
             *scope.lines,
             f"  {following} = add nuw nsw i64 {scope.index}, {scope.step}",
             f"  {more} = icmp ult i64 {following}, {scope.count}",
@@ -192,4 +208,3 @@ class Writer:
             f"{done}:",
         ]
         outer.label = done
-        self.out = outer

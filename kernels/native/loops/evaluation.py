@@ -35,6 +35,19 @@ class Buffer:
         return math.prod(self.shape[axis + 1 :])
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a loop over lanes accesses: memory of an argument, by its number, from an address on.
+
+    `at` is the index with which the loop begins.
+    """
+
+    pointer: Value
+    at: tuple[Index, ...]
+    number: int
+    first: str
+
+
 class Evaluation(Memory):
     """Evaluates values at an index."""
 
@@ -162,7 +175,7 @@ class Evaluation(Memory):
             case "tt.load":
                 pointer, *rest = (self.ev(v, at) for v in operands)
                 mask, other = (*rest, None, None)[:2]
-                row = self.row_inside(op, operands[0], at)
+                row = self.row_inside(operands[0], at)
                 return self.load(op, pointer, mask, other, _width(at), row)
         if op.name in VIEWS:
             return self.ev(operands[0], viewed(op, at, FIRST))
@@ -176,10 +189,10 @@ class Evaluation(Memory):
 
         Returns whether that could be done: the operands must be even along the axis.
         """
-        axis = next((a for a, i in enumerate(at) if i.width and i.name != "0"), None)
+        axis = along_lanes(at)
         if axis is None or None in [self.stride(v, axis) for v in op.operands]:
             return False
-        start = (*at[:axis], Index("0", self.control, at[axis].width), *at[axis + 1 :])
+        start = self.before_lanes(at, axis)
         forms = [self.ev(v, start) for v in op.operands]
         if any(isinstance(f, Vector | Mask) for f in forms) or is_quadratic(op, forms):
             return False
@@ -193,30 +206,44 @@ class Evaluation(Memory):
             self.out = before
         return True
 
-    def row_inside(self, op: Op, pointer: Value, at: tuple[Index, ...]) -> str:
+    def before_lanes(self, at: tuple[Index, ...], axis: int) -> tuple[Index, ...]:
+        """Return the index with which a loop over lanes begins, known before the loop."""
+        return (*at[:axis], Index("0", self.control, at[axis].width), *at[axis + 1 :])
+
+    def row_inside(self, pointer: Value, at: tuple[Index, ...]) -> str:
         """Test, before the loop over the lanes' axis, if all that lies along it is within bounds.
 
         Returns an i1, or nothing if it has to be tested for each vector.
         """
-        axis = next((a for a, i in enumerate(at) if i.width and i.name != "0"), None)
+        row = self.row_of(pointer, at)
+        if row is None:
+            return ""
+        here = self.scopes[-1]
+        if row in here.memo:  # a part of a loop, of which more is known
+            return here.memo[row]
+        scope = self.scopes[max([self.control, *(i.depth for i in row.at)])]
+        if row not in scope.memo:
+            before, self.out = self.out, scope
+            scope.memo[row] = self.stretch_inside(row, str(pointer.shape[along_lanes(at)]))
+            self.out = before
+        return scope.memo[row]
+
+    def row_of(self, pointer: Value, at: tuple[Index, ...]) -> Row | None:
+        """Return what a loop over lanes accesses, if that is one stretch of an argument."""
+        axis = along_lanes(at)
         number = self.argument_of(pointer) if self.checked else None
         if axis is None or number is None:
-            return ""
-        n_bytes = pointee_bytes(pointer.type)
-        if self.stride(pointer, axis) != n_bytes:
-            return ""
-        start = (*at[:axis], Index("0", self.control, at[axis].width), *at[axis + 1 :])
+            return None
+        if self.stride(pointer, axis) != pointee_bytes(pointer.type):
+            return None
+        start = self.before_lanes(at, axis)
         first = self.ev(pointer, start)
-        if not isinstance(first, Affine):
-            return ""
-        scope = self.scopes[max([self.control, *(i.depth for i in start)])]
-        key = ("row", pointer, start)
-        if key not in scope.memo:
-            before, self.out = self.out, scope
-            end = self.set(f"add i64 {first.base}, {n_bytes * pointer.shape[axis]}")
-            scope.memo[key] = self.inside(number, first.base, end)
-            self.out = before
-        return scope.memo[key]
+        return Row(pointer, start, number, first.base) if isinstance(first, Affine) else None
+
+    def stretch_inside(self, row: Row, length: str) -> str:
+        """Test if the first elements of a row are within bounds."""
+        n_bytes = self.integer("mul", "i64", length, str(pointee_bytes(row.pointer.type)))
+        return self.inside(row.number, row.first, self.integer("add", "i64", row.first, n_bytes))
 
     def compute_bumped(self, value: Value, at: tuple[Index, ...]) -> Form:
         """Compute a carried value that has grown evenly since the loop began."""
@@ -278,6 +305,11 @@ class Evaluation(Memory):
             stack += [v for v in sources if v not in seen]
             seen.update(sources)
         return roots.pop() if len(roots) == 1 else None
+
+
+def along_lanes(at: tuple[Index, ...]) -> int | None:
+    """Return the axis along which a loop takes several lanes at a time."""
+    return next((axis for axis, i in enumerate(at) if i.width and i.name != "0"), None)
 
 
 def _lanes(buffer: Buffer, at: tuple[Index, ...]) -> tuple[int | None, int]:

@@ -10,21 +10,22 @@ and masks are computed again wherever they are needed.
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from ..instructions.arithmetic import COST, pointee_bytes
 from ..instructions.forms import FIRST, Form, Index
 from ..instructions.ttir import Op, Value
-from .evaluation import VIEWS, VIRTUAL, Buffer, Evaluation, viewed
+from .evaluation import VIEWS, VIRTUAL, Buffer, viewed
+from .parts import WORTH_CUTTING, At, Part, Parts, Place
 
 COSTLY = 4  # about what a store and a load of a buffer cost
 WIDTH = 16  # lanes at a time: two vectors of AVX2, four of NEON
+SUM_WIDTH = 32  # where each lane waits for its last sum: twice as many keep the processor busy
 _SIMPLE = {
     "arith.addi", "arith.subi", "arith.muli", "arith.extsi", "arith.andi", "arith.cmpi",
     "tt.addptr",
 }  # fmt: skip
-
-Place = tuple[int | None, ...]  # which axis of the nest each axis of a value runs along
 
 
 @dataclasses.dataclass(eq=False)
@@ -55,7 +56,7 @@ class Store(Root):
     def body(self, g: Any, nest: "Nest") -> None:
         """Write the store, when everything has been read."""
         pointer, value, *mask = (g.ev(v, nest.at) for v in self.values)
-        row = g.row_inside(self.op, self.values[0], nest.at)
+        row = g.row_inside(self.values[0], nest.at)
         g.out = g.scopes[-1]
         g.store(self.op, pointer, value, mask[0] if mask else None, nest.width, row)
 
@@ -82,12 +83,32 @@ class Nest:
     width: int | None
     roots: list[Root]
     at: tuple[Index, ...] = ()
+    seen: dict[tuple[Value, Place], None] = dataclasses.field(default_factory=dict)
     places: dict[Value, Place] = dataclasses.field(default_factory=dict)
     kept: dict[Value, Buffer] = dataclasses.field(default_factory=dict)
-    writes: list[tuple[Buffer, tuple[Index, ...], Form]] = dataclasses.field(default_factory=list)
+    writes: list[tuple[Buffer, At, Form]] = dataclasses.field(default_factory=list)
+
+    @property
+    def values(self) -> list[Value]:
+        """What the roots need."""
+        return [v for root in self.roots for v in root.values]
+
+    @property
+    def stores(self) -> list[Root]:
+        """Those of the roots that write to a tensor."""
+        return [root for root in self.roots if isinstance(root, Store)]
+
+    @property
+    def everywhere(self) -> Place:
+        """The place of a value that differs along every axis."""
+        return tuple(a if n > 1 else None for a, n in enumerate(self.shape))
+
+    def index_of(self, place: Place) -> At:
+        """Return the index, in the loops that are open, of a value at a place."""
+        return tuple(FIRST if axis is None else self.at[axis] for axis in place)
 
 
-class Nests(Evaluation):
+class Nests(Parts):
     """Writes the loops, and decides which values to keep."""
 
     def __init__(self, *, checked: bool, vectors: bool) -> None:
@@ -145,17 +166,21 @@ class Nests(Evaluation):
 
         A value that is smaller than the nest would be computed many times over.
         """
+        here = {root.op for root in nest.roots if root.op is not None}
         axes = {a for a, n in enumerate(nest.shape) if n > 1}
-        seen: set[tuple[Value, Place]] = set()
 
         def walk(value: Value, place: Place) -> None:
-            if value.shape is None or value in self.buffers or (value, place) in seen:
+            if value.shape is None or value in self.buffers or (value, place) in nest.seen:
                 return
-            seen.add((value, place))
+            nest.seen[value, place] = None
             whole = axes <= set(place)
             if whole:
                 nest.places.setdefault(value, place)
-            elif self.cost(value) >= COSTLY and value.type.size < math.prod(nest.shape):
+            elif (
+                self.cost(value) >= COSTLY
+                and value.type.size < math.prod(nest.shape)
+                and not self.is_read_beside(value, place, nest, here)
+            ):
                 self.materialise(value)
                 return
             if value in self.bumped:
@@ -166,10 +191,19 @@ class Nests(Evaluation):
                 for operand in value.op.operands:
                     walk(operand, place)
 
-        everywhere = tuple(a if n > 1 else None for a, n in enumerate(nest.shape))
-        for root in nest.roots:
-            for value in root.values:
-                walk(value, everywhere)
+        for value in nest.values:
+            walk(value, nest.everywhere)
+
+    def is_read_beside(self, value: Value, place: Place, nest: Nest, here: set[Op]) -> bool:
+        """Say whether a value, a row of weights, say, is as near in its tensor as in a buffer."""
+        while value.op is not None and value.op.name in VIEWS:
+            place, value = viewed(value.op, place, None), value.op.operands[0]
+        if value.op is None or value.op.name != "tt.load" or self.needed_later(value, here, {}):
+            return False
+        pointer = value.op.operands[0]
+        if nest.lanes not in place:
+            return True
+        return self.stride(pointer, place.index(nest.lanes)) == pointee_bytes(pointer.type)
 
     def keep_what_is_needed(self, nest: Nest) -> None:
         """Give buffers to costly values that something behind the nest will read."""
@@ -194,45 +228,95 @@ class Nests(Evaluation):
         self.out = self.scopes[self.control]
         for root in roots:
             root.before(self, nest)
+        nest.at = (FIRST,) * len(shape)
         reduced = next((r.axis for r in roots if r.axis is not None), None)
-        opened = self.open_axes(nest, reduced)
-        for value in values:  # everything is read before anything is written
-            self.ev(value, nest.at)
-        for root in roots:
-            root.body(self, nest)
-        for value, buffer in nest.kept.items():
-            at = tuple(FIRST if axis is None else nest.at[axis] for axis in nest.places[value])
-            nest.writes.append((buffer, at, self.ev(value, at)))
-        self.out = self.scopes[-1]
-        for buffer, at, form in nest.writes:
-            self.write(buffer, at, form)
-        for axis, is_loop in reversed(opened):
-            if is_loop:
-                self.close_loop()
-            if axis == reduced:
-                for root in roots:
-                    root.after_axis(self, nest)
+        self.write_loops(nest, self.order_of_axes(nest, reduced), reduced)
         self.buffers |= nest.kept
         self.done |= {root.op for root in roots if root.op is not None}
         self.out = self.scopes[self.control]
 
-    def open_axes(self, nest: Nest, reduced: int | None) -> list[tuple[int, bool]]:
-        """Open a loop for each axis: the lanes' farther in than others, a reduced one inmost."""
+    def order_of_axes(self, nest: Nest, reduced: int | None) -> list[int]:
+        """Order the loops: the lanes' farther in than others, over a reduced axis inmost."""
         order = [a for a in range(len(nest.shape)) if a not in (nest.lanes, reduced)]
         order += [nest.lanes] if nest.lanes is not None else []
-        order += [reduced] if reduced is not None and reduced != nest.lanes else []
-        at = [FIRST] * len(nest.shape)
-        opened = []
-        for axis in order:
-            n, width = nest.shape[axis], nest.width if axis == nest.lanes else None
-            is_loop = n > (width or 1)
-            if is_loop:
-                at[axis] = Index(self.open_loop(n, width or 1), len(self.scopes) - 1, width)
-            elif width:
-                at[axis] = Index("0", self.control, width)
-            opened.append((axis, is_loop))
-        nest.at = tuple(at)
-        return opened
+        return order + ([reduced] if reduced is not None and reduced != nest.lanes else [])
+
+    def write_loops(self, nest: Nest, axes: list[int], reduced: int | None) -> None:
+        """Write the loops over some axes, the first of them outside, and the body."""
+        if not axes:
+            self.write_body(nest)
+            return
+        axis, *inner = axes
+        before, width = nest.at, nest.width if axis == nest.lanes else None
+        for part in self.parts_of_axis(nest, axis, inner):
+            nest.at = (*before[:axis], self.open_part(nest, axis, part), *before[axis + 1 :])
+            self.write_loops(nest, inner, reduced)
+            if nest.shape[axis] > (width or 1):
+                self.close_loop()
+        nest.at = before
+        if axis == reduced:
+            for root in nest.roots:
+                root.after_axis(self, nest)
+
+    def write_body(self, nest: Nest) -> None:
+        """Write what is done at each index: everything is read before anything is written."""
+        nest.writes = []
+        for value in nest.values:
+            self.ev(value, nest.at)
+        for root in nest.roots:
+            root.body(self, nest)
+        for value, buffer in nest.kept.items():
+            at = nest.index_of(nest.places[value])
+            nest.writes.append((buffer, at, self.ev(value, at)))
+        self.out = self.scopes[-1]
+        for buffer, at, form in nest.writes:
+            self.write(buffer, at, form)
+
+    def parts_of_axis(self, nest: Nest, axis: int, inner: list[int]) -> list[Part]:
+        """Cut a long inmost loop over lanes where its masks change; others are one part."""
+        n = nest.shape[axis]
+        if axis != nest.lanes or inner or n < WORTH_CUTTING:
+            return [Part("0", str(n))]
+        lanes = Index("%lanes", len(self.scopes), nest.width)  # before the loop has a name
+        nest.at = (*nest.at[:axis], lanes, *nest.at[axis + 1 :])
+        masks = {key: nest.index_of(key[1]) for key in self.masks_of(nest) if axis in key[1]}
+        pointers = [(value, nest.index_of(place)) for value, place in self.pointers_of(nest)]
+        return self.cut(n, lanes.width, masks, pointers)
+
+    def evaluated(self, nest: Nest) -> Iterator[tuple[Op, Place]]:
+        """Yield the operations whose results the nest computes, and their places."""
+        for value, place in nest.seen:
+            if value.op is not None and value not in self.buffers and value not in self.bumped:
+                yield value.op, place
+
+    def pointers_of(self, nest: Nest) -> list[tuple[Value, Place]]:
+        """List where the nest loads and stores."""
+        found = [(root.values[0], nest.everywhere) for root in nest.stores]
+        loads = [(op, place) for op, place in self.evaluated(nest) if op.name == "tt.load"]
+        return list(dict.fromkeys([*found, *((op.operands[0], place) for op, place in loads)]))
+
+    def masks_of(self, nest: Nest) -> list[tuple[Value, Place]]:
+        """List what the nest loads, stores or selects by."""
+        found = [(mask, nest.everywhere) for root in nest.stores for mask in root.values[2:]]
+        for op, place in self.evaluated(nest):
+            if op.name == "arith.select":
+                found.append((op.operands[0], place))
+            elif op.name == "tt.load":
+                found += [(mask, place) for mask in op.operands[1:2]]
+        return [key for key in dict.fromkeys(found) if key[0].shape is not None]
+
+    def open_part(self, nest: Nest, axis: int, part: Part) -> Index:
+        """Open a loop over an axis, or a part of it, and note in its scope what is known there."""
+        n, width = nest.shape[axis], nest.width if axis == nest.lanes else None
+        if n <= (width or 1):
+            return Index("0", self.control, width) if width else FIRST
+        is_all = (part.first, part.end) == ("0", str(n))
+        name = self.open_loop(part.end, width or 1, part.first, guarded=not is_all)
+        index, memo = Index(name, len(self.scopes) - 1, width), self.scopes[-1].memo
+        memo |= part.rows
+        nest.at = (*nest.at[:axis], index, *nest.at[axis + 1 :])
+        memo |= {(mask, nest.index_of(place)): part.form for mask, place in part.masks}
+        return index
 
     def choose_lanes(
         self, shape: tuple[int, ...], values: list[Value], roots: list[Root]
@@ -275,7 +359,8 @@ class Nests(Evaluation):
                 vote(value, everywhere)
             walk(value, everywhere)
         best = max(long, key=lambda a: (votes[a], shape[a] >= WIDTH, a))
-        return best, min(WIDTH, shape[best])
+        is_reduced = any(root.axis == best for root in roots)
+        return best, min(SUM_WIDTH if is_reduced else WIDTH, shape[best])
 
     # -- roots that wait -----------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..instructions.casts import _wrapped
 from ..instructions.forms import FIRST, Index, Uniform, Vector
 from ..instructions.ttir import BITS, Block, Op
-from ..instructions.writer import float_literal, llvm_type
+from ..instructions.writer import Scope, float_literal, llvm_type
 from .nests import WIDTH, Nest, Nests, Root
 
 # What leaves the other operand as it is: maxnum and minnum ignore a NaN.
@@ -83,9 +83,7 @@ class Reduce(Root):
         ]
         combined = g.combine(self.op.regions[0], old + new, width)
         if self.identity is not None:
-            kind = llvm_type(self.elements[0], self.parts)
-            start = f"splat ({llvm_type(self.elements[0])} {self.identity})"
-            g.scopes[counter.depth - 1].lines.append(f"  store {kind} {start}, ptr {self.slots[0]}")
+            self.begin_in(g.scopes[counter.depth - 1])
         else:
             is_first = g.set(f"icmp ult i64 {counter.name}, {self.parts if self.across else 1}")
             combined = [
@@ -93,6 +91,15 @@ class Reduce(Root):
                 for e, n, c in zip(self.elements, new, combined, strict=True)
             ]
         self.put(g, combined, slots, width)
+
+    def begin_in(self, outer: Scope) -> None:
+        """Give the accumulator its first value, before the loop; once if that has several parts."""
+        if ("begun", self) not in outer.memo:
+            outer.memo["begun", self] = True
+            scalar, kind = (llvm_type(self.elements[0], n) for n in (None, self.parts))
+            outer.lines.append(
+                f"  store {kind} splat ({scalar} {self.identity}), ptr {self.slots[0]}"
+            )
 
     def put(self, g: Any, values: list[str], slots: list[str], width: int | None) -> None:
         """Store accumulators."""
