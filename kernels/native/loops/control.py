@@ -1,20 +1,20 @@
 """Loops and branches, and what they carry.
 
 A tile that a loop carries has two buffers that change places with each turn: the turn reads one and
-writes the other, so nothing is copied and nothing is overwritten too early. Pointers and integers
-that grow by the same amount in each turn stay what they were, plus one scalar.
+writes the other, so nothing is copied and nothing is overwritten too early. A sum has one, in
+place. Pointers and integers that grow by the same amount in each turn stay what they were, plus one
+scalar.
 """
 
 import dataclasses
 
-from ..instructions.arithmetic import pointee_bytes
+from ..instructions.arithmetic import ELEMENTWISE, pointee_bytes
 from ..instructions.forms import FIRST, Index, Uniform
 from ..instructions.ttir import Block, Op, Value
 from ..instructions.writer import Scope, llvm_type
+from .choices import Choices
 from .evaluation import VIRTUAL, Buffer
 from .nests import COSTLY, Copy, Load, Store
-from .reductions import Reduce
-from .reports import Reports
 
 _NOTHING = {
     "tt.return", "scf.yield", "scf.condition", "llvm.intr.assume", "gpu.barrier", "ttg.barrier",
@@ -33,7 +33,7 @@ class Carried:
     result: Value
 
 
-class Control(Reports):
+class Control(Choices):
     """Executes operations in their order."""
 
     waits = False  # whether programs wait for one another
@@ -67,9 +67,11 @@ class Control(Reports):
             self.enqueue(Store(list(op.operands), op))
             return
         elif name == "tt.reduce":
-            self.enqueue(Reduce(op))
+            self.execute_reduction(op)
             return
         elif name in VIRTUAL or name == "tt.store":
+            if name == "arith.select":
+                self.execute_what_was_put_off(op)
             if is_scalar:
                 self.execute_scalar(op)
             return
@@ -178,7 +180,7 @@ class Control(Reports):
         for c in tiles:
             if c.argument in bumped and self.cost(c.start) >= COSTLY:
                 self.materialise(c.start)
-        pairs = {c.argument: self.pair_of_buffers(c) for c in swapped}
+        pairs = {c.argument: self.pair_of_buffers(c, body) for c in swapped}
         for c in swapped:
             self.enqueue(
                 Copy(c.start, Buffer(pairs[c.argument][0], c.argument.element, c.argument.shape))
@@ -206,7 +208,12 @@ class Control(Reports):
                 self.bumped[c.argument] = (c.start, offsets[c.argument])
         now, then = {}, {}
         for c in swapped:
-            now[c.argument], then[c.argument] = "%" + self.fresh("now"), "%" + self.fresh("then")
+            first, second = pairs[c.argument]
+            now[c.argument], then[c.argument] = (
+                ("%" + self.fresh("now"), "%" + self.fresh("then"))
+                if first != second
+                else (first, second)
+            )
             element, shape = c.argument.element, c.argument.shape
             self.buffers[c.argument] = Buffer(now[c.argument], element, shape)
             if c.following.block is body and c.following not in self.homes:
@@ -233,6 +240,8 @@ class Control(Reports):
             grown = self.grown(argument, offset, bumped[argument])
             phis.append((offset, llvm_type(argument.element), "0", grown))
         for argument, (first, second) in pairs.items():
+            if first == second:
+                continue
             phis.append((now[argument], "ptr", first, then[argument]))
             phis.append((then[argument], "ptr", second, now[argument]))
         self.scopes.pop()
@@ -259,10 +268,11 @@ class Control(Reports):
         for c in swapped:
             self.buffers[c.result] = Buffer(now[c.argument], c.argument.element, c.argument.shape)
 
-    def pair_of_buffers(self, carried: Carried) -> tuple[str, str]:
-        """Reserve memory for what a loop carries: this turn's and the next one's."""
+    def pair_of_buffers(self, carried: Carried, body: Block) -> tuple[str, str]:
+        """Reserve memory for what a loop carries: this turn's, and the next one's or the same."""
         shape, element = carried.argument.shape, carried.argument.element
-        return self.arena(shape, element), self.arena(shape, element)
+        now = self.arena(shape, element)
+        return now, now if grows_in_place(carried, body) else self.arena(shape, element)
 
     def grown(self, argument: Value, offset: str, step: Value) -> str:
         """Add a turn's growth to an offset: in bytes, for pointers."""
@@ -349,13 +359,6 @@ class Control(Reports):
         ]
         outer.label, self.out = end, outer
         self.hand_on(op.results, handed_on)
-
-    def region_scope(self, name: str) -> Scope:
-        """Begin a scope for a region, inside the ones that are open."""
-        scope = Scope(self.fresh(name))
-        self.scopes.append(scope)
-        self.control, self.out = len(self.scopes) - 1, scope
-        return scope
 
     def hand_on(self, values: list[Value], held: list[str | Buffer]) -> None:
         """Let values be what is held already: scalars, or tiles in buffers."""
@@ -453,6 +456,22 @@ def _reads_memory(block: Block) -> bool:
         or any(map(_reads_memory, op.regions))
         for op in block.ops
     )
+
+
+def grows_in_place(carried: Carried, body: Block) -> bool:
+    """Say whether a turn reads an element of a tile for the last time where it writes it anew.
+
+    So it is with sums: nothing else reads the tile, nor its elements in another order.
+    """
+    value = carried.argument
+    while value is not carried.following:
+        if len(value.users) != 1:
+            return False
+        (user,) = value.users
+        if user.block is not body or user.name not in ELEMENTWISE:
+            return False
+        (value,) = user.results
+    return len(value.users) == 1
 
 
 def bump_of(carried: Carried, body: Block) -> Value | None:

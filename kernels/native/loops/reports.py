@@ -26,14 +26,7 @@ class Reports(Products):
         else:
             buffer = self.materialise(condition)
             self.out = self.scopes[self.control]
-            slot = self.alloca("i1")
-            self.line(f"store i1 false, ptr {slot}")
-            at = self.loops(buffer.shape)
-            failed = self.set(f"xor i1 {self.read(buffer, at).v}, true")
-            so_far = self.set(f"load i1, ptr {slot}")
-            self.line(f"store i1 {self.set(f'or i1 {failed}, {so_far}')}, ptr {slot}")
-            self.end_loops(buffer.shape)
-            wrong = self.set(f"load i1, ptr {slot}")
+            wrong = self.any_element(buffer, wanted=False)
         self.complain_if(wrong, f"tl.device_assert {_quoted(op)!r}", op.where)
 
     def print_values(self, op: Op) -> None:

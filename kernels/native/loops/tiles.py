@@ -4,7 +4,7 @@ from typing import Any
 
 from ..instructions.forms import FIRST, TRUE, Index, Uniform
 from ..instructions.ttir import Op
-from ..instructions.writer import llvm_type
+from ..instructions.writer import Scope, llvm_type
 from .nests import Buffer, Nest, Root
 from .reductions import Reductions
 
@@ -60,6 +60,24 @@ class Tiles(Reductions):
         for n in shape:
             if n > 1:
                 self.close_loop()
+
+    def region_scope(self, name: str) -> Scope:
+        """Begin a scope for a region, inside the ones that are open."""
+        scope = Scope(self.fresh(name))
+        self.scopes.append(scope)
+        self.control, self.out = len(self.scopes) - 1, scope
+        return scope
+
+    def any_element(self, buffer: Buffer, *, wanted: bool) -> str:
+        """Test whether any truth value of a tile is the wanted one."""
+        slot = self.alloca("i1")
+        self.line(f"store i1 false, ptr {slot}")
+        at = self.loops(buffer.shape)
+        differs = self.set(f"xor i1 {self.read(buffer, at).v}, {str(not wanted).lower()}")
+        so_far = self.set(f"load i1, ptr {slot}")
+        self.line(f"store i1 {self.set(f'or i1 {differs}, {so_far}')}, ptr {slot}")
+        self.end_loops(buffer.shape)
+        return self.set(f"load i1, ptr {slot}")
 
     def rearrange(self, op: Op) -> None:
         """Write an operation whose elements all come from buffers."""
