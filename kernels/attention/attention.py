@@ -143,6 +143,11 @@ def attention_forward_kernel(
     start, full_start, full_end, end = key_stretch(
         first_query, BLOCK_QUERIES, key_start, n_query, n_key, masks
     )
+    first_seen = start
+    if masks.window is not None:
+        # From the same keys on for every tile, counted from the text's first: so a query's keys are
+        # summed in the same blocks whichever tile it is in, and whatever stands before the text.
+        start = key_start + (start - key_start) // BLOCK_KEYS * BLOCK_KEYS
     starts, ends = parts(start, full_start, full_end, end, BLOCK_KEYS)
 
     query_tile = load_tile(query_rows, queries, row_inside, True, D_HEAD)
@@ -154,6 +159,8 @@ def attention_forward_kernel(
         for first_key in range(starts[part], ends[part], BLOCK_KEYS):
             keys = first_key + in_block
             inside = in_block < ends[part] - first_key
+            if part == 0 and masks.window is not None:
+                inside = inside & (keys >= first_seen)
             key_tile = load_tile(from_row(key_rows, first_key), in_block, inside, part != 1, D_HEAD)
             scores = row_products(query_tile, key_tile, part != 1, D_HEAD)  # [query, key]
             if part != 1:

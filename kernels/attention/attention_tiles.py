@@ -5,7 +5,7 @@ queries (core/attention/key_intervals.py proves and pictures it). A program ther
 its first and last position alone which tiles it has to read, and which of those need no mask:
 `key_stretch` for a tile of queries, `query_stretch` for a tile of keys. A stretch is walked from
 its very first position on, not from a multiple of the block size, so no block is read for a few of
-its keys.
+its keys; but forward with a window, where the order of sums must not show the tile.
 """
 
 import math
@@ -328,14 +328,14 @@ def key_interval(queries, key_start, n_query, n_key, masks):
     low = queries * 0 + key_start
     if masks.causal:
         high = queries + (n_key - n_query) + 1
-        if masks.window is not None:
-            low = tl.maximum(low, high - masks.window)
     else:
         high = queries * 0 + n_key
     if masks.document_start is not None:
         inside = queries < n_query
         low = tl.maximum(low, tl.load(masks.document_start + queries, mask=inside, other=0))
         high = tl.minimum(high, tl.load(masks.document_end + queries, mask=inside, other=0))
+    if masks.window is not None:
+        low = tl.maximum(low, high - masks.window)
     return low, high
 
 

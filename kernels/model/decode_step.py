@@ -124,7 +124,7 @@ class StaticKVCache(KVCache):
         if door().batch_invariant:
             # The one query sees the document that ends where the cache does.
             end = self.lengths[:1]
-            masks = Masks.of(1, key_start=self.key_start)
+            masks = Masks.of(1, window=window, key_start=self.key_start)
             masks = masks.holding(masks.key_start, torch.zeros_like(end), end)
             scale = default_scale(None, query.shape[-1])
             return attention_forward(query, keys, values, masks, scale=scale)[0]

@@ -25,27 +25,6 @@ from ..common.launch import door
 from .decoder_block import KERNELS, Parts, merge_heads
 
 
-def expect_no_window(window: int | None) -> None:
-    """Refuse a window under `batch_invariant`.
-
-    The first key that a tile of queries reads is then that of its first query: where a row's sums
-    begin depends on which tile it is in, and so on how the texts beside it are padded.
-
-    Parameters
-    ----------
-    window : int or None
-        The layer's.
-
-    Raises
-    ------
-    ValueError
-        If there is one.
-    """
-    if window is not None:
-        cause = "a preset with local attention, such as GPT-3's; batch_invariant() has none"
-        refuse("window", "None under batch_invariant()", str(window), cause)
-
-
 class KVCache:
     """Keys and values of a batch of growing sequences.
 
@@ -158,7 +137,6 @@ class KVCache:
         """
         kept = self.kept[layer]  # [2, batch, head, capacity, d_head]
         if door().batch_invariant:
-            expect_no_window(window)
             if norm_weight is not None and norm_bias is None:
                 norm_bias = torch.zeros_like(norm_weight)
             packed = qkv_projection(

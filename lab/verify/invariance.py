@@ -30,8 +30,9 @@ DECODING = "decoding"
 BESIDE = 130
 # What is added to a case's seed for the rows beside it.
 OTHER_SEED = 1_000
-# A model of a size that has every kernel's edges: heads of 24 features, 70 positions.
-MODEL = GPTConfig(vocab_size=61, n_ctx=70, n_layer=2, n_head=2, d_model=48)
+# A model of a size that has every kernel's edges: heads of 24 features, 70 positions, and in its
+# second layer a window.
+MODEL = GPTConfig(vocab_size=61, n_ctx=70, n_layer=2, n_head=2, d_model=48, band=20)
 TEMPERATURE = 0.7
 STEPS = 4  # positions that go through the cache one by one
 

@@ -79,14 +79,6 @@ def test_eager_is_refused():
             softmax(torch.zeros(2, 3))
 
 
-def test_a_window_is_refused_where_a_cache_must_give_a_passs_bits():
-    from gptwin.kernels.model.kv_cache import expect_no_window
-
-    expect_no_window(None)
-    with pytest.raises(ValueError, match=r"window: expected None under batch_invariant"):
-        expect_no_window(4)
-
-
 def test_nothing_is_tuned_under_the_switch(monkeypatch):
     """On a GPU the first configuration runs, which the autotuner would have to win."""
     from gptwin.kernels.layers.softmax import softmax_forward_kernel as kernel
