@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli_agents import agent, world
-from .cli_backend import choose_cpu_backend, interpret_without_gpu
+from .cli_backend import choose_cpu_backend, interpret_without_gpu, take_every_tile
 from .cli_bench import bench
 from .cli_corpus import corpus
 from .cli_study import exercise, grade, study
@@ -74,6 +74,7 @@ def verify(
     """
     chosen = _chosen(operations)
     choose_cpu_backend(on, chosen)
+    take_every_tile()
     if batch_invariant:
         from .lab.verify.invariance_console import verify_invariance
 
@@ -239,6 +240,7 @@ def sanitize(
     Exit code 1 on findings, and if no kernel was launched.
     """
     os.environ["TRITON_INTERPRET"] = "1"
+    take_every_tile()
     from .lab.sanitize import console as sanitize_console
     from .lab.sanitize.program import CONFIGURATIONS, is_command
 

@@ -29,3 +29,14 @@ def interpret_without_gpu() -> None:
 
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
+
+
+def take_every_tile() -> None:
+    """Ask for all architectures' configurations, where no GPU chooses; kernels read it on import.
+
+    kernels/common/_triton.py says what becomes of it.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("GPTWIN_ARCH", "every")

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 
 UNAVAILABLE: str | None = None
+# What GPTWIN_ARCH may say beside an architecture's name: `gptwin verify` and `sanitize` do, where
+# there is no GPU, so that no architecture's tiles are left out.
+EVERY = "every"
 
 try:
     import triton
@@ -30,7 +33,7 @@ except ImportError as error:
 
     triton = tl = _Absent()
 
-__all__ = ["UNAVAILABLE", "architecture", "for_architecture", "tl", "triton"]
+__all__ = ["EVERY", "UNAVAILABLE", "architecture", "for_architecture", "tl", "triton"]
 
 
 def architecture() -> str:
@@ -43,7 +46,7 @@ def architecture() -> str:
     Returns
     -------
     str
-        "" if nothing is known.
+        "" if nothing is known; `EVERY` if that was asked for.
     """
     if UNAVAILABLE is not None:
         return ""
@@ -71,5 +74,17 @@ def for_architecture(others: Any, **lists: Any) -> Any:
         By what `architecture` returns. A warpgroup of "sm_90" multiplies 64 rows at once; "sm_100"
         keeps sums in tensor memory; "amd" has 64 kB of shared memory for the stages, and a matrix
         instruction's operands wait in registers.
+
+    Returns
+    -------
+    Any
+        One of them. Of `EVERY` architecture, where they are lists: all their configurations whose
+        tiles differ, those of `others` first. A CPU sees nothing else of them.
     """
-    return lists.get(architecture(), others)
+    name = architecture()
+    if name == EVERY and isinstance(others, list):
+        tiles: dict[str, Any] = {}
+        for configuration in [*others, *(one for some in lists.values() for one in some)]:
+            tiles.setdefault(repr(sorted(configuration.kwargs.items())), configuration)
+        return list(tiles.values())
+    return lists.get(name, others)

@@ -30,3 +30,18 @@ def test_the_interpreter_takes_what_is_asked_for(monkeypatch, asked, chosen):
     monkeypatch.setattr(triton.runtime.driver, "_active", None)
     monkeypatch.setenv("GPTWIN_ARCH", asked)
     assert architecture() == asked and for_architecture([0], **LISTS) == chosen
+
+
+def test_where_every_architecture_is_asked_for_no_tile_is_left_out(monkeypatch):
+    monkeypatch.setattr(triton.runtime.driver, "_active", None)
+    monkeypatch.setenv("GPTWIN_ARCH", "every")
+    small, wide, tall = ({"M": m, "N": n} for m, n in ((16, 16), (16, 64), (64, 16)))
+    others = [triton.Config(small, num_warps=4)]
+    lists = {
+        "sm_90": [triton.Config(wide, num_warps=8), triton.Config(small, num_warps=8)],
+        "amd": [triton.Config(tall, num_warps=4)],
+    }
+    chosen = for_architecture(others, **lists)
+    assert [one.kwargs for one in chosen] == [small, wide, tall]
+    assert chosen[0] is others[0]  # with what `others` says of it beside its tile
+    assert for_architecture(3, amd=2) == 3
