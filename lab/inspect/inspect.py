@@ -112,7 +112,7 @@ def _run(job: _Job) -> list[Row]:
     failed = Row(job.arch, job.operation, job.dtype)
     rows: dict[str, Row] = {}
     errors: dict[str, Row] = {}
-    codes: dict[tuple[str, str, str], int] = {}  # kernel, shape and code: its first configuration
+    codes: dict[tuple[str, int], set[tuple[str, str]]] = {}  # of a configuration: shapes and code
     for name, case in list(twin.shapes.items())[: 1 if job.typical else None]:
         launches: list[Any] = []
         try:
@@ -133,12 +133,34 @@ def _run(job: _Job) -> list[Row]:
             else:
                 rows[key] = _read(failed, name, launch, job)
             if job.count and not launch.error:
-                code = launch.kernel, name, lints.fingerprint(launch.compiled)
-                first = codes.setdefault(code, launch.configuration)
-                if first != launch.configuration:
-                    rows[key] = _with_lints(rows[key], (lints.same_as(first),))
+                code = name, lints.fingerprint(launch.compiled)
+                codes.setdefault((launch.kernel, launch.configuration), set()).add(code)
+    twice = _compiled_twice(codes)
+    rows = {
+        key: _with_lints(
+            row, tuple(map(lints.same_as, twice.get((row.kernel, row.configuration), ())))
+        )
+        for key, row in rows.items()
+    }
     judged = job.twins == TWINS_MODULE and ":" not in job.operation  # none of a user's own
     return [*(_judged(row) if judged else row for row in rows.values()), *errors.values()]
+
+
+def _compiled_twice(
+    codes: dict[tuple[str, int], set[tuple[str, str]]],
+) -> dict[tuple[str, int], list[int]]:
+    """Name for each configuration an earlier one whose code is its own, at every shape.
+
+    At one of several shapes two tiles may come to the same, where a row is as long as the larger:
+    at another one each has its use.
+    """
+    found: dict[tuple[str, int], list[int]] = {}
+    for (kernel, configuration), own in codes.items():
+        earlier = [
+            i for (k, i), code in codes.items() if k == kernel and i < configuration and code == own
+        ]
+        found[kernel, configuration] = earlier[:1]
+    return found
 
 
 def _with_lints(row: Row, found: tuple[Lint, ...]) -> Row:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from gptwin.lab.inspect.assembly import Resources
 from gptwin.lab.inspect.console import inspect_operations
-from gptwin.lab.inspect.inspect import Row, inspect
+from gptwin.lab.inspect.inspect import Row, _compiled_twice, inspect
 from gptwin.lab.inspect.targets import ARCHITECTURES, architecture, occupancy
 from gptwin.lab.twins.catalogue import TWINS
 
@@ -232,3 +232,16 @@ def test_missing_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_triton, "UNAVAILABLE", "No module named 'triton'")
     with pytest.raises(RuntimeError, match="expected Triton to be installed"):
         inspect(["softmax"], ["sm_90"])
+
+
+def test_a_configuration_with_anothers_code_at_every_shape_is_named():
+    narrow, wide = ("narrow", "a"), ("wide", "b")
+    codes = {
+        ("kernel", 0): {narrow, wide},
+        ("kernel", 1): {narrow, ("wide", "c")},  # as 0 where a row is narrow alone
+        ("kernel", 2): {narrow, wide},
+        ("another", 1): {narrow, wide},
+    }
+    found = _compiled_twice(codes)
+    assert [key for key, first in found.items() if first] == [("kernel", 2)]
+    assert found["kernel", 2] == [0]
