@@ -67,6 +67,9 @@ bench = typer.Typer(
     no_args_is_help=True,
 )
 
+BUDGET_S = 520.0
+PLAN_LIMIT_S = 60.0
+
 Out = Annotated[
     str | None, typer.Option(help="Result file, .jsonl; default: in benchmarks/results.")
 ]
@@ -103,8 +106,11 @@ def gpu(
         typer.Option("--dry-run", help="Every path, tiny, no GPU, as a list; or OP's alone."),
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure also what is stored.")] = False,
-    budget: Annotated[float, typer.Option(help="Seconds for the whole run.")] = 520,
-    limit: Annotated[float, typer.Option(help="Seconds that a provider may take at a size.")] = 90,
+    budget: Annotated[float, typer.Option(help="Seconds for the whole run.")] = BUDGET_S,
+    limit: Annotated[
+        float,
+        typer.Option(help="Seconds that a provider may take at a size; in a plan at most 60."),
+    ] = 90,
     workers: Annotated[int | None, typer.Option(help="Processes that compile ahead.")] = None,
     out: Annotated[
         str | None,
@@ -129,23 +135,38 @@ def gpu(
     Every part runs in a process of its own, and is stored at once: what is stored for this commit
     is not measured again. Exit code 1 if a figure of gptwin's is missing, 3 if the time is up.
     """
+    if plan is not None or within is not None:
+        _expect_alone(
+            "--within" if plan is None else "--plan",
+            {
+                "OP": what, "--dtype": dtype, "--provider": provider, "--again": again,
+                "--budget": budget != BUDGET_S,
+                "--within": plan is not None and within is not None,
+            },
+        )  # fmt: skip
     if plan is not None:
         from .benchmarks.gpu.plan import print_plan
 
         print_plan(plan, carried=kernels is not None)
         raise typer.Exit()
+    carried = kernels is not None
     if kernels is not None:
         from pathlib import Path
 
-        from .lab.inspect.ahead import settle
+        from .lab.inspect.ahead import misfit, settle
 
-        print(f"{settle(Path(kernels)):,} kernels were compiled ahead")
+        if within is not None and (why := misfit(Path(kernels))):
+            # The machine's minutes run: without them it is slower, not useless.
+            print(f"{kernels} is left out, kernels are compiled here: it is {why}")
+            carried = False
+        else:
+            print(f"{settle(Path(kernels)):,} kernels were compiled ahead")
     if within is not None:
         from .benchmarks.gpu.within import run_within
 
         raise typer.Exit(
-            run_within(within, dry_run=dry_run, out=out, limit_s=limit, workers=workers,
-                       carried=kernels is not None)
+            run_within(within, dry_run=dry_run, out=out, limit_s=min(limit, PLAN_LIMIT_S),
+                       workers=workers, carried=carried)
         )  # fmt: skip
     if dry_run and not (what or dtype or provider):
         from .benchmarks.gpu.dry_run import dry_run as try_every_path
@@ -168,6 +189,15 @@ def gpu(
             workers=workers,
         )
     )
+
+
+def _expect_alone(option: str, others: dict[str, Any]) -> None:
+    """Refuse what a plan would not look at: it decides itself what is measured, and how long."""
+    from .core.checks import refuse
+
+    for name, given in others.items():
+        if given:
+            refuse(name, f"none beside {option}", "one", "the plan decides what is measured")
 
 
 @bench.command()

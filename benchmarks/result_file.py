@@ -12,6 +12,7 @@ part carries the machine, the versions and the commit that it was measured with,
 measured again one by one. Of samples the median, p20 and p80 are kept, and how many there were.
 """
 
+import functools
 import os
 import subprocess
 from pathlib import Path
@@ -134,6 +135,7 @@ def gpu_environment(device: str) -> dict[str, Any]:
     }
 
 
+@functools.cache  # every part asks, and it takes a while
 def driver_version() -> str | None:
     """Return the version of NVIDIA's driver, None if there is none."""
     command = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")

@@ -6,12 +6,13 @@ processes at a time run everything once without a clock: compilers take most of 
 results are cached on disk.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,14 @@ from ..timing import Finding
 from .operations import results
 from .operations.cells import default_dtypes, failures
 from .operations.providers import providers as providers_of
-from .operations.results import AS_ON_AMPERE, CALIBRATION, INVARIANCE, OURS, VERIFY
+from .operations.results import AS_ON_AMPERE, CALIBRATION, INVARIANCE, OURS, READY, VERIFY
 from .operations.roofline import peaks_of
 from .shown.summary import print_summary
 from .supervise import CUT_OFF, Outcome, supervise
 
 ROOFLINE, OPERATIONS = "roofline", "operations"
-CHECKS = (VERIFY, INVARIANCE, CALIBRATION)  # parts without a roofline or a truth beside them
+# Parts without a roofline or a truth beside them.
+CHECKS = (READY, VERIFY, INVARIANCE, CALIBRATION)
 ASKED_FOR = (*TWINS, OPERATIONS, *results.END_TO_END, VERIFY)
 # The operations of README's goals come first, since the time may not suffice for all.
 ORDER = (
@@ -41,6 +43,7 @@ ORDER = (
     "reward_loss", "gae", "adamw", "linear", "gelu",
 )  # fmt: skip
 LEAST_S = 15.0  # no part begins with less time left
+READY_S = 20.0  # times WHOLE: until a first kernel has run, in silence
 RESTARTS = 40
 WHOLE = 3  # times as long for a whole model, or for all of an operation's verification
 AHEAD = 0.45  # at most this share of the time left goes to compiling ahead
@@ -73,6 +76,8 @@ class Run:
     quick : bool
         Verify by corners and real sizes, with one random case; see verification.py. And do not
         measure the roofline anew.
+    stopped : threading.Event
+        Set where the run is given up: its processes are ended.
     """
 
     path: Path
@@ -84,6 +89,7 @@ class Run:
     device: str
     sizes: tuple[str, ...] = ()
     quick: bool = False
+    stopped: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @property
     def left_s(self) -> float:
@@ -166,6 +172,8 @@ def bench(
     )  # fmt: skip
     console = Console(highlight=False)
     todo = [part for part in parts if again or not is_complete(run, part)]
+    if todo and not dry_run:
+        expect_ready(run)
     for part in todo:
         begin(run, part, again)
     unfinished = measure(run, todo, console)
@@ -249,6 +257,28 @@ def device_name(dry_run: bool) -> str:
     return torch.cuda.get_device_name()
 
 
+def expect_ready(run: Run) -> None:
+    """Refuse to begin where nothing would run; see operations/ready.py.
+
+    Raises
+    ------
+    RuntimeError
+        Naming what is not as it should be.
+    """
+    wrong: list[str] = []
+
+    def on_event(event: dict[str, Any]) -> None:
+        found = event.get("finding", {})
+        if found.get("status") == "failed":
+            wrong.append(f"{found['name']}: {found['reason']}")
+
+    outcome = process(dataclasses.replace(run, limit_s=READY_S), READY, None, {}, on_event, False)
+    if not outcome.ended:
+        wrong.append(f"a kernel: {outcome.reason}")
+    if wrong:
+        raise RuntimeError(f"bench gpu: expected a machine that can run it, got {'; '.join(wrong)}")
+
+
 def results_path(out: str | None, device: str, dry_run: bool) -> Path:
     """Say where results are stored; a dry run's never among real ones."""
     if out is None and dry_run:
@@ -313,7 +343,7 @@ def measure(run: Run, todo: list[str], console: Console) -> list[str]:
     verifications = [part for part in todo if part.startswith(CHECKS)]
     timed = [part for part in todo if part not in verifications]
     side_by_side = min(2, records.available_cores()) if run.dry_run else max(1, run.workers)
-    with ThreadPoolExecutor(side_by_side) as pool:
+    with ThreadPoolExecutor(side_by_side) as pool, _ended_with(run):
         list(pool.map(lambda part: one_part(run, part, None, console), verifications))
         if timed and run.workers:
             start = time.monotonic()
@@ -333,9 +363,19 @@ def measure(run: Run, todo: list[str], console: Console) -> list[str]:
     return [part for part in todo if stored[part]["status"] == "running"]
 
 
+@contextlib.contextmanager
+def _ended_with(run: Run) -> Iterator[None]:
+    """End the processes of other threads if this one is interrupted: they would be waited for."""
+    try:
+        yield
+    except BaseException:
+        run.stopped.set()
+        raise
+
+
 def one_part(run: Run, name: str, peaks: Mapping[str, Any] | None, console: Console) -> None:
     """Measure one part, as far as the time goes, and store it."""
-    if run.left_s < LEAST_S and not run.dry_run:
+    if run.stopped.is_set() or (run.left_s < LEAST_S and not run.dry_run):
         return
     start = time.monotonic()
     part = result_file.load(run.path)[name]
@@ -380,11 +420,14 @@ def follow(
     One that dies or hangs leaves failed cells behind, and the next goes on with the others.
     """
     for _ in range(RESTARTS):
+        before = len(found)
         outcome = process(run, name, peaks, found, on_event, compile_only)
         if outcome.ended:
             return "measured", None
         if outcome.out_of_time:
             return "running", "the time was up"
+        if not outcome.at_stake and len(found) > before:
+            continue  # it died of what it had found: a kernel that leaves the device broken
         if not outcome.at_stake:
             return "failed", outcome.reason
         reason = outcome.reason
@@ -414,7 +457,10 @@ def process(
         environment["TORCHINDUCTOR_COMPILE_THREADS"] = "4"  # for each process of several
     whole = name.partition("/")[0] in (*results.END_TO_END, *CHECKS)
     limit = run.limit_s * (WHOLE if whole else 1)
-    return supervise(job, on_event, environment=environment, limit_s=limit, deadline=run.deadline)
+    return supervise(
+        job, on_event, environment=environment, limit_s=limit, deadline=run.deadline,
+        stopped=run.stopped,
+    )  # fmt: skip
 
 
 def given_up(found: Mapping[str, Finding]) -> list[str]:
@@ -437,7 +483,7 @@ def compilations(run: Run, name: str) -> list[tuple[str, tuple[str, ...]]]:
 
 def compile_ahead(run: Run, name: str, only: tuple[str, ...]) -> None:
     """Fill the compilers' caches; what fails will fail again where it is told, but what hangs."""
-    if run.left_s < LEAST_S:
+    if run.stopped.is_set() or run.left_s < LEAST_S:
         return
     part = result_file.load(run.path)[name]
     found = {finding["name"]: finding for finding in part["findings"]}

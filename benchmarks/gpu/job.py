@@ -11,8 +11,10 @@ from .end_to_end.training import training
 from .operations.calibration import calibration
 from .operations.cells import Event, Measurement
 from .operations.clock import the_clock
-from .operations.results import CALIBRATION, END_TO_END, INVARIANCE
+from .operations.ready import ready
+from .operations.results import CALIBRATION, END_TO_END, INVARIANCE, READY
 from .operations.roofline import measure_roofline
+from .supervise import end_with_parent
 from .verification import verify, verify_batch_invariance
 
 # Loads generation and PPO's makers from the pipeline, which two parts alone need.
@@ -29,6 +31,7 @@ def run_job_of_json(arguments: str, workloads: Workloads) -> None:
     workloads : callable
         Returns a dict by part; see `makers`.
     """
+    end_with_parent()
     job = json.loads(arguments)
     with open(job["progress"], "a", encoding="utf-8") as progress:
         for event in events(job, workloads):
@@ -43,6 +46,9 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
     device = "cpu" if dry_run else "cuda"
     if part.startswith("verify/"):
         yield from verify(part.partition("/")[2], dry_run, device if job["quick"] else None)
+        return
+    if part == READY:
+        yield from ready(device)
         return
     if part == INVARIANCE:
         yield from verify_batch_invariance(dry_run)

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 
 from ..timing import without_folders
 
-POLL_S = 0.05
+POLL_S, ORPHAN_S = 0.05, 0.5
 CUT_OFF = "cut off"
 
 
@@ -58,6 +59,7 @@ def supervise(
     environment: Mapping[str, str],
     limit_s: float,
     deadline: float,
+    stopped: threading.Event | None = None,
     command: tuple[str, ...] = (sys.executable, "-m", "gptwin", "bench", "job"),
 ) -> Outcome:
     """Run a job in a process of its own.
@@ -74,6 +76,8 @@ def supervise(
         The longest that nothing may come.
     deadline : float
         By time.monotonic(): when it is ended in any case.
+    stopped : threading.Event, optional
+        Once it is set, too.
     command : tuple of str
         To which the job is appended.
 
@@ -90,7 +94,7 @@ def supervise(
                 env=dict(environment), stdout=messages, stderr=messages, start_new_session=True,
             )  # fmt: skip
             try:
-                outcome = _follow(child, progress, on_event, limit_s, deadline)
+                outcome = _follow(child, progress, on_event, limit_s, deadline, stopped)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
@@ -110,6 +114,7 @@ def _follow(
     on_event: Callable[[dict[str, Any]], None],
     limit_s: float,
     deadline: float,
+    stopped: threading.Event | None,
 ) -> Outcome:
     """Hand on events until the process ends, or must be ended."""
     at_stake: list[str] = []
@@ -133,8 +138,23 @@ def _follow(
             now = time.monotonic()
             if over:
                 return Outcome(False, at_stake)
-            if now > deadline:
+            if now > deadline or (stopped is not None and stopped.is_set()):
                 return Outcome(False, at_stake, "out of time", out_of_time=True)
             if now - heard > limit_s:
                 return Outcome(False, at_stake, f"{CUT_OFF}: nothing for {limit_s:.0f} s")
             time.sleep(POLL_S)
+
+
+def end_with_parent() -> None:
+    """End this process, and those that it starts, once whoever started it is gone.
+
+    Who is killed cannot end them, and they would share the GPU with the next command.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHAN_S)
+        os.killpg(0, signal.SIGKILL)  # the group is its own: see `supervise`
+
+    threading.Thread(target=watch, daemon=True).start()

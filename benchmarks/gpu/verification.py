@@ -12,14 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...kernels.common import launch
 from ...lab.twins.find import find_twin
 from ...records import read_json_lines
 from ..inputs import draw_arguments
 from ..timing import Finding, describe, without_folders
-from .operations.cells import Event, default_dtypes
+from .operations.cells import Event, default_dtypes, free
 from .operations.gate import expect_right, find_truth, run
 from .operations.results import INVARIANCE
 from .operations.shapes import tiny_shapes
@@ -125,5 +123,9 @@ def real_sizes(operation: str, device: str, tiny: bool) -> Iterator[Finding]:
                 yield finding | {"truth": truth.how, "share": share}
             except Exception as error:  # whatever it raises is what is found
                 yield finding | {"status": "failed", "reason": f"{name}: {describe(error)}"}
-            if device == "cuda":
-                torch.cuda.empty_cache()
+            try:
+                free(device)
+            except Exception as error:  # no kernel runs in this process any more
+                left = {"name": f"behind {name} | {dtype}", "status": "failed"}
+                yield left | {"reason": f"{name}: {describe(error)}"}
+                return

@@ -63,6 +63,7 @@ def run_within(
         If an argument makes no sense, or there is no GPU.
     """
     expect_positive("within", minutes)
+    expect_positive("limit", limit_s)
     device = driver.device_name(dry_run)
     path = driver.results_path(out, device, dry_run)
     base = driver.a_run(path, device, dry_run=dry_run, limit_s=limit_s, workers=workers)
@@ -82,6 +83,8 @@ def run_within(
         result_file.save(path, PLAN, record)
 
     spent = Spent(record["settings"]["spent_s"], store)
+    if todo:
+        driver.expect_ready(base)
     left = 60 * minutes - spent.seconds
     console.print(f"{left:.0f} s of {minutes:g} minutes are left", soft_wrap=True)
 

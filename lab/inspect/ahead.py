@@ -105,6 +105,29 @@ def triton_made_with() -> dict[str, str]:
     }
 
 
+def misfit(folder: Path) -> str:
+    """Say what keeps this Triton from finding a folder's kernels; empty if nothing does.
+
+    Parameters
+    ----------
+    folder : Path
+        From `compile_ahead`.
+
+    Returns
+    -------
+    str
+        What the folder is of, and what this machine has.
+    """
+    if not (folder / MADE).is_file():
+        return ""
+    made, here = json.loads((folder / MADE).read_text()), triton_made_with()
+    differing = [name for name, value in here.items() if made.get(name) != value]
+    if not differing:
+        return ""
+    name = differing[-1]  # the plainest of them
+    return f"of {name} {str(made.get(name))[:40]}, and this machine's is {str(here[name])[:40]}"
+
+
 def expect_fits(folder: Path) -> None:
     """Refuse a folder whose kernels this Triton would not find.
 
@@ -113,16 +136,11 @@ def expect_fits(folder: Path) -> None:
     ValueError
         Naming what differs.
     """
-    if not (folder / MADE).is_file():
-        return
-    made, here = json.loads((folder / MADE).read_text()), triton_made_with()
-    differing = [name for name, value in here.items() if made.get(name) != value]
-    if differing:
-        name = differing[-1]  # the plainest of them
+    if why := misfit(folder):
         refuse(
             "kernels",
-            f"kernels compiled by this machine's Triton ({name} {str(here[name])[:40]})",
-            f"{folder.name}, of {name} {str(made.get(name))[:40]}",
+            "kernels compiled by this machine's Triton",
+            f"{folder.name}, {why}",
             "another version of Triton, or its wheel for another Python",
         )
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from ...timing import Mark, Skipped, describe, expect_same, spread
-from ..operations.cells import Event
+from ..operations.cells import Event, free
 from ..operations.results import not_measured, parts_of_name
 
 ROUNDS = 5
@@ -124,8 +124,7 @@ def end_to_end(
             yield {"finding": not_measured(name, "skipped", reason, **about)}
         except Exception as error:  # whatever it raises is what is found
             yield {"finding": not_measured(name, "failed", describe(error), **about)}
-        if device == "cuda":
-            torch.cuda.empty_cache()
+        free(device)
 
 
 def check(name: str, workload: Workload) -> dict[str, Any]:

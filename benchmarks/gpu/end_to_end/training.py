@@ -25,7 +25,7 @@ from ....core.model.presets import GPTConfig, parameter_count, preset
 from ...models import QUICK, describe_model, draw_parameters
 from ...timing import Contender, Finding, describe, expect_same, spread
 from ...training_step import as_tensors, gptwin, nanogpt, transformers
-from ..operations.cells import Event
+from ..operations.cells import Event, free
 from ..operations.clock import Clock
 from ..operations.results import not_measured
 from ..operations.roofline import TOLERANCE
@@ -80,6 +80,7 @@ def training(
     yield {"begin": list(todo)}
     truth = nanogpt(config, parameters, data).result() if clock else None
     for name, make in todo.items():
+        free(device)
         yield {"begin": [name]}
         try:
             provider = make()

@@ -106,8 +106,7 @@ class Measurement:
             if provider.name in todo:
                 yield {"begin": list(todo[provider.name].values())}
                 yield from self._provider(provider, shape, arguments, truth, todo[provider.name])
-                if self.device == "cuda":
-                    torch.cuda.empty_cache()
+                free(self.device)
 
     def _left(self, shape: str, directions: tuple[str, ...], provider: Provider) -> dict[str, str]:
         """Return the names of a provider's cells that are still to be measured, by direction."""
@@ -194,6 +193,17 @@ class Measurement:
             "bytes_per_s": cost and cost.bytes / seconds,
             "roofline": roofline, "gate": gate,
         }  # fmt: skip
+
+
+def free(device: str) -> None:
+    """Give back what a provider held.
+
+    It raises where a kernel has left the device broken, as an address that is not there does: this
+    process is then of no use to anybody, and driver.py goes on with another.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
 
 
 def directions_of(twin: Twin) -> tuple[str, ...]:

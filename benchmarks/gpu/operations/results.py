@@ -65,7 +65,7 @@ OURS = "gptwin"
 BATCH_INVARIANT = f"{OURS}, batch-invariant"  # the same under that switch
 AS_ON_AMPERE = f"{OURS}, as on sm_80"  # with that architecture's lists of configurations
 # Parts of their own.
-VERIFY, CALIBRATION, PLAN = "verify", "calibration", "plan"
+READY, VERIFY, CALIBRATION, PLAN = "ready", "verify", "calibration", "plan"
 INVARIANCE = "batch-invariance"
 END_TO_END = ("training", "generation", "ppo")
 END_TO_END_PROVIDERS = ("gptwin", "eager", "nanoGPT", "transformers", "TRL")  # each in several ways

@@ -1,6 +1,10 @@
 """Parts in processes of their own: what is stored, what is not done twice, who dies, who hangs."""
 
+import math
+import os
+import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -123,6 +127,46 @@ def test_a_provider_that_hangs_is_cut_off_and_the_rest_is_measured(path, monkeyp
     assert driver.given_up(found) == ["b"]  # and is not waited for again at other sizes
 
 
+def test_a_process_that_dies_of_what_it_found_costs_the_others_nothing(path, monkeypatch):
+    """As after a kernel that leaves CUDA broken: it is reported, and nothing more runs there."""
+    code = """
+cell("s | forward | a")
+if not job["done"]:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+cell("s | forward | b")
+say(end=True)
+"""
+    part, found = follow(path, monkeypatch, code)
+    assert part["status"] == "measured" and set(found) == {"s | forward | a", "s | forward | b"}
+
+
+def test_who_is_interrupted_ends_the_processes_of_other_threads():
+    stopped = threading.Event()
+    stopped.set()
+    outcome = supervise(
+        {}, print, environment=os.environ, limit_s=60.0, deadline=math.inf, stopped=stopped,
+        command=(sys.executable, "-c", "import time; time.sleep(600)"),
+    )  # fmt: skip
+    assert outcome.out_of_time
+
+
+ORPHAN = """
+import subprocess, sys, time
+child = "from gptwin.benchmarks.gpu.supervise import end_with_parent; end_with_parent()"
+child += "; print('watches', flush=True); import time; time.sleep(600)"
+subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_ends_with_who_started_it():
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "watches\n"
+    parent.kill()  # it can end nobody
+    assert parent.stdout.read() == ""  # the child had it open, too
+    parent.wait()
+
+
 def test_a_run_without_time_keeps_what_it_has_and_goes_on_later(path, monkeypatch):
     code = CRASH.replace("os.kill(os.getpid(), signal.SIGSEGV)", "time.sleep(600)")
     part, found = follow(path, monkeypatch, code, limit_s=90.0, speed=1000)
@@ -158,6 +202,11 @@ def test_the_parts_that_goals_are_about_come_first():
         (["--dry-run", "--out", "no/such/file.jsonl"], "out: expected a .jsonl file"),
         (["kl", "--dry-run", "--out", "no/such/file.jsonl"], "out: expected a .jsonl file"),
         (["kl", "--budget", "0"], "budget"),
+        (["--plan", "0"], "plan: expected a finite number above 0"),
+        (["--plan", "nan"], "plan: expected a finite number above 0"),
+        (["kl", "--plan", "15"], "OP: expected none beside --plan"),
+        (["--within", "15", "--dtype", "float32"], "--dtype: expected none beside --within"),
+        (["--within", "15", "--plan", "15"], "--within: expected none beside --plan"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(arguments, message, tmp_path, monkeypatch):
