@@ -114,13 +114,13 @@ test-versions:  ## test on the oldest and newest Python, NumPy, PyTorch and Trit
 	@"$(PYTHON)" .ci/versions.py $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)") $(ARGS)
 
 lint: environment  ## check format, style and types
-	@$(python) .ci/environment.py --check dev
+	@$(python) .ci/environment.py --add dev
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
 	MYPYPATH=.venv/checkout $(python) -m mypy -p gptwin
 
 format: environment  ## format the code and mend what can be mended
-	@$(python) .ci/environment.py --check dev
+	@$(python) .ci/environment.py --add dev
 	$(python) -m ruff format .
 	$(python) -m ruff check --fix .
 

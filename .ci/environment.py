@@ -1,8 +1,7 @@
 """Make `.venv`, the environment that every target of the Makefile runs in.
 
     python3 .ci/environment.py [--torch-index URL]     make it, unless it is there and up to date
-    .venv/bin/python .ci/environment.py --check EXTRA  say what an extra of setup.cfg still lacks
-    .venv/bin/python .ci/environment.py --add EXTRA    let pip install what it lacks
+    .venv/bin/python .ci/environment.py --add EXTRA    let pip install what an extra still lacks
 
 A machine that trains models usually has PyTorch and Triton already, built for its own GPU, and
 perhaps no network. So if the Python that runs this file has both, `.venv` borrows that Python's
@@ -42,21 +41,21 @@ CONSTRAINTS = ROOT / ".ci/constraints.txt"
 OLDEST_PYTHON = (3, 10)
 # What is worth borrowing a Python's packages for: large, and built for the machine.
 HEAVY = ("torch", "triton")
+PIP_FAILS = (
+    "no network (with wheels that were carried: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER make ...), a "
+    "full disk, or no package for this Python on this machine; pip's own message is above"
+)
 
 
 def main() -> None:
     """Read the command line and do what it says."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--torch-index", metavar="URL", help="a further index, for PyTorch")
-    arguments.add_argument("--check", metavar="EXTRA", help="check the packages of an extra")
     arguments.add_argument("--add", metavar="EXTRA", help="install the packages of an extra")
     chosen = arguments.parse_args()
     refuse_unsupported()
     if chosen.add:
         add(chosen.add)
-        return
-    if chosen.check:
-        check(chosen.check)
         return
     # Two makes in one checkout: the second waits for the first, and then finds it done.
     with open(__file__) as lock:
@@ -116,8 +115,9 @@ def build(torch_index: str | None) -> None:
     """
     missing = unmet(required("test"))
     borrow = not any(line.startswith(HEAVY) for line in missing)
-    if missing and find_spec("ensurepip") is None:
-        stop(f"{describe_python()} has no module ensurepip ({venv_remedy()})")
+    own_pip = find_spec("ensurepip") is not None
+    if missing and not own_pip and find_spec("pip") is None:
+        stop(f"{describe_python()} has neither ensurepip ({venv_remedy()}) nor pip")
     if not missing:
         say(f".venv uses the packages of {describe_python()}, which has all that is needed")
     elif borrow:
@@ -125,7 +125,7 @@ def build(torch_index: str | None) -> None:
     else:
         say(f".venv is made with {describe_python()}; pip fetches PyTorch: this takes minutes")
 
-    without_pip = [] if missing else ["--without-pip"]
+    without_pip = [] if missing and own_pip else ["--without-pip"]
     command(
         [sys.executable, "-m", "venv", *without_pip, str(VENV)],
         f"this Python's venv is not complete ({venv_remedy()}), or the disk is full",
@@ -135,14 +135,11 @@ def build(torch_index: str | None) -> None:
         borrow_packages()
     if missing:
         index = ["--extra-index-url", torch_index] if torch_index else []
-        # What is borrowed may be newer.
+        # What is borrowed may be newer. And a machine without a network can be brought the little
+        # that is missing, but not all that developers use.
         newest = [] if borrow else ["--constraint", str(CONSTRAINTS)]
-        pip = [str(VENV / "bin/python"), "-m", "pip", "install", "--quiet"]
-        command(
-            [*pip, "--disable-pip-version-check", *index, *newest, *required("dev")],
-            "no network, a full disk, or no package for this Python on this machine; "
-            "pip's own message is above",
-        )
+        wanted = [line.partition(" (")[0] for line in missing] if borrow else required("dev")
+        command([*pip_install(), *index, *newest, *wanted], PIP_FAILS)
 
 
 def link_checkout() -> None:
@@ -260,20 +257,13 @@ def unmet(requirements: list[str]) -> list[str]:
     return lacking
 
 
-def check(extra: str) -> None:
-    """Stop with a message if the running Python lacks a package of an extra.
-
-    Parameters
-    ----------
-    extra : str
-        A name under [options.extras_require].
-    """
-    lacking = unmet(required(extra))
-    if lacking:
-        stop(
-            f"this needs {', '.join(lacking)}. .venv borrows its packages from "
-            f"{read_record()['made_with']}: install them there"
-        )
+def pip_install() -> list[str]:
+    """Return what installs into `.venv`: its own pip, or that of the Python it is made with."""
+    python = str(VENV / "bin/python")
+    pip = [python, "-m", "pip"]
+    if not (site_packages() / "pip").is_dir():
+        pip = [read_record()["made_with"], "-m", "pip", "--python", python]
+    return [*pip, "install", "--quiet", "--disable-pip-version-check"]
 
 
 def add(extra: str) -> None:
@@ -286,11 +276,7 @@ def add(extra: str) -> None:
     """
     if not unmet(required(extra)):
         return
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command(
-        [*pip, *required(extra)],
-        "no network, or no pip in .venv because it borrows every package it needs",
-    )
+    command([*pip_install(), *required(extra)], PIP_FAILS)
 
 
 def fingerprint() -> str:
