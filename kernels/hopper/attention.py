@@ -40,8 +40,10 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from ..common.launch import launch
 from .descriptors import described
 from .products import (
+    REGISTERS,
     ROWS,
     WARPGROUPS,
+    WORKER_REGISTERS,
     as_factor,
     begin_row_products,
     by_row,
@@ -53,10 +55,6 @@ from .rings import arrived, copy_tile, fill, matrix, new_barriers, new_ring, new
 
 LN_2 = gl.constexpr(math.log(2))
 BLOCK_KEYS, STAGES = 128, 2
-# Registers of a thread. A program starts with as many for each of its twelve warps (three of the
-# producer's four do nothing); the producer then gives up most of its own for the warpgroups'.
-REGISTERS = 168
-WORKER_REGISTERS = gl.constexpr([240, 24])  # the second warpgroup's, the producer's
 
 
 @gluon.jit
@@ -78,8 +76,8 @@ def exponentiate(scores, running_max, scale_log2_e):
 
 
 @gluon.jit
-def walk(start, end, state, query, keys, values, high, scale_log2_e, MASKED: gl.constexpr):
-    """Take in tiles start to end of the keys.
+def walk(start, n_full, end, state, query, keys, values, high, scale_log2_e):
+    """Take in tiles start to end of the keys, those from n_full on with a mask.
 
     state: the weights of tile start − 1 [query, key], which wait for their values; the accumulator
     of weighted values [query, feature]; running maximum and sum [query].
@@ -92,7 +90,7 @@ def walk(start, end, state, query, keys, values, high, scale_log2_e, MASKED: gl.
         accumulator = warpgroup_mma(factor, arrived(values, j - 1), accumulator, is_async=True)
         scores = warpgroup_mma_wait(1, deps=(scores,))  # the product with the values goes on
         release(keys, j)
-        if MASKED:
+        if j >= n_full:
             scores = hide(scores, j * BLOCK, high)
         weights, running_max, rescale = exponentiate(scores, running_max, scale_log2_e)
         running_sum = running_sum * rescale + gl.sum(weights, axis=1)
@@ -145,9 +143,7 @@ def attend(
     factor = as_factor(weights, FEATURES, DTYPE)
     state = (factor, accumulator, running_max, gl.sum(weights, axis=1))
 
-    n_full = gl.maximum(n_full, 1)
-    state = walk(1, n_full, state, query, keys, values, high, scale_log2_e, MASKED=False)
-    state = walk(n_full, n_tiles, state, query, keys, values, high, scale_log2_e, MASKED=True)
+    state = walk(1, n_full, n_tiles, state, query, keys, values, high, scale_log2_e)
 
     factor, accumulator, running_max, running_sum = state
     accumulator = warpgroup_mma(factor, arrived(values, n_tiles - 1), accumulator, is_async=True)

@@ -1,4 +1,4 @@
-"""What TMA is told of a tensor: where it is, its shape and strides, and the tile that it copies."""
+"""What TMA is told of a tensor: where it is, its shape and strides, and what it copies at once."""
 
 from typing import Any
 
@@ -24,3 +24,21 @@ def described(x: torch.Tensor, rows: int) -> Any:
     block = [1, 1, rows, x.shape[-1]]
     layout = gl.NVMMASharedLayout.get_default_for(block, GLUON_DTYPES[x.dtype])
     return TensorDescriptor(x, list(x.shape), list(x.stride()), block, layout)
+
+
+def described_numbers(x: torch.Tensor, rows: int) -> Any:
+    """Describe numbers of which so many are copied that follow each other.
+
+    Parameters
+    ----------
+    x : torch.Tensor of float32
+        Contiguous.
+    rows : int
+
+    Returns
+    -------
+    TensorDescriptor
+        Of one axis.
+    """
+    layout = gl.NVMMASharedLayout.get_default_for([rows], gl.float32)
+    return TensorDescriptor(x, [x.numel()], [1], [rows], layout)

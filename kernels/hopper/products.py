@@ -11,6 +11,10 @@ from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma
 
 ROWS = gl.constexpr(64)  # of a warpgroup's product
 WARPGROUPS = gl.constexpr(2)  # of a program, beside the producer
+# Registers of a thread. A program starts with as many for each of its twelve warps (three of the
+# producer's four do nothing); the producer then gives up most of its own for the warpgroups'.
+REGISTERS = 168
+WORKER_REGISTERS = gl.constexpr([240, 24])  # the second warpgroup's, the producer's
 
 
 @gluon.constexpr_function

@@ -84,6 +84,24 @@ def fill(ring, turn, x, batch, head, row):
 
 
 @gluon.jit
+def fill_both(ring, numbers, turn, x, batch, head, row, statistic, at):
+    """As the producer: ask for a tile, and for a number of each of its rows: [stage, row]."""
+    place, phase = place_of(ring, turn)
+    full = ring.full.index(place)
+    mbarrier.wait(ring.empty.index(place), phase ^ 1)
+    mbarrier.expect(full, x.block_type.nbytes + statistic.block_type.nbytes)
+    tma.async_copy_global_to_shared(x, [batch, head, row, 0], full, ring.tiles.index(place))
+    tma.async_copy_global_to_shared(statistic, [at], full, numbers.index(place))
+
+
+@gluon.jit
+def numbers_of(ring, numbers, turn, LAYOUT: gl.constexpr):
+    """As a consumer: read the numbers that came with a tile."""
+    place, _ = place_of(ring, turn)
+    return numbers.index(place).load(LAYOUT)
+
+
+@gluon.jit
 def arrived(ring, turn):
     """As a consumer: wait for the tile of a turn, and return it: [row, feature]."""
     place, phase = place_of(ring, turn)
