@@ -9,13 +9,14 @@ and two warpgroups multiply, 64 rows of the tile each.
 For d_query, of each tile of keys:
 
     scores = query · keyᵀ        ░░░░░░░░
-    d_p = d_output · valueᵀ              ░░░░░░░░
+    d_p = d_output · valueᵀ − delta      ░░░░░░░░
     p = exp2(scores − lse)               ▓▓▓▓▓▓▓▓
-    d_scores = p · (d_p − delta)                 ▓▓▓▓
+    d_scores = p · d_p                           ▓▓▓▓
     sums + d_scores · key                            ░░░░░░░░     ░ tensor cores   ▓ the warps
                                  ──────────────────────────► time
 
-Where one warpgroup's tensor cores rest the other's products run.
+delta is what the second product's sums start from: to be subtracted later, it would have to be kept
+in registers. Where one warpgroup's tensor cores rest the other's products run.
 """
 
 import torch
@@ -39,6 +40,7 @@ from .products import (
     WORKER_REGISTERS,
     as_factor,
     begin_row_products,
+    begin_row_products_from,
     column_layout,
     row_layout,
     sums_layout,
@@ -58,7 +60,7 @@ def walk(n_full, end, sums, own, keys, values, high, scale_log2_e):
     for j in range(end):
         key = arrived(keys, j)
         scores = begin_row_products(query, key)
-        d_p = begin_row_products(d_output, arrived(values, j))
+        d_p = begin_row_products_from(-delta[:, None], d_output, arrived(values, j))
         scores = warpgroup_mma_wait(1, deps=(scores,))  # the other product goes on
         p = gl.exp2(scores * scale_log2_e - lse[:, None])
         if j >= n_full:
@@ -66,7 +68,7 @@ def walk(n_full, end, sums, own, keys, values, high, scale_log2_e):
             p = gl.where(keys_here[None, :] < high[:, None], p, 0.0)
         d_p, p = warpgroup_mma_wait(0, deps=(d_p, p))
         release(values, j)
-        d_scores = as_factor(p * (d_p - delta[:, None]), FEATURES, query.dtype)
+        d_scores = as_factor(p * d_p, FEATURES, query.dtype)
         sums = warpgroup_mma(d_scores, key, sums, is_async=True)
         sums, _ = warpgroup_mma_wait(0, deps=(sums, d_scores))
         release(keys, j)

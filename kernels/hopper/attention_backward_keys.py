@@ -6,10 +6,10 @@ weights and the scores' gradient leave the first two products in the registers w
 want their left factor. Of each tile of queries:
 
     scores = key · queryᵀ          ░░░░░░░░
-    d_p = value · d_outputᵀ                ░░░░░░░░
+    d_p = value · d_outputᵀ − delta        ░░░░░░░░
     p = exp2(scores − lse)                 ▓▓▓▓▓▓▓▓
     value_sums + p · d_output                      ░░░░░░░░
-    d_scores = p · (d_p − delta)                   ▓▓▓▓
+    d_scores = p · d_p                             ▓▓▓▓
     key_sums + d_scores · query                            ░░░░░░░░    ░ tensor cores   ▓ the warps
                                    ──────────────────────────────► time
 """
@@ -34,6 +34,7 @@ from .products import (
     WORKER_REGISTERS,
     as_factor,
     begin_row_products,
+    begin_row_products_from,
     column_layout,
     row_layout,
     sums_layout,
@@ -46,19 +47,18 @@ from .rings import (
     new_barriers,
     new_ring,
     new_tiles,
-    numbers_of,
     release,
 )
-from .statistics import LOG2_E, as_exponent, new_numbers
+from .statistics import LOG2_E, as_exponent, new_numbers, numbers_of, only_inside
 
 BLOCK_QUERIES, STAGES = 64, 2
 
 
 @gluon.jit
-def walk(places, turn, sums, own, rings, lengths, scale_log2_e, CAUSAL: gl.constexpr):
+def walk(tiles, turn, sums, own, rings, n_query, scale_log2_e, CAUSAL: gl.constexpr):
     """Add what a head's queries give to the sums of 64 keys: d_key / scale and d_value."""
-    start, full_start, full_end, end = places
-    key, value, keys = own
+    start, n_masked, end = tiles
+    key, value, first_seeing = own
     queries, lse_rows, d_outputs, delta_rows = rings
     key_sums, value_sums = sums  # [key, feature]
     BLOCK: gl.constexpr = queries.tiles.shape[3]
@@ -67,37 +67,29 @@ def walk(places, turn, sums, own, rings, lengths, scale_log2_e, CAUSAL: gl.const
         query = arrived(queries, turn)
         scores = begin_row_products(key, query)  # [key, query]
         d_output = arrived(d_outputs, turn)
-        d_p = begin_row_products(value, d_output)
-        lse = as_exponent(numbers_of(queries, lse_rows, turn, column_layout(BLOCK)))
+        delta = numbers_of(d_outputs, delta_rows, turn, column_layout(BLOCK))
+        delta = only_inside(delta, j * BLOCK, n_query, 0.0)
+        d_p = begin_row_products_from(-delta[None, :], value, d_output)
+        lse = numbers_of(queries, lse_rows, turn, column_layout(BLOCK))
+        lse = as_exponent(only_inside(lse, j * BLOCK, n_query, float("inf")))
         scores = warpgroup_mma_wait(1, deps=(scores,))  # the other product goes on
         p = gl.exp2(scores * scale_log2_e - lse[None, :])
-        if (j < full_start) | (j >= full_end):
-            p = gl.where(sees(j * BLOCK, keys, lengths, BLOCK, CAUSAL), p, 0.0)
+        if CAUSAL and j < n_masked:
+            here = j * BLOCK + gl.arange(0, BLOCK, column_layout(BLOCK))
+            p = gl.where(here[None, :] >= first_seeing[:, None], p, 0.0)
         weights = as_factor(p, FEATURES, key.dtype)
         value_sums = warpgroup_mma(weights, d_output, value_sums, is_async=True)
         d_p = warpgroup_mma_wait(1, deps=(d_p,))  # the sum of values goes on
-        delta = numbers_of(d_outputs, delta_rows, turn, column_layout(BLOCK))
-        d_scores = as_factor(p * (d_p - delta[None, :]), FEATURES, key.dtype)
+        d_scores = as_factor(p * d_p, FEATURES, key.dtype)
         key_sums = warpgroup_mma(d_scores, query, key_sums, is_async=True)
         key_sums, value_sums, _, _ = warpgroup_mma_wait(
             0, deps=(key_sums, value_sums, weights, d_scores)
         )
+        fence_async_shared()  # before TMA writes where registers were loaded from: lse, delta
         release(queries, turn)
         release(d_outputs, turn)
         turn += 1
     return key_sums, value_sums
-
-
-@gluon.jit
-def sees(first_query, keys, lengths, BLOCK: gl.constexpr, CAUSAL: gl.constexpr):
-    """Say which of the queries from the first one on see which keys: [key, query]."""
-    n_query, n_key = lengths
-    queries = first_query + gl.arange(0, BLOCK, column_layout(BLOCK))
-    high = queries * 0 + n_key
-    if CAUSAL:
-        high = queries + (n_key - n_query) + 1
-    high = gl.where(queries < n_query, high, 0)
-    return keys[:, None] < high[None, :]
 
 
 @gluon.jit
@@ -123,20 +115,17 @@ def differentiate(
     FEATURES: gl.constexpr = rings[0].tiles.shape[4]
 
     first_key += WARPGROUP * ROWS
-    keys = first_key + gl.arange(0, ROWS, row_layout(BLOCK))
     mbarrier.wait(ready.index(WARPGROUP), 0)
     key, value = matrix(key_tiles.index(WARPGROUP)), matrix(value_tiles.index(WARPGROUP))
-    own = (key, value, keys)
     nothing = gl.zeros([ROWS, FEATURES], gl.float32, sums_layout(FEATURES))
     sums = (nothing, nothing)
-    # Tiles of queries that all see all of these keys.
-    full_start, full_end = start, n_query // BLOCK
-    if CAUSAL:
-        full_start = gl.cdiv(gl.maximum(first_key + ROWS - 1 - (n_key - n_query), 0), BLOCK)
-    places = (start, full_start, full_end, end)
+    # With a causal mask, the first query that sees each key; and from which tile on all see all.
+    first_seeing = first_key + gl.arange(0, ROWS, row_layout(BLOCK)) - (n_key - n_query)
+    n_masked = gl.cdiv(first_key + ROWS - 1 - (n_key - n_query), BLOCK)
+    own = (key, value, first_seeing)
     for member in range(GROUP):
         turn = member * (end - start)
-        sums = walk(places, turn, sums, own, rings, lengths, scale_log2_e, CAUSAL)
+        sums = walk((start, n_masked, end), turn, sums, own, rings, n_query, scale_log2_e, CAUSAL)
 
     # No product reads the keys and values any more: their tiles take their gradients.
     key_sums, value_sums = sums

@@ -50,6 +50,14 @@ def begin_row_products(left, right):
 
 
 @gluon.jit
+def begin_row_products_from(start, left, right):
+    """Begin to add the products to start, a row or a column of numbers."""
+    COLUMNS: gl.constexpr = right.shape[0]
+    sums = gl.zeros([ROWS, COLUMNS], gl.float32, sums_layout(COLUMNS)) + start
+    return warpgroup_mma(left, right.permute((1, 0)), sums, is_async=True)
+
+
+@gluon.jit
 def as_factor(x, COLUMNS: gl.constexpr, DTYPE: gl.constexpr):
     """Round a product's sums, and lay them out as the left factor of one with so many columns."""
     return gl.convert_layout(x.to(DTYPE), factor_layout(COLUMNS))

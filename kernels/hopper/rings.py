@@ -95,13 +95,6 @@ def fill_both(ring, numbers, turn, x, batch, head, row, statistic, at):
 
 
 @gluon.jit
-def numbers_of(ring, numbers, turn, LAYOUT: gl.constexpr):
-    """As a consumer: read the numbers that came with a tile."""
-    place, _ = place_of(ring, turn)
-    return numbers.index(place).load(LAYOUT)
-
-
-@gluon.jit
 def arrived(ring, turn):
     """As a consumer: wait for the tile of a turn, and return it: [row, feature]."""
     place, phase = place_of(ring, turn)

@@ -9,6 +9,8 @@ import math
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from .rings import place_of
+
 LOG2_E = gl.constexpr(math.log2(math.e))
 
 
@@ -16,6 +18,22 @@ LOG2_E = gl.constexpr(math.log2(math.e))
 def new_numbers(x, STAGES: gl.constexpr):
     """Make room for the numbers of tiles: [stage, row]."""
     return gl.allocate_shared_memory(x.dtype, [STAGES, x.block_type.shape[0]], x.layout)
+
+
+@gluon.jit
+def numbers_of(ring, numbers, turn, LAYOUT: gl.constexpr):
+    """Read the numbers that came with a tile of a ring."""
+    place, _ = place_of(ring, turn)
+    return numbers.index(place).load(LAYOUT)
+
+
+@gluon.jit
+def only_inside(x, first, n, other):
+    """Replace what TMA brought from beyond a head's n numbers: the next head's, NaN perhaps."""
+    COUNT: gl.constexpr = x.shape[0]
+    if first + COUNT > n:
+        x = gl.where(first + gl.arange(0, COUNT, x.type.layout) < n, x, other)
+    return x
 
 
 @gluon.jit
