@@ -94,7 +94,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lab/inspect": ("lab/twins/find",),
     "lab/gluon/machine": (),
     "lab/gluon/language": ("lab/gluon/machine",),
-    "lab/gluon": ("lab/gluon/language", "lab"),
+    "lab/gluon": ("lab/gluon/language", "lab/sanitize"),
     "lab/predict": ("lab/inspect",),
     "lab/report": ("lab/verify", "lab/predict"),
     "rl/bounds": ("kernels",),
@@ -145,7 +145,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cli_training": ("rl",),
     "cli": (
         "cli_agents", "cli_backend", "cli_bench", "cli_corpus", "cli_study", "cli_training",
-        "reference", "ops", "lab/own", "lab/mutate", "lab/trace", "lab/report", "rl",
+        "reference", "ops", "lab/own", "lab/gluon", "lab/mutate", "lab/trace", "lab/report", "rl",
         "benchmarks/ppo", "benchmarks/gpu",
     ),
     "__main__": ("cli",),

@@ -32,10 +32,18 @@ class Functions:
     ----------
     changed : mapping
         Code that is run in place of a function's own: its mutant.
+    wrap : callable
+        Given an operation of the model, returns what is called in its place.
     """
 
-    def __init__(self, changed: Mapping[types.CodeType, types.CodeType] | None = None) -> None:
+    def __init__(
+        self,
+        changed: Mapping[types.CodeType, types.CodeType] | None = None,
+        wrap: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.changed = changed or {}
+        self.wrap = wrap or (lambda operation: operation)
+        self.own: list[Callable[..., Any]] = []  # the kernel's functions, as they are met
         self.made: dict[int, Any] = {}
         self.kept: list[Any] = []  # so that no other object gets an id of theirs
 
@@ -51,7 +59,7 @@ class Functions:
 
     def _model(self, value: Any) -> Any:
         if (served := model_of(value)) is not None:
-            return served
+            return self.wrap(served)
         if isinstance(value, types.ModuleType):
             return _Module(value, self)
         if isinstance(value, gl.constexpr):
@@ -70,6 +78,7 @@ class Functions:
 
     def function(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Let a kernel's function see the model."""
+        self.own.append(original)
         code = self.changed.get(original.__code__, original.__code__)
         names: dict[str, Any] = {"__builtins__": builtins, "__name__": original.__module__}
         made = types.FunctionType(

@@ -165,61 +165,46 @@ def _store(name: str, source: View, effect: Callable[[], None]) -> None:
 # --- warpgroup_mma --------------------------------------------------------------------------------
 
 
-class Accumulator:
-    """The result of a product that may still be running: only a wait makes it a tile.
+class Accumulator(Tile):
+    """The result of a product that may still be running: who looks at it must have waited.
 
     Parameters
     ----------
     operation : InFlight
-    tile : Tile
+    result : Tile
         What it is when the product has ended.
     """
 
-    __array_ufunc__ = None
+    __slots__ = ("operation", "result")
 
     def __init__(self, operation: InFlight, result: Tile) -> None:
         self.operation = operation
         self.result = result
+        self.dtype = result.dtype
+        self.layout = result.layout
 
     @property
-    def dtype(self) -> Any:
-        """The element type."""
-        return self.result.dtype
+    def data(self) -> np.ndarray:  # type: ignore[override]
+        """Give the numbers, and report that they may not be there."""
+        program = here().program
+        if not self.is_over(program.agent):
+            program.find("used before its wait", "", f"the {self.operation} may still be running")
+        self.operation.perform()
+        return self.result.data
 
     @property
     def shape(self) -> list[int]:
-        """The length of each axis."""
+        """The length of each axis: known before the numbers are."""
         return self.result.shape
 
     @property
     def type(self) -> Any:
-        """The type of the tile."""
+        """The type of the tile: known before the numbers are."""
         return self.result.type
 
     def is_over(self, agent: Agent) -> bool:
         """Say whether an agent has waited for it."""
         return bool(self.operation.event & agent.knows)
-
-    def value(self) -> Tile:
-        """Give the result, and report that it may not be there."""
-        program = here().program
-        if not self.is_over(program.agent):
-            program.find("used before its wait", "", f"the {self.operation} may still be running")
-        self.operation.perform()
-        return self.result
-
-    def __getattr__(self, name: str) -> Any:
-        """Be used as the tile that it is not yet."""
-        return getattr(self.value(), name)
-
-
-def _give_operators() -> None:
-    names = [name for name in vars(Tile) if name.startswith("__") and name not in vars(Accumulator)]
-    for name in {*names, "__eq__"} - {"__slots__", "__module__", "__doc__", "__hash__"}:
-        setattr(Accumulator, name, lambda self, *args, n=name: getattr(self.value(), n)(*args))
-
-
-_give_operators()
 
 
 @serves(HOPPER)
@@ -234,7 +219,6 @@ def warpgroup_mma(
     max_num_imprecise_acc: Any = None, is_async: bool = False,
 ) -> Any:  # fmt: skip
     """Multiply on the tensor cores: acc = a @ b + acc, now or until a wait."""
-    a = a.value() if isinstance(a, Accumulator) else a
     _multiplies(a, b, acc)
     program, agent = here().program, here().program.agent
     before = acc.result if isinstance(acc, Accumulator) else acc

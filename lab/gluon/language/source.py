@@ -63,33 +63,35 @@ def assigned_name() -> str:
     """
     names: list[str] = []
     for frame in reversed([*frames()]):
-        role, name = _role(frame)
-        if role == "field" or (role == "name" and not names):
+        name, taker, place = _taken_by(frame.f_code, frame.f_lineno, frame.f_lasti)
+        fields = getattr(frame.f_globals.get(taker), "_fields", ())
+        if place < len(fields):
+            names.append(fields[place])
+        elif name and not names:
             names.append(name)
     return ".".join(names)
 
 
-def _role(frame: FrameType) -> tuple[str, str]:
-    """Say what becomes of the call that a frame is at: a name's value, or a field's."""
-    tree = _statement(frame.f_code.co_filename, frame.f_lineno)
-    call = _call_at(tree, frame) if tree is not None else None
+@functools.cache
+def _taken_by(code: CodeType, number: int, instruction: int) -> tuple[str, str, int]:
+    """Say what becomes of a call: the name that it is given, or which argument of what it is."""
+    tree = _statement(code.co_filename, number)
+    call = None if tree is None else _call_at(tree, code, instruction)
     if tree is None or call is None:
-        return "", ""
+        return "", "", 0
     parents = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     parent = parents[id(call)]
     if isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Name):
-        return "name", parent.targets[0].id
+        return parent.targets[0].id, "", 0
     if isinstance(parent, ast.AnnAssign) and isinstance(parent.target, ast.Name):
-        return "name", parent.target.id
+        return parent.target.id, "", 0
     if isinstance(parent, ast.Tuple):
         above = parents.get(id(parent))
         if isinstance(above, ast.Assign) and isinstance(above.targets[0], ast.Tuple):
-            return "name", ast.unparse(above.targets[0].elts[parent.elts.index(call)])
-    if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name):
-        fields = getattr(frame.f_globals.get(parent.func.id), "_fields", ())
-        if call in parent.args and parent.args.index(call) < len(fields):
-            return "field", fields[parent.args.index(call)]
-    return "", ""
+            return ast.unparse(above.targets[0].elts[parent.elts.index(call)]), "", 0
+    if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and call in parent.args:
+        return "", parent.func.id, parent.args.index(call)
+    return "", "", 0
 
 
 @functools.cache
@@ -110,13 +112,13 @@ def _tree(file: str) -> ast.Module:
         return ast.Module(body=[], type_ignores=[])
 
 
-def _call_at(tree: ast.stmt, frame: FrameType) -> ast.Call | None:
-    """Find the call that a frame is at: by its place, which Python 3.10 does not know."""
+def _call_at(tree: ast.stmt, code: CodeType, instruction: int) -> ast.Call | None:
+    """Find the call that an instruction makes, by its place, which Python 3.10 does not know."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    places: Any = getattr(frame.f_code, "co_positions", None)
+    places: Any = getattr(code, "co_positions", None)
     if places is None:
         return calls[0] if calls else None
-    place = [*places()][frame.f_lasti // 2]  # line, end line, column, end column
+    place = [*places()][instruction // 2]  # line, end line, column, end column
     for call in calls:
         if (call.lineno, call.end_lineno, call.col_offset, call.end_col_offset) == place:
             return call

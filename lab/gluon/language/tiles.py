@@ -89,6 +89,8 @@ class Tile:
         """Cast; a float becomes an integer by cutting off."""
         if bitcast:
             raise NotImplementedError("a bitcast is not modelled")
+        if dtype is self.dtype:
+            return self
         if dtype.name == "int1":
             return Tile(self.data != 0, dtype, self.layout)
         return Tile(rounded(self.data, dtype), dtype, self.layout)

@@ -116,6 +116,9 @@ class Barrier:
         """Note that a copy that is being issued will bring bytes to the phase that is going on."""
         self._ready()
         self._joins("copies")
+        if self.program.strict and not self.initialised & self.program.agent.fenced:
+            detail = "mbarrier.init is done through registers, and TMA is to count here"
+            self.program.find("missing fence", self.name, detail)
         self.phases[-1].copies.append(copy)
 
     def land(self, copy: InFlight, bytes: int) -> None:

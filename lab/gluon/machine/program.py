@@ -112,6 +112,11 @@ class Program:
         How many there are.
     findings : dict
         Where findings go, by key; shared by all programs of a launch.
+    strict : bool
+        Whether a fence must show TMA that a barrier is initialised: PTX asks for it, and Triton's
+        own tutorials leave it out.
+    to_the_end : bool
+        Whether to go on after a finding.
     line, line_of : callable
         Name the kernel's line that is being run, and that at which an error was raised,
         "file:line".
@@ -123,6 +128,8 @@ class Program:
         index: tuple[int, ...],
         grid: tuple[int, ...],
         findings: dict[tuple, Finding],
+        strict: bool,
+        to_the_end: bool,
         line: Callable[[], str],
         line_of: Callable[[BaseException], str],
     ) -> None:
@@ -130,6 +137,8 @@ class Program:
         self.index = index
         self.grid = grid
         self.findings = findings
+        self.strict = strict
+        self.to_the_end = to_the_end
         self.line = line
         self.line_of = line_of
         self.agent = Agent(kernel)  # whose turn it is
@@ -165,13 +174,15 @@ class Program:
     def find(
         self, kind: str, buffer: str, detail: str = "", where: str = "", agent: str = ""
     ) -> None:
-        """Report a fault, at the line that is being run or another one."""
+        """Report a fault, at the line that is being run or another one; it may be the last."""
         finding = Finding(
             kind, where or self.line(), self.kernel, self.index, agent or self.agent.name, buffer,
             detail,
         )  # fmt: skip
         known = self.findings.setdefault(finding.key, finding)
         known.count += known is not finding
+        if not self.to_the_end:
+            raise Stopped
 
     def unfinished(self) -> Iterable[InFlight]:
         """List what the end of the program does not wait for."""

@@ -4,6 +4,7 @@ Each partition is a thread, and one runs at a time, until it waits. What a sched
 matter (machine/barrier.py says why); that it does not is what several of them are for.
 """
 
+import contextlib
 import contextvars
 import random
 import threading
@@ -102,15 +103,17 @@ class Turns:
                 if not self._go_on():
                     self._deadlock()
                     break
+            if kernel.over and not self.failed:
+                self._end()
+        except Stopped:
+            pass  # what is wrong is among the findings
         finally:
             _running.remove(self)
-            self.failed = self.failed or not kernel.over
+            self.failed = True  # for partitions that still wait
             for partition in self.partitions:
                 if partition.thread is not None and not partition.over:
                     partition.turn.release()
                     partition.thread.join()
-        if not self.failed:
-            self._end()
 
     def begin(self, agent: Agent, body: Callable[[], Any]) -> Partition:
         """Add a partition; it begins when it is chosen."""
@@ -189,14 +192,17 @@ class Turns:
             partition.result = partition.body()
         except _Abandoned:
             return
-        except Stopped:
-            self.failed = True
         except Exception as error:
-            where = self.program.line_of(error)
-            self.program.find("failure", "", f"{type(error).__name__}: {error}", where)
             self.failed = True
+            self._report(error)
         partition.over = True
         self.back.release()
+
+    def _report(self, error: Exception) -> None:
+        if not isinstance(error, Stopped):
+            detail = f"{type(error).__name__}: {error}"
+            with contextlib.suppress(Stopped):
+                self.program.find("failure", "", detail, self.program.line_of(error))
 
     def _deadlock(self) -> None:
         """Report each wait, and beside it what the others wait for."""

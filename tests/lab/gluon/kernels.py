@@ -52,6 +52,7 @@ def doubled_kernel(x_desc, y_desc, n_tiles, STAGES: gl.constexpr):
     for i in gl.static_range(STAGES):
         mbarrier.init(full.index(i), count=1)
         mbarrier.init(empty.index(i), count=1)
+    fence_async_shared()
     gl.warp_specialize(
         [
             (double, (y_desc, full, empty, tiles, out, n_tiles, layout)),
@@ -184,6 +185,7 @@ def attention_kernel(
         mbarrier.init(v_empty.index(i), count=2)
     for i in gl.static_range(2):
         mbarrier.init(q_full.index(i), count=1)
+    fence_async_shared()
     descs = (q_desc, k_desc, v_desc, o_desc)
     bars = (k_full, k_empty, v_full, v_empty, q_full)
     bufs = (q_bufs, k_bufs, v_bufs)

@@ -8,7 +8,9 @@ from gptwin.lab.gluon.machine.program import Agent, Program, Stopped
 
 @pytest.fixture
 def program() -> Program:
-    return Program("kernel", (0,), (1,), {}, lambda: "kernel.py:1", lambda error: "kernel.py:1")
+    return Program(
+        "kernel", (0,), (1,), {}, True, True, lambda: "kernel.py:1", lambda error: "kernel.py:1"
+    )
 
 
 def barrier_of(program: Program, count: int) -> Barrier:
@@ -41,6 +43,7 @@ def test_parity_1_is_over_at_first_and_0_after_all_have_arrived(program: Program
 
 def test_a_phase_waits_for_arrivals_and_bytes(program: Program) -> None:
     barrier = barrier_of(program, 1)
+    program.agent.fence()
     copy = program.issue("copy", lambda: barrier.land(copy, 64))
     barrier.brings(copy)
     barrier.arrive(bytes=64)
@@ -52,6 +55,7 @@ def test_a_phase_waits_for_arrivals_and_bytes(program: Program) -> None:
 def test_bytes_may_come_before_they_are_expected(program: Program) -> None:
     """PTX's count of bytes goes below zero while an arrival is missing."""
     barrier = barrier_of(program, 1)
+    program.agent.fence()
     copy = program.issue("copy", lambda: barrier.land(copy, 64))
     barrier.brings(copy)
     copy.perform()
@@ -62,6 +66,7 @@ def test_bytes_may_come_before_they_are_expected(program: Program) -> None:
 
 def test_more_bytes_than_expected_are_found(program: Program) -> None:
     barrier = barrier_of(program, 1)
+    program.agent.fence()
     copy = program.issue("copy", lambda: barrier.land(copy, 64))
     barrier.brings(copy)
     barrier.arrive(bytes=32)
@@ -133,3 +138,12 @@ def test_nobody_uses_a_barrier_that_is_invalidated(program: Program) -> None:
     assert not program.findings
     with pytest.raises(Stopped):
         barrier.arrive()
+
+
+def test_tma_is_shown_that_a_barrier_is_new(program: Program) -> None:
+    barrier = barrier_of(program, 1)
+    barrier.brings(program.issue("copy", lambda: None))
+    assert kinds(program) == ["missing fence"]
+    program.strict = False
+    barrier.brings(program.issue("copy", lambda: None))
+    assert next(iter(program.findings.values())).count == 1

@@ -1,0 +1,110 @@
+"""Break a kernel's barriers, one after another, and see whether the model notices.
+
+A mutant is found if playing it shows a finding, or if its results are not the kernel's own to the
+bit. Which orders would show it does not matter: one run finds what any order could do.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from types import CodeType
+
+import torch
+
+from .faults import Fault, Faults
+from .play import Played, playing
+from .swaps import Swap, swaps
+
+Launch = Callable[[], list[torch.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What became of one mutant.
+
+    Attributes
+    ----------
+    what, kind : str
+        What was broken, such as "wait of k_full" or "neighbours", and how.
+    at, text : str
+        Where: the lines of the calls that lead there, and what stands in them.
+    found : str
+        The finding's kind, "other results", or "" if nothing was noticed.
+    where : str
+        The finding's line.
+    """
+
+    what: str
+    kind: str
+    at: str
+    text: str
+    found: str
+    where: str = ""
+
+
+def mutants(launch: Launch) -> Iterator[Verdict]:
+    """Judge every mutant of the kernels that a function launches.
+
+    Parameters
+    ----------
+    launch : callable
+        Launches Gluon kernels on the CPU, and returns what they have written.
+
+    Yields
+    ------
+    Verdict
+        First of operations that are left out or wrong, then of neighbours that are swapped.
+
+    Raises
+    ------
+    ValueError
+        If something is found in the kernels as they are.
+    """
+    faults = Faults()
+    with playing(strict=True, wrap=faults.wrap) as played:
+        expected = launch()
+    if played.findings:
+        raise ValueError(f"the kernel itself has findings:\n{played.findings[0]}")
+    for fault in faults.possible:
+        site = fault.site
+        found = _judge(launch, expected, fault=fault)
+        yield Verdict(fault.what, fault.kind, site.lines, site.text, *found)
+    for function in played.functions:
+        for swap in swaps(function):
+            verdict = _swapped(launch, expected, swap)
+            if verdict is not None:
+                yield verdict
+
+
+def _swapped(launch: Launch, expected: list[torch.Tensor], swap: Swap) -> Verdict | None:
+    """Judge a swap; None if what one statement needs the other gives."""
+    for code in swap.codes:
+        found = _judge(launch, expected, {swap.function.__code__: code})
+        if found[0] != "no program":
+            return Verdict("neighbours", "swapped", swap.at, swap.text, *found)
+    return None
+
+
+def _judge(
+    launch: Launch,
+    expected: list[torch.Tensor],
+    changed: dict[CodeType, CodeType] | None = None,
+    fault: Fault | None = None,
+) -> tuple[str, str]:
+    wrap = None if fault is None else Faults(fault).wrap
+    with playing(strict=True, to_the_end=False, changed=changed, wrap=wrap) as played:
+        results = launch()
+    if played.findings:
+        return _first(played)
+    same = all(map(_same_bits, results, expected))
+    return ("" if same else "other results"), ""
+
+
+def _first(played: Played) -> tuple[str, str]:
+    first = played.findings[0]
+    if first.kind == "failure" and first.detail.startswith(("UnboundLocalError", "NameError")):
+        return "no program", ""
+    return first.kind, first.where
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
