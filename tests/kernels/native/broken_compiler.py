@@ -6,8 +6,7 @@ runs the test that each mutant names, in a fork of its own where the mutant's fi
 is imported, and prints whether it failed, as JSON. Nothing on disk changes.
 """
 
-import importlib.abc
-import importlib.machinery
+import functools
 import json
 import os
 import sys
@@ -15,10 +14,15 @@ import tempfile
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-PACKAGE = "gptwin.kernels.native"
+sys.path.append(str(TESTS.parent / "tools"))
+
+from broken import Break, in_fork  # noqa: E402
+
+PACKAGE = "kernels/native"
 COMPILED, OPERATIONS = "native/compiled/test_compiled.py", "native/compiled/test_operations.py"
 BLOCKS, CASTS = "interpreter/test_blocks.py", "interpreter/test_casts.py"
 ARITHMETIC = "interpreter/test_arithmetic.py"
+TEST_FAILED = 1  # pytest's exit code
 
 # name: (file below kernels/native, what stands there once, what takes its place, the test)
 MUTANTS = {
@@ -144,58 +148,35 @@ MUTANTS = {
 }  # fmt: skip
 
 
-class Broken(importlib.machinery.SourceFileLoader):
-    """Imports a module whose text is changed."""
+def run(test: str, folder: str) -> str:
+    """Run a test; return pytest's exit code, and leave in a folder what it printed."""
+    import pytest
 
-    def __init__(self, module: str, path: str, old: str, new: str) -> None:
-        super().__init__(module, path)
-        self.old, self.new = old, new
-
-    def get_code(self, fullname):
-        source = Path(self.path).read_text()
-        assert source.count(self.old) == 1, f"{self.path} has changed: write this mutant anew"
-        return compile(source.replace(self.old, self.new), self.path, "exec")
-
-
-class Finder(importlib.abc.MetaPathFinder):
-    """Finds the one module that is broken."""
-
-    def __init__(self, file: str, old: str, new: str) -> None:
-        self.module = f"{PACKAGE}.{file.removesuffix('.py').replace('/', '.')}"
-        self.change = old, new
-
-    def find_spec(self, fullname, path, target=None):
-        if fullname != self.module:
-            return None
-        file = str(Path(path[0]) / f"{fullname.rpartition('.')[2]}.py")
-        return importlib.machinery.ModuleSpec(
-            fullname, Broken(fullname, file, *self.change), origin=file
-        )
-
-
-def run_in_fork(test: str, folder: str, change: tuple[str, str, str] | None) -> int:
-    """Run a test in a fork, with a change of one file or none; return the exit code."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.environ["TRITON_CACHE_DIR"] = folder  # the cache knows files, not what was made of them
-    if change is not None:
-        sys.meta_path.insert(0, Finder(*change))
     with open(os.path.join(folder, "said"), "w") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
     options = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly")
-    os._exit(int(pytest.main([*options, str(TESTS / test)])))
+    return str(int(pytest.main([*options, str(TESTS / test)])))
+
+
+def break_of(name: str) -> Break:
+    """Return a mutant's change."""
+    file, old, new, _ = MUTANTS[name]
+    return Break(f"{PACKAGE}/{file}", old, new)
 
 
 def judge(name: str) -> str:
     """Say what became of a mutant: "noticed", or what else."""
-    *change, test = MUTANTS[name]
     with tempfile.TemporaryDirectory() as folder:
-        code = run_in_fork(test, folder, tuple(change))
-        if code == 1 or code < 0:  # a test failed, or the process was killed by a signal
+        ended = in_fork(break_of(name), functools.partial(run, MUTANTS[name][-1], folder))
+        if ended.signal or ended.said == str(TEST_FAILED):
             return "noticed"
-        return f"exit code {code}: " + (Path(folder) / "said").read_text()[-1000:]
+        return ended.error or f"exit code {ended.said}: " + _printed(folder)
+
+
+def _printed(folder: str) -> str:
+    return (Path(folder) / "said").read_text()[-1000:]
 
 
 if __name__ == "__main__":
@@ -203,9 +184,9 @@ if __name__ == "__main__":
     # What takes long to import, and is the same in every fork.
     import hypothesis  # noqa: F401
     import numpy  # noqa: F401
-    import pytest
+    import pytest  # noqa: F401
     import torch  # noqa: F401
     import triton  # noqa: F401
 
-    assert PACKAGE not in sys.modules
+    assert "gptwin.kernels.native" not in sys.modules
     print(json.dumps({name: judge(name) for name in sys.argv[1:] or MUTANTS}))

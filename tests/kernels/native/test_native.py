@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import strangers
 import torch
-from broken_compiler import MUTANTS
+from broken_compiler import MUTANTS, break_of
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed"
@@ -127,6 +127,10 @@ def test_kernels_of_others_give_what_they_give_in_the_interpreter(tmp_path):
 
 # A few in CI, all of them in `make mutants`: each takes a second or two.
 IN_CI = list(MUTANTS)[:: 1 if os.environ.get("GPTWIN_MUTANTS") == "all" else 5]
+
+
+def test_each_mutant_changes_the_compiler_as_it_stands():
+    assert not [name for name in MUTANTS if break_of(name).is_stale], "write them anew"
 
 
 def test_a_compiler_that_is_broken_is_noticed():
