@@ -68,9 +68,14 @@ MUTANTS = {
         f"{COMPILED}::test_an_access_beyond_a_tensor_is_reported_and_not_made",
     ),
     "what is read and then written lies elsewhere": (
-        "loops/nests.py", "return source is not target or self.reads_elsewhere(",
+        "loops/nests.py", "return not same or self.reads_elsewhere(",
         "return False and self.reads_elsewhere(",
         f"{COMPILED}::test_a_store_does_not_overtake_the_load_before_it",
+    ),
+    "what is written where it was read needs no other element": (
+        "loops/nests.py", "return not same or self.reads_elsewhere(",
+        "return not same or False and self.reads_elsewhere(",
+        f"{COMPILED}::test_a_tile_is_turned_where_it_lies",
     ),
     "a load does not wait for a store": (
         "loops/nests.py", "return not any(isinstance(r, Store) for r in self.pending)",

@@ -101,6 +101,20 @@ def test_a_store_does_not_overtake_the_load_before_it(n):
 
 
 @triton.jit
+def in_place_kernel(x_ptr, N: tl.constexpr):
+    """Transpose a tile through the pointers by which it was read."""
+    at = x_ptr + tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    tl.store(at, tl.trans(tl.load(at)))
+
+
+def test_a_tile_is_turned_where_it_lies():
+    x = torch.arange(64.0).view(8, 8)
+    expected = x.T.clone()
+    in_place_kernel[(1,)](x, N=8)
+    assert torch.equal(x, expected)
+
+
+@triton.jit
 def again_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
     """Read back what was just written."""
     at = tl.arange(0, BLOCK)

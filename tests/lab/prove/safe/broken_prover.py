@@ -1,22 +1,33 @@
 """The prover, broken on purpose: each rule has a kernel that shows when it is gone.
 
-    python tests/lab/prove/safe/broken_prover.py [NAME ...]
+    python tests/lab/prove/safe/broken_prover.py [NAME ...]            prints the verdicts as JSON
+    python tests/lab/prove/safe/broken_prover.py --store [NAME ...]    keeps them in breaks.jsonl
 
 proves the kernel that each break names, in a fork of its own where the break's file is replaced as
-it is imported, and prints whether it came out otherwise than it must, as JSON. Nothing on disk
-changes. A kernel `..._broken` must not be proved where its fault is; a `..._fixed` must be, whole.
+it is imported, and says whether it came out otherwise than it must. Nothing on disk changes. A
+kernel `..._broken` must not be proved where its fault is; a `..._fixed` must be, whole. With
+`--store` the prover as it stands is asked, too: it must be right about each of these kernels.
 """
 
-import importlib.abc
-import importlib.machinery
+import functools
 import json
 import os
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).parent
-PACKAGE = "gptwin.lab.prove.safe"
-FILES = "small_kernels.py", "traps.py"
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[2] / "tools")]
+
+from broken import Break, Ended, in_fork  # noqa: E402
+from faults import FAULTS, SLOW_TRAPS, TRAPS  # noqa: E402
+
+PACKAGE = "lab/prove/safe"
+FILES = "small_kernels.py", "traps.py", "slow_traps.py"
+STORED = HERE / "breaks.jsonl"
+NOTICED = "noticed"
 
 # name: (file below lab/prove/safe, what stands there once, what takes its place, the kernel)
 BREAKS = {
@@ -186,39 +197,24 @@ BREAKS = {
 }  # fmt: skip
 
 
-class Broken(importlib.machinery.SourceFileLoader):
-    """Loads a module with one piece of its source replaced."""
-
-    def __init__(self, module: str, path: str, old: str, new: str) -> None:
-        super().__init__(module, path)
-        self.old, self.new = old, new
-
-    def get_code(self, fullname):
-        source = Path(self.path).read_text()
-        assert source.count(self.old) == 1, f"{self.path} has changed: write this break anew"
-        return compile(source.replace(self.old, self.new), self.path, "exec")
-
-
-class Finder(importlib.abc.MetaPathFinder):
-    """Finds the one module that is broken."""
-
-    def __init__(self, file: str, old: str, new: str) -> None:
-        self.module = f"{PACKAGE}.{file.removesuffix('.py').replace('/', '.')}"
-        self.change = old, new
-
-    def find_spec(self, fullname, path, target=None):
-        if fullname != self.module:
-            return None
-        file = str(Path(path[0]) / f"{fullname.rpartition('.')[2]}.py")
-        return importlib.machinery.ModuleSpec(
-            fullname, Broken(fullname, file, *self.change), origin=file
-        )
-
-
 def wrong(kernel: str) -> str:
     """Prove a kernel, without running what is refuted; say what came out otherwise, if anything."""
-    from test_safe import FAULTS, TRAPS
+    results = _proved(kernel)
+    open_kinds = {f.kind for r in results for f in r.findings if f.verdict != "proved"}
+    verdicts = {f.verdict for r in results for f in r.findings}
+    if kernel == "contradicted":
+        return "" if results[0].problem else "its contract was taken"
+    if any(r.problem for r in results):
+        raise ValueError(f"{kernel} was not followed: {results[0].problem}")
+    if kernel == "never_reached":
+        return "" if "never reached" in verdicts else "nothing was out of reach"
+    if kernel.endswith("_fixed"):
+        return f"not proved: {', '.join(sorted(open_kinds))}" if open_kinds else ""
+    fault = (FAULTS | TRAPS | SLOW_TRAPS)[kernel]
+    return "" if fault in open_kinds else f"its fault ({fault}) is called proved"
 
+
+def _proved(kernel: str) -> list[Any]:
     from gptwin.lab.prove.safe.launches import compile as front_end
     from gptwin.lab.prove.safe.launches.calls import calls_of_file
     from gptwin.lab.prove.safe.launches.contract import read
@@ -229,45 +225,59 @@ def wrong(kernel: str) -> str:
             module, variants = calls_of_file(str(HERE / file), "")
             own = [v for v in variants if v.kernel == kernel]
             if own:
-                contract = read(module.CONTRACTS[kernel], kernel)
-                results = list(prove_variants(own, contract))
-                break
-        else:
-            raise ValueError(f"{kernel}: expected a kernel of {', '.join(FILES)}")
-    open_kinds = {f.kind for r in results for f in r.findings if f.verdict != "proved"}
-    verdicts = {f.verdict for r in results for f in r.findings}
-    if kernel == "contradicted":
-        return "" if results[0].problem else "its contract was taken"
-    if kernel == "never_reached":
-        return "" if "never reached" in verdicts else "nothing was out of reach"
-    if any(r.problem for r in results):
-        return results[0].problem
-    if kernel.endswith("_fixed"):
-        return f"not proved: {', '.join(sorted(open_kinds))}" if open_kinds else ""
-    fault = (FAULTS | TRAPS)[kernel]
-    return "" if fault in open_kinds else f"its fault ({fault}) is called proved"
+                return list(prove_variants(own, read(module.CONTRACTS[kernel], kernel)))
+    raise ValueError(f"{kernel}: expected a kernel of {', '.join(FILES)}")
+
+
+def break_of(name: str) -> Break:
+    """Return the change that a break is."""
+    file, old, new, _ = BREAKS[name]
+    return Break(f"{PACKAGE}/{file}", old, new)
 
 
 def judge(name: str) -> str:
-    """Say what became of a break: "noticed", or what else."""
-    *change, kernel = BREAKS[name]
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        sys.meta_path.insert(0, Finder(*change))
-        try:
-            said = wrong(kernel)
-        except Exception as error:  # a broken prover may break in any way
-            said = f"{type(error).__name__}: {error}"
-        os.write(writing, said.encode()[:4000])
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    stale = "write this break anew" in said
-    return "noticed" if (said or code) and not stale else said or "not noticed"
+    """Say what became of a break: "noticed", "not noticed", or what went wrong in judging it."""
+    return _verdict(in_fork(break_of(name), functools.partial(wrong, BREAKS[name][-1])))
+
+
+def _verdict(ended: Ended) -> str:
+    if ended.error or ended.signal:
+        return ended.error or f"killed by signal {ended.signal}"
+    return NOTICED if ended.said else "not noticed"
+
+
+# --- what was found ------------------------------------------------------------------------------
+
+
+def load() -> dict[str, dict[str, Any]]:
+    """Read the verdicts that are stored, by the break's name."""
+    from gptwin.lab.store import read_rows
+
+    return {row["break"]: row for row in read_rows(STORED)["rows"]} if STORED.exists() else {}
+
+
+def store(names: Iterable[str]) -> None:
+    """Judge breaks, and keep each verdict as it comes."""
+    from gptwin.lab.store import made_with, write_rows
+
+    right: dict[str, str] = {}
+    for name in names:
+        kernel = BREAKS[name][-1]
+        if kernel not in right:
+            ended = in_fork(None, functools.partial(wrong, kernel))
+            right[kernel] = ended.error or ended.said
+        assert not right[kernel], (
+            f"the prover as it stands is wrong about {kernel}: {right[kernel]}"
+        )
+        started = time.perf_counter()
+        ended = in_fork(break_of(name), functools.partial(wrong, kernel))
+        row = {
+            "break": name, "file": BREAKS[name][0], "kernel": kernel, "verdict": _verdict(ended),
+            "said": ended.said, "seconds": round(time.perf_counter() - started, 1),
+        }  # fmt: skip
+        print(json.dumps(row), flush=True)
+        rows = load() | {name: row}
+        write_rows(STORED, made_with(), [rows[known] for known in BREAKS if known in rows])
 
 
 if __name__ == "__main__":
@@ -276,10 +286,12 @@ if __name__ == "__main__":
     # What takes long to import, and is the same in every fork.
     import hypothesis  # noqa: F401
     import numpy  # noqa: F401
-    import pytest  # noqa: F401
     import torch  # noqa: F401
     import triton  # noqa: F401
     import z3  # noqa: F401
 
-    assert PACKAGE not in sys.modules
-    print(json.dumps({name: judge(name) for name in sys.argv[1:] or BREAKS}, indent=1))
+    assert "gptwin.lab.prove.safe" not in sys.modules
+    if sys.argv[1:2] == ["--store"]:
+        store(sys.argv[2:] or BREAKS)
+    else:
+        print(json.dumps({name: judge(name) for name in sys.argv[1:] or BREAKS}, indent=1))

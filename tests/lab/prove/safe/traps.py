@@ -1,6 +1,7 @@
 """Kernels that a hasty prover calls safe, and harmless siblings: each holds a rule to account.
 
-`broken_prover.py` breaks the rules one by one and asks about these and about `small_kernels.py`.
+`broken_prover.py` breaks the rules one by one and asks about these, and about the kernels of
+`small_kernels.py` and `slow_traps.py`.
 """
 
 import torch
@@ -111,12 +112,6 @@ def two_products_broken(x_ptr, y_ptr, n, m, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def gives_up_broken(x_ptr, y_ptr, n, m, BLOCK: tl.constexpr):
-    program = tl.program_id(0).to(tl.int64)
-    tl.store(y_ptr + program, 0.0, mask=program * program * program < n * n * n + 2)
-
-
-@triton.jit
 def faster_and_faster_broken(x_ptr, n, BLOCK: tl.constexpr):
     at, step = tl.program_id(0).to(tl.int64) * 0, tl.program_id(0).to(tl.int64) * 0
     for _ in range(0, n):
@@ -188,12 +183,6 @@ def in_too_short_steps_broken(x_ptr, y_ptr, n, n_programs, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def a_row_too_many_broken(y_ptr, n_rows, n_tiles, BLOCK: tl.constexpr):
-    row = (tl.program_id(0) // n_tiles).to(tl.int64)
-    tl.store(y_ptr + row * BLOCK + tl.arange(0, BLOCK), 0.0)
-
-
-@triton.jit
 def nobody_there_broken(y_ptr, n_rows, n_heads, BLOCK: tl.constexpr):
     # Without heads there is no program, and rows are there all the same.
     row, head = (tl.program_id(0) // n_heads).to(tl.int64), tl.program_id(0) % n_heads
@@ -214,7 +203,6 @@ CONTRACTS = {
         "column_stride >= 1; row_stride >= BLOCK * column_stride"
     ),
     "two_products_broken": "y_ptr[n]; grid[n + m]; n <= 2**20; m <= 2**20; partly(y_ptr)",
-    "gives_up_broken": "y_ptr[n]; grid[n + m]; n <= 2**20; m <= 2**20; partly(y_ptr)",
     "faster_and_faster_broken": "x_ptr[n]; n <= 2**20; partly(x_ptr)",
     "smaller_of_two_fixed": "x_ptr[n]; y_ptr[m]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
     "larger_of_two_broken": "x_ptr[n]; y_ptr[m]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
@@ -233,9 +221,6 @@ CONTRACTS = {
     "read_of_the_next_broken": "x_ptr[n]; y_ptr[n]; grid[n]",
     "in_steps_fixed": STEPS + "; 1 <= n_programs <= 2**16",
     "in_too_short_steps_broken": STEPS + "; 2 <= n_programs <= 2**16",
-    "a_row_too_many_broken": (
-        "y_ptr[n_rows + 1, BLOCK]; grid[n_rows * n_tiles]; n_tiles >= 1; n_rows >= 1"
-    ),
     "nobody_there_broken": "y_ptr[n_rows, BLOCK]; grid[n_rows * n_heads]",
 }
 
@@ -250,8 +235,7 @@ def drive_traps():
     ):  # fmt: skip
         kernel[(1,)](y, 16, BLOCK=16)
     for kernel in (
-        last_row_broken, rows_and_tiles_fixed, rows_of_a_group_fixed, a_row_too_many_broken,
-        nobody_there_broken,
+        last_row_broken, rows_and_tiles_fixed, rows_of_a_group_fixed, nobody_there_broken,
     ):  # fmt: skip
         kernel[(16,)](y, 1, 1, BLOCK=16)
     for kernel in (swapped_broken, read_of_the_next_broken):
@@ -260,8 +244,7 @@ def drive_traps():
         smaller_of_two_fixed, larger_of_two_broken, in_steps_fixed, in_too_short_steps_broken,
     ):  # fmt: skip
         kernel[(1,)](x, y, 16, 2, BLOCK=16)
-    for kernel in (two_products_broken, gives_up_broken):
-        kernel[(1,)](x, y, 16, 2, BLOCK=16)
+    two_products_broken[(1,)](x, y, 16, 2, BLOCK=16)
     faster_and_faster_broken[(1,)](x, 16, BLOCK=16)
     columns_left_over_broken[(1,)](x.view(1, 16), y, 16, 1, BLOCK=16)
     nothing_read_broken[(1,)](ids, x, y, 16, 16, BLOCK=16)
