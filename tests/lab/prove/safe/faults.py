@@ -20,6 +20,7 @@ FAULTS = {
 TRAPS = {
     "negative_product_broken": "width",
     "narrow_sum_broken": "width",
+    "one_too_large_broken": "width",
     "carried_over_broken": "bounds",
     "last_row_broken": "bounds",
     "larger_of_two_broken": "bounds",
@@ -28,7 +29,7 @@ TRAPS = {
     "largest_of_each_row_broken": "bounds",
     "columns_left_over_broken": "bounds",
     "two_products_broken": "bounds",
-    "faster_and_faster_broken": "bounds",
+    "moved_once_broken": "bounds",
     "nothing_read_broken": "bounds",
     "swapped_broken": "bounds",
     "by_hand_broken": "bounds",

@@ -6,9 +6,11 @@ import triton.language as tl
 
 
 @triton.jit
-def gives_up_broken(x_ptr, y_ptr, n, m, BLOCK: tl.constexpr):
-    program = tl.program_id(0).to(tl.int64)
-    tl.store(y_ptr + program, 0.0, mask=program * program * program < n * n * n + 2)
+def gives_up_broken(y_ptr, n, m, BLOCK: tl.constexpr):
+    # The first solution of p² = 61·n² + 1 is p = 1,766,319,049, n = 226,153,980.
+    program, n = tl.program_id(0).to(tl.int64), n.to(tl.int64)
+    mask = (program == 0) | (program * program == 61 * n * n + 1)
+    tl.store(y_ptr + program, 0.0, mask=mask)
 
 
 @triton.jit
@@ -18,7 +20,7 @@ def a_row_too_many_broken(y_ptr, n_rows, n_tiles, BLOCK: tl.constexpr):
 
 
 CONTRACTS = {
-    "gives_up_broken": "y_ptr[n]; grid[n + m]; n <= 2**20; m <= 2**20; partly(y_ptr)",
+    "gives_up_broken": "y_ptr[n]; grid[m]; 1 <= n <= 2**28; m < 2**31; partly(y_ptr)",
     "a_row_too_many_broken": (
         "y_ptr[n_rows + 1, BLOCK]; grid[n_rows * n_tiles]; n_tiles >= 1; n_rows >= 1"
     ),
@@ -26,7 +28,7 @@ CONTRACTS = {
 
 
 def drive_slow_traps():
-    x, y = torch.zeros(16), torch.empty(16)
-    gives_up_broken[(1,)](x, y, 16, 2, BLOCK=16)
+    y = torch.empty(16)
+    gives_up_broken[(1,)](y, 16, 2, BLOCK=16)
     a_row_too_many_broken[(16,)](y, 1, 1, BLOCK=16)
     return y

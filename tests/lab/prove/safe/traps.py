@@ -80,6 +80,13 @@ def narrow_sum_broken(y_ptr, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def one_too_large_broken(y_ptr, n, BLOCK: tl.constexpr):
+    # Of the largest n that there is, n + 1 is one too large.
+    at = tl.arange(0, BLOCK)
+    tl.store(y_ptr + at, 0.0, mask=at + 1 < n + 1)
+
+
+@triton.jit
 def largest_of_each_row_broken(y_ptr, BLOCK: tl.constexpr):
     rows, lanes = tl.arange(0, 2)[:, None], tl.arange(0, BLOCK)[None, :]
     # 0 to 15, and −15 to 0: each row has its own largest, in a lane of its own.
@@ -112,12 +119,12 @@ def two_products_broken(x_ptr, y_ptr, n, m, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def faster_and_faster_broken(x_ptr, n, BLOCK: tl.constexpr):
-    at, step = tl.program_id(0).to(tl.int64) * 0, tl.program_id(0).to(tl.int64) * 0
-    for _ in range(0, n):
+def moved_once_broken(x_ptr, n, BLOCK: tl.constexpr):
+    # What is added in turn t, times t, is 0 in each turn; and yet the second turn is one further.
+    at = tl.program_id(0).to(tl.int64) * 0
+    for turn in range(0, n):
         tl.store(x_ptr + at, 0.0)
-        at += step
-        step += 1
+        at += tl.where(turn == 0, 1, 0)
 
 
 # --- memory ---
@@ -203,13 +210,14 @@ CONTRACTS = {
         "column_stride >= 1; row_stride >= BLOCK * column_stride"
     ),
     "two_products_broken": "y_ptr[n]; grid[n + m]; n <= 2**20; m <= 2**20; partly(y_ptr)",
-    "faster_and_faster_broken": "x_ptr[n]; n <= 2**20; partly(x_ptr)",
+    "moved_once_broken": "x_ptr[1]; n <= 2**20; partly(x_ptr)",
     "smaller_of_two_fixed": "x_ptr[n]; y_ptr[m]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
     "larger_of_two_broken": "x_ptr[n]; y_ptr[m]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
     "chosen_broken": "y_ptr[n]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
     "chosen_fixed": "y_ptr[n]; grid[1]; partly(y_ptr); n <= 2**20",
     "other_branch_broken": "y_ptr[n]; grid[n + 1]; partly(y_ptr)",
     "narrow_sum_broken": "y_ptr[n]; grid[cdiv(n, BLOCK)]",
+    "one_too_large_broken": "y_ptr[n]; partly(y_ptr); n < 2**31",
     "largest_of_each_row_broken": "y_ptr[1]; partly(y_ptr)",
     "nothing_read_broken": (
         "ids_ptr[n]; table_ptr[vocab]; y_ptr[n]; 0 <= ids_ptr.value < vocab; n <= BLOCK"
@@ -245,7 +253,8 @@ def drive_traps():
     ):  # fmt: skip
         kernel[(1,)](x, y, 16, 2, BLOCK=16)
     two_products_broken[(1,)](x, y, 16, 2, BLOCK=16)
-    faster_and_faster_broken[(1,)](x, 16, BLOCK=16)
+    for kernel in (moved_once_broken, one_too_large_broken):
+        kernel[(1,)](x, 16, BLOCK=16)
     columns_left_over_broken[(1,)](x.view(1, 16), y, 16, 1, BLOCK=16)
     nothing_read_broken[(1,)](ids, x, y, 16, 16, BLOCK=16)
     return y
