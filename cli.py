@@ -259,6 +259,48 @@ def sanitize(
 
 
 @app.command()
+def barriers(
+    kernels: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KERNEL | FILE.py::FUNCTION]... | -- python ...",
+            help="Default: the project's. After --: a script or test suite, run as it is.",
+        ),
+    ] = None,
+    mutants: Annotated[
+        bool, typer.Option("--mutants", help="Break every barrier operation, one after another.")
+    ] = False,
+    order: Annotated[
+        list[str] | None,
+        typer.Option(help="behind (default), ahead, or a seed; may be repeated."),
+    ] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option(help="Ask for a fence after mbarrier.init; default: of the project's."),
+    ] = None,
+    json: Annotated[str | None, typer.Option(help="Store the rows in this file.")] = None,
+) -> None:
+    """Play Gluon kernels for Hopper on a model of its barriers, and find what none orders.
+
+    Races, deadlocks, phases, bytes, fences and products in flight, without a GPU: docs/barriers.md.
+    For kernels of your own: gptwin barriers -- python script.py. Exit code 1 on findings, and if no
+    Gluon kernel was launched; with --mutants, if one is not noticed and not known to be harmless.
+    """
+    os.environ["TRITON_INTERPRET"] = "1"
+    from .lab.gluon import console
+
+    raise typer.Exit(
+        console.barriers(
+            kernels or [],
+            with_mutants=mutants,
+            schedules=order or [],
+            strict=strict,
+            json_file=json,
+        )
+    )
+
+
+@app.command()
 def mutate(
     operations: Annotated[
         list[str] | None,

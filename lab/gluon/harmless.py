@@ -9,13 +9,23 @@ import re
 
 from .mutants import Verdict
 
-WAITS = r"(mbarrier\.wait|tma\.store_wait|warpgroup_mma_wait)\("
-COPIES = r"tma\.async_(copy_global_to_shared|load)\("
+# What a statement does, by what it calls: the project's own functions among them.
+INIT = r"(mbarrier\.init|new_\w+)\("
+WAIT = r"(mbarrier\.wait|tma\.store_wait|warpgroup_mma_wait|arrived)\("
+ARRIVE = r"(mbarrier\.arrive|release)\("
+COPY = r"(tma\.async_\w+|copy_tile)\("
+TOUCH = rf"({COPY}|\.store\(|\.load\(|numbers_of\(|warpgroup_mma\(|begin_\w+\()"
+
+
+def _swapped(now_first: str, now_second: str) -> str:
+    """Describe neighbours by what they do, in the order of the swap."""
+    return rf"^[^|]*{now_first}.*\| .*{now_second}"
+
 
 # What is broken, how, a pattern of the text, and why nothing depends on it.
 HARMLESS = [
     (
-        "neighbours", "swapped", r"(mbarrier\.init|new_\w+)\(.*\|.*(mbarrier\.init|new_\w+)\(",
+        "neighbours", "swapped", _swapped(INIT, INIT),
         "two barriers are new before the partitions begin, whichever is first",
     ),
     (
@@ -23,29 +33,43 @@ HARMLESS = [
         "two loops that initialise: all barriers are new before the partitions begin",
     ),
     (
-        "neighbours", "swapped", rf"{COPIES}.*\| mbarrier\.expect\(",
+        "neighbours", "swapped", _swapped(COPY, r"mbarrier\.expect\("),
         "bytes may come before they are expected: the phase cannot end without expect's arrival",
     ),
     (
-        "neighbours", "swapped", rf"^([\w, ]+ = )?{WAITS}",
+        "neighbours", "swapped",
+        r"(release\(keys|arrive\(k_empty|release\(values).*\| .*warpgroup_mma_wait\([01]",
+        "the producer asks for the next tile of this ring after it has waited for the other ring's "
+        "place, which is released after a wait for all products",
+    ),
+    (
+        "neighbours", "swapped", _swapped(WAIT, ""),
         "a wait comes earlier: order is added and none lost, and nobody waits for what it delays",
     ),
     (
-        "neighbours", "swapped", r"fill\(values, .*\| fill\(keys,",
-        "each ring is filled in its own order, and a tile's keys are waited for without its values",
+        "neighbours", "swapped", _swapped("", ARRIVE),
+        "an arrival comes later: order is added and none lost, and nobody waits for what it delays",
     ),
     (
-        "neighbours", "swapped", r"(release\(keys|arrive\(k_empty).*\| .*warpgroup_mma_wait\(1",
-        "the keys' place is filled again after the values of the tile before have been released, "
-        "and they are released after a wait for both products",
+        "neighbours", "swapped", _swapped(r"fill\w*\(", r"fill\w*\("),
+        "each ring is filled in its own order, and a tile of one is waited for without the other's",
+    ),
+    (
+        "neighbours", "swapped", _swapped(TOUCH, TOUCH),
+        "they touch different memory, or both read it, and neither tells anybody of the other",
+    ),
+    (
+        "neighbours", "swapped", _swapped("fence_async_shared", r"warpgroup_mma_wait\(0"),
+        "the fence still comes between the loads from registers and the arrival",
     ),
     (
         "expect of (ready|q_full)", "next stage", r"",
-        "in turn each of the two barriers still expects once, and as many bytes, before any wait",
+        "in turn each of the two barriers still expects as often and as many bytes",
     ),
     (
-        r"arrive of keys\.empty", "left out", r"MASKED=True",
-        "the masked walk takes the last two tiles, whose places are not filled again",
+        r"wait of values\.empty", "left out", r"fill\(values",
+        "of each turn the values are released before the keys, and the producer has waited for the "
+        "keys: these barriers order nothing that those of the keys do not",
     ),
 ]  # fmt: skip
 

@@ -7,13 +7,14 @@ import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from gptwin.lab.gluon.own import FORWARD, forward_results
+from gptwin.lab.gluon.own import Results as OwnResults
+from gptwin.lab.gluon.own import backward, forward
 from gptwin.lab.gluon.play import play, playing
 
 from .launches import Results, attend, double, greatest_error
 
-each_schedule = pytest.mark.parametrize("schedule", ["behind", "ahead", "0", "1"])
-# Half the spacing of bfloat16 below 2, and as much for the weights' rounding.
+each_schedule = pytest.mark.parametrize("schedule", ["behind", "ahead", "0"])
+# Half the spacing of bfloat16 from 1 to 2, and as much for the weights' rounding.
 TOLERANCE = 2.0**-7
 
 
@@ -30,17 +31,19 @@ def test_nothing_is_found_and_the_numbers_agree(
 
 @each_schedule
 @pytest.mark.parametrize(
-    ("n_query", "n_key", "causal"), [*FORWARD, (200, 300, True), (64, 1, False)]
+    ("n_query", "n_key", "causal"),
+    [(128, 600, False), (128, 428, True), (200, 300, True), (64, 1, False)],
 )
-def test_the_projects_forward_pass_is_right(
-    n_query: int, n_key: int, causal: bool, schedule: str
+@pytest.mark.parametrize("launch", [forward, backward])
+def test_the_projects_attention_is_right(
+    launch: Callable[..., OwnResults], n_query: int, n_key: int, causal: bool, schedule: str
 ) -> None:
-    """With two heads that share their keys, one program after another."""
+    """With two heads that share their keys."""
     with playing(schedule, strict=True) as played:
-        results = forward_results(n_query, n_key, causal, n_head=2)
+        found, expected = launch(n_query, n_key, causal, n_head=2)
     assert not played.findings, "\n".join(map(str, played.findings))
-    found, expected = zip(*results.values(), strict=True)
-    assert greatest_error([*found], [*expected]) <= TOLERANCE
+    right = expected()
+    assert greatest_error([*found.values()], [right[name] for name in found]) <= TOLERANCE
 
 
 def test_any_order_gives_the_same_bits() -> None:
