@@ -33,15 +33,42 @@ def _to_interpret() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
 
 
-# What a process has proved before is not proved again.
-_known: set[Any] = set()
+# A process that proves a variant of a target needs its launches, and keeps them.
+_targets: dict[str, Any] = {}
 
 
 def prove(name: str) -> Any:
     """Prove a target; see `prove.prove_target`."""
     from .prove import prove_target
 
-    return prove_target(name, _known)
+    return prove_target(name)
+
+
+def prepare(name: str) -> tuple[Any, list[Any]]:
+    """Collect a target's launches; return its outcome, without results, and its tasks."""
+    from .launches.compile import compiling
+    from .prove import tasks_of
+
+    with compiling():
+        target = _target(name)
+        return target.outcome, tasks_of(name, target)
+
+
+def prove_task(task: Any) -> Any:
+    """Prove one variant; see `prove.prove_task`."""
+    from .launches.compile import compiling
+    from .prove import prove_task as prove_here
+
+    with compiling():
+        return prove_here(task, _target(task.target))
+
+
+def _target(name: str) -> Any:
+    from .prove import target_of
+
+    if name not in _targets:
+        _targets[name] = target_of(name)
+    return _targets[name]
 
 
 def replay(launch: Any) -> Any:

@@ -1,9 +1,29 @@
 """Offsets taken apart: which row, which column."""
 
+import dataclasses
 from collections.abc import Iterator
 
 from ..symbolic.terms import ZERO, Poly
-from .problem import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor argument, of any size.
+
+    Attributes
+    ----------
+    name : str
+        As in the contract.
+    shape, strides : tuple of Poly
+        In elements.
+    packed : bool
+        Whether it lies row after row.
+    """
+
+    name: str
+    shape: tuple[Poly, ...]
+    strides: tuple[Poly, ...]
+    packed: bool
 
 
 def coordinates_of(offset: Poly, tensor: Tensor) -> tuple[list[Poly], Poly]:

@@ -1,10 +1,11 @@
 """A kernel and its contract together: what is to be proved, and what may be assumed."""
 
 import ast
-import dataclasses
+import functools
 from typing import Any
 
 import torch
+import z3
 
 from .....core.checks import refuse
 from .....kernels.common.launch import LARGEST_GRID
@@ -15,26 +16,7 @@ from ..launches.contract import MOST_BYTES, Comparison, Contract, Reading
 from ..symbolic.terms import ONE, ZERO, Poly, poly
 from ..symbolic.values import Symbol, is_integer, reach
 from ..symbolic.walk import Walk
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """A tensor argument, of any size.
-
-    Attributes
-    ----------
-    name : str
-        As in the contract.
-    shape, strides : tuple of Poly
-        In elements.
-    packed : bool
-        Whether it lies row after row.
-    """
-
-    name: str
-    shape: tuple[Poly, ...]
-    strides: tuple[Poly, ...]
-    packed: bool
+from .coordinates import Tensor, coordinates_of
 
 
 class Problem:
@@ -80,8 +62,19 @@ class Problem:
         self._declare(parts)
         self._assume()
         self._lay_out(parts)
+        self._fill_tables()
         self._let_there_be_a_program()
+
+    def follow(self) -> None:
+        """Walk the kernel: which accesses it makes, and what may wrap."""
+        self.walk.facts = [f for _, f in (*self.facts, *self.of_programs)]
         self.walk.walk(self.body)
+        for access in self.walk.accesses:
+            if access.kind != "load" and access.base in self.contract.tables:
+                refuse(
+                    f"contract of {self.name}", "tables that the kernel only reads",
+                    f"a promise of what {access.base} holds, which it writes",
+                )  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -127,6 +120,7 @@ class Problem:
                 formula = self.unknowns.formula(ZERO) == (0 if formula else 1)
             self.facts.append((one.text, formula))
             self._bound(one)
+            self._equate(one)
         grid = self.reading.grid()
         self.walk.grid = tuple(poly(n) for n in grid)
         programs = []
@@ -168,6 +162,15 @@ class Problem:
         named.add(one.where)
         return any(n in absent or n.split(".")[0] in absent for n in named)
 
+    def _equate(self, one: Comparison) -> None:
+        """Let a size be a multiple of another one, if a fact says so: it divides evenly then."""
+        x, y = poly(self.reading.value(one.left)), poly(self.reading.value(one.right))
+        for total, size in ((x, y), (y, x)):
+            single = list(size.terms.values()) == [1] and len(size.unknowns) == 1
+            multiple = len(total.terms) == 1 and list(total.terms.values()) != [1]
+            if one.how == "==" and single and multiple and not total.unknowns & size.unknowns:
+                self.unknowns.equal[next(iter(size.unknowns))] = total
+
     def _bound(self, one: Comparison) -> None:
         """Let an unknown's numeric bounds be as narrow as a fact makes them."""
         x, y, how = self.reading.value(one.left), self.reading.value(one.right), one.how
@@ -207,6 +210,41 @@ class Problem:
             else:
                 strides, packed = _packed(shape), True
             self.tensors[name] = Tensor(name, shape, tuple(strides), packed)
+
+    def _fill_tables(self) -> None:
+        """Let tables hold what the contract says: as functions of the place."""
+        for name in sorted(self.contract.tables & self.tensors.keys()):
+            self.walk.contents[name] = z3.Function(f"{name}[]", z3.IntSort(), z3.IntSort())
+            self.walk.promised[name] = functools.partial(self.promises, name)
+            if name in self.contract.addresses:
+                self.walk.addresses.add(name)
+        for place, _, _ in self.contract.columns:
+            if place.tensor in self.walk.contents and place.row is not None:
+                column = self.reading.value(place.first)
+                at = self.place_in(place.tensor, poly(place.row), column)
+                self.facts += [
+                    (f"{place.tensor}[{place.row}, {column}]", f)
+                    for f in self.promises(place.tensor, at)
+                ]
+
+    def place_in(self, table: str, row: Poly, column: int) -> Poly:
+        """Return where a row's column lies, in elements."""
+        down, across = self.tensors[table].strides
+        return row * down + across * column
+
+    def row_and_column(self, table: str, place: Poly) -> tuple[Poly, int] | None:
+        """Take a place in a table apart; None if its column is no number."""
+        (row, column), rest = coordinates_of(place, self.tensors[table])
+        if rest.terms or column.constant is None:
+            return None
+        return row, column.constant
+
+    def promises(self, table: str, place: Poly) -> list[Any]:
+        """Say what a contract promises of the number at a place of a table."""
+        found = self.row_and_column(table, place)
+        if found is None:
+            return []
+        return self.reading.of_place(table, *found, self.walk.content(table, place))
 
     def _expect_argument(self, tensor: str, parts: dict[str, Any]) -> None:
         """Refuse a shape of something that is no argument, not even an absent one."""

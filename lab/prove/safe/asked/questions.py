@@ -18,12 +18,13 @@ from typing import Any
 
 import z3
 
-from ..symbolic.solver import LINEAR_STEPS, Answer, Solver
+from ..symbolic.solver import Answer, Solver
 from ..symbolic.terms import ZERO, Poly, poly
 from ..symbolic.values import reach
 from ..symbolic.walk import Access, Width
-from .coordinates import coordinates_of, moved_on
-from .problem import Problem, Tensor
+from .coordinates import Tensor, coordinates_of, moved_on
+from .pointed import Pointed, is_pointed
+from .problem import Problem
 
 PROVED, REFUTED, UNKNOWN = "proved", "refuted", "not proved"
 UNREACHED, NOT_FOLLOWED = "never reached", "not followed"
@@ -127,6 +128,8 @@ class Questions:
         what = f"{access.kind} {access.base}"
         finding = Finding("bounds", access.where, what, UNKNOWN, tensor=access.base)
         tensor = self.problem.tensors.get(access.base)
+        if is_pointed(self.problem, access):
+            return self._pointed(access, finding)
         if tensor is None:
             finding.verdict = NOT_FOLLOWED
             finding.reason = self._why_no_tensor(access)
@@ -153,6 +156,22 @@ class Questions:
             self._explain(finding, given, offset, tensor, statements, reached)
         return finding
 
+    def _pointed(self, access: Access, finding: Finding) -> Finding:
+        """Ask whether an access through a table's address is in bounds of what the row promises."""
+        lanes = self.lanes(access.pointer.shape)
+        pointed = Pointed(self.problem, access, access.pointer.at(lanes))
+        given = self.premises(access, lanes)
+        finding.reason = "z3 gave up"
+        if not pointed.coordinates:
+            finding.verdict, finding.reason = NOT_FOLLOWED, "an address from no known row"
+        elif (reached := self.possible(given)).follows is False:
+            finding.verdict, finding.reason = UNREACHED, "no launch makes it: its premises exclude"
+        elif self._all_follow(given, pointed.statements):
+            self._apart[access] = pointed.coordinates, ZERO
+            if reached.follows:
+                finding.verdict, finding.reason = PROVED, ""
+        return finding
+
     def _statements(self, coordinates: list[Poly], rest: Poly, tensor: Tensor) -> list[Any]:
         """Say that each coordinate lies on its axis, and that they are all there is."""
         found = [self._inside(c, n) for c, n in zip(coordinates, tensor.shape, strict=True)]
@@ -161,10 +180,11 @@ class Questions:
     def _all_follow(self, given: list[Any], statements: list[Any]) -> bool:
         return all(self.solver.follows(given, statement).follows for statement in statements)
 
-    def coordinates(self, access: Access, tensor: Tensor) -> tuple[list[Poly], Poly]:
+    def coordinates(self, access: Access) -> tuple[list[Poly], Poly]:
         """Return an access's coordinates as they were bounded, and what is left."""
         if access in self._apart:
             return self._apart[access]
+        tensor = self.problem.tensors[access.base]
         return coordinates_of(access.pointer.at(self.lanes(access.pointer.shape)), tensor)
 
     def _why_no_tensor(self, access: Access) -> str:
@@ -302,11 +322,14 @@ class Questions:
 
     def races(self) -> Iterator[Finding]:
         """Ask of all pairs of accesses whether two programs can meet."""
-        accesses = [a for a in self.walk.accesses if a.base in self.problem.tensors]
+        known = {
+            a for a in self.walk.accesses if a.base in self.problem.tensors or a in self._apart
+        }
+        accesses = [a for a in self.walk.accesses if a in known]
         if all(p.constant == 0 for p in self.walk.programs):
             return
         for a in self.walk.accesses:
-            if a.base not in self.problem.tensors and a.kind != "load":
+            if a not in known and a.kind != "load":
                 what = f"{a.kind} and any other"
                 yield Finding("race", a.where, what, NOT_FOLLOWED, self._why_no_tensor(a))
         for i, a in enumerate(accesses):
@@ -317,13 +340,12 @@ class Questions:
 
     def race(self, a: Access, b: Access) -> Finding:
         """Ask whether one program's access and another program's can touch one element."""
-        tensor = self.problem.tensors[a.base]
         where = a.where if a is b else f"{a.where} and {b.where.rpartition('/')[2]}"
         what = f"{a.kind} and {b.kind} of {a.base}"
         finding = Finding("race", where, what, UNKNOWN, tensor=a.base)
         mine, theirs = self.lanes(a.pointer.shape), self.lanes(b.pointer.shape)
-        x, rest_x = self.coordinates(a, tensor)
-        y, rest_y = self.coordinates(b, tensor)
+        x, rest_x = self.coordinates(a)
+        y, rest_y = self.coordinates(b)
         formula = self.unknowns.formula
         given = self.premises(a, mine)
         others = self.premises(b, theirs)
@@ -342,8 +364,7 @@ class Questions:
             *given, *mine_behind, *(self.other(f) for f in (*others, *their_behind)),
             *used, *(self.other(f) for f in used), differ, *same,
         ]  # fmt: skip
-        linear = self.solver.linear_part(both)
-        answer = self.solver.satisfiable(linear, steps=LINEAR_STEPS)
+        answer = self.solver.linearly(both)
         if answer.follows is not False and self._same_program(given, others, same, [*x, rest_x]):
             answer = Answer(False)
         if answer.follows is not False:
@@ -366,18 +387,55 @@ class Questions:
         are, so is what was divided; and so on up to the programs' numbers. Each step is linear.
         """
         known = [*given, *(self.other(f) for f in others), *same]
+        known += [*self._below(given), *(self.other(f) for f in self._below(others))]
         equal: set[str] = set()
         for place in places:
             self._walk_in_steps(place, known, equal)
+        for program in sorted(n for p in self.walk.programs for n in p.unknowns - equal):
+            if self._follows_twice(known, self._alike(program)):
+                equal.add(program)
+        divisions = self._divisions_behind([*given, *others], places)
+        return any(self._grow(known, equal, divisions, products=p) for p in (False, True))
+
+    def _divisions_behind(self, formulas: list[Any], places: list[Poly]) -> list[Any]:
+        """List the divisions of programs' numbers on which formulas and coordinates hang."""
+        names, _ = self.unknowns.behind([*formulas, *map(self.unknowns.formula, places)])
+        return [
+            made for made in self.unknowns.divisions
+            if made[2].unknowns <= names and not self.unknowns.is_uniform(made[2])
+        ]  # fmt: skip
+
+    def _below(self, given: list[Any]) -> list[Any]:
+        """Bound quotients: of x < u · y follows x / y < u, for products in what is given.
+
+        With that a sum such as head · group + x / y says which head it is.
+        """
+        found = []
+        products = sorted(self.solver.products_in(given))
+        for _, y, q, _ in self.unknowns.divisions:
+            if list(y.terms.values()) != [1] or self.unknowns.is_uniform(q):
+                continue
+            (monomial,) = y.terms
+            positive = self.unknowns.formula(y) > 0
+            for u in (Poly({m: 1}).divided(monomial)[0] for m in products):
+                below = self.unknowns.formula(q) < self.unknowns.formula(u)
+                if u.terms and self.solver.excludes(given, z3.Not(below)):
+                    found.append(below)
+            if found and self.solver.excludes(given, z3.Not(positive)):
+                found.append(positive)
+        return found
+
+    def _grow(
+        self, known: list[Any], equal: set[str], divisions: list[Any], *, products: bool
+    ) -> bool:
+        """Add to what is equal for both programs, until their numbers are."""
         changed = True
         while changed:
             changed = False
-            for x, y, q, r in {id(h): h for _, h in self.unknowns.how.values()}.values():
+            for x, y, q, r in divisions:
                 pair = q.unknowns | r.unknowns
-                if any(self.unknowns.by_name[n].uniform for n in pair):
-                    continue
                 for n in sorted(pair - equal):
-                    if self._follows_twice(known, self._alike(n)):
+                    if self._follows_twice(known, self._alike(n), products=products):
                         equal.add(n)
                         known.append(self._alike(n))
                         changed = True
@@ -424,7 +482,7 @@ class Questions:
         made = self.unknowns.minima.get(name)
         return made is not None and all(self._all(p, equal) for p in made[1:])
 
-    def _follows_twice(self, known: list[Any], statement: Any) -> bool:
+    def _follows_twice(self, known: list[Any], statement: Any, *, products: bool = False) -> bool:
         """Say whether a statement follows of two programs, by what defines both, linearly."""
         formulas = [*known, statement, *self.solver.facts]
         mine = [f for f in formulas if not self._is_others(f)]
@@ -433,9 +491,11 @@ class Questions:
         variables = [self.unknowns.by_name[n].variable == 0 for n in sorted(names)]
         _, behind = self.unknowns.behind(variables)
         facts = [*behind, *self.solver.facts]
-        asked = [*known, z3.Not(statement), *facts, *(self.other(f) for f in facts)]
-        asked = self.solver.linear_part(asked)
-        return self.solver.satisfiable(asked, steps=LINEAR_STEPS).follows is False
+        given = [*known, *facts, *(self.other(f) for f in facts)]
+        return all(
+            self.solver.linearly([*given, case], products=products).follows is False
+            for case in (_otherwise(statement) if products else [z3.Not(statement)])
+        )
 
     def _is_others(self, formula: Any) -> bool:
         return any(n.endswith("'") for n in self.unknowns.constants(formula))
@@ -464,3 +524,14 @@ class Questions:
         for width in self.walk.widths:
             yield self.width(width)
         yield from self.races()
+
+
+def _otherwise(statement: Any) -> list[Any]:
+    """List the ways in which a statement is false: two numbers that differ are less or greater.
+
+    Of an inequality follows what no disjunction says: what it is when multiplied.
+    """
+    if z3.is_eq(statement) and z3.is_int(statement.arg(0)):
+        x, y = statement.children()
+        return [x < y, x > y]
+    return [z3.Not(statement)]

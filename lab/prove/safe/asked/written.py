@@ -14,10 +14,10 @@ from typing import Any
 
 import z3
 
-from ..symbolic.solver import Solver
+from ..symbolic.solver import LINEAR_STEPS, Solver
 from ..symbolic.terms import Poly
 from ..symbolic.walk import Access
-from .problem import Tensor
+from .coordinates import Tensor
 from .questions import PROVED, UNKNOWN, Finding, Questions
 
 
@@ -49,7 +49,13 @@ def _tensor(questions: Questions, tensor: Tensor, accesses: list[Access]) -> Fin
     finding = Finding("written", accesses[0].where, what, UNKNOWN, tensor=tensor.name)
     element = [unknowns.new(f"element{i}", 0, uniform=True) for i in range(len(tensor.shape))]
     inside = [formula(e) < formula(n) for e, n in zip(element, tensor.shape, strict=True)]
-    ways = [Witness(questions, tensor, element).way(access) for access in accesses]
+    owners: dict[Any, dict[str, Any]] = {}
+    witnesses = [Witness(questions, tensor, element, owners) for _ in accesses]
+    ways = [w.way(access) for w, access in zip(witnesses, accesses, strict=True)]
+    solver = questions.without_programs
+    for hint in (hint for witness in witnesses for hint in witness.hints()):
+        if solver.follows(inside, hint, steps=LINEAR_STEPS).follows:
+            inside.append(hint)
     if _is_written(questions.without_programs, inside, ways):
         finding.verdict = PROVED
         return finding
@@ -102,19 +108,31 @@ class Witness:
     tensor : Tensor
     element : list of Poly
         Its coordinates.
+    owners : dict
+        By which program, lane and turn it is, the names of what that computes: shared by all
+        stores, for one program computes a number once.
     """
 
-    def __init__(self, questions: Questions, tensor: Tensor, element: list[Poly]) -> None:
+    def __init__(
+        self,
+        questions: Questions,
+        tensor: Tensor,
+        element: list[Poly],
+        owners: dict[Any, dict[str, Any]],
+    ) -> None:
         self.questions, self.unknowns = questions, questions.unknowns
         self.tensor, self.element = tensor, element
         self.values: dict[str, Any] = {}  # unknown to formula
+        self.minima: dict[str, Any] = {}  # of found unknowns
+        self.owners = owners
+        self.own: dict[str, Any] = {}  # what is computed for this element
 
     def way(self, access: Access) -> Way:
         """Return what must hold if an access is to write the element."""
         questions, formula = self.questions, self.unknowns.formula
         lanes = questions.lanes(access.pointer.shape)
         premises = questions.premises(access, lanes)
-        coordinates, rest = questions.coordinates(access, self.tensor)
+        coordinates, rest = questions.coordinates(access)
         for e, c in zip(self.element, coordinates, strict=True):
             self.solve(formula(e), c)
         self.solve_divisions()
@@ -137,9 +155,11 @@ class Witness:
             fact for name in sorted(names - chosen) for fact in self.unknowns.by_name[name].facts
         ]
         pairs = [(self.unknowns.by_name[n].variable, self.values[n]) for n in sorted(chosen)]
-        # What is defined by what was chosen has other values for another element or store.
+        # What is defined by what was chosen has other values where another is chosen.
+        who = tuple((n, self.values[n].sexpr()) for n in sorted(chosen))
+        self.own = self.owners.setdefault(who, {})
         apart = [
-            (self.unknowns.by_name[n].variable, self._own(n))
+            (self.unknowns.by_name[n].variable, self._computed(n, chosen))
             for n in sorted(names - chosen)
             if not self.unknowns.by_name[n].uniform
         ]
@@ -152,7 +172,7 @@ class Witness:
         A division has one answer: to show that they are one spares z3 to search for it.
         """
         found: set[str] = set()
-        for _, (_, _, q, r) in self.unknowns.how.values():
+        for _, _, q, r in self.unknowns.divisions:
             pair = q.unknowns | r.unknowns
             if pair <= self.values.keys() and not any(
                 self.unknowns.by_name[n].uniform for n in pair
@@ -160,11 +180,25 @@ class Witness:
                 found |= pair
         return found
 
-    def _own(self, name: str) -> Any:
-        known = self.unknowns.by_name[name]
-        if z3.is_bool(known.variable):
-            return self.unknowns.truth(f"{name}~")
-        return self.unknowns.formula(self.unknowns.new(f"{name}~"))
+    def _computed(self, name: str, chosen: set[str]) -> Any:
+        """Name what is computed; a minimum of what was chosen has its name already."""
+        if name in self.minima and self._is_of(name, chosen):
+            return self.minima[name]
+        if name not in self.own:
+            if z3.is_bool(self.unknowns.by_name[name].variable):
+                self.own[name] = self.unknowns.truth(f"{name}~")
+            else:
+                self.own[name] = self.unknowns.formula(self.unknowns.new(f"{name}~"))
+        return self.own[name]
+
+    def _is_of(self, name: str, chosen: set[str]) -> bool:
+        """Say whether an unknown is chosen, or a minimum of such: its value is no guess then."""
+        if name in chosen or self.unknowns.by_name[name].uniform:
+            return True
+        made = self.unknowns.minima.get(name)
+        return made is not None and all(
+            self._is_of(n, chosen) for p in made[1:] for n in p.unknowns
+        )
 
     def solve(self, target: Any, total: Poly) -> None:
         """Let a sum be a number: read its unknowns off as digits, the largest factor first."""
@@ -200,7 +234,7 @@ class Witness:
             changed = True
             while changed:
                 changed = False
-                for name, (_, (x, y, q, r)) in list(self.unknowns.how.items()):
+                for name, (x, y, q, r) in list(self.unknowns.how.items()):
                     pair = [next(iter(p.unknowns)) for p in (q, r)]
                     known = [n in self.values for n in pair]
                     if name not in pair[:1] or not any(known) or self.has_value(x):
@@ -230,16 +264,39 @@ class Witness:
         """Write a polynomial of found unknowns."""
         pairs = []
         for name in x.unknowns:
-            made = self.unknowns.minima.get(name)
-            if name in self.values:
-                pairs.append((self.unknowns.by_name[name].variable, self.values[name]))
-            elif made is not None and not self.unknowns.by_name[name].uniform:
-                a, b = self.value(made[1]), self.value(made[2])
-                smaller = z3.If(a < b, a, b) if made[0] == "least" else z3.If(a > b, a, b)
-                pairs.append((self.unknowns.by_name[name].variable, smaller))
-        return (
-            z3.substitute(self.unknowns.formula(x), *pairs) if pairs else (self.unknowns.formula(x))
-        )
+            if not self.unknowns.by_name[name].uniform:
+                found = self.values[name] if name in self.values else self.minimum(name)
+                pairs.append((self.unknowns.by_name[name].variable, found))
+        total = self.unknowns.formula(x)
+        return z3.substitute(total, *pairs) if pairs else total
+
+    def minimum(self, name: str) -> Any:
+        """Write a minimum, or maximum, of found unknowns: a number of its own, and what it is."""
+        if name not in self.minima:
+            which, *of = self.unknowns.minima[name]
+            a, b = (self.value(x) for x in of)
+            made = self.unknowns.new(f"{name}^")
+            m = self.minima[name] = self.unknowns.formula(made)
+            known = [m <= a, m <= b] if which == "least" else [m >= a, m >= b]
+            self.unknowns.unknown(made).facts += [*known, z3.Or(m == a, m == b)]
+        return self.minima[name]
+
+    def hints(self) -> list[Any]:
+        """List what is likely true of the digits, and helps where a grid is a product.
+
+        A rest lies below its divisor, and the number of a tile below how many there are.
+        """
+        unknowns = self.unknowns
+        counts = {n for p in self.questions.walk.grid if len(p.terms) == 1 for n in p.unknowns}
+        found = []
+        for _, y, q, r in unknowns.divisions:
+            pair = q.unknowns | r.unknowns
+            if any(unknowns.by_name[n].uniform for n in pair) or not pair <= self.values.keys():
+                continue
+            if self.has_value(y):
+                found.append(self.value(r) < self.value(y))
+            found += [self.value(q) < unknowns.by_name[n].variable for n in sorted(counts)]
+        return found
 
 
 def _size(factor: Poly) -> tuple[int, int]:

@@ -13,6 +13,12 @@ Statements of Python, one a line or several with semicolons between them:
     a <= b < c                  a fact about sizes.
     x_ptr and a <= b            the same, where that argument is not None.
     0 <= ids_ptr.value < n      a fact about what a tensor holds: its addresses hang on it.
+    0 <= x_ptr.value[:, 1] < n  the same of one column of a table that nobody writes; of its first
+                                row alone with [0, 1].
+    addresses(x_ptr.value[:, 2:4], x_ptr.value[:, 0])
+                                columns 2 and 3 of each row are addresses of as many numbers as
+                                column 0 says. No other row's, and no other argument, has memory in
+                                common with them.
     name = a                    an abbreviation.
     partly(x_ptr)               this kernel is not to write every element of that.
     anywhere(x_ptr)             of this tensor's addresses nothing is promised: not followed.
@@ -63,6 +69,25 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
+class Place:
+    """A column of a table, of all rows or of one.
+
+    Attributes
+    ----------
+    tensor : str
+    row : int or None
+        None for each.
+    first, stop : expression
+        The columns; of a single one the same and None.
+    """
+
+    tensor: str
+    row: int | None
+    first: ast.expr
+    stop: ast.expr | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Contract:
     """A contract, read.
 
@@ -77,6 +102,10 @@ class Contract:
     partly, anywhere : frozenset of str
     names : dict
         Abbreviations.
+    columns : tuple of (Place, operator, expression)
+        What is promised of the columns of tables: the number there, compared with another.
+    addresses : dict of str to (Place, Place)
+        Of a table: where addresses stand, and of how many numbers.
     """
 
     text: str
@@ -88,6 +117,13 @@ class Contract:
     partly: frozenset[str]
     anywhere: frozenset[str]
     names: dict[str, ast.expr]
+    columns: tuple[tuple[Place, str, ast.expr], ...] = ()
+    addresses: dict[str, tuple[Place, Place]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def tables(self) -> set[str]:
+        """The tensors of whose columns something is said."""
+        return {place.tensor for place, _, _ in self.columns} | self.addresses.keys()
 
     def sizes_in_shapes(self) -> Iterable[str]:
         """Name all that stands in a shape or in the grid."""
@@ -127,6 +163,8 @@ def read(text: str, kernel: str = "kernel") -> Contract:
     facts: list[Comparison] = []
     held: list[Comparison] = []
     names: dict[str, ast.expr] = {}
+    columns: list[tuple[Place, str, ast.expr]] = []
+    addresses: dict[str, tuple[Place, Place]] = {}
     sets: dict[str, set[str]] = {"partly": set(), "anywhere": set()}
     for statement in statements:
         value = getattr(statement, "value", None)
@@ -143,20 +181,32 @@ def read(text: str, kernel: str = "kernel") -> Contract:
                 shapes[name] = tuple(sizes)
         elif isinstance(value, ast.Compare) or _has_condition(value):
             for one in _comparisons(value):
-                (held if _holder(one) else facts).append(one)
+                if (column := _of_column(one)) is not None:
+                    columns.append(column)
+                else:
+                    (held if _holder(one) else facts).append(one)
+        elif isinstance(value, ast.Call) and ast.unparse(value.func) == "addresses":
+            where, length = (_place(node) for node in [*value.args, None, None][:2])
+            if where is None or length is None or where.stop is None:
+                refuse(
+                    f"contract of {kernel}",
+                    "addresses(table.value[:, first:stop], table.value[:, column])",
+                    ast.unparse(statement),
+                )
+            addresses[where.tensor] = where, length
         elif isinstance(value, ast.Call) and ast.unparse(value.func) in sets:
             sets[ast.unparse(value.func)] |= {ast.unparse(a) for a in value.args}
         else:
             refuse(
                 f"contract of {kernel}",
-                "name[sizes], grid[sizes], a comparison, name = size, partly(name) or "
-                "anywhere(name)",
+                "name[sizes], grid[sizes], a comparison, name = size, partly(name), "
+                "anywhere(name) or addresses(columns, column)",
                 ast.unparse(statement),
             )
     grid = shapes.pop("grid", (ast.Constant(1),))
     return Contract(
         text.strip(), shapes, strides, grid, tuple(facts), tuple(held), frozenset(sets["partly"]),
-        frozenset(sets["anywhere"]), names,
+        frozenset(sets["anywhere"]), names, tuple(columns), addresses,
     )  # fmt: skip
 
 
@@ -182,6 +232,34 @@ def _holder(one: Comparison) -> str:
         if isinstance(side, ast.Attribute) and side.attr == "value":
             return ast.unparse(side.value)
     return ""
+
+
+def _place(node: ast.expr | None) -> Place | None:
+    """Read `table.value[row, column]`, or with a slice of each."""
+    held = node.value if isinstance(node, ast.Subscript) else None
+    if not isinstance(held, ast.Attribute) or held.attr != "value":
+        return None
+    assert isinstance(node, ast.Subscript)
+    indices = node.slice.elts if isinstance(node.slice, ast.Tuple) else []
+    if len(indices) != 2:
+        return None
+    row, column = indices
+    number = row.value if isinstance(row, ast.Constant) and isinstance(row.value, int) else None
+    if isinstance(column, ast.Slice):
+        if column.lower is None or column.upper is None:
+            return None
+        return Place(ast.unparse(held.value), number, column.lower, column.upper)
+    return Place(ast.unparse(held.value), number, column, None)
+
+
+def _of_column(one: Comparison) -> tuple[Place, str, ast.expr] | None:
+    """Read a comparison as one of a table's column with something; None if it is none."""
+    left, right = _place(one.left), _place(one.right)
+    if left is not None:
+        return left, one.how, one.right
+    if right is not None:
+        return right, {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(one.how, one.how), one.left
+    return None
 
 
 Sized = Poly | int
@@ -306,6 +384,28 @@ class Reading:
             return COMPARE[one.how](x, y)
         formula = self.unknowns.formula
         return COMPARE[one.how](formula(poly(x)), formula(poly(y)))
+
+    def of_place(self, tensor: str, row: Poly | int, column: int, held: Any) -> list[Any]:
+        """Say what is promised of the number at a place of a table.
+
+        Parameters
+        ----------
+        tensor : str
+        row : Poly or int
+        column : int
+        held : formula or int
+            The number.
+        """
+        row_number = poly(row).constant
+        found = []
+        for place, how, other in self.contract.columns:
+            of_all = place.row is None or place.row == row_number
+            if place.tensor == tensor and of_all and self.value(place.first) == column:
+                bound = self.value(other)
+                if self.unknowns is not None:
+                    bound = self.unknowns.formula(poly(bound))
+                found.append(COMPARE[how](held, bound))
+        return found
 
     def limits(self, tensor: str) -> tuple[Any, Any]:
         """Evaluate the lowest and the highest that a tensor holds; None where nothing is said."""

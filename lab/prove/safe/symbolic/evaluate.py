@@ -145,6 +145,9 @@ class Evaluate(Values):
     def _tt_addptr(self, op: Op, kind: Type, pointer: Symbol, offset: Symbol) -> Symbol:
         return Symbol(kind, lambda i: pointer.at(i) + offset.at(i), pointer.base)
 
+    def _tt_int_to_ptr(self, op: Op, kind: Type, address: Symbol) -> Symbol:
+        return Symbol(kind, address.element, address.base or "")
+
     def _arith_addi(self, op: Op, kind: Type, x: Symbol, y: Symbol) -> Symbol:
         if not is_integer(kind):
             return Symbol(kind, lambda i: z3.Xor(x.at(i), y.at(i)))

@@ -7,7 +7,8 @@ from typing import Any
 
 import z3
 
-from .terms import Unknowns
+from .products import Expansion, multiplied
+from .terms import Monomial, Poly, Unknowns
 
 # How long z3 may think, in its own count of steps: a proof must not hang on how busy a machine is.
 # A million steps take about a quarter of a second.
@@ -55,6 +56,7 @@ class Solver:
         self._known: dict[Any, tuple[Answer, list[Any]]] = {}
         self._excluded: dict[Any, tuple[bool, list[Any]]] = {}
         self._linear: dict[int, tuple[Any, Any]] = {}
+        self._expansion = Expansion()
 
     def follows(self, given: Iterable[Any], statement: Any, *, steps: int = STEPS) -> Answer:
         """Say whether a statement follows from formulas, what defines their unknowns, and facts.
@@ -82,9 +84,9 @@ class Solver:
         parts = [part for formula in given for part in conjuncts(formula)]
         wrong = z3.Not(statement)
         answer = Answer(any(statement.eq(part) for part in parts) or z3.is_true(statement))
-        if not answer.follows and self._excludes([], wrong):
+        if not answer.follows and self.excludes([], wrong):
             answer = Answer(True)
-        if not answer.follows and self._excludes(parts, wrong):
+        if not answer.follows and self.excludes(parts, wrong):
             answer = Answer(True)
         if not answer.follows:
             # Facts without products first: one that has nothing to do with it may cost minutes.
@@ -104,17 +106,39 @@ class Solver:
         for formula in formulas:
             number = formula.get_id()
             if number not in self._linear:
-                self._linear[number] = without_products(formula), formula
+                self._linear[number] = without_products(formula, self._expansion), formula
             found.append(self._linear[number][0])
         return found
 
-    def _excludes(self, given: list[Any], wrong: Any) -> bool:
+    def linearly(
+        self, formulas: Iterable[Any], *, products: bool = True, steps: int = LINEAR_STEPS
+    ) -> Answer:
+        """Ask whether formulas can hold together, of products only what inequalities say of them.
+
+        If not, they exclude each other; if so that need not be so, for there was no search among
+        products, and the numbers are of no use.
+        """
+        formulas = list(formulas)
+        linear = self.linear_part(formulas)
+        answer = self.satisfiable(linear, steps=steps)
+        if products and answer.follows is not False:
+            more = [linear_sum(p, self._expansion) for p in multiplied(self._expansion, formulas)]
+            if more:
+                answer = self.satisfiable([*linear, *(p >= 0 for p in more)], steps=steps)
+        return answer
+
+    def products_in(self, formulas: Iterable[Any]) -> set[Monomial]:
+        """List the products of unknowns in formulas."""
+        sums = (p for f in formulas for p in self._expansion.compared(f))
+        return {monomial for p in sums for monomial in p.terms if len(monomial) > 1}
+
+    def excludes(self, given: list[Any], wrong: Any) -> bool:
         """Say whether facts without products, and what is given, exclude what would be wrong."""
         key = wrong.get_id(), frozenset(formula.get_id() for formula in given)
         if key not in self._excluded:
             _, behind = self.unknowns.behind([*given, wrong, *self.facts])
-            asked = self.linear_part([*given, wrong, *behind, *self.facts])
-            answer = self.satisfiable(asked, steps=LINEAR_STEPS)
+            formulas = [*given, wrong, *behind, *self.facts]
+            answer = self.linearly(formulas, products=bool(given))
             self._excluded[key] = answer.follows is False, [*given, wrong]
         return self._excluded[key][0]
 
@@ -152,23 +176,34 @@ def is_linear(formula: Any) -> bool:
     return all(is_linear(x) for x in formula.children())
 
 
-def without_products(formula: Any) -> Any:
+def without_products(formula: Any, expansion: Expansion) -> Any:
     """Put a number of its own in the place of each product of unknowns in a formula."""
     if is_linear(formula):
         return formula
-    if not z3.is_mul(formula):
-        return formula.decl()(*(without_products(child) for child in formula.children()))
-    factors = [factor for factor in _factors(formula) if not z3.is_int_value(factor)]
-    number = 1
-    for factor in _factors(formula):
-        number *= factor.as_long() if z3.is_int_value(factor) else 1
-    return number * z3.Int("·".join(sorted(factor.sexpr() for factor in factors)))
+    if z3.is_int(formula) and (z3.is_mul(formula) or z3.is_add(formula) or z3.is_sub(formula)):
+        return linear_sum(expansion.poly(formula), expansion)
+    children = (without_products(child, expansion) for child in formula.children())
+    return formula.decl()(*children)
 
 
-def _factors(product: Any) -> list[Any]:
-    if not z3.is_mul(product):
-        return [product]
-    return [factor for child in product.children() for factor in _factors(child)]
+def linear_sum(x: Poly, expansion: Expansion) -> Any:
+    """Write a polynomial over atoms, each product of two or more being a number of its own."""
+    parts = [_scaled(c, monomial, expansion) for monomial, c in x.terms.items()]
+    return z3.Sum(parts) if len(parts) > 1 else parts[0] if parts else z3.IntVal(0)
+
+
+def _scaled(c: int, monomial: Monomial, expansion: Expansion) -> Any:
+    """Write a number times a product."""
+    if (c, monomial) not in expansion.written:
+        factors = [expansion.atoms[name] for name in monomial]
+        if not factors:
+            number = z3.IntVal(c)
+        elif len(factors) == 1:
+            number = c * without_products(factors[0], expansion)
+        else:
+            number = c * z3.Int("·".join(sorted(factor.sexpr() for factor in factors)))
+        expansion.written[c, monomial] = number
+    return expansion.written[c, monomial]
 
 
 def conjuncts(formula: Any) -> list[Any]:

@@ -134,13 +134,20 @@ class Unknowns:
     def __init__(self) -> None:
         self.by_name: dict[str, Unknown] = {}
         # Of a quotient or a rest: what was divided, by what, and both; of a minimum: of what.
-        self.how: dict[str, tuple[str, tuple[Poly, Poly, Poly, Poly]]] = {}
+        self.how: dict[str, tuple[Poly, Poly, Poly, Poly]] = {}
         self.minima: dict[str, tuple[str, Poly, Poly]] = {}
+        self.choices: dict[str, tuple[Any, Poly, Poly]] = {}  # the condition, and both values
         self.below: dict[str, Poly] = {}  # what an unknown is known to be less than
         self.at_least: dict[Any, int] = {}  # by polynomials, where its unknowns' bounds say less
+        self.equal: dict[str, Poly] = {}  # what an unknown is equal to in all launches
         self._made: dict[Any, Any] = {}
         self._constants: dict[int, tuple[Any, frozenset[str]]] = {}
         self._formulas: dict[Any, Any] = {}
+
+    @property
+    def divisions(self) -> list[tuple[Poly, Poly, Poly, Poly]]:
+        """All divisions: what was divided, by what, the quotient and the rest."""
+        return list({id(made): made for made in self.how.values()}.values())
 
     # -- making ----------------------------------------------------------------------------------
 
@@ -183,12 +190,20 @@ class Unknowns:
         if a is not None and b:
             quotient = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
             return poly(quotient), poly(a - quotient * b)
-        if b and b > 0 and (simple := self._divide_exactly(x, b)):
+        if b and b > 0 and (simple := self._divide_exactly(self._spelled_out(x), b)):
             return simple
         key = "divide", x.key, y.key
         if key not in self._made:
             self._made[key] = self._divide(x, y)
         return self._made[key]
+
+    def _spelled_out(self, x: Poly) -> Poly:
+        """Put in the place of unknowns what they are known to be equal to."""
+        total = x
+        for m, c in x.terms.items():
+            if len(m) == 1 and m[0] in self.equal:
+                total = total + (self.equal[m[0]] - Poly({m: 1})) * c
+        return total
 
     def _divide_exactly(self, x: Poly, b: int) -> tuple[Poly, Poly] | None:
         """Divide (b·u + v) by b, where v is known to lie from 0 to b − 1."""
@@ -226,9 +241,8 @@ class Unknowns:
             facts.append(z3.Implies(yv > 0, cancelled))
         of_q.facts += facts
         of_r.facts += facts
-        for part in (q, r):
-            ((name,),) = part.terms
-            self.how[name] = "divide", (x, y, q, r)
+        made = x, y, q, r
+        self.how.update(dict.fromkeys(sorted(q.unknowns | r.unknowns), made))
         return q, r
 
     def _below_quotient(self, x: Poly, y: Poly, q: Poly) -> Any:
@@ -297,6 +311,8 @@ class Unknowns:
                 z3.Implies(condition, m == self.formula(x)),
                 z3.Implies(z3.Not(condition), m == self.formula(y)),
             ]
+            ((name,),) = made.terms
+            self.choices[name] = condition, x, y
             # z3 gives a formula's number to another one once nobody holds it.
             self._made[key] = made
             self._made[key, "held"] = condition

@@ -13,6 +13,7 @@ import z3
 
 from .....kernels.native.instructions.ttir import BITS, Block, Op, Type, Value
 from .evaluate import Evaluate
+from .kept import Kept
 from .terms import Poly, poly
 from .values import Symbol, is_integer
 
@@ -79,7 +80,7 @@ class Width:
     path: list[Any]
 
 
-class Walk(Evaluate):
+class Walk(Kept):
     """Walks a kernel.
 
     Parameters
@@ -94,11 +95,8 @@ class Walk(Evaluate):
         self.accesses: list[Access] = []
         self.widths: list[Width] = []
         self.not_followed: list[str] = []
-        self.path: list[Any] = []
         self.loops: dict[str, tuple[str, Op]] = {}  # a turn's number: the loop's line
-        self.matters: set[Value] = set()
         self.exact: set[Value] = set()
-        self.read: dict[str, tuple[Access, tuple[Poly, ...]]] = {}  # an unknown that was read
 
     def walk(self, body: Block) -> None:
         """Walk a kernel whose arguments are known."""
@@ -173,7 +171,9 @@ class Walk(Evaluate):
             if is_integer(result) and base in self.limits:
                 self._limit(element, access, index, defined=defined)
 
-        read = self.opaque(result, f"{base}@", "" if result.is_pointer else None, made)
+        # An address that a table holds is known by its table until something is done to it.
+        held = f"*{base}" if base in self.addresses and mask is None else None
+        read = self.opaque(result, f"{base}@", "" if result.is_pointer else held, made)
         access.loaded = read
         if mask is not None and other is not None:
             read = Symbol(
@@ -187,6 +187,10 @@ class Walk(Evaluate):
         low, high = self.limits[access.base]()
         facts = [known.variable >= formula(low)] if low is not None else []
         facts += [known.variable <= formula(high)] if high is not None else []
+        if access.base in self.contents:
+            place = access.pointer.at(index)
+            facts.append(known.variable == self.contents[access.base](formula(place)))
+            facts += self.promised[access.base](place)
         mask = [access.mask.at(index)] if access.mask is not None else []
         reached = [*access.path, *mask]
         known.facts += [z3.Implies(z3.And(reached), f) for f in facts] if reached else facts
@@ -243,8 +247,11 @@ class Walk(Evaluate):
         grown, bases = self.carry(carried, starts, body, turn, lambda: self.block(body))
         bits = BITS[index.element]
         self.width("loop step", op.where, bits, Symbol(index.type, lambda i: count + step))
+        kept = self.keep(carried, starts, body.yielded, grown)
         del self.path[-2:]
         self._after(op, carried, starts, grown, bases, self._turns(low, high, step))
+        if kept:
+            self._hold(kept[1], [self.known[op.results[i]].number for i in kept[0]])
 
     def turn(self, op: Op, most: int | None = None) -> Poly:
         """Make the unknown that numbers a loop's turns."""

@@ -48,7 +48,8 @@ def outcome() -> Outcome:
     """Prove all small kernels, and run the counterexamples, in processes of their own."""
     with workers.compiling() as provers, workers.interpreting() as runners:
         found = provers.submit(workers.prove, str(HERE / "small_kernels.py")).result()
-        confirm(found, runners)
+        for result in found.results:
+            confirm(result, runners)
     return found
 
 
