@@ -377,7 +377,8 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
         variants = [(-1, kernel, {})]  # Triton's autotuner times the list and picks
 
     sizes = {**(configurations[0].all_kwargs() if configurations else {}), **constants}
-    if 0 in _programs(kernel, grid, sizes):
+    of_the_first = _programs(kernel, grid, sizes)
+    if 0 in of_the_first:
         return
     checked = functools.partial(_programs, kernel, grid)
     for index, function, options in variants:
@@ -392,7 +393,8 @@ def launch(kernel: Any, grid: Grid, *args: Any, **constants: Any) -> None:
                 error = f"{type(reason).__name__}: {reason}"
         else:
             with _on_device_of(args):
-                compiled = function[checked](*args, **constants, **options)
+                programs = of_the_first if index == 0 else checked
+                compiled = function[programs](*args, **constants, **options)
         if wishes.log is not None:
             named = tuple(zip(kernel.arg_names, args, strict=False))
             tensors = dict(pair for name, value in named for pair in tensors_in(name, value))

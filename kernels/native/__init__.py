@@ -10,10 +10,12 @@ kernels/common/launch turns it on.
 """
 
 import contextlib
+import functools
 from importlib.util import find_spec
 from typing import Any
 
 
+@functools.cache
 def available() -> bool:
     """Say whether kernels can be compiled for the CPU here: whether llvmlite is installed.
 

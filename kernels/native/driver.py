@@ -2,10 +2,12 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import struct
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,12 +20,13 @@ from . import compiler, machine
 from .front_end import make_faster
 from .threads import arena, share_out
 
-# Slots of 8 bytes, by Triton's name of an argument's type; integers are "<q".
-_SLOTS = {"fp32": "<fxxxx", "fp64": "<d", "u64": "<Q", "u32": "<Ixxxx", "i1": "<q"}
-_RUN = ctypes.CFUNCTYPE(
+_FLOATS = {"fp32": "<f", "fp64": "<d"}  # how `struct` writes an argument of Triton's type
+_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_64_BITS = 2**64 - 1
+_code_at = functools.cache(ctypes.CFUNCTYPE(
     None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p,
     ctypes.c_int64, ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32,
-)  # fmt: skip
+))  # fmt: skip
 _n_cores = len(os.sched_getaffinity(0))
 _EVERYWHERE = (0, 2**62)  # bounds of a pointer of which no tensor is known
 
@@ -78,10 +81,9 @@ class Launcher:
         """
         for launched in _followers:
             launched.append(self)
-        slots: list[bytes] = []
-        ranges: list[int] = []
-        _pack(self.kinds, args, slots, ranges)
-        arguments, bounds = b"".join(slots), struct.pack(f"<{len(ranges)}q", *ranges)
+        given = _Given()
+        given.add(self.kinds, args)
+        arguments, bounds = array("Q", given.words).tobytes(), array("Q", given.ends).tobytes()
         total, grid = gx * gy * gz, (gx, gy, gz)
 
         def run(first: int, last: int) -> None:
@@ -97,7 +99,7 @@ class Launcher:
     ) -> None:  # fmt: skip
         """Run the programs from `first` to `last`."""
         report = (ctypes.c_int64 * 2)()
-        _RUN(function)(
+        _code_at(function)(
             arguments, bounds, arena.address(self.arena_bytes), report, first, last, *grid
         )
         if report[0]:
@@ -108,39 +110,48 @@ class Launcher:
             raise KernelFault(f"{where}: {self.name}, program {program}: {said}")
 
 
-def _pack(kinds: Any, args: Any, slots: list[bytes], ranges: list[int]) -> None:
-    """Write each argument into 8 bytes, and note where a tensor begins and ends."""
-    for kind, value in zip(kinds, args, strict=True):
-        if kind == "constexpr":
-            continue
-        if isinstance(kind, tuple):
-            _pack(kind, value, slots, ranges)
-        elif kind.startswith("tensordesc"):
-            _pack_descriptor(value, slots, ranges)
-        elif kind.startswith("*"):
-            address = value.data_ptr() if hasattr(value, "data_ptr") else int(value)
-            slots.append(struct.pack("<Q", address))
-            ranges += _extent(value, address)
-        elif kind in ("fp16", "bf16"):
-            dtype = torch.float16 if kind == "fp16" else torch.bfloat16
-            slots.append(
-                struct.pack("<hxxxxxx", int(torch.tensor(value, dtype=dtype).view(torch.int16)))
-            )
-            ranges += _EVERYWHERE
-        else:
-            code = _SLOTS.get(kind, "<q")
-            number = value if kind in ("fp32", "fp64") else int(value)
-            slots.append(struct.pack("<Q" if code == "<q" and number >= 2**63 else code, number))
-            ranges += _EVERYWHERE
+class _Given:
+    """A launch's arguments in words of 64 bits, and where the memory of each begins and ends."""
+
+    def __init__(self) -> None:
+        self.words: list[int] = []
+        self.ends: list[int] = []
+
+    def add(self, kinds: Iterable[Any], args: Iterable[Any]) -> None:
+        """Add arguments of these types, in Triton's words."""
+        for kind, value in zip(kinds, args, strict=True):
+            if kind == "constexpr":
+                continue
+            if isinstance(kind, tuple):
+                self.add(kind, value)
+            elif kind[0] == "*":
+                address = value.data_ptr() if hasattr(value, "data_ptr") else int(value)
+                self.words.append(address)
+                self.ends += _extent(value, address)
+            elif kind.startswith("tensordesc"):
+                self.add_descriptor(value)
+            else:
+                self.words.append(_number(kind, value))
+                self.ends += _EVERYWHERE
+
+    def add_descriptor(self, value: Any) -> None:
+        """Add a tensor descriptor as Triton's pass takes it apart."""
+        n, shape, strides = len(value.shape), value.shape, value.strides
+        flags = (
+            getattr(value, "padding", "zero") == "nan",
+            getattr(value, "round_f32_to_tf32", False),
+        )
+        self.add(("*u8",), (value.base,))
+        self.add(("i64",) * (4 * n + 2), (*shape, *strides, *flags, *shape, *strides))
 
 
-def _pack_descriptor(value: Any, slots: list[bytes], ranges: list[int]) -> None:
-    """Write a tensor descriptor as Triton's pass takes it apart."""
-    n = len(value.shape)
-    flags = [getattr(value, "padding", "zero") == "nan", getattr(value, "round_f32_to_tf32", False)]
-    kinds = ["*u8", *["i64"] * (2 * n), "i1", "i1", *["i32"] * n, *["i64"] * n]
-    shape, strides = list(value.shape), list(value.strides)
-    _pack(kinds, [value.base, *shape, *strides, *flags, *shape, *strides], slots, ranges)
+def _number(kind: str, value: Any) -> int:
+    """Return the bits of a number of one of Triton's types."""
+    if kind in _FLOATS:
+        return int.from_bytes(struct.pack(_FLOATS[kind], value), "little")
+    if kind in _HALVES:
+        return int(torch.tensor(value, dtype=_HALVES[kind]).view(torch.int16)) & _64_BITS
+    return int(value) & _64_BITS
 
 
 def _extent(value: Any, address: int) -> tuple[int, int]:
