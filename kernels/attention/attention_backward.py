@@ -42,6 +42,7 @@ from ..common._triton import for_architecture, tl, triton
 from ..common.launch import launch
 from ..common.registered import registered
 from ..common.strided import strided
+from ..hopper import serving
 from .attention_backward_keys import KEY_VALUE_KERNELS, summed_rows_per_tile
 from .attention_tiles import (
     LOG2_E,
@@ -243,10 +244,21 @@ def attention_backward(
         D_HEAD=d_head,
         QUERY_TILE_BYTES=DELTA_TILE_BYTES,
     )
+    d_query = _buffer(d_query, query) if wants_query else None
+    d_key = _buffer(d_key, key) if wants_key_value else None
+    d_value = _buffer(d_value, value) if wants_key_value else None
+    written = [x for x in (d_query, d_key, d_value) if x is not None]
+    if serving.serves(query, key, value, d_output, *written, masks=masks, dropout=dropout):
+        from ..hopper import attention_backward as hopper  # as in attention_forward
+
+        hopper.attention_backward(
+            *(query, key, value, d_output, lse, delta), causal=masks.causal, scale=scale,
+            d_query=d_query, d_key=d_key, d_value=d_value,
+        )  # fmt: skip
+        return d_query, d_key, d_value
     tensors = (strided(query), lse, delta, strided(key), strided(value), strided(d_output))
     rest = (*mask_arguments(query, key, masks, dropout, seed), scale, scale * LOG2_E)
-    if wants_key_value:
-        d_key, d_value = _buffer(d_key, key), _buffer(d_value, value)
+    if d_key is not None and d_value is not None:
         if n_query == 0:  # the kernel asks the first and the last query for their keys
             d_key.zero_()
             d_value.zero_()
@@ -257,8 +269,7 @@ def attention_backward(
                 *(*tensors, strided(d_key), strided(d_value), *rest),
                 **heads,
             )
-    if wants_query:
-        d_query = _buffer(d_query, query)
+    if d_query is not None:
         launch(
             attention_backward_query_kernel,
             tile_grid(query, "QUERY_TILE_BYTES"),

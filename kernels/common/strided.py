@@ -69,10 +69,13 @@ def tensors_in(name: str, argument: Any) -> Iterator[tuple[str, torch.Tensor]]:
     Yields
     ------
     tuple of (str, torch.Tensor)
-        "x.ptr" for a field of a named tuple, "x[0]" for a part of another.
+        "x.ptr" for a field of a named tuple, "x[0]" for a part of another, "x.base" for the tensor
+        that a descriptor is of.
     """
     if isinstance(argument, torch.Tensor):
         yield name, argument
+    elif isinstance(described := getattr(argument, "base", None), torch.Tensor):
+        yield f"{name}.base", described
     elif isinstance(argument, tuple):
         fields = getattr(argument, "_fields", ())
         for i, part in enumerate(argument):

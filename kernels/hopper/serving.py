@@ -6,6 +6,7 @@ them for sm_90.
 """
 
 import os
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ D_HEADS = (64, 128)
 DTYPES = (torch.float16, torch.bfloat16)
 # TMA wants the start of every row at a multiple of so many bytes.
 ALIGNMENT = 16
-LONGEST = 2**30  # positions are added, in 32 bits
+LONGEST = 2**30  # positions are added, in 32 bits; so are places among all heads' queries
 
 
 def asked_for() -> bool:
@@ -60,41 +61,60 @@ def can_run(x: torch.Tensor) -> bool:
     return on_nvidia and torch.cuda.get_device_capability(x.device) == (9, 0)
 
 
+def serves(
+    query: torch.Tensor, key: torch.Tensor, *others: torch.Tensor, masks: Any, dropout: float
+) -> bool:
+    """Say whether these kernels are asked for, and serve a call.
+
+    Parameters
+    ----------
+    query, key, *others, masks, dropout
+        As of `why_not`.
+
+    Returns
+    -------
+    bool
+    """
+    if not (asked_for() and can_run(query)):
+        return False
+    return not why_not(query, key, *others, masks=masks, dropout=dropout)
+
+
 def why_not(
-    *tensors: torch.Tensor, n_key: int, causal: bool, other_masks: bool, dropout: float
+    query: torch.Tensor, key: torch.Tensor, *others: torch.Tensor, masks: Any, dropout: float
 ) -> str:
     """Say why these kernels do not serve a call; nothing if they do.
 
     Parameters
     ----------
-    *tensors : torch.Tensor [batch, head, row, d_head]
-        All that TMA reads or writes, the queries first.
-    n_key : int
-    causal, other_masks : bool
-        Whether later keys are hidden, and whether a window, padding or documents hide some.
+    query : torch.Tensor [batch, head, query, d_head]
+    key : torch.Tensor [batch, kv_head, key, d_head]
+    *others : torch.Tensor
+        What else TMA reads or writes, of either shape.
+    masks : Masks
+        Of kernels/attention/attention_tiles.py.
     dropout : float
 
     Returns
     -------
     str
     """
-    query = tensors[0]
-    n_query, d_head = query.shape[2:]
+    n_query, n_key, d_head = query.shape[2], key.shape[2], query.shape[3]
     if query.dtype not in DTYPES:
         return f"{query.dtype}: a warpgroup multiplies float16 and bfloat16"
     if d_head not in D_HEADS:
         return f"d_head {d_head}: tiles are made for {' and '.join(map(str, D_HEADS))}"
-    if other_masks:
-        return "a window, padding or documents: the walk knows the causal mask alone"
+    if any(mask is not None for mask in masks[1:]):
+        return "a window, padding or documents: the causal mask alone is known"
     if dropout > 0:
         return "dropout: no registers are left to draw it"
-    if not all(x.numel() for x in tensors):
+    if not (query.numel() and key.numel()):
         return "an empty tensor: TMA describes none"
-    if causal and n_query > n_key:
-        return f"{n_query} queries of {n_key} keys, causal: some queries see nothing"
-    if max(n_query, n_key) > LONGEST:
-        return f"more than {LONGEST} positions"
-    return next((reason for x in tensors if (reason := _why_not_copied(x))), "")
+    if masks.causal and n_query > n_key:
+        return f"causal, and {n_query} queries of {n_key} keys: some see nothing"
+    if max(query.numel() // d_head, n_key) > LONGEST:
+        return f"more than {LONGEST} queries or keys"
+    return next((why for x in (query, key, *others) if (why := _why_not_copied(x))), "")
 
 
 def _why_not_copied(x: torch.Tensor) -> str:
