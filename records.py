@@ -27,6 +27,7 @@ from . import __version__
 
 PACKAGE = Path(__file__).resolve().parent
 WRITING = ".writing-"
+CANNOT_BE_WRITTEN = "cannot be written"
 # What a disk answers that does not know how to flush; anything else means that it failed.
 CANNOT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
@@ -129,7 +130,9 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"cannot be written: {error.strerror or error}"
+        if str(error.strerror).startswith(CANNOT_BE_WRITTEN):
+            raise  # it was named further in
+        reason = f"{CANNOT_BE_WRITTEN}: {error.strerror or error}"
         raise OSError(error.errno or errno.EIO, reason, str(path)) from error
 
 

@@ -33,6 +33,8 @@ NARROW, DRAINED, ALONE, SAME, BYTES, SERIAL = (
     "serial products",
 )  # fmt: skip
 KINDS = (NARROW, DRAINED, ALONE, SAME, BYTES, SERIAL)
+# Those whose remedy costs nothing; and where the others' can be weighed by lab/predict.
+CERTAIN, WEIGHED = (SAME, BYTES), ("sm_80", "sm_90")
 # A warpgroup's product of fewer columns waits for its left factor, 64 x 32 bytes, from shared
 # memory (128 bytes a clock): 16 cycles beside N/2 of multiplying.
 FEWEST_COLUMNS = 64
@@ -220,6 +222,9 @@ def accepted() -> tuple[dict[str, Any], ...]:
 def reason_to_accept(kernel: str, arch: str, lint: Lint) -> str:
     """Return why a finding is accepted; empty if it is not.
 
+    Of an architecture that nothing here can weigh, a finding whose remedy costs something else is
+    advice.
+
     Parameters
     ----------
     kernel, arch : str
@@ -229,6 +234,8 @@ def reason_to_accept(kernel: str, arch: str, lint: Lint) -> str:
     -------
     str
     """
+    if arch not in WEIGHED and lint.kind not in CERTAIN:
+        return f"advice alone: no model of {arch} weighs what the remedy costs"
     for entry in accepted():
         same = (entry["kernel"], entry["kind"]) == (kernel, lint.kind)
         if same and arch in entry.get("archs", [arch]):

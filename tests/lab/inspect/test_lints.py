@@ -78,3 +78,10 @@ def test_what_is_accepted_has_a_reason_and_fails_no_row():
     assert not _judged(row).failures
     other = Row("sm_90", "softmax", "bfloat16", "softmax_forward_kernel", lints=(lint,))
     assert _judged(other).failures == ("serial products: x: y",)
+
+
+def test_where_no_model_weighs_a_remedy_it_is_advice():
+    alone, same = (lints.Lint(kind, "", "") for kind in (lints.ALONE, lints.SAME))
+    assert "advice" in lints.reason_to_accept("no_such_kernel", "sm_100", alone)
+    assert not lints.reason_to_accept("no_such_kernel", "sm_90", alone)
+    assert not lints.reason_to_accept("no_such_kernel", "sm_100", same)
