@@ -31,8 +31,8 @@ def run_job_of_json(arguments: str, workloads: Workloads) -> None:
     workloads : callable
         Returns a dict by part; see `makers`.
     """
-    end_with_parent()
     job = json.loads(arguments)
+    end_with_parent(job["parent"])
     with open(job["progress"], "a", encoding="utf-8") as progress:
         for event in events(job, workloads):
             progress.write(json.dumps(event) + "\n")

@@ -67,7 +67,8 @@ def supervise(
     Parameters
     ----------
     job : dict
-        Ready for JSON; the process gets it with the name of the events' file as "progress".
+        Ready for JSON; the process gets it with the name of the events' file as "progress", and
+        this process's id as "parent".
     on_event : callable
         Called with each event but the end.
     environment : dict
@@ -90,7 +91,7 @@ def supervise(
         progress.touch()
         with (Path(folder) / "messages").open("w+") as messages:
             child = subprocess.Popen(
-                (*command, json.dumps({**job, "progress": str(progress)})),
+                (*command, json.dumps({**job, "progress": str(progress), "parent": os.getpid()})),
                 env=dict(environment), stdout=messages, stderr=messages, start_new_session=True,
             )  # fmt: skip
             try:
@@ -145,12 +146,16 @@ def _follow(
             time.sleep(POLL_S)
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """End this process, and those that it starts, once whoever started it is gone.
 
     Who is killed cannot end them, and they would share the GPU with the next command.
+
+    Parameters
+    ----------
+    parent : int
+        Its id, as it says itself: it may be gone before this process looks.
     """
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -151,8 +151,9 @@ def test_who_is_interrupted_ends_the_processes_of_other_threads():
 
 
 ORPHAN = """
-import subprocess, sys, time
-child = "from gptwin.benchmarks.gpu.supervise import end_with_parent; end_with_parent()"
+import os, subprocess, sys, time
+child = "from gptwin.benchmarks.gpu.supervise import end_with_parent"
+child += f"; end_with_parent({os.getpid()})"
 child += "; print('watches', flush=True); import time; time.sleep(600)"
 subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
 time.sleep(600)
