@@ -21,7 +21,7 @@ import math
 
 import torch
 
-from ..common._triton import tl, triton
+from ..common._triton import for_architecture, tl, triton
 from ..common.indices import expect_countable
 from ..common.launch import launch
 from ..common.registered import registered
@@ -30,10 +30,10 @@ from .attention_tiles import Masks
 from .qkv_norm import load_norm, norm_argument, normed_tile, row_statistics
 
 # 8 warps: three accumulators of 64 x 64 are 48 registers a thread. Steps of 128 bytes would spill
-# in float32 on sm_80.
+# in float32 on sm_80. With two stages a turn would begin with waiting for its own copies.
 SHORT_CONFIGS = [
-    triton.Config({"BLOCK_K_BYTES": 64}, num_warps=8, num_stages=2),
-    triton.Config({"BLOCK_K_BYTES": 64}, num_warps=8, num_stages=4),
+    triton.Config({"BLOCK_K_BYTES": 64}, num_warps=8, num_stages=stages)
+    for stages in (for_architecture(3, amd=2), 4)
 ]
 # What fits one tile; below MIN_TIME most of a tile would be padding.
 MIN_TIME, MAX_TIME, MAX_D_HEAD = 16, 64, 64
