@@ -276,7 +276,7 @@ def barriers(
     ] = None,
     strict: Annotated[
         bool | None,
-        typer.Option(help="Ask for a fence after mbarrier.init; default: of the project's."),
+        typer.Option(help="Miss a fence, too, that Triton adds itself; default: in our own."),
     ] = None,
     json: Annotated[str | None, typer.Option(help="Store the rows in this file.")] = None,
 ) -> None:

@@ -45,7 +45,8 @@ def barriers(
     schedules : list of str
         "behind", "ahead" or seeds; empty for the first.
     strict : bool or None
-        Whether a fence must show TMA that a barrier is initialised; None for the project's alone.
+        Whether a fence must stand where Triton's compiler would add it, too; None: in the
+        project's own alone.
     json_file : str, optional
         Where to store the rows.
 

@@ -54,7 +54,7 @@ class How:
     schedule : str
         "behind", "ahead" or a seed; see `Schedule`.
     strict : bool
-        Whether a fence must show TMA that a barrier is initialised; see `Program`.
+        Whether a fence must stand where Triton's compiler would add it, too; see `Program`.
     to_the_end : bool
         Whether to go on after a finding.
     changed : mapping or None

@@ -113,8 +113,7 @@ class Program:
     findings : dict
         Where findings go, by key; shared by all programs of a launch.
     strict : bool
-        Whether a fence must show TMA that a barrier is initialised: PTX asks for it, and Triton's
-        own tutorials leave it out.
+        Whether a fence must stand where Triton's compiler would add it, too.
     to_the_end : bool
         Whether to go on after a finding.
     line, line_of : callable
@@ -183,6 +182,13 @@ class Program:
         known.count += known is not finding
         if not self.to_the_end:
             raise Stopped
+
+    def needs_fence(self, one: str, other: str) -> bool:
+        """Say whether a kernel must have the fence between what two agents do, in this order.
+
+        Triton 3.8 adds it where one partition does both, and does not look from one to another.
+        """
+        return self.strict or one != other
 
     def unfinished(self) -> Iterable[InFlight]:
         """List what the end of the program does not wait for."""

@@ -155,7 +155,9 @@ class Allocation:
                 else "overwritten while read"
             )
             self._find(kind, access, cells, f"nothing orders the {other} before it")
-        elif access.is_async and not other.is_async and not other.event & access.fenced:
+            return
+        hidden = access.is_async and not other.is_async and not other.event & access.fenced
+        if hidden and self.program.needs_fence(other.agent, access.agent):
             does = "wrote" if other.writes else "read"
             self._find("missing fence", access, cells, f"the {other} {does} it through registers")
 

@@ -137,9 +137,10 @@ class Turns:
     ) -> list[Any]:
         """Run partitions that know what the kernel knows, and wait for all of them."""
         parent = self.program.agent
+        names = [name for name, _ in bodies]
         made = [
-            self.begin(Agent(name, n, parent.knows, parent.fenced), body)
-            for (name, body), n in zip(bodies, n_warps, strict=True)
+            self.begin(Agent(_told_apart(names, i), n, parent.knows, parent.fenced), body)
+            for i, ((_, body), n) in enumerate(zip(bodies, n_warps, strict=True))
         ]
         self.pause(lambda: all(p.over for p in made))
         for partition in made:
@@ -224,6 +225,12 @@ class Turns:
             self.program.find("in flight at the end", "", "", operation.where, operation.agent)
         for operation in self.program.in_flight:
             operation.perform()
+
+
+def _told_apart(names: Sequence[str], which: int) -> str:
+    """Name a partition by its function, and by its place if others run the same."""
+    alone = names.count(names[which]) == 1
+    return names[which] if alone else f"{names[which]} ({which})"
 
 
 _running: list[Turns] = []
