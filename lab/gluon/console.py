@@ -75,7 +75,7 @@ def barriers(
     failed = False
     if with_mutants:
         for name, launch in launches.items():
-            verdicts = _judged(name, launch, console)
+            verdicts = _judged(name, launch, name in OWN if strict is None else strict, console)
             rows += [{"kernel": name, **vars(v), "why_harmless": _why(v)} for v in verdicts]
             failed |= any(not v.found and not _why(v) for v in verdicts)
     else:
@@ -146,11 +146,11 @@ def _row(name: str, schedule: str, played: Played, console: Console) -> dict[str
     }  # fmt: skip
 
 
-def _judged(name: str, launch: Launch, console: Console) -> list[Verdict]:
+def _judged(name: str, launch: Launch, strict: bool, console: Console) -> list[Verdict]:
     """Judge all mutants of one launch, and print the table and what was not found."""
     started = time.monotonic()
     with pretend_gpu():
-        verdicts = [*track(mutants(launch), name, console=console, transient=True)]
+        verdicts = [*track(mutants(launch, strict), name, console=console, transient=True)]
     table = Table("what", "how", "mutants", "found", "harmless", "not found", box=SIMPLE_HEAD)
     for column in table.columns[2:]:
         column.justify = "right"

@@ -5,6 +5,7 @@ bit. Which orders would show it does not matter: one run finds what any order co
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from types import CodeType
 
@@ -12,7 +13,7 @@ import torch
 
 from .faults import Fault, Faults
 from .play import Played, playing
-from .swaps import Swap, swaps
+from .swaps import swaps
 
 Launch = Callable[[], list[torch.Tensor]]
 
@@ -41,13 +42,15 @@ class Verdict:
     where: str = ""
 
 
-def mutants(launch: Launch) -> Iterator[Verdict]:
+def mutants(launch: Launch, strict: bool = True) -> Iterator[Verdict]:
     """Judge every mutant of the kernels that a function launches.
 
     Parameters
     ----------
     launch : callable
         Launches Gluon kernels on the CPU, and returns what they have written.
+    strict : bool
+        See `How`.
 
     Yields
     ------
@@ -60,38 +63,33 @@ def mutants(launch: Launch) -> Iterator[Verdict]:
         If something is found in the kernels as they are.
     """
     faults = Faults()
-    with playing(strict=True, wrap=faults.wrap) as played:
+    with playing(strict=strict, wrap=faults.wrap) as played:
         expected = launch()
     if played.findings:
         raise ValueError(f"the kernel itself has findings:\n{played.findings[0]}")
+    judge = functools.partial(_judge, launch, expected, strict)
     for fault in faults.possible:
         site = fault.site
-        found = _judge(launch, expected, fault=fault)
+        found = judge(fault=fault)
         yield Verdict(fault.what, fault.kind, site.lines, site.text, *found)
     for function in played.functions:
         for swap in swaps(function):
-            verdict = _swapped(launch, expected, swap)
-            if verdict is not None:
-                yield verdict
-
-
-def _swapped(launch: Launch, expected: list[torch.Tensor], swap: Swap) -> Verdict | None:
-    """Judge a swap; None if what one statement needs the other gives."""
-    for code in swap.codes:
-        found = _judge(launch, expected, {swap.function.__code__: code})
-        if found[0] != "no program":
-            return Verdict("neighbours", "swapped", swap.at, swap.text, *found)
-    return None
+            for code in swap.codes:
+                found = judge(changed={function.__code__: code})
+                if found[0] != "no program":  # what one statement needs the other gives
+                    yield Verdict("neighbours", "swapped", swap.at, swap.text, *found)
+                    break
 
 
 def _judge(
     launch: Launch,
     expected: list[torch.Tensor],
+    strict: bool,
     changed: dict[CodeType, CodeType] | None = None,
     fault: Fault | None = None,
 ) -> tuple[str, str]:
     wrap = None if fault is None else Faults(fault).wrap
-    with playing(strict=True, to_the_end=False, changed=changed, wrap=wrap) as played:
+    with playing(strict=strict, to_the_end=False, changed=changed, wrap=wrap) as played:
         results = launch()
     if played.findings:
         return _first(played)

@@ -106,6 +106,14 @@ class View:
         """Give the elements other axes."""
         return View(self.allocation, self.positions.reshape(ints(shape)), self.dtype, self.layout)
 
+    def _reinterpret(self, dtype: Any = None, shape: Any = None, layout: Any = None) -> "View":
+        """Give the first elements along memory other axes; of another type it is not modelled."""
+        if dtype is not None and dtype != self.dtype:
+            raise NotImplementedError(f"{self.allocation.name}, {self.dtype}, taken for {dtype}")
+        shape = self.shape if shape is None else ints(shape)
+        along_memory = np.sort(self.positions.reshape(-1))[: int(np.prod(shape))]
+        return View(self.allocation, along_memory.reshape(shape), self.dtype, layout)
+
     def load(self, layout: Any = None) -> Tile:
         """Read it into registers."""
         program = self.allocation.program

@@ -62,7 +62,6 @@ class Barrier:
         self.name = name
         self.count = 0  # 0 if not initialised
         self.initialised = 0  # the event
-        self.initialised_by = ""
         self.phases: list[Phase] = []  # the last is going on; the first is "the one before 0"
 
     @property
@@ -81,7 +80,6 @@ class Barrier:
             raise Stopped
         self.count = count
         self.initialised = self.program.step()
-        self.initialised_by = self.program.agent.name
         self.phases = [Phase(0), Phase(count)]
 
     def invalidate(self) -> None:
@@ -118,8 +116,7 @@ class Barrier:
         """Note that a copy that is being issued will bring bytes to the phase that is going on."""
         self._ready()
         self._joins("copies")
-        hidden = not self.initialised & self.program.agent.fenced
-        if hidden and self.program.needs_fence(self.initialised_by, self.program.agent.name):
+        if self.program.strict and not self.initialised & self.program.agent.fenced:
             detail = "mbarrier.init is done through registers, and TMA is to count here"
             self.program.find("missing fence", self.name, detail)
         self.phases[-1].copies.append(copy)

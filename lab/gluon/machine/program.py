@@ -113,7 +113,8 @@ class Program:
     findings : dict
         Where findings go, by key; shared by all programs of a launch.
     strict : bool
-        Whether a fence must stand where Triton's compiler would add it, too.
+        Whether a fence must stand, too, where Triton's compiler would add it, and between
+        mbarrier.init and TMA, where PTX asks for it and kernels are known to run without.
     to_the_end : bool
         Whether to go on after a finding.
     line, line_of : callable

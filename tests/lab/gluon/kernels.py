@@ -61,6 +61,8 @@ def doubled_kernel(x_desc, y_desc, n_tiles, STAGES: gl.constexpr):
         [1],
         [24],
     )
+    for i in gl.static_range(STAGES):
+        mbarrier.invalidate(full.index(i))
 
 
 @gluon.jit

@@ -1,9 +1,11 @@
 """The model's barrier is PTX's, and what orders what is what partitions tell each other."""
 
+import numpy as np
 import pytest
 
 from gptwin.lab.gluon.machine.barrier import Barrier
 from gptwin.lab.gluon.machine.program import Agent, Program, Stopped
+from gptwin.lab.gluon.machine.shared import Access, Allocation, Cells
 
 
 @pytest.fixture
@@ -146,12 +148,27 @@ def test_tma_is_shown_that_a_barrier_is_new(program: Program) -> None:
     assert kinds(program) == ["missing fence"]
 
 
-def test_a_fence_that_the_compiler_adds_may_be_left_out(program: Program) -> None:
-    """It adds one where a partition does both, and not between two."""
-    program.strict = False
-    barrier = barrier_of(program, 1)
-    barrier.brings(program.issue("copy", lambda: None))
+@pytest.mark.parametrize(("strict", "reader", "found"), [
+    (True, "kernel", True), (False, "kernel", False), (False, "consumer", True),
+])  # fmt: skip
+def test_a_fence_stands_between_registers_and_tma(
+    program: Program, strict: bool, reader: str, found: bool
+) -> None:
+    """Triton adds one where a partition does both, and none between two."""
+    program.strict = strict
+    memory = Allocation(program, "tiles", (2, 8), float)
+    cells = Cells.at(np.arange(8))
+    memory.touch(cells, Access.now(program, "store", writes=True))
+    if reader != "kernel":
+        partition(program, reader)
+    memory.touch(cells, Access.of(program.issue("TMA store", lambda: None), writes=False))
+    assert kinds(program) == ["missing fence"] * found
+
+
+def test_another_stage_is_other_memory(program: Program) -> None:
+    memory = Allocation(program, "tiles", (2, 8), float)
+    memory.touch(Cells.at(np.arange(8)), Access.of(program.issue("load", lambda: None), True))
+    memory.touch(Cells.at(np.arange(8, 16)), Access.now(program, "store", True))
     assert not program.findings
-    partition(program, "producer")
-    barrier.brings(program.issue("copy", lambda: None))
-    assert kinds(program) == ["missing fence"]
+    memory.touch(Cells.at(np.arange(0, 16, 2)), Access.now(program, "load", False))
+    assert kinds(program) == ["read before it is filled"]

@@ -41,7 +41,7 @@ def test_every_kind_of_finding_is_some_mutants() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "n"), [("double", 3), ("attend", 13)])
+@pytest.mark.parametrize(("name", "n"), [("double", 4), ("attend", 13)])
 def test_no_more_is_harmless_than_was_looked_at(name: str, n: int) -> None:
     """A model that found less would call more harmless."""
     assert sum(not v.found for v in verdicts(name)) == n
