@@ -117,15 +117,20 @@ _ADAMW_BLOCK = adamw_update.BLOCK
 # Some of GPT-2's: the token table, a matrix, a bias and a norm's weight.
 _GPT2_SHAPES: list[list[int]] = [[50257, 768], [768, 2304], [2304], [768]]
 
+_TABLE = """
+        table.rows[table.n_tensors, table.WIDTH]; 1 <= table.n_tensors; grid[n_blocks]
+        1 <= table.rows.value[:, 0] <= 2**40; 0 <= table.rows.value[:, 1] < n_blocks
+        table.rows.value[0, 1] == 0; addresses(table.rows.value[:, 2:9], table.rows.value[:, 0])
+    """
 _CONTRACTS = {
-    "gradient_squares_kernel": """
-        table.rows[table.n_tensors, table.WIDTH]; partial_ptr[n_blocks]; grid[n_blocks]
+    "gradient_squares_kernel": f"""
+        partial_ptr[n_blocks]; {_TABLE}
     """,
     "gradient_norm_kernel": """
         partial_ptr[n_partial]; norm_ptr[1]; n_partial <= MOST_COUNTED
     """,
-    "adamw_kernel": """
-        table.rows[table.n_tensors, table.WIDTH]; norm_ptr[1]; grid[n_blocks]
+    "adamw_kernel": f"""
+        norm_ptr[1]; {_TABLE}
     """,
 }
 

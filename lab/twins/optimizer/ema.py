@@ -76,7 +76,9 @@ _GPT2_SHAPES: list[list[int]] = [[50257, 768], [768, 2304], [2304], [768, 3072],
 
 _CONTRACTS = {
     "ema_kernel": """
-        table.rows[table.n_tensors, table.WIDTH]; grid[n_blocks]
+        table.rows[table.n_tensors, table.WIDTH]; 1 <= table.n_tensors; grid[n_blocks]
+        1 <= table.rows.value[:, 0] <= 2**40; 0 <= table.rows.value[:, 1] < n_blocks
+        table.rows.value[0, 1] == 0; addresses(table.rows.value[:, 2:5], table.rows.value[:, 0])
     """,
 }
 
