@@ -20,6 +20,7 @@ from broken import Break, in_fork  # noqa: E402
 
 PACKAGE = "kernels/native"
 COMPILED, OPERATIONS = "native/compiled/test_compiled.py", "native/compiled/test_operations.py"
+LOOPS = "native/compiled/test_loops.py"
 BLOCKS, CASTS = "interpreter/test_blocks.py", "interpreter/test_casts.py"
 ARITHMETIC = "interpreter/test_arithmetic.py"
 TEST_FAILED = 1  # pytest's exit code
@@ -145,6 +146,31 @@ MUTANTS = {
         "instructions/functions.py", 'half = m.word("ashr", n, m.n(1))',
         'half = m.word("add", n, m.n(0))',
         f"{COMPILED}::test_functions_are_within_two_units_of_the_last_place[exp2]",
+    ),
+    "a part without masks ends in the middle of a vector": (
+        "loops/parts.py", 'whole = self.set(f"and i64 {whole}, {-width}")',
+        'whole = self.set(f"add i64 {whole}, 0")',
+        f"{LOOPS}::test_a_mask_may_end_anywhere",
+    ),
+    "what is left of a vector is forgotten": (
+        "loops/parts.py", "none, str(width - 1)", "none, str(0)",
+        f"{LOOPS}::test_a_mask_may_end_anywhere",
+    ),
+    "numbers never begin anew": (
+        "loops/parts.py", "icmp slt i64 {room}, {n - 1}", "icmp slt i64 {room}, 0",
+        f"{LOOPS}::test_a_mask_of_numbers_that_begin_anew_holds_again",
+    ),
+    "a part of a row is always within bounds": (
+        "loops/parts.py", "[self.stretch_inside(row, whole) for row", '["true" for row',
+        f"{LOOPS}::test_a_long_row_that_leaves_its_tensor_is_reported",
+    ),
+    "a reduction that is put off is done for the other rows": (
+        "loops/choices.py", "((1, True), (2, False))", "((1, False), (2, True))",
+        f"{LOOPS}::test_a_reduction_that_is_put_off_is_done_for_the_rows_that_want_it",
+    ),
+    "whatever a loop carries is changed in place": (
+        "loops/control.py", "now if grows_in_place(carried, body) else", "now if True else",
+        f"{COMPILED}::test_a_turn_of_a_loop_does_not_overwrite_what_it_reads",
     ),
     "programs are numbered with y fastest": (
         "kernel.py", "%pxw = urem i64 %program, %gxw", "%pxw = udiv i64 %program, %gyw",

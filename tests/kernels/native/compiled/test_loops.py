@@ -50,11 +50,11 @@ def test_a_mask_may_end_anywhere(n):
 
 @pytest.mark.parametrize("short", ["x", "weight"])
 def test_a_long_row_that_leaves_its_tensor_is_reported(short):
-    given = {"x": torch.ones(5 * 200), "weight": torch.ones(200)}
+    given = {"x": torch.ones(5 * BLOCK), "weight": torch.ones(BLOCK)}
     given[short] = given[short][:-1].clone()
     y, sums = torch.zeros(5, BLOCK), torch.zeros(5)
     with pytest.raises(KernelFault, match=r"rows_kernel, program .*: load out of bounds"):
-        rows_kernel[(3,)](*given.values(), y, sums, 5, 200, 200, ROWS=2, BLOCK=BLOCK)
+        rows_kernel[(3,)](*given.values(), y, sums, 5, BLOCK, BLOCK, ROWS=2, BLOCK=BLOCK)
 
 
 @triton.jit
