@@ -43,6 +43,7 @@ from .products import (
     begin_row_products_from,
     column_layout,
     row_layout,
+    start_from,
     sums_layout,
 )
 from .rings import arrived, copy_tile, fill, matrix, new_barriers, new_ring, new_tiles, release
@@ -58,9 +59,10 @@ def walk(n_full, end, sums, own, keys, values, high, scale_log2_e):
     BLOCK: gl.constexpr = keys.tiles.shape[3]
     FEATURES: gl.constexpr = keys.tiles.shape[4]
     for j in range(end):
-        key = arrived(keys, j)
+        key, value = arrived(keys, j), arrived(values, j)
+        minus_delta = start_from(-delta[:, None], BLOCK)
         scores = begin_row_products(query, key)
-        d_p = begin_row_products_from(-delta[:, None], d_output, arrived(values, j))
+        d_p = begin_row_products_from(minus_delta, d_output, value)
         scores = warpgroup_mma_wait(1, deps=(scores,))  # the other product goes on
         p = gl.exp2(scores * scale_log2_e - lse[:, None])
         if j >= n_full:

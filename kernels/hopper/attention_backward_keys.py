@@ -37,6 +37,7 @@ from .products import (
     begin_row_products_from,
     column_layout,
     row_layout,
+    start_from,
     sums_layout,
 )
 from .rings import (
@@ -64,14 +65,14 @@ def walk(tiles, turn, sums, own, rings, n_query, scale_log2_e, CAUSAL: gl.conste
     BLOCK: gl.constexpr = queries.tiles.shape[3]
     FEATURES: gl.constexpr = queries.tiles.shape[4]
     for j in range(start, end):
-        query = arrived(queries, turn)
-        scores = begin_row_products(key, query)  # [key, query]
-        d_output = arrived(d_outputs, turn)
-        delta = numbers_of(d_outputs, delta_rows, turn, column_layout(BLOCK))
-        delta = only_inside(delta, j * BLOCK, n_query, 0.0)
-        d_p = begin_row_products_from(-delta[None, :], value, d_output)
+        query, d_output = arrived(queries, turn), arrived(d_outputs, turn)
         lse = numbers_of(queries, lse_rows, turn, column_layout(BLOCK))
+        delta = numbers_of(d_outputs, delta_rows, turn, column_layout(BLOCK))
         lse = as_exponent(only_inside(lse, j * BLOCK, n_query, float("inf")))
+        delta = only_inside(delta, j * BLOCK, n_query, 0.0)
+        minus_delta = start_from(-delta[None, :], BLOCK)
+        scores = begin_row_products(key, query)  # [key, query]
+        d_p = begin_row_products_from(minus_delta, value, d_output)
         scores = warpgroup_mma_wait(1, deps=(scores,))  # the other product goes on
         p = gl.exp2(scores * scale_log2_e - lse[None, :])
         if CAUSAL and j < n_masked:

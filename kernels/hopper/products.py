@@ -7,7 +7,7 @@ until n products at most are left, the newest.
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma
+from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma, warpgroup_mma_wait
 
 ROWS = gl.constexpr(64)  # of a warpgroup's product
 WARPGROUPS = gl.constexpr(2)  # of a program, beside the producer
@@ -50,10 +50,19 @@ def begin_row_products(left, right):
 
 
 @gluon.jit
-def begin_row_products_from(start, left, right):
-    """Begin to add the products to start, a row or a column of numbers."""
-    COLUMNS: gl.constexpr = right.shape[0]
-    sums = gl.zeros([ROWS, COLUMNS], gl.float32, sums_layout(COLUMNS)) + start
+def start_from(numbers, COLUMNS: gl.constexpr):
+    """Write numbers, a row or a column, into a product's sums, while no product is in flight.
+
+    The wait has nothing to wait for: it keeps ptxas from writing them later, beside another
+    product, which it would wait for first.
+    """
+    sums = gl.zeros([ROWS, COLUMNS], gl.float32, sums_layout(COLUMNS)) + numbers
+    return warpgroup_mma_wait(0, deps=(sums,))
+
+
+@gluon.jit
+def begin_row_products_from(sums, left, right):
+    """Begin to add the products of rows to sums."""
     return warpgroup_mma(left, right.permute((1, 0)), sums, is_async=True)
 
 
