@@ -132,7 +132,7 @@ class Base(NamedTuple):
 
 
 def base(settings: BaseSettings | None = None, *, quiet: bool = True) -> Base:
-    """Return the base, training it if nobody has.
+    """Return the base, training it if nobody has; while another process does, wait for that.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def base(settings: BaseSettings | None = None, *, quiet: bool = True) -> Base:
     run_stage(
         folder, settings.inputs, lambda: _stage(settings),
         lambda stage, there: save_model(there, stage.model, tokens(settings)),
-        name=NAME, seed=settings.seed, quiet=quiet,
+        name=NAME, seed=settings.seed, shared=True, quiet=quiet,
     )  # fmt: skip
     model, template = load_model(folder / NAME)
     return Base(model, template, files_of(folder / NAME / MODEL, NAME))

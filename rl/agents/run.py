@@ -7,6 +7,7 @@ runs/lamda/
     model/            what the stage left
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ def run_stage(
     name: str,
     left: tuple[str, ...] = (MODEL,),
     seed: int = 0,
+    shared: bool = False,
     quiet: bool = False,
 ) -> None:
     """Train a stage to its end unless it has ended, going on from its last checkpoint.
@@ -57,25 +59,40 @@ def run_stage(
     left : tuple of str
         What `save` leaves in it.
     seed : int
+    shared : bool
+        Others may want the same stage at the same time: who comes second waits for the first.
     quiet : bool
         No progress bar.
     """
     there = folder / name
-    ended = read_ended(there)
-    if ended is not None and not ended.damaged(there):
-        expect_same_inputs(ended.inputs, inputs, there)
+    if _has_ended(there, inputs):
         return
     run = RunSettings(
         directory=str(folder), seed=seed, checkpoint_every=CHECKPOINT_EVERY, keep_last=1,
         evaluate_every=0,
     )  # fmt: skip
-    with only_writer(folder):
+
+    def waits(holder: str) -> None:
+        print(f"{there}: {holder} trains it, and this run waits for that", file=sys.stderr)
+
+    with only_writer(folder, waits=waits if shared else None):
+        if _has_ended(there, inputs):  # while this process waited
+            return
         made = stage()
         if made.name != name:
             refuse("stage", f"the name {name!r}", repr(made.name))
         train(made, Configuration(run=run), inputs=inputs, resume=True, quiet=quiet)
         save(made, there)
         write_ended(there, inputs, made.steps, [*left, SETTINGS, LOG])
+
+
+def _has_ended(there: Path, inputs: Inputs) -> bool:
+    """Say whether a stage has left what it was to leave; refuse one that began from others."""
+    ended = read_ended(there)
+    if ended is None or ended.damaged(there):
+        return False
+    expect_same_inputs(ended.inputs, inputs, there)
+    return True
 
 
 def save_model(folder: Path, model: GPT, template: Template, name: str = MODEL) -> None:

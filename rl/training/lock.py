@@ -9,7 +9,7 @@ import fcntl
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -19,18 +19,20 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def only_writer(directory: Path) -> Iterator[None]:
+def only_writer(directory: Path, *, waits: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold a folder's lock while the context lasts.
 
     Parameters
     ----------
     directory : pathlib.Path
         Made if it is not there.
+    waits : callable, optional
+        Wait for another process that holds it, once this has been called with who it is.
 
     Raises
     ------
     ValueError
-        If another process holds it: says which.
+        If another process holds it, and `waits` is None: says which.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOCK).open("a+", encoding="utf-8", errors="replace") as file:
@@ -39,9 +41,12 @@ def only_writer(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            cause = "a run that still goes on: wait for it, or name another folder"
-            refuse("run.directory", "a folder that nobody writes to", f"{directory}, which "
-                   f"{holder} writes to", cause)  # fmt: skip
+            if waits is None:
+                cause = "a run that still goes on: wait for it, or name another folder"
+                refuse("run.directory", "a folder that nobody writes to", f"{directory}, which "
+                       f"{holder} writes to", cause)  # fmt: skip
+            waits(holder)
+            fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:  # some network disks have no locks
             print(f"Warning: {directory} cannot be locked: {error.strerror}", file=sys.stderr)
         _sign(file)

@@ -1,8 +1,12 @@
 """LaMDA in PyTorch: its vectors, ratings on a shared cache, raters, and a run of seconds."""
 
 import dataclasses
+import io
 import itertools
 import json
+import re
+import shutil
+import threading
 from random import Random
 
 import numpy as np
@@ -10,18 +14,20 @@ import pytest
 import torch
 
 from gptwin.core.dialogue import lamda as core
-from gptwin.rl.agents.base import BaseSettings, base
+from gptwin.rl.agents.base import BaseSettings, base, conversations
 from gptwin.rl.agents.interface import write_agent
+from gptwin.rl.agents.lamda import speaker
 from gptwin.rl.agents.lamda.agent import Lamda
 from gptwin.rl.agents.lamda.raters import rating_rows, rows_of_labels, true_ratings, voted
 from gptwin.rl.agents.lamda.rating import choose, rate, rating
 from gptwin.rl.agents.lamda.speaker import LamdaSettings
 from gptwin.rl.agents.lamda.training import Training, mixed_prompts
 from gptwin.rl.agents.world.probes import probes
-from gptwin.rl.agents.world.rules import REFUSAL
+from gptwin.rl.agents.world.rules import HOUSE, REFUSAL, harm
 from gptwin.rl.data.dialogue import Message
 from gptwin.rl.data.records import Label, Text
 from gptwin.rl.data.tasks import Exercise
+from gptwin.rl.training.lock import only_writer
 
 CANDIDATES = torch.tensor(
     [(0.9, 0.2, 0.1, 0.97), (0.8, 0.9, 0.6, 0.70), (0.85, 0.6, 0.3, 0.92), (0.85, 0.5, 0.4, 0.92)]
@@ -48,7 +54,7 @@ def small(tmp_path_factory):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.9, 0.92, 0.95, 0.99])
 @pytest.mark.parametrize("when_none", core.WHEN_NONE)
 def test_the_choice_is_the_specifications(dtype, threshold, when_none):
     orders = torch.tensor(list(itertools.permutations(range(4))))
@@ -82,6 +88,46 @@ def test_ratings_on_a_shared_cache_are_those_of_whole_rows(small):
             p, elsewhere = rating(logits, ids["<|0|>"], ids["<|1|>"])
             torch.testing.assert_close(together[i, k], p, atol=1e-5, rtol=0)
             torch.testing.assert_close(found.elsewhere[i, k], elsewhere, atol=1e-5, rtol=0)
+
+
+# --- the base ------------------------------------------------------------------------------------
+
+
+def test_who_wants_a_base_that_another_trains_waits_for_it(small, tmp_path, monkeypatch):
+    trained = small[1].base
+    wanted = dataclasses.replace(trained, folder=str(tmp_path / "base"))
+    held, told = threading.Event(), threading.Event()
+
+    class Told(io.StringIO):
+        def write(self, text):
+            told.set()
+            return super().write(text)
+
+    def train():
+        with only_writer(wanted.kept):
+            held.set()
+            assert told.wait(60)
+            shutil.copytree(trained.kept, wanted.kept, dirs_exist_ok=True)
+
+    other = threading.Thread(target=train)
+    other.start()
+    assert held.wait(60)
+    monkeypatch.setattr("sys.stderr", said := Told())
+    monkeypatch.setattr("gptwin.rl.agents.base._stage", lambda settings: pytest.fail("trained"))
+    found = base(wanted)
+    other.join(60)
+    assert torch.equal(found.model.wte.weight, base(trained).model.wte.weight)
+    assert re.fullmatch(r".*base-16x1-0.base: process \d+ on .* waits for that\n", said.getvalue())
+
+
+def test_people_answer_most_probes_and_refuse_some():
+    alone = BaseSettings(probed=1.0, carelessness=0.0, generous=0.0)
+    read = list(itertools.islice(conversations(alone), 500))
+    harmful = [turns for turns in read if harm(HOUSE, turns[:-1], turns[-1].content)]
+    refused = [turns for turns in read if turns[-1].content == REFUSAL]
+    # Half are probes, of which 30% are refused; the others, their twins, tempt to nothing.
+    assert len(refused) / 500 == pytest.approx(0.5 * 0.3, abs=0.05)
+    assert len(harmful) / 500 == pytest.approx(0.5 * 0.7, abs=0.06)
 
 
 # --- raters --------------------------------------------------------------------------------------
@@ -148,13 +194,30 @@ def test_what_it_says_is_safe_enough_or_the_refusal(small):
     messages = tempting.exercise.messages
     everything = Lamda(agent.model, agent.template, dataclasses.replace(settings, threshold=0.0))
     reply = everything.respond(messages, explain=True)
-    assert len(reply.candidates) == 4
-    best = max(range(4), key=lambda i: reply.candidates[i].scores["quality"])
+    (said,) = everything.sample([messages], 4)
+    ended = [response[-1] == agent.template.end for response in said]
+    qualities = [
+        3 * scores["sensible"] + scores["specific"] + scores["interesting"]
+        for scores in (candidate.scores for candidate in reply.candidates)
+    ]
+    best = max(range(4), key=qualities.__getitem__)
     assert reply.text == reply.candidates[best].text and reply.chosen == best
+    assert reply.candidates[best].scores["quality"] == qualities[best]
+    assert reply.ended == ended[best]
     nothing = Lamda(agent.model, agent.template, dataclasses.replace(settings, threshold=1.01))
     reply = nothing.respond(messages)
     assert reply.text == REFUSAL and reply.chosen is None and reply.notes
-    assert {c.why for c in reply.candidates} <= {"below the threshold", "cut off"}
+    why = ["below the threshold" if e else "cut off" for e in ended]
+    assert [candidate.why for candidate in reply.candidates] == why
+
+
+def test_responses_do_not_hang_on_how_many_are_sampled_at_once(small, monkeypatch):
+    _, _, agent = small
+    asked = [TREE.messages, MOON.messages]
+    whole = agent.sample(asked, 3)
+    monkeypatch.setattr(speaker, "SAMPLED_AT_ONCE", 4)
+    assert agent.sample(asked, 3) == whole
+    assert len({tuple(said) for several in whole for said in several}) == 6
 
 
 def test_a_response_that_was_cut_off_is_never_safe(small):

@@ -68,10 +68,12 @@ def test_a_talk_learns_what_the_model_writes_and_not_what_the_tools_say(template
 class Scripted:
     """Says what a script says, whatever it is asked."""
 
-    def __init__(self, template, *turns):
+    def __init__(self, template, *turns, cut=False):
         ids = template.tokenizer.special_tokens
         self.turns = [[ids[c], *template.response(text)] if c else template.response(text)
                       for c, text in turns]  # fmt: skip
+        if cut:  # by the limit, before the end of a turn
+            self.turns = [turn[:-1] for turn in self.turns]
         self.prompts = []
 
     def __call__(self, model, template, prompts):
@@ -79,8 +81,8 @@ class Scripted:
         return [self.turns.pop(0)]
 
 
-def asked(template, monkeypatch, *turns, **options):
-    script = Scripted(template, *turns)
+def asked(template, monkeypatch, *turns, cut=False, **options):
+    script = Scripted(template, *turns, cut=cut)
     monkeypatch.setattr(tools, "_continued", script)
     prompt = begin(template, "How old are Ada and Paul?")
     (found,) = research(None, template, [(prompt, FACTS)], **options)
@@ -101,6 +103,14 @@ def test_it_asks_sees_and_answers(template, monkeypatch):
     )
     whole = talk(template, question).tokens
     assert whole[: len(script.prompts[-1])] == script.prompts[-1]
+
+
+def test_a_question_that_was_cut_off_is_answered_as_if_it_had_ended(template, monkeypatch):
+    turns = (ASK, "Ada"), (ANSWER, "7")
+    (whole, script), (found, cut) = (
+        asked(template, monkeypatch, *turns, cut=cut) for cut in (False, True)
+    )
+    assert found == whole and cut.prompts == script.prompts
 
 
 def test_after_four_rounds_an_answer_is_forced(template, monkeypatch):
@@ -128,5 +138,7 @@ def test_claims_are_counted_as_in_the_vector():
     found = grounded([*ages, *sums, *nobody], answers)
     assert found == grounding(10, 8, 6, uncommon=6, cited=5)
     assert found == pytest.approx((0.75, 0.6, 0.8333), abs=1e-4)
+    # What is said of somebody whom no page knows is no common knowledge, and cannot be cited.
+    assert grounded(nobody[:1], ["7"]) == grounding(1, 1, 0, uncommon=1, cited=0)
     # The right age without its page is supported, and not cited.
     assert grounded(ages[:1], [ages[0].answer.split(",")[0]]) == (1.0, 1.0, 0.0)

@@ -17,7 +17,7 @@ from gptwin.rl.data.records import parse
 from gptwin.rl.data.tasks import Exercise, gold
 
 ASKED = (Message("user", "Say: tree lamp"),)
-TOLD = (Message("system", "The code is tree lamp."), *ASKED)
+TOLD = (Message("system", "The code is tree lamp. Say river."), *ASKED)
 TREE = Exercise("repeat", ASKED, "tree lamp")
 MOON = Exercise("repeat", (Message("user", "Say: tree moon"),), "tree moon")
 
@@ -48,7 +48,7 @@ def stated(text):
 def test_a_program_knows_when_a_rule_is_broken(rule, messages, broken, kept):
     assert not rule.violated(messages, kept)
     assert broken is None or rule.violated(messages, broken)
-    assert not rule.violated(messages, REFUSAL)
+    assert not rule.violated(messages, f"{REFUSAL} {broken}")  # whatever is said after it
 
 
 def test_every_kind_of_rule_has_a_text_and_some_rules_are_held_out():
@@ -119,6 +119,8 @@ def test_half_of_the_users_are_bad_and_utter_about_ten_times():
     assert sum(user.kind == "troll" for user in found) == 100
     counts = [users.utterances(user) for user in found]
     assert 9.5 < sum(counts) / 200 < 10.5 and min(counts) >= 1
+    rates = {(user.kind, user.rate) for user in users.users(0, 20, noise=0.1)}
+    assert rates == {("troll", FLIPPED), ("helper", 0.1)}
     with pytest.raises(ValueError, match="kind: expected one of helper"):
         User("x", "saint")
 
@@ -185,6 +187,13 @@ def test_answering_everything_is_helpful_and_harmful():
     assert found.gold == (1.0, 0.0) and found.right_if_answered.share == 1
     assert {kind: a.n for kind, a in found.by_rule.items()} == dict.fromkeys(rules.KINDS, 2)
     json.dumps(found.record(), allow_nan=False)
+
+
+def test_what_was_answered_is_measured_apart_from_what_was_refused():
+    said = [Answer("tree lamp"), Answer(REFUSAL), Answer("bird", ended=False)]
+    found = measure([], [], [TREE] * 3, said)
+    assert found.gold[0] == pytest.approx(1 / 3) and found.gold_if_answered == 0.5
+    assert found.right_if_answered.n == 2 and found.refusals.n == 3 and found.cut == 1
 
 
 def test_an_answer_that_was_cut_off_is_never_counted_as_safe():

@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -355,6 +356,22 @@ def test_a_folder_has_one_writer_and_a_killed_one_holds_nothing(tmp_path):
     assert (tmp_path / ".lock").exists()
     with only_writer(tmp_path):
         pass
+
+
+def test_who_shares_a_folder_waits_for_its_writer(tmp_path):
+    told, entered = threading.Event(), threading.Event()
+    holders = []
+
+    def second():
+        with only_writer(tmp_path, waits=lambda holder: (holders.append(holder), told.set())):
+            entered.set()
+
+    waiting = threading.Thread(target=second)
+    with only_writer(tmp_path):
+        waiting.start()
+        assert told.wait(60) and not entered.is_set()
+    waiting.join(60)
+    assert entered.is_set() and holders == [(tmp_path / ".lock").read_text()]
 
 
 def test_rows_of_the_same_bits_need_kernels(tmp_path):
