@@ -5,17 +5,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from ..core.checks import refuse
-from ..kernels.cpu import speed_up
-from ..kernels.model.gpt import GPT
 from .configuration import load
 from .data.dialogue import Message, Template
 from .data.sources import Prompt, drawn
 from .data.tasks import FAMILIES
-from .formats.tokenizer import Tokenizer
-from .formats.weights import load_gpt2
+from .formats.model import model_of, read_gpt2
 from .judging.best_of_n import best_of_n
 from .stages.generation import generate
 from .stages.reward_model import Score, scoring
@@ -137,14 +132,12 @@ class Chat:
         _check_options(temperature, max_new_tokens, best_of)
         folder = self.folder = find_model(directory)
         _expect_as_left(folder)
-        config, parameters = load_gpt2(folder, framework="torch")
+        tokenizer, config, parameters = read_gpt2(folder)
         if max_new_tokens is not None and max_new_tokens >= config.n_ctx:
             expected = f"below the model's n_ctx = {config.n_ctx}, to leave room for what is said"
             refuse("max_new_tokens", expected, str(max_new_tokens))
-        self.model = GPT(config)
-        self.model.load_state_dict(parameters)
-        speed_up(self.model.to("cuda" if torch.cuda.is_available() else "cpu").eval())
-        self.template = Template(Tokenizer.load(folder))
+        self.model = model_of(config, parameters)
+        self.template = Template(tokenizer)
         self.temperature, self.seed = temperature, seed
         self.max_new_tokens = max_new_tokens or max(1, config.n_ctx // 4)
         self.messages: list[Message] = []

@@ -3,14 +3,10 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from ..core.model import generation as core_generation
-from ..kernels.cpu import speed_up
-from ..kernels.model.gpt import GPT
-from .formats.tokenizer import Tokenizer
+from .formats.model import model_of, read_gpt2
 from .formats.tokenizer_files import END_OF_TEXT
-from .formats.weights import load_gpt2, stop_tokens, with_vocabulary
+from .formats.weights import stop_tokens
 from .stages.generation import generate
 
 
@@ -62,14 +58,10 @@ def continue_text(
     ValueError
         If a file is missing or damaged, or an option has no meaning.
     """
-    tokenizer = Tokenizer.load(weights)
+    tokenizer, config, parameters = read_gpt2(weights)
     begin = tokenizer.special_tokens.get(END_OF_TEXT, 0)
     ends = stop_tokens(weights, tokenizer)
     ids = tokenizer.encode(prompt) or [begin]
-    config, parameters = load_gpt2(weights, framework="torch")
-    # A padded table would let a token be drawn that is no text.
-    n = tokenizer.vocab_size
-    config, parameters = with_vocabulary(config, parameters, n, n)
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k,
         "top_p": top_p, "seed": seed, "stop_tokens": ends,
@@ -78,10 +70,5 @@ def continue_text(
         arrays = {name: tensor.numpy() for name, tensor in parameters.items()}
         (tokens,) = core_generation.generate(arrays, config, [ids], **options)
     else:
-        with torch.device("meta"):  # no initial parameters: those of the file take their place
-            model = GPT(config)
-        model.load_state_dict(parameters, assign=True)
-        speed_up(model.to("cuda" if torch.cuda.is_available() else "cpu"))
-        generated = generate(model, [ids], **options)
-        (tokens,) = generated.token_lists()
+        (tokens,) = generate(model_of(config, parameters), [ids], **options).token_lists()
     return Continuation(tokenizer.decode([t for t in tokens if t not in ends]), tokens)

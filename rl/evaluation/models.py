@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from ...core.checks import refuse
-from ...kernels.cpu import speed_up
 from ...kernels.model.gpt import GPT
+from ..formats.model import model_of, read_gpt2
 from ..formats.tokenizer import Tokenizer
-from ..formats.weights import CONFIG, load_gpt2, with_vocabulary
+from ..formats.weights import CONFIG
 
 STAGES = ("ppo", "sft", "pretrain")  # the last one that has ended is meant
 
@@ -68,12 +66,5 @@ def load_model(directory: str | Path) -> Loaded:
         If a file is missing or damaged.
     """
     folder = find_weights(directory)
-    tokenizer = Tokenizer.load(folder)
-    config, parameters = load_gpt2(folder, framework="torch")
-    n = tokenizer.vocab_size
-    config, parameters = with_vocabulary(config, parameters, n, n)
-    with torch.device("meta"):  # no initial parameters: those of the file take their place
-        model = GPT(config)
-    model.load_state_dict(parameters, assign=True)
-    speed_up(model.to("cuda" if torch.cuda.is_available() else "cpu").eval())
-    return Loaded(model, tokenizer, folder)
+    tokenizer, config, parameters = read_gpt2(folder)
+    return Loaded(model_of(config, parameters), tokenizer, folder)

@@ -4,15 +4,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from ...core.checks import refuse
-from ...kernels.cpu import speed_up
 from ...kernels.model.gpt import GPT
 from ..data.dialogue import SPACE
+from ..formats.model import model_of, read_gpt2
 from ..formats.tokenizer import Tokenizer
 from ..formats.tokenizer_files import END_OF_TEXT
-from ..formats.weights import load_gpt2
 from ..stages.generation import generate
 from .interface import Call, Said
 
@@ -119,8 +116,5 @@ def load_speaker(folder: Path, seed: int = 0) -> Speaker:
     ValueError
         If a file is missing or damaged.
     """
-    config, parameters = load_gpt2(folder, framework="torch")
-    model = GPT(config)
-    model.load_state_dict(parameters)
-    speed_up(model.to("cuda" if torch.cuda.is_available() else "cpu"))
-    return Speaker(model.eval(), Tokenizer.load(folder), seed)
+    tokenizer, config, parameters = read_gpt2(folder)
+    return Speaker(model_of(config, parameters), tokenizer, seed)
