@@ -21,6 +21,7 @@ from rich.console import Console
 
 from ... import records
 from ...core.checks import expect_positive, refuse
+from ...kernels.hopper import serving
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.find import find_twin, is_own
 from .. import result_file
@@ -28,7 +29,15 @@ from ..timing import Finding
 from .operations import results
 from .operations.cells import default_dtypes, failures
 from .operations.providers import providers as providers_of
-from .operations.results import AS_ON_AMPERE, CALIBRATION, INVARIANCE, OURS, READY, VERIFY
+from .operations.results import (
+    AS_ON_AMPERE,
+    CALIBRATION,
+    INVARIANCE,
+    ON_HOPPER,
+    OURS,
+    READY,
+    VERIFY,
+)
 from .operations.roofline import peaks_of
 from .shown.summary import print_summary
 from .supervise import CUT_OFF, Outcome, supervise
@@ -104,6 +113,7 @@ class Run:
             variables.pop(name, None)
         if self.only == (AS_ON_AMPERE,):
             variables["GPTWIN_ARCH"] = "sm_80"
+        variables[serving.VARIABLE] = str(int(self.only == (ON_HOPPER,)))
         if self.dry_run:
             variables |= {"TRITON_INTERPRET": "1", "GPTWIN_BACKEND": "triton"}
         return variables

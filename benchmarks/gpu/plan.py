@@ -22,7 +22,15 @@ from ...lab.twins.catalogue import TWINS
 from ...lab.twins.twin import Case
 from .operations.cells import default_dtypes, directions_of, timed_at
 from .operations.providers import providers
-from .operations.results import AS_ON_AMPERE, BATCH_INVARIANT, CALIBRATION, INVARIANCE, OURS, VERIFY
+from .operations.results import (
+    AS_ON_AMPERE,
+    BATCH_INVARIANT,
+    CALIBRATION,
+    INVARIANCE,
+    ON_HOPPER,
+    OURS,
+    VERIFY,
+)
 from .operations.shapes import shapes
 
 COMMAND_S = 590.0  # of one command: ten minutes, less what starts and ends it
@@ -89,6 +97,8 @@ PIECES: tuple[Piece, ...] = (
           (*_LONG, *_LISTED), 75),
     Piece("attention: after, and peers", _of("attention"),
           (OURS, "SDPA flash", "SDPA cuDNN", "flash-attn"), _LONG, 100),
+    Piece("attention for Hopper, in Gluon: right or not, then timed", _of("attention"),
+          (ON_HOPPER,), _LONG, 40),
     Piece("layer norm and softmax", _of("layer_norm", "softmax"),
           (OURS, _COMPILED, "Liger"), _NORMS, 70),
     Piece("the head and its loss", _of("cross_entropy"), (OURS, "Liger", "bare matmuls"),

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from ....kernels.attention.attention_tiles import Masks
 from ....kernels.common import launch
+from ....kernels.hopper import serving
 from ...compiling import under_compile
 from ...inputs import Arguments, Operation
 from ...timing import Skipped
@@ -28,7 +30,7 @@ from .peers_attention import (
     sdpa,
     sdpa_decode,
 )
-from .results import AS_ON_AMPERE, BATCH_INVARIANT, OURS
+from .results import AS_ON_AMPERE, BATCH_INVARIANT, ON_HOPPER, OURS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,21 @@ def as_on_ampere(arguments: Arguments, compiler: str) -> Operation:
     """Return the kernel with the lists that driver.py asked for when this process began."""
     if os.environ.get("GPTWIN_ARCH") != "sm_80":
         raise Skipped("the lists of this architecture are chosen")
+    return ours(arguments, compiler)
+
+
+def on_hopper(arguments: Arguments, compiler: str) -> Operation:
+    """Return the kernels in Gluon, which driver.py switched on when this process began."""
+    if not serving.asked_for():
+        raise Skipped(f"{serving.VARIABLE} is not set")
+    query, key, value = (arguments.leaves[name] for name in ("query", "key", "value"))
+    if not serving.can_run(query):
+        raise Skipped("a GPU's of capability 9.0 alone")
+    named = {name: arguments.options.get(name) for name in ("window", "key_start", "cu_seqlens")}
+    masks = Masks.of(query.shape[2], causal=arguments.options.get("causal", False), **named)
+    dropout = arguments.options.get("dropout", 0.0)
+    if reason := serving.why_not(query, key, value, masks=masks, dropout=dropout):
+        raise Skipped(reason)
     return ours(arguments, compiler)
 
 
@@ -235,6 +252,7 @@ PEERS: dict[str, tuple[Provider, ...]] = {
     "attention": (
         INVARIANT,
         AMPERE,
+        Provider(ON_HOPPER, on_hopper, compiles=True),
         *(
             Provider(f"SDPA {name}", functools.partial(sdpa, name))
             for name in ("flash", "cuDNN", "efficient", "math")

@@ -64,6 +64,7 @@ DIRECTIONS = ("forward", "backward", "both")
 OURS = "gptwin"
 BATCH_INVARIANT = f"{OURS}, batch-invariant"  # the same under that switch
 AS_ON_AMPERE = f"{OURS}, as on sm_80"  # with that architecture's lists of configurations
+ON_HOPPER = f"{OURS}, for Hopper"  # with the kernels in Gluon, which are switched off otherwise
 # Parts of their own.
 READY, VERIFY, CALIBRATION, PLAN = "ready", "verify", "calibration", "plan"
 INVARIANCE = "batch-invariance"
