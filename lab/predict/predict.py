@@ -29,6 +29,7 @@ from ..inspect.sass import loops, parse
 from ..inspect.targets import architecture, occupancy
 from ..twins.roofline import DATASHEETS, ITEMSIZE, Device, predicted_seconds, ridge
 from .machines import AHEAD, BOUNDS_ALONE, MACHINES
+from .specialised import WARPS, on_most_turns, warpgroup_loops
 from .timeline import Timeline, short, timeline
 from .whole import Compiled, Estimate, estimate
 
@@ -238,9 +239,11 @@ def estimate_launch(about: dict[str, Any], number: int, entry: Any) -> Row:
 
 
 def _compiled(entry: Any, resources: Resources) -> Compiled:
+    asm = entry.compiled.asm
     tensors = {name: t.numel() * t.element_size() for name, t in entry.tensors.items()}
     return Compiled(
-        parse(listing(entry.compiled)), resources, entry.compiled.asm["ttir"], entry.programs,
+        parse(listing(entry.compiled)), resources, asm["ttir" if "ttir" in asm else "ttgir"],
+        entry.programs,
         _numbers_of(entry), tensors,
     )  # fmt: skip
 
@@ -272,9 +275,13 @@ def _place(where: str) -> str:
 def _timeline(row: Row, entry: Any) -> Timeline | None:
     assert row.resources is not None
     program = parse(listing(entry.compiled))
-    hottest = next(x for x in loops(program) if (x.first, x.last) == row.loops[0].addresses)
-    return timeline(program, hottest, MACHINES[row.arch], blocks=row.blocks,
-                    warps=row.resources.warps)  # fmt: skip
+    blocks, warps = row.blocks, row.resources.warps
+    if alike := warpgroup_loops(program):
+        program, hottest = on_most_turns(program, alike[0])
+        blocks, warps = blocks * len(alike), WARPS
+    else:
+        hottest = next(x for x in loops(program) if (x.first, x.last) == row.loops[0].addresses)
+    return timeline(program, hottest, MACHINES[row.arch], blocks=blocks, warps=warps)
 
 
 def _call(twin: Any, case: dict[str, Any], about: dict[str, Any], rows: list[Row]) -> Call:

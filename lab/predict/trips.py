@@ -7,6 +7,7 @@ of tiles loaded and stored. By these a loop of the machine code is recognised (w
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -35,6 +36,13 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 _UNCHANGED = ("extsi", "extui", "trunci", "index_cast", "index_castui")
 MEMORY_OPS = ("tt.load", "tt.store", "tt.descriptor_load", "tt.descriptor_store")
+
+
+_FOR = re.compile(r"scf\.for %\S+ = (%\S+) to (%\S+) step (%\S+)")
+_SCALAR = re.compile(
+    r"\s*(?P<name>%\S+) = (?P<op>arith\.\w+|tt\.get_program_id) (?P<rest>.*?)(?: loc\(|$)"
+)
+_NAME = re.compile(r"%[\w$.]+")
 
 
 class UnknownTrips(ValueError):
@@ -134,6 +142,52 @@ def touched(ttir: str) -> tuple[set[str], set[str]]:
     return loaded, stored
 
 
+def consumer_turns(
+    ttgir: str, programs: tuple[int, ...], scalars: Mapping[str, float]
+) -> np.ndarray:
+    """Count the turns of the loop in which a warpgroup of a specialised kernel multiplies.
+
+    Gluon has no TTIR, and its partitions are no regions of a loop: whole numbers are read line by
+    line, up to the first product within a loop.
+
+    Parameters
+    ----------
+    ttgir, programs, scalars
+        As of `source_loops`, in Triton's GPU IR.
+
+    Returns
+    -------
+    np.ndarray [program]
+        Of each program, the turns of the loops around it included.
+
+    Raises
+    ------
+    UnknownTrips
+        If they cannot be told.
+    """
+    walk = _Walk(programs, scalars)
+    known: dict[str, Number] = {
+        f"%{name}": np.int64(value) for name, value in scalars.items() if isinstance(value, int)
+    }
+    around: list[tuple[str, Number]] = []  # what begins the line that ends a loop, and its turns
+    for line in ttgir.splitlines():
+        if around and line.startswith(around[-1][0]):
+            around.pop()
+        elif found := _FOR.search(line):
+            low, high, step = (known.get(name) for name in found.groups())
+            turns = None
+            if low is not None and high is not None and step is not None:
+                turns = np.maximum(0, -((low - high) // step))
+            around.append((line[: len(line) - len(line.lstrip())] + "}", turns))
+        elif around and "ttng.warp_group_dot " in line:
+            if any(turns is None for _, turns in around):
+                break
+            return math.prod([turns for _, turns in around], start=walk.everywhere)
+        elif found := _SCALAR.match(line):
+            known[found["name"]] = walk.scalar(found["op"], found["rest"], known)
+    raise UnknownTrips("the loop of a warpgroup's products was not found, or depends on data")
+
+
 class _Walk:
     """The values of whole numbers, as far as they are known."""
 
@@ -198,6 +252,16 @@ class _Walk:
                 if a is not None and b is not None:
                     self.known[result] = np.where(condition, a, b)
 
+    def scalar(self, op: str, text: str, known: Mapping[str, Number]) -> Number:
+        """Compute what a line of IR says of a whole number."""
+        if op == "tt.get_program_id":
+            return self.ids["xyz".index(text.strip()[0])]
+        if op == "arith.constant":
+            return _constant(text)
+        predicate, _, _ = text.partition(",")
+        operands = [known.get(name) for name in _NAME.findall(text.partition(" : ")[0])]
+        return _computed(op.removeprefix("arith."), predicate.strip(), operands)
+
     def value(self, op: Op) -> Number:
         """Compute one operation on whole numbers."""
         dialect, _, name = op.name.partition(".")
@@ -209,18 +273,24 @@ class _Walk:
             return np.int64(self.programs["xyz".index(op.text.strip()[0])])
         if op.name == "arith.constant":
             return _constant(op.text)
-        operands = [self.known.get(v) for v in op.operands]
-        if dialect != "arith" or any(v is None for v in operands):
+        if dialect != "arith":
             return None
-        if name in _UNCHANGED:
-            return operands[0]
-        if name == "cmpi":
-            return _COMPARISONS[op.predicate](operands[0], operands[1])
-        if name == "select":
-            return np.where(operands[0], operands[1], operands[2])  # type: ignore[arg-type]
-        if name in _ARITHMETIC:
-            return _ARITHMETIC[name](operands[0], operands[1])
+        return _computed(name, op.predicate, [self.known.get(v) for v in op.operands])
+
+
+def _computed(name: str, predicate: str, operands: list[Number]) -> Number:
+    """Compute one operation of arith."""
+    if any(v is None for v in operands):
         return None
+    if name in _UNCHANGED:
+        return operands[0]
+    if name == "cmpi":
+        return _COMPARISONS[predicate](operands[0], operands[1])
+    if name == "select":
+        return np.where(operands[0], operands[1], operands[2])
+    if name in _ARITHMETIC:
+        return _ARITHMETIC[name](operands[0], operands[1])
+    return None
 
 
 def _constant(text: str) -> Number:

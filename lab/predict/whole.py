@@ -22,7 +22,8 @@ from ..inspect.targets import architecture, occupancy
 from .cost import Bounds, Work, bounds, work
 from .machines import Machine
 from .simulate import Result, Run, Steady, simulate, steady, warps_here
-from .trips import SourceLoop, UnknownTrips, source_loops, touched
+from .specialised import WARPS, on_most_turns, warpgroup_loops
+from .trips import SourceLoop, UnknownTrips, consumer_turns, source_loops, touched
 
 # Turns of each loop in the run that measures what is no loop.
 FEW_TURNS = 5
@@ -111,6 +112,7 @@ class Compiled:
     program : sequence of Instruction
     resources : Resources
     ttir : str
+        Triton's IR; of a Gluon kernel, which has none, Triton's GPU IR.
     programs : tuple of int
         Of its grid.
     scalars : dict
@@ -171,6 +173,8 @@ def estimate(kernel: Compiled, m: Machine) -> Estimate:
             "predict: expected a block to fit on a multiprocessor, got one that does not"
         )
     blocks = min(fitting, max(1, -(-n_programs // int(m.sms))))
+    if alike := warpgroup_loops(kernel.program):
+        return _specialised(kernel, m, alike, blocks, n_programs)
     working = [x for x in loops(kernel.program) if x.innermost and _does_work(x, kernel)]
     sources, outer, unknown = _sources(kernel, working)
     turns = {x: s.turns / _unrolled(x, s, kernel) for x, s in zip(working, sources, strict=False)}
@@ -195,6 +199,33 @@ def estimate(kernel: Compiled, m: Machine) -> Estimate:
     stalls = _shares(hottest.steady.stalls if hottest else run.stalls)
     times = seconds("mean"), seconds("least"), seconds("most")
     return Estimate(blocks, n_programs, found, times, "", busy, stalls, dram_bytes)
+
+
+def _specialised(
+    kernel: Compiled, m: Machine, alike: list[Loop], blocks: int, n_programs: int
+) -> Estimate:
+    """Estimate a kernel whose warpgroups multiply in loops that are alike."""
+    program, loop = on_most_turns(kernel.program, alike[0])
+    of_group = dataclasses.replace(kernel.resources, warps=WARPS)
+    group = dataclasses.replace(kernel, program=program, resources=of_group)
+    groups = blocks * len(alike)
+    dram_bytes = float(sum(kernel.tensors.values()))
+    try:
+        turns = consumer_turns(kernel.ttir, kernel.programs, kernel.scalars)
+    except UnknownTrips as error:
+        one = _loop(group, loop, m, groups, 0.0, None, None)
+        return Estimate(blocks, n_programs, [one], None, str(error), {}, {}, dram_bytes)
+    of_loop = {loop: turns}
+    one = _loop(group, loop, m, groups, 0.0, None, turns)
+    outside, _ = _outside(group, m, [one], of_loop, groups, 0.0, n_programs)
+    outside = outside + m.dram_latency  # until the first tile is there
+
+    def seconds(which: str) -> float:
+        return _seconds(m, [one], of_loop, outside, blocks, dram_bytes, which)
+
+    times = seconds("mean"), seconds("least"), seconds("most")
+    stalls = _shares(one.steady.stalls)
+    return Estimate(blocks, n_programs, [one], times, "", {}, stalls, dram_bytes)
 
 
 def _does_work(loop: Loop, kernel: Compiled) -> bool:
