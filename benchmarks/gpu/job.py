@@ -12,7 +12,14 @@ from .operations.calibration import calibration
 from .operations.cells import Event, Measurement
 from .operations.clock import the_clock
 from .operations.ready import ready
-from .operations.results import CALIBRATION, END_TO_END, INVARIANCE, READY
+from .operations.results import (
+    CALIBRATION,
+    END_TO_END,
+    INVARIANCE,
+    READY,
+    not_measured,
+    parts_of_name,
+)
 from .operations.roofline import measure_roofline
 from .supervise import end_with_parent
 from .verification import verify, verify_batch_invariance
@@ -35,9 +42,23 @@ def run_job_of_json(arguments: str, workloads: Workloads) -> None:
     end_with_parent(job["parent"])
     with open(job["progress"], "a", encoding="utf-8") as progress:
         for event in events(job, workloads):
-            progress.write(json.dumps(event) + "\n")
+            progress.write(line_of(event) + "\n")
             progress.flush()
         progress.write(json.dumps({"end": True}) + "\n")
+
+
+def line_of(event: Event) -> str:
+    """Write an event; a finding with a figure that is no finite number has failed.
+
+    A result file has no word for such a figure, and the others of its part are to be stored.
+    """
+    try:
+        return json.dumps(event, allow_nan=False)
+    except ValueError:
+        name = event["finding"]["name"]
+        about = parts_of_name(name)
+        failed = not_measured(name, "failed", "a figure is no finite number", **about)
+        return json.dumps({"finding": failed})
 
 
 def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:

@@ -1,5 +1,6 @@
 """Parts in processes of their own: what is stored, what is not done twice, who dies, who hangs."""
 
+import json
 import math
 import os
 import subprocess
@@ -14,6 +15,7 @@ from gptwin import records
 from gptwin.benchmarks import result_file
 from gptwin.benchmarks.gpu import driver
 from gptwin.benchmarks.gpu import supervise as supervise_module
+from gptwin.benchmarks.gpu.job import line_of
 from gptwin.benchmarks.gpu.supervise import supervise
 from gptwin.cli import app
 
@@ -138,6 +140,15 @@ say(end=True)
 """
     part, found = follow(path, monkeypatch, code)
     assert part["status"] == "measured" and set(found) == {"s | forward | a", "s | forward | b"}
+
+
+def test_a_figure_that_is_no_number_fails_and_the_part_is_stored():
+    """A clock of the GPU may stand still; a result file has no word for infinity."""
+    found = {"name": "s | forward | a", "status": "measured", "value": {"median": math.inf}}
+    written = json.loads(line_of({"finding": found}))["finding"]
+    assert written["status"] == "failed" and written["value"] is None
+    assert written["provider"] == "a"
+    assert json.loads(line_of({"begin": ["a"]})) == {"begin": ["a"]}
 
 
 def test_who_is_interrupted_ends_the_processes_of_other_threads():
