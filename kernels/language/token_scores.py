@@ -89,15 +89,17 @@ def _tile(
 # the difference of two roundings. On sm_90 the step is twice as long, for half as many waits.
 SCORE_CONFIGS = for_architecture(
     [_tile(256, 64, 8, 4), _tile(128, 64, 4, 4)],
-    sm_90=[_tile(256, 128, 8, 3), _tile(128, 128, 4, 4)],  # with 3, float32 spills there
+    sm_90=[_tile(256, 128, 8, 3), _tile(128, 128, 4, 4)],
 )
+# In float32 a longer step spills on sm_90.
+FLOAT32_SCORE_CONFIGS = [_tile(256, 64, 8, 4), _tile(128, 64, 4, 4)]
 # Backward in float32 sets maxnreg, too: left alone, ptxas spills two registers on sm_90 to fit a
 # third program on a multiprocessor. With 128 registers two fit; with 96 sm_80 spills.
 FLOAT32_D_LOGITS_CONFIGS = for_architecture(
     [_tile(256, 64, 8, 4, maxnreg=128), _tile(128, 64, 4, 4)],
-    sm_90=[_tile(256, 128, 8, 3, maxnreg=128), _tile(128, 128, 4, 4)],
-    amd=SCORE_CONFIGS,  # there is no such limit
+    amd=FLOAT32_SCORE_CONFIGS,  # there is no such limit
 )
+SCORE_KEY = ["vocab", "d_model"]
 
 # This is below any logit and yet finite: sums of 0 stay 0 when they are first rescaled.
 _LOWEST = tl.constexpr(-1e30)
@@ -144,7 +146,7 @@ def merge(maximum, total, weighted, tile_maximum, tile_total, tile_weighted):
     return new, total * factor + tile_total * tile_factor, weighted
 
 
-@triton.autotune(SCORE_CONFIGS, key=["vocab", "d_model"])
+@triton.autotune(SCORE_CONFIGS, key=SCORE_KEY)
 @triton.jit
 def token_scores_kernel(
     hidden,  # Strided [token, d_model]
@@ -202,6 +204,9 @@ def token_scores_kernel(
     tl.store(at + stride, total, mask=row_inside)
     tl.store(at + 2 * stride, weighted, mask=row_inside)
     tl.store(at + 3 * stride, wanted, mask=row_inside)
+
+
+FLOAT32_SCORES = triton.autotune(FLOAT32_SCORE_CONFIGS, SCORE_KEY)(token_scores_kernel.fn)
 
 
 @triton.jit
@@ -312,7 +317,7 @@ def token_scores_d_logits_kernel(
 # One kernel for each number of bytes. Their lists are of one length, since the instruments count
 # one kernel's configurations.
 D_LOGITS_KERNELS = {
-    itemsize: triton.autotune(configs, key=["vocab", "d_model"])(token_scores_d_logits_kernel)
+    itemsize: triton.autotune(configs, SCORE_KEY)(token_scores_d_logits_kernel)
     for itemsize, configs in ((2, SCORE_CONFIGS), (4, FLOAT32_D_LOGITS_CONFIGS))
 }
 
@@ -344,7 +349,7 @@ def score(
     partials = torch.empty(n_spans, 4, n_tokens, dtype=torch.float32, device=hidden.device)
     mask = mask.view(torch.int8)
     launch(
-        token_scores_kernel,
+        FLOAT32_SCORES if hidden.element_size() == 4 else token_scores_kernel,
         lambda meta: (triton.cdiv(n_tokens, meta["M_BYTES"] // hidden.element_size()) * n_spans,),
         *(strided(hidden), strided(weight), targets, mask, partials, n_tokens, vocab, d_model),
         math.log2(math.e) / temperature,
