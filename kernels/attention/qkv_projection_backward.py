@@ -217,6 +217,8 @@ def qkv_projection_backward(
     d_x = d_weight = d_bias = d_norm_weight = d_norm_bias = None
     if wants_weight:
         d_weight, d_bias = torch.empty(d_model, n_columns, **like), torch.empty(n_columns, **like)
+        if d_model == 0:  # no tile of d_weight, so no program that sums for the bias
+            d_bias = d_packed.sum(dim=(1, 2)).reshape(n_columns)
         launch(
             qkv_projection_d_weight_kernel,
             tile_grid(d_model, n_columns),

@@ -86,6 +86,15 @@ def test_gradient_of_one_input_alone(wanted, device):
     assert all(t.grad is None for i, t in enumerate(alone) if i != wanted)
 
 
+def test_the_bias_has_its_gradient_where_there_is_no_feature(device):
+    x, weight = torch.empty(2, 3, 0, device=device), torch.empty(0, 12, device=device)
+    bias = torch.randn(12, device=device, requires_grad=True)
+    packed = qkv_projection(x, weight, bias, n_head=1)
+    packed.backward(torch.ones_like(packed))
+    assert bias.grad is not None
+    torch.testing.assert_close(bias.grad, torch.full_like(bias, 6.0))
+
+
 def test_rows_do_not_mix(device):
     """In the same place of a batch: a BLAS may round a row otherwise in another place of a tile."""
     x, *parameters = (t.detach() for t in arguments(device))
