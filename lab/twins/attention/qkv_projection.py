@@ -129,8 +129,8 @@ _CONTRACTS = {
         norm.weight[d_model]; norm.bias[d_model]
         norm.mean[n_rows]; norm.mean_rest[n_rows]; norm.rstd[n_rows]
         grid[cdiv(d_model, BLOCK_M) * cdiv(n_columns, BLOCK_N)]
-        n_columns % D_HEAD == 0
-        n_rows <= MOST_COUNTED; n_columns <= MOST_COUNTED; d_model <= MOST_COUNTED
+        n_columns % D_HEAD == 0; 1 <= d_model <= MOST_COUNTED
+        n_rows <= MOST_COUNTED; n_columns <= MOST_COUNTED
     """,
 }
 

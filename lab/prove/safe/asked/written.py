@@ -135,6 +135,8 @@ class Witness:
         coordinates, rest = questions.coordinates(access)
         for e, c in zip(self.element, coordinates, strict=True):
             self.solve(formula(e), c)
+        for equation in questions.solver.equations(premises):
+            self.solve(z3.IntVal(0), equation)
         self.solve_divisions()
         free = [p for p in (*questions.walk.programs, *lanes) if p.constant is None]
         free_names = {n for p in free for n in p.unknowns}

@@ -116,7 +116,7 @@ def _conditions(
             continue
         spelled = spelled_out(condition)
         # What hangs on this turn says nothing of the next one.
-        if unknowns.constants(spelled) <= lasting | new.unknowns:
+        if all(unknowns.hangs_on(n, lasting | new.unknowns) for n in unknowns.constants(spelled)):
             yield _condition(unknowns, spelled, unknowns.unknown(new).variable, i)
 
 

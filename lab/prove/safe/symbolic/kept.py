@@ -51,7 +51,12 @@ class Kept(Evaluate):
         return self.contents[tensor](self.unknowns.formula(place))
 
     def keep(
-        self, carried: list[Value], starts: list[Value], ends: list[Value], grown: Any
+        self,
+        carried: list[Value],
+        starts: list[Value],
+        ends: list[Value],
+        grown: Any,
+        lasting: set[str],
     ) -> tuple[list[int], list[Statement]] | None:
         """Find what stays true of the integers that a loop carries; say which those are."""
         places = [
@@ -62,8 +67,6 @@ class Kept(Evaluate):
         if not places:
             return None
         three = [[self.known[v[i]].number for v in (starts, carried, ends)] for i in places]
-        lasting = {n for start, _, _ in three for n in start.unknowns}
-        lasting |= {n for f in (*self.facts, *self.path[:-2]) for n in self.unknowns.constants(f)}
         statements = invariants(
             Solver(self.unknowns, self.facts), self.path[:-2], self.path,
             [Carried(*one) for one in three], self.spelled_out, lasting,

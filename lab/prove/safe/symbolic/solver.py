@@ -127,6 +127,12 @@ class Solver:
                 answer = self.satisfiable([*linear, *(p >= 0 for p in more)], steps=steps)
         return answer
 
+    def equations(self, formulas: Iterable[Any]) -> list[Poly]:
+        """List the polynomials of unknowns that are 0 where formulas hold."""
+        equal = (f for one in formulas for f in conjuncts(one) if z3.is_eq(f))
+        found = [p for f in equal for p in self._expansion.compared(f)]
+        return [p for p in found if p.unknowns <= self.unknowns.by_name.keys()]
+
     def products_in(self, formulas: Iterable[Any]) -> set[Monomial]:
         """List the products of unknowns in formulas."""
         sums = (p for f in formulas for p in self._expansion.compared(f))

@@ -346,6 +346,13 @@ class Unknowns:
             self._formulas[x.key] = total
         return self._formulas[x.key]
 
+    def hangs_on(self, name: str, known: set[str]) -> bool:
+        """Say whether an unknown is a known one, or a quotient, rest or minimum of such."""
+        made = self.how[name][:2] if name in self.how else self.minima.get(name, ("",))[1:]
+        return name in known or (
+            bool(made) and all(self.hangs_on(n, known) for x in made for n in x.unknowns)
+        )
+
     # -- what depends on what --------------------------------------------------------------------
 
     def constants(self, formula: Any) -> frozenset[str]:

@@ -238,6 +238,7 @@ class Walk(Kept):
         index, *carried = body.arguments
         if op.text.lstrip().startswith("unsigned") and index in self.matters:
             self.not_followed.append(f"a loop over unsigned numbers ({op.where})")
+        lasting = set(self.unknowns.by_name)
         turn = self.turn(op, self._most_turns(low, high, step))
         count = low + turn * step
         self.known[index] = Symbol(index.type, lambda i: count)
@@ -247,7 +248,7 @@ class Walk(Kept):
         grown, bases = self.carry(carried, starts, body, turn, lambda: self.block(body))
         bits = BITS[index.element]
         self.width("loop step", op.where, bits, Symbol(index.type, lambda i: count + step))
-        kept = self.keep(carried, starts, body.yielded, grown)
+        kept = self.keep(carried, starts, body.yielded, grown, lasting)
         del self.path[-2:]
         self._after(op, carried, starts, grown, bases, self._turns(low, high, step))
         if kept:

@@ -13,6 +13,7 @@ pytest.importorskip("z3")
 
 from broken_prover import BREAKS, NOTICED, break_of, load
 from faults import FAULTS, TRAPS
+from proving import proved
 
 from gptwin.lab.prove.safe import workers
 from gptwin.lab.prove.safe.asked.questions import NOT_FOLLOWED, PROVED, REFUTED, UNREACHED
@@ -37,17 +38,10 @@ HARMLESS = [
 
 
 @functools.cache
-def of_traps() -> Outcome:
-    """Prove the kernels of traps.py; what is refuted is not run."""
-    with workers.compiling() as provers:
-        return provers.submit(workers.prove, str(HERE / "traps.py")).result()
-
-
-@functools.cache
 def outcome() -> Outcome:
-    """Prove all small kernels, and run the counterexamples, in processes of their own."""
-    with workers.compiling() as provers, workers.interpreting() as runners:
-        found = provers.submit(workers.prove, str(HERE / "small_kernels.py")).result()
+    """Prove all small kernels, and run the counterexamples in a process of their own."""
+    found = proved("small_kernels.py")
+    with workers.interpreting() as runners:
         for result in found.results:
             confirm(result, runners)
     return found
@@ -76,17 +70,17 @@ def test_a_mended_kernel_is_proved(kernel: str) -> None:
 
 
 def test_what_a_hasty_prover_would_believe_is_not_proved() -> None:
-    proved = {
+    believed = {
         name: kinds
         for name, kind in TRAPS.items()
-        if kind not in (kinds := _open(of_traps(), name)) or not kinds
+        if kind not in (kinds := _open(proved("traps.py"), name)) or not kinds
     }
-    assert not proved
+    assert not believed
 
 
 @pytest.mark.parametrize("kernel", HARMLESS)
 def test_the_harmless_sibling_of_a_trap_is_proved(kernel: str) -> None:
-    assert not _open(of_traps(), kernel)
+    assert not _open(proved("traps.py"), kernel)
 
 
 def _open(outcome: Outcome, kernel: str) -> set[str]:
