@@ -154,8 +154,11 @@ def linear_ppo_loss(
     # Without a coefficient the entropy is a statistic, which language/token_scores_cpu.py makes
     # cheap.
     if hidden.device.type == "cpu" and not (entropy_coefficient or torch.compiler.is_compiling()):
-        states = hidden if temperature == 1 else hidden / temperature
-        log_prob, entropy = eager_scores(states, weight, targets, mask, with_entropy=True)
+        log_prob, entropy = eager_scores(
+            hidden if temperature == 1 else hidden / temperature,
+            *(weight, targets, mask),
+            with_entropy=True,
+        )
         return ppo_loss_eager(
             *(log_prob, old_log_prob, advantages, values, old_values, returns, entropy, mask),
             **options,

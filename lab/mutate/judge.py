@@ -32,6 +32,7 @@ from ..sanitize.guard import Guard
 from ..twins.find import is_own
 from ..twins.twin import Case, Twin
 from ..verify.check import Checked, Prepared, check_prepared, prepare, run_eager
+from ..verify.nonfinite import check_nonfinite, nonfinite_cases
 from ..verify.verify import fixed_cases, n_configurations
 from . import compiled
 from .install import KERNELS, ROOT, files_of, install, lines_of
@@ -51,8 +52,8 @@ class Trial:
     ----------
     case, dtype
         What is run, with its "configuration".
-    prepared : Prepared
-        Its arguments and truth.
+    prepared : Prepared or None
+        Its arguments and truth; None of a case that is not finite, which makes its own.
     eager : dict of torch.Tensor
         The yardstick's results.
     seconds : float
@@ -63,7 +64,7 @@ class Trial:
 
     case: Case
     dtype: str
-    prepared: Prepared
+    prepared: Prepared | None
     eager: dict[str, torch.Tensor]
     seconds: float
     lines: dict[str, set[int]]
@@ -157,8 +158,8 @@ def cases_of(twin: Twin, dtype: str, examples: int, seed_of_cases: int) -> list[
     twin, examples, seed_of_cases
         As in `make_trials`.
     dtype : str
-        The first of the twin's gets all; the others, where only rounding differs, the fixed cases
-        in one configuration. `verify` runs more.
+        The first of the twin's gets all, with NaN and infinity, too; the others, where only
+        rounding differs, the fixed cases in one configuration. `verify` runs more.
 
     Returns
     -------
@@ -167,7 +168,8 @@ def cases_of(twin: Twin, dtype: str, examples: int, seed_of_cases: int) -> list[
     """
     fixed = list(fixed_cases(twin))
     if dtype == twin.dtypes[0]:
-        return [*fixed, *random_cases(twin, examples, seed_of_cases)]
+        nonfinite = [case | {"configuration": 0} for case in nonfinite_cases(twin)]
+        return [*fixed, *nonfinite, *random_cases(twin, examples, seed_of_cases)]
     return [case for case in fixed if case["configuration"] == 0]
 
 
@@ -212,14 +214,16 @@ def _tiles(twin: Twin, names: set[str], index: int) -> frozenset[tuple[str, str]
     return frozenset(tiles)
 
 
-def _check(twin: Twin, case: Case, dtype: str, prepared: Prepared, eager: dict) -> Checked:
+def _check(twin: Twin, case: Case, dtype: str, prepared: Prepared | None, eager: dict) -> Checked:
     with Guard().watching() if INTERPRETED else compiled.guarded():
+        if prepared is None:
+            return check_nonfinite(twin, case, dtype, "cpu")
         return check_prepared(twin, case, dtype, "cpu", prepared, eager)
 
 
 def _try(twin: Twin, case: Case, dtype: str) -> tuple[Trial, Checked]:
-    prepared = prepare(twin, case, dtype, "cpu", None)
-    eager = run_eager(twin, prepared)
+    prepared = None if "nonfinite" in case else prepare(twin, case, dtype, "cpu", None)
+    eager = {} if prepared is None else run_eager(twin, prepared)
     started = time.process_time()
     with _watching_lines(twin) as lines, compiled.compiled_lines(lines):
         checked = _check(twin, case, dtype, prepared, eager)

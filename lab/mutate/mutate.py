@@ -1,7 +1,8 @@
 """Which mutants a twin answers for, what was said of them before, and the score.
 
 A mutant in a function that several operations share is judged by one of them: the operation whose
-file it is in, else the one that reaches the fewest functions, the simplest that uses it.
+file it is in, else the one that reaches the fewest functions, the simplest that uses it. If it
+survives there, the others are asked: they may use the function in ways of their own.
 """
 
 import dataclasses
@@ -26,9 +27,10 @@ from .mutants import Mutant, derive, source_of
 # All operations share these: where instruments attach, and torch.compile's operators.
 NOT_MUTATED = ("common/launch", "common/registered")
 REQUIRED_SCORE = 0.95
+Verdicts = Iterator[tuple[Mutant, Verdict]]
 JUDGE = (
-    "verify/budget.py", "verify/check.py", "sanitize/guard.py", "mutate/judge.py",
-    "mutate/install.py", "mutate/compiled.py",
+    "verify/budget.py", "verify/check.py", "verify/nonfinite.py", "sanitize/guard.py",
+    "mutate/judge.py", "mutate/install.py", "mutate/compiled.py",
 )  # fmt: skip
 ON = "interpreter" if INTERPRETED else "native"  # how kernels run
 
@@ -122,6 +124,43 @@ def _values(function: types.FunctionType, names: set[str]) -> Iterator[Any]:
 
 
 @functools.cache
+def _reached_by_twin() -> dict[str, set[tuple[str, str]]]:
+    return {name: reached_functions(twin) for name, twin in TWINS.items()}
+
+
+@functools.cache
+def users_of(module: str, function: str) -> list[str]:
+    """List the twins that use a function of kernels/.
+
+    Parameters
+    ----------
+    module, function : str
+        As `reached_functions` has them.
+
+    Returns
+    -------
+    list of str
+        The one that the file is of, then the simpler before the others.
+    """
+    operation = module.split("/")[-1]
+    users = [name for name, reached in _reached_by_twin().items() if (module, function) in reached]
+    return sorted(users, key=lambda name: (name != operation, _size(name)))
+
+
+def _size(name: str) -> int:
+    """Say how large an operation is: how many functions it reaches."""
+    return len(_reached_by_twin()[name])
+
+
+def _others_of(name: str, mutant: Mutant) -> list[str]:
+    """List the other twins that a mutant of one may show in."""
+    if is_own(name):
+        return []
+    module = mutant.file.removeprefix("kernels/").removesuffix(".py")
+    return [user for user in users_of(module, mutant.function) if user != name]
+
+
+@functools.cache
 def mutants_by_twin() -> dict[str, list[Mutant]]:
     """Derive all mutants and give each to one twin.
 
@@ -130,7 +169,7 @@ def mutants_by_twin() -> dict[str, list[Mutant]]:
     dict
         Twin name to its mutants, in the order of files and lines.
     """
-    reached = {name: reached_functions(twin) for name, twin in TWINS.items()}
+    reached = _reached_by_twin()
     files = sorted({module for functions in reached.values() for module, _ in functions})
     mutants: dict[str, list[Mutant]] = {name: [] for name in TWINS}
     for module in files:
@@ -138,10 +177,8 @@ def mutants_by_twin() -> dict[str, list[Mutant]]:
         if module in NOT_MUTATED or not (operation in TWINS or "@triton.jit" in source_of(path)):
             continue
         for mutant in derive(path, f"kernels/{module}.py"):
-            users = [n for n in TWINS if (module, mutant.function) in reached[n]]
-            if users:
-                owner = min(users, key=lambda n: (n != operation, len(reached[n])))
-                mutants[owner].append(mutant)
+            if users := users_of(module, mutant.function):
+                mutants[users[0]].append(mutant)
     return mutants
 
 
@@ -222,21 +259,23 @@ class KnownVerdicts:
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
-        self.known: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.known: dict[tuple[str, ...], dict[str, Any]] = {}
         if file is not None and file.exists():
             for line in file.read_text(encoding="utf-8").splitlines():
                 try:
                     entry = json.loads(line)
                 except json.JSONDecodeError:  # a kill cut this line short
                     continue
-                on = entry.get("on", "interpreter")
-                self.known[entry["mutant"], entry["source"], on] = entry
+                key = (entry["mutant"], entry["source"], entry["on"], entry["twin"])
+                self.known[key] = entry
 
-    def find(self, mutant: Mutant, cases: list[str]) -> Verdict | None:
+    def find(self, twin: str, mutant: Mutant, cases: list[str]) -> Verdict | None:
         """Return what was said of a mutant, if it still holds.
 
         Parameters
         ----------
+        twin : str
+            Whose checks said it.
         mutant : Mutant
             The fault.
         cases : list of str
@@ -246,7 +285,7 @@ class KnownVerdicts:
         -------
         Verdict or None
         """
-        entry = self.known.get((mutant.identity, _source_hash(mutant), ON))
+        entry = self.known.get((mutant.identity, _source_hash(mutant), ON, twin))
         if entry is None:
             return None
         verdict = Verdict(**entry["verdict"])
@@ -257,12 +296,12 @@ class KnownVerdicts:
         )
         return verdict if holds else None
 
-    def add(self, mutant: Mutant, cases: list[str], verdict: Verdict) -> None:
+    def add(self, twin: str, mutant: Mutant, cases: list[str], verdict: Verdict) -> None:
         """Keep a verdict.
 
         Parameters
         ----------
-        mutant, cases
+        twin, mutant, cases
             As in `find`.
         verdict : Verdict
             What was said.
@@ -274,6 +313,7 @@ class KnownVerdicts:
             "source": _source_hash(mutant),
             "judge": _judge_hash(cases),
             "on": ON,
+            "twin": twin,
             "verdict": dataclasses.asdict(verdict),
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -387,16 +427,28 @@ def score_twin(
     derived = mutants_of(twin.name)
     chosen = sample(derived, size, seed)
     reasons = reasons_of(twin, chosen)  # a list that is no list is refused before anything runs
-    cases = case_names(twin, examples, seed)
-    verdicts = {m: v for m in chosen if (v := known.find(m, cases)) is not None}
-    on_event("mutants", len(verdicts))
-    left = [m for m in chosen if m not in verdicts]
-    if left:
-        trials = make_trials(twin, examples, seed, lambda: on_event("cases", 1))
-        for mutant, verdict in judge(twin, left, trials, processes):
-            known.add(mutant, cases, verdict)
-            verdicts[mutant] = verdict
-            on_event("mutants", 1)
+
+    def judged(by: Twin, mutants: list[Mutant], on_case: Callable[[], None]) -> Verdicts:
+        cases = case_names(by, examples, seed)
+        found = {m: v for m in mutants if (v := known.find(by.name, m, cases)) is not None}
+        yield from found.items()
+        left = [m for m in mutants if m not in found]
+        if left:
+            trials = make_trials(by, examples, seed, on_case)
+            for mutant, verdict in judge(by, left, trials, processes):
+                known.add(by.name, mutant, cases, verdict)
+                yield mutant, verdict
+
+    verdicts = {}
+    for mutant, verdict in judged(twin, chosen, lambda: on_event("cases", 1)):
+        verdicts[mutant] = verdict
+        on_event("mutants", 1)
+    others = {m: _others_of(twin.name, m) for m in chosen if m.identity not in reasons}
+    simplest = sorted({n for names in others.values() for n in names}, key=_size)
+    for other in simplest:
+        alive = [m for m, names in others.items() if other in names and not verdicts[m].killed]
+        if alive:
+            verdicts |= {m: v for m, v in judged(TWINS[other], alive, lambda: None) if v.killed}
     return Score(twin.name, len(derived), {m: verdicts[m] for m in chosen}, reasons)
 
 

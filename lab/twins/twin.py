@@ -7,6 +7,7 @@ follow.
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -246,6 +247,38 @@ class Twin:
         file = vars(sys.modules[self.kernel.__module__])
         own = [value for name, value in file.items() if name.endswith("_kernel")]
         return {kernel_name(kernel): kernel for kernel in (*own, *self.shared_kernels)}
+
+
+def with_constant(operation: Callable[..., Any], module: Any, name: str) -> Callable[..., Any]:
+    """Let a case set a constant of a kernel's module: the size of a block that takes millions.
+
+    Parameters
+    ----------
+    operation : callable
+        Takes its arguments by name.
+    module : module or None
+        Where the constant stands; None, as for the reference, takes the option and does nothing.
+    name : str
+        Of the constant; the option is called by it in small letters.
+
+    Returns
+    -------
+    callable
+    """
+
+    @functools.wraps(operation)
+    def wrapped(**arguments: Any) -> Any:
+        value = arguments.pop(name.lower(), None)
+        if module is None or value is None:
+            return operation(**arguments)
+        before = getattr(module, name)
+        setattr(module, name, value)
+        try:
+            return operation(**arguments)
+        finally:
+            setattr(module, name, before)
+
+    return wrapped
 
 
 def by_argument(twin: Twin, gradients: Any) -> dict[str, Any]:

@@ -82,13 +82,17 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A case's arguments on the device, quantised and laid out, and its cotangents."""
+    """A case's arguments on the device, quantised and laid out, and its cotangents.
+
+    `frozen` are the arguments whose gradients are not asked for, so that no truth is of them.
+    """
 
     tensors: dict[str, torch.Tensor]
     options: dict[str, Any]
     d_results: tuple[torch.Tensor, ...]
     truth: dict[str, np.ndarray]
     noise: dict[str, float]
+    frozen: frozenset[str] = frozenset()
 
 
 def prepare(twin: Twin, case: Case, dtype: str, device: str, text: str | None) -> Prepared:
@@ -133,6 +137,8 @@ def prepare(twin: Twin, case: Case, dtype: str, device: str, text: str | None) -
     )
     d_quantised = tuple(to_numpy(d) for d in d_results)
     truth = reference(twin, quantised, numpy_options, d_quantised)
+    frozen = frozenset(case.get("frozen", ()))
+    truth = {n: expected for n, expected in truth.items() if n.removeprefix("d_") not in frozen}
 
     rounding = TF32_ROUNDING if case.get("precision") == "tf32" else FLOAT32_ROUNDING
     moved = {n: cotangents.jitter(a, rounding) for n, a in quantised.items()}
@@ -151,7 +157,7 @@ def prepare(twin: Twin, case: Case, dtype: str, device: str, text: str | None) -
         noise[name] = twin.roundings * (movement + entry)
         if name.startswith("d_"):
             noise[name] += exponent * entry + reading
-    return Prepared(tensors, options, d_results, truth, noise)
+    return Prepared(tensors, options, d_results, truth, noise, frozen)
 
 
 def reference(
@@ -242,12 +248,14 @@ def run(twin: Twin, operation: Any, prepared: Prepared) -> dict[str, torch.Tenso
 
 
 def _run(twin: Twin, operation: Any, prepared: Prepared) -> dict[str, torch.Tensor]:
-    leaves = {n: t.detach().requires_grad_() for n, t in prepared.tensors.items()}
+    leaves = {
+        n: t.detach().requires_grad_(n not in prepared.frozen) for n, t in prepared.tensors.items()
+    }
     named = dict(zip(twin.results, as_tuple(operation(**leaves, **prepared.options)), strict=False))
     roots = tuple(differentiable(twin, named).values())
     if not roots:
         return named
-    wanted = {n: leaf for n, leaf in leaves.items() if n in twin.arguments}
+    wanted = {n: leaf for n, leaf in leaves.items() if n in twin.arguments and leaf.requires_grad}
     gradients = torch.autograd.grad(
         roots, tuple(wanted.values()), prepared.d_results, materialize_grads=True
     )

@@ -203,6 +203,10 @@ attention = Twin(
          "scale": 1.0, "magnitude": 30.0},
         # Dropout's tiles are smaller where heads are narrow: a mutant of their size survived.
         {"batch": 1, "head": 1, "queries": 9, "d_head": 16, "dropout": 0.5, "seed": 4},
+        # Keys 32, 64 and 128 start tiles and end documents, which they see whole: a mutant that
+        # took the next key's start survived.
+        {"batch": 1, "head": 1, "queries": 140, "d_head": 16, "documents": [33, 32, 64],
+         "seed": 5},
     ),
     inputs=_attention_inputs,
     real=_real,

@@ -19,9 +19,12 @@ from ..strategies import sizes
 from ..twin import Case, Cost, Draw, Inputs, Rows, Twin
 from .qkv_projection import (
     ARGUMENTS,
+    ASKED_ALONE,
     AXES,
     GPT2,
     PROJECTION_KERNELS,
+    SMALL_PROJECTION,
+    all_but,
     heads,
     projection_cost,
     projection_inputs,
@@ -137,12 +140,16 @@ qkv_attention = Twin(
         },
         {
             "batch": 2, "time": 50, "d_model": 70, "n_kv_head": 2, "d_head": 24,
-            "bias": True, "norm": True, "padded": True, "window": 20, "path": "single", "seed": 2,
+            "bias": True, "norm": True, "padded": True, "window": 20, "path": "single",
+            "layout": "every_other", "d_layout": "every_other", "seed": 2,
         },
         {
             "batch": 1, "time": 5, "d_model": 6, "n_kv_head": 1, "d_head": 3,
             "causal": False, "padded": True, "path": "single", "seed": 3,
         },
+        *(
+            SMALL_PROJECTION | {"frozen": all_but(name), "path": "single"} for name in ASKED_ALONE
+        ),
     ),
     inputs=_attention_inputs,
     real=projection_real,

@@ -31,6 +31,11 @@ def columns(case: Case) -> int:
     return (n_head + 2 * n_kv_head) * case["d_head"]
 
 
+def all_but(argument: str) -> list[str]:
+    """List the other arguments."""
+    return [name for name in ARGUMENTS if name != argument]
+
+
 def projection_inputs(case: Case, draw: Draw) -> Inputs:
     """Draw the residual stream and what projects it."""
     (n_head, n_kv_head), d_model, n_columns = heads(case), case["d_model"], columns(case)
@@ -92,6 +97,11 @@ AXES = {
     "norm_weight": "d_model",
     "norm_bias": "d_model",
 }
+# Gradients that come of one product each, asked for alone: mutants that left it out survived.
+ASKED_ALONE = ("b_qkv", "norm_weight", "norm_bias")
+SMALL_PROJECTION = {
+    "batch": 1, "time": 3, "d_model": 5, "n_kv_head": 1, "d_head": 4, "bias": True, "norm": True,
+}  # fmt: skip
 GPT2 = {"d_model": 768, "n_kv_head": 12, "d_head": 64, "bias": True, "norm": True}
 
 
@@ -163,6 +173,12 @@ qkv_projection = Twin(
             "batch": 1, "time": 3, "d_model": 5, "n_kv_head": 1, "d_head": 4, "norm": True,
             "magnitude": 1e25, "seed": 4,
         },
+        # And what the mean's rounding leaves over is as large as the numbers' spread.
+        {
+            "batch": 1, "time": 8, "d_model": 5, "n_kv_head": 1, "d_head": 4, "norm": True,
+            "magnitude": 1e21, "offset": 3e27, "seed": 5,
+        },
+        *(SMALL_PROJECTION | {"frozen": all_but(name)} for name in ASKED_ALONE),
     ),
     inputs=projection_inputs,
     real=projection_real,

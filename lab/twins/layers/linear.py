@@ -99,6 +99,8 @@ linear = Twin(
         # more rows than one program sums for d_bias, with and without an activation before it
         {"rows": 300, "d_in": 70, "d_out": 130, "bias": True, "residual": True},
         {"rows": 270, "d_in": 65, "d_out": 17, "bias": True, "activation": "gelu"},
+        # Ten rows of tiles: a mutant survived that got the second group of eight wrong.
+        {"rows": 578, "d_in": 3, "d_out": 40, "seed": 1},
     ),
     inputs=_linear_inputs,
     real=_linear_real,

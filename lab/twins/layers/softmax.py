@@ -18,7 +18,8 @@ def _softmax_inputs(case: Case, draw: Draw) -> Inputs:
         x = draw.sparse_minus_inf(x, share=0.4)
     options: dict[str, Any] = {"scale": case.get("scale", 1.0), "causal": case.get("causal", False)}
     if case.get("key_mask"):
-        options["key_mask"] = draw.mask(case["shape"][0], case["shape"][-1], share=0.6)
+        share = case.get("share", 0.6)
+        options["key_mask"] = draw.mask(case["shape"][0], case["shape"][-1], share=share)
     return Inputs({"x": x}, options)
 
 
@@ -94,7 +95,12 @@ softmax = Twin(
         {"shape": [1, 1, 2, _BLOCK + 1], "causal": True, "key_mask": True, "seed": 2},
         # Mutants survived without rows of one key, and without a wide row whose last key counts.
         {"shape": [2, 1, 2, 1], "seed": 3},
-        {"shape": [1, 1, 1, _BLOCK + 1], "magnitude": 3.0, "seed": 4},
+        {
+            "shape": [1, 1, 1, _BLOCK + 1], "magnitude": 3.0, "layout": "every_other",
+            "d_layout": "every_other", "seed": 4,
+        },
+        # No key is seen: a mutant survived that divided by the sum, 0.
+        {"shape": [1, 1, 1, _BLOCK + 1], "key_mask": True, "share": 0.0, "seed": 5},
     ),
     inputs=_softmax_inputs,
     real=lambda activations: Inputs(
@@ -119,4 +125,4 @@ softmax = Twin(
         {"shape": [1, 1, 2, _BLOCK + 2], "causal": True},
     ),
     axes=dict.fromkeys(("x", "probabilities"), "batch query key") | {"key_mask": "batch key"},
-)
+)  # fmt: skip

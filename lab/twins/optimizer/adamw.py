@@ -12,7 +12,7 @@ from ....core.optimizer import adamw as core_adamw
 from ....kernels.optimizer import adamw as triton_adamw
 from ....kernels.optimizer import adamw_update
 from ..strategies import any_inputs, tensor_shapes
-from ..twin import Case, Cost, Draw, Inputs, Twin
+from ..twin import Case, Cost, Draw, Inputs, Twin, with_constant
 
 _MOST_TENSORS = 4
 _KINDS = ("parameter", "gradient", "first_moment", "second_moment")
@@ -86,6 +86,7 @@ def _adamw_inputs(case: Case, draw: Draw) -> Inputs:
         "max_norm": case.get("max_norm"),
         "epsilon": case.get("epsilon", "pytorch"),
         "mixed": case.get("mixed", False),
+        "norm_block": case.get("norm_block"),
     }
     return Inputs(tensors, options)
 
@@ -136,10 +137,10 @@ _CONTRACTS = {
 
 adamw = Twin(
     name="adamw",
-    forward=_adamw_forward,
+    forward=with_constant(_adamw_forward, None, "NORM_BLOCK"),
     backward=None,
-    kernel=_moments_in_float32(triton_adamw.adamw),
-    eager=_moments_in_float32(triton_adamw.adamw_eager),
+    kernel=with_constant(_moments_in_float32(triton_adamw.adamw), adamw_update, "NORM_BLOCK"),
+    eager=with_constant(_moments_in_float32(triton_adamw.adamw_eager), None, "NORM_BLOCK"),
     arguments=_ARGUMENTS,
     results=_RESULTS,
     statistics=_RESULTS,
@@ -167,6 +168,8 @@ adamw = Twin(
         },
         # Each of three pairs of dtypes takes a launch: a mutant that mixed up their sums survived.
         {"shapes": [[3, 5], [7], [2, 9], [4]], "mixed": True, "max_norm": 0.5, "seed": 3},
+        # Three sums, two at a time: mutants survived that were wrong beyond 8 million numbers.
+        {"shapes": [[3], [5], [7]], "max_norm": 0.5, "norm_block": 2, "seed": 4},
     ),
     inputs=_adamw_inputs,
     real=_adamw_real,

@@ -9,7 +9,7 @@ from ....core.rlhf import ppo_loss as core_ppo_loss
 from ....kernels.rlhf import ppo_loss as triton_ppo_loss
 from ....kernels.rlhf.ppo_statistics import ppo_loss_statistics_kernel
 from ..strategies import any_tensors, sizes
-from ..twin import Case, Cost, Draw, Inputs, Twin, floats
+from ..twin import Case, Cost, Draw, Inputs, Twin, floats, with_constant
 
 
 def _sign(draw: Draw, *shape: int) -> Any:
@@ -92,6 +92,8 @@ def _ppo_loss_inputs(case: Case, draw: Draw) -> Inputs:
         for arrays in (tensors, options):
             for name in arrays.keys() - {"mask"}:
                 arrays[name] = np.where(mask, arrays[name], np.nan)
+    if "block" in case:
+        options["block"] = case["block"]
     return Inputs(tensors, options | coefficients(case))
 
 
@@ -156,10 +158,10 @@ _CONTRACTS = {
 
 ppo_loss = Twin(
     name="ppo_loss",
-    forward=core_ppo_loss.ppo_loss_forward,
+    forward=with_constant(core_ppo_loss.ppo_loss_forward, None, "BLOCK"),
     backward=core_ppo_loss.ppo_loss_backward,
-    kernel=triton_ppo_loss.ppo_loss,
-    eager=triton_ppo_loss.ppo_loss_eager,
+    kernel=with_constant(triton_ppo_loss.ppo_loss, triton_ppo_loss, "BLOCK"),
+    eager=with_constant(triton_ppo_loss.ppo_loss_eager, None, "BLOCK"),
     arguments=("log_prob", "values", "entropy"),
     results=core_ppo_loss.PPOResults._fields,
     cases=st.fixed_dictionaries(
@@ -176,6 +178,8 @@ ppo_loss = Twin(
         {"shape": [3, 700], "seed": 1},
         {"shape": [2, 50], "share": 0.0, "poison": True, "seed": 2},
         {"shape": [3, 70], "magnitude": 100.0, "poison": True, "seed": 3},  # Some |Δ| are above 20.
+        # 19 blocks, 16 at a time: mutants survived that were wrong beyond a million tokens.
+        {"shape": [3, 100], "block": 16, "seed": 4},
     ),
     inputs=_ppo_loss_inputs,
     real=_ppo_loss_real,

@@ -275,6 +275,31 @@ def score(softmax, store, **changes):
     return mutate.score_twin(softmax, known=mutate.KnownVerdicts(store), **arguments)
 
 
+def test_a_survivor_in_a_shared_function_is_asked_of_the_other_twins(monkeypatch):
+    """What cross_entropy leaves at 1, the temperature, linear_ppo_loss varies."""
+    shared = ("language/token_scores", "_launch_d_logits")
+    assert mutate.users_of(*shared) == ["cross_entropy", "linear_ppo_loss"]
+    asked = []
+
+    def judged(twin, mutants, trials, processes):
+        for mutant in mutants:
+            asked.append((twin.name, mutant.function))
+            killed = twin.name != "cross_entropy"
+            yield mutant, mutation_judge.Verdict(killed, "d_hidden beyond the budget", "", 0.0)
+
+    monkeypatch.setattr(mutate, "make_trials", lambda *args: [])
+    monkeypatch.setattr(mutate, "judge", judged)
+    monkeypatch.setattr(mutate, "case_names", lambda *args: [])
+    monkeypatch.setattr(mutate, "reasons_of", lambda *args: {})
+    score = mutate.score_twin(
+        TWINS["cross_entropy"], size=None, seed=0, examples=1, known=mutate.KnownVerdicts(None),
+        processes=1,
+    )  # fmt: skip
+    assert ("linear_ppo_loss", shared[1]) in asked
+    alone = {m.function for m in score.survivors}
+    assert shared[1] not in alone and "cross_entropy" in " ".join(alone)
+
+
 @interpreted
 def test_a_second_run_judges_nothing_again(softmax, tmp_path, monkeypatch):
     store = tmp_path / "kept" / "verdicts.jsonl"
@@ -292,15 +317,17 @@ def test_a_second_run_judges_nothing_again(softmax, tmp_path, monkeypatch):
 def test_verdicts_hold_while_the_file_and_the_cases_are_the_same(tmp_path, monkeypatch):
     (killed, survivor), cases = mutate.mutants_by_twin()["softmax"][:2], ["case a", "case b"]
     store = mutate.KnownVerdicts(tmp_path / "verdicts.jsonl")
-    store.add(killed, cases, mutation_judge.Verdict(True, "wrong", "case a", 0.1))
-    store.add(survivor, cases, mutation_judge.Verdict(False, "passed 2 cases", "", 0.1))
+    store.add("softmax", killed, cases, mutation_judge.Verdict(True, "wrong", "case a", 0.1))
+    store.add("softmax", survivor, cases, mutation_judge.Verdict(False, "passed 2 cases", "", 0.1))
     store = mutate.KnownVerdicts(tmp_path / "verdicts.jsonl")
-    assert store.find(killed, cases).killed and not store.find(survivor, cases).killed
+    find = functools.partial(store.find, "softmax")
+    assert find(killed, cases).killed and not find(survivor, cases).killed
+    assert store.find("attention", killed, cases) is None
     more = [*cases, "case c"]  # may kill the survivor; the other is dead already
-    assert store.find(killed, more).killed and store.find(survivor, more) is None
-    assert store.find(killed, ["case b"]) is None
+    assert find(killed, more).killed and find(survivor, more) is None
+    assert find(killed, ["case b"]) is None
     monkeypatch.setattr(mutate, "_source_hash", lambda mutant: "another file")
-    assert store.find(killed, cases) is None
+    assert find(killed, cases) is None
 
 
 def test_the_score_leaves_out_equivalent_mutants_and_distrusts_the_list():
