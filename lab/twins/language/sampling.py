@@ -92,9 +92,8 @@ sampling = Twin(
         {"rows": 4, "vocab": 50, "numbered": True, "seed": 6},
         # A draw hangs on the low half of the total. The seed was found by trying.
         {"rows": 9, "vocab": 50, "seed": 53},
-        # Weights are nearly equal, so the draw hangs on the digits of the share: a mutant that let
-        # a product of it overflow survived.
-        {"rows": 4, "vocab": 2000, "magnitude": 0.001, "top_p": 0.7, "seed": 7},
+        # Likewise a product of the share must not overflow; this seed, too, was found by trying.
+        {"rows": 8, "vocab": 400, "magnitude": 2.5, "top_p": 0.95, "seed": 1},
     ),
     inputs=_inputs,
     real=lambda a: Inputs({"logits": a["up"][0, ::12]}, {"top_p": 0.9, "temperature": 0.8}),
