@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from hypothesis.strategies import SearchStrategy
 
+from ...core.checks import whole
 from ...kernels.common.launch import kernel_name
 
 # A case is plain JSON: sizes, flags and a seed. It can be printed, stored and typed again.
@@ -269,10 +270,11 @@ def with_constant(operation: Callable[..., Any], module: Any, name: str) -> Call
     @functools.wraps(operation)
     def wrapped(**arguments: Any) -> Any:
         value = arguments.pop(name.lower(), None)
-        if module is None or value is None:
+        number = None if value is None else whole(name.lower(), value)
+        if module is None or number is None:
             return operation(**arguments)
         before = getattr(module, name)
-        setattr(module, name, value)
+        setattr(module, name, number)
         try:
             return operation(**arguments)
         finally:
