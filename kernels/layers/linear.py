@@ -94,7 +94,7 @@ def grouped_tile(
     return first_row + within % rows_in_group, within // rows_in_group
 
 
-@triton.autotune(MATMUL_CONFIGS, key=MATMUL_KEY)
+@triton.autotune(PLAIN_CONFIGS, key=MATMUL_KEY)
 @triton.jit
 def matmul_kernel(
     a,  # Strided [row, inner]
@@ -153,7 +153,7 @@ def matmul_kernel(
     tl.store(result_ptr + at, accumulator, mask=inside)
 
 
-PLAIN_KERNEL = triton.autotune(PLAIN_CONFIGS, key=MATMUL_KEY)(matmul_kernel.fn)
+NARROW_KERNEL = triton.autotune(MATMUL_CONFIGS, key=MATMUL_KEY)(matmul_kernel.fn)
 
 
 @triton.autotune(D_U_CONFIGS, key=["n_columns"])
@@ -225,7 +225,7 @@ def matmul(
 
     is_plain = a.element_size() == 2 and not gelu and residual is None
     launch(
-        PLAIN_KERNEL if is_plain else matmul_kernel,
+        matmul_kernel if is_plain else NARROW_KERNEL,
         grid,
         *(strided(a), strided(b), strided(bias), strided(residual), result, pre_activation),
         *(n_rows, n_columns, n_inner, triton.next_power_of_2(n_rows)),

@@ -14,7 +14,7 @@ from ....core.model.decoder_block import ARGUMENTS
 from ....kernels.attention.qkv_attention import path as qkv_path
 from ....kernels.common.column_sum import column_sum_kernel
 from ....kernels.layers.layer_norm import layer_norm_backward_kernel, layer_norm_forward_kernel
-from ....kernels.layers.linear import linear_backward_activation_kernel, matmul_kernel
+from ....kernels.layers.linear import NARROW_KERNEL, linear_backward_activation_kernel
 from ....kernels.model import decoder_block as triton_decoder_block
 from ..attention.qkv_attention import qkv_attention
 from ..strategies import seeds
@@ -185,7 +185,7 @@ decoder_block = Twin(
     # x passes through five layers of rounding before it leaves the block.
     roundings=16.0,
     shared_kernels=(
-        matmul_kernel,
+        NARROW_KERNEL,  # its products have more to do than adding a bias
         linear_backward_activation_kernel,
         layer_norm_forward_kernel,
         layer_norm_backward_kernel,
