@@ -33,7 +33,7 @@ from .operations.results import (
 )
 from .operations.shapes import shapes
 
-COMMAND_S = 590.0  # of one command: ten minutes, less what starts and ends it
+COMMAND_S = 560.0  # of one command: ten minutes, less what starts it and draws its pictures
 STARTING_S = 5.0  # until a command's first piece begins
 ENDING_S = 3.0  # to end processes and store what they found
 LEAST_S = 15.0  # nothing begins with less
