@@ -278,13 +278,14 @@ def score(softmax, store, **changes):
 def test_a_survivor_in_a_shared_function_is_asked_of_the_other_twins(monkeypatch):
     """What cross_entropy leaves at 1, the temperature, linear_ppo_loss varies."""
     shared = ("language/token_scores", "_launch_d_logits")
-    assert mutate.users_of(*shared) == ["cross_entropy", "linear_ppo_loss"]
+    first, *others = mutate.users_of(*shared)
+    assert first == "cross_entropy" and "linear_ppo_loss" in others
     asked = []
 
     def judged(twin, mutants, trials, processes):
         for mutant in mutants:
             asked.append((twin.name, mutant.function))
-            killed = twin.name != "cross_entropy"
+            killed = twin.name == "linear_ppo_loss"
             yield mutant, mutation_judge.Verdict(killed, "d_hidden beyond the budget", "", 0.0)
 
     monkeypatch.setattr(mutate, "make_trials", lambda *args: [])
