@@ -14,7 +14,7 @@ states is read once for two tiles of weights:
             └─────┴─────┘     W_c tile ──► c ─┘
 
 Both tiles live in registers alone; what is left of a span are four numbers a token, which
-`token_scores_merge_kernel` joins, as it does for one head. In units of log 2, with e = 2^(−|c|),
+spans.py keeps and joins, as it does for one head. In units of log 2, with e = 2^(−|c|),
 log₂ σ(c) = min(c, 0) − log₂(1 + e), and σ(−c) = e/(1 + e) or 1/(1 + e): one power serves both.
 
 Backward goes over chunks of the vocabulary. Both tiles are computed again and become d_g and d_c,
@@ -52,7 +52,8 @@ from ..common.widened import product_in_float32
 from ..layers.linear import grouped_tile
 from ..layers.product import product
 from . import token_scores
-from .token_scores import SPAN, merge, merge_spans, write_product
+from .spans import LOWEST, SPAN, add_tile, merge_spans, store_span
+from .token_scores import write_product
 
 
 def _tile(m_bytes: int, num_warps: int, num_stages: int) -> triton.Config:
@@ -65,8 +66,6 @@ def _tile(m_bytes: int, num_warps: int, num_stages: int) -> triton.Config:
 # One list for both directions.
 DIRECTOR_CONFIGS = [_tile(256, 8, 3), _tile(128, 4, 4)]
 
-# As in token_scores.py: below any logit and yet finite.
-_LOWEST = tl.constexpr(-1e30)
 _LOG2_E = tl.constexpr(math.log2(math.e))
 
 
@@ -138,7 +137,7 @@ def director_scores_kernel(
     counts = tl.load(mask_ptr + rows, mask=row_inside, other=0) != 0
     target = tl.load(targets_ptr + rows, mask=counts, other=0).to(tl.int64)
     first = span.to(tl.int64) * SPAN
-    maximum = tl.full([BLOCK_M], _LOWEST, tl.float32)
+    maximum = tl.full([BLOCK_M], LOWEST, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     weighted = tl.zeros([BLOCK_M], tl.float32)
     wanted = tl.zeros([BLOCK_M], tl.float32)
@@ -156,21 +155,10 @@ def director_scores_kernel(
             hidden.strides[1], weight.strides[0], class_weight.strides[0],
             gamma, K_BYTES // ITEM,
         )  # fmt: skip
-        wanted += tl.sum(tl.where(columns[None, :] == target_at[:, None], z, 0.0), axis=1)
-        z = tl.where(column_inside[None, :], z, _LOWEST)
-        tile_maximum = tl.max(z, axis=1)
-        away = z - tile_maximum[:, None]
-        e = tl.exp2(away)  # 0 outside
-        maximum, total, weighted = merge(
-            maximum, total, weighted, tile_maximum, tl.sum(e, axis=1), tl.sum(e * away, axis=1)
+        maximum, total, weighted, wanted = add_tile(
+            maximum, total, weighted, wanted, z, columns, column_inside, target_at
         )
-
-    at = partial_ptr + span.to(tl.int64) * 4 * n_tokens + rows
-    stride = tl.cast(n_tokens, tl.int64)
-    tl.store(at, maximum, mask=row_inside)
-    tl.store(at + stride, total, mask=row_inside)
-    tl.store(at + 2 * stride, weighted, mask=row_inside)
-    tl.store(at + 3 * stride, wanted, mask=row_inside)
+    store_span(partial_ptr, span, rows, row_inside, n_tokens, maximum, total, weighted, wanted)
 
 
 @triton.autotune(DIRECTOR_CONFIGS, key=["vocab", "d_model"])

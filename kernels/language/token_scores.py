@@ -6,7 +6,7 @@ p·(log p + H)·h, then d_hidden = d_x Wᵀ / T and d_W = hiddenᵀ d_x / T.
 
 Forward. One program owns BLOCK_M tokens and SPAN columns of the vocabulary, and walks over these
 in tiles. A tile of logits is a matrix product that lives in registers alone, and adds to four
-numbers a token; a second kernel merges those of all spans:
+numbers a token; a second kernel merges those of all spans (spans.py):
 
                           vocab ─►
               ┌──────┬──────┐   ┌──────┬──────┐      running maximum m
@@ -62,13 +62,12 @@ from ..common.registered import registered
 from ..common.strided import strided
 from ..layers.linear import grouped_tile
 from ..layers.product import product, readable
+from .spans import LN_2, LOWEST, SPAN, add_tile, merge_spans, store_span
 
 # Numbers in backward's largest buffer.
 MAX_LOGITS = 2**26
 # Under `batch_invariant`, backward's chunks are as wide as for so many tokens, however many.
 INVARIANT_TOKENS = 2**13
-# Columns that one program scores: a multiple of every BLOCK_N.
-SPAN = 1024
 # Columns of a chunk are a multiple of this, so that the rows of d_x begin at even addresses.
 PITCH = 256
 
@@ -101,11 +100,6 @@ FLOAT32_D_LOGITS_CONFIGS = for_architecture(
 )
 SCORE_KEY = ["vocab", "d_model"]
 
-# This is below any logit and yet finite: sums of 0 stay 0 when they are first rescaled.
-_LOWEST = tl.constexpr(-1e30)
-_LN_2 = tl.constexpr(math.log(2))
-_PROPAGATE = tl.constexpr(tl.PropagateNan.ALL)
-
 
 @triton.jit
 def _logits_tile(
@@ -133,17 +127,6 @@ def _logits_tile(
         hidden_at += step * hidden_stride
         weight_at += step * weight_stride
     return accumulator * scale
-
-
-@triton.jit
-def merge(maximum, total, weighted, tile_maximum, tile_total, tile_weighted):
-    """Join two parts of the vocabulary: each sum is brought to the larger maximum."""
-    new = tl.maximum(maximum, tile_maximum)
-    fell, tile_fell = maximum - new, tile_maximum - new
-    factor, tile_factor = tl.exp2(fell), tl.exp2(tile_fell)
-    weighted = (weighted + fell * total) * factor
-    weighted += (tile_weighted + tile_fell * tile_total) * tile_factor
-    return new, total * factor + tile_total * tile_factor, weighted
 
 
 @triton.autotune(SCORE_CONFIGS, key=SCORE_KEY)
@@ -175,7 +158,7 @@ def token_scores_kernel(
     target = tl.load(targets_ptr + rows, mask=counts, other=0).to(tl.int64)
     row_at = hidden.ptr + rows * hidden.strides[0]
     first = span.to(tl.int64) * SPAN
-    maximum = tl.full([BLOCK_M], _LOWEST, tl.float32)
+    maximum = tl.full([BLOCK_M], LOWEST, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     weighted = tl.zeros([BLOCK_M], tl.float32)
     wanted = tl.zeros([BLOCK_M], tl.float32)
@@ -189,72 +172,13 @@ def token_scores_kernel(
             row_at, weight.ptr + (first + columns) * weight.strides[1], counts, column_inside,
             d_model, hidden.strides[1], weight.strides[0], scale, K_BYTES // ITEM,
         )  # fmt: skip
-        wanted += tl.sum(tl.where(columns[None, :] == target_at[:, None], x, 0.0), axis=1)
-        x = tl.where(column_inside[None, :], x, _LOWEST)
-        tile_maximum = tl.max(x, axis=1)
-        away = x - tile_maximum[:, None]
-        e = tl.exp2(away)  # 0 outside
-        maximum, total, weighted = merge(
-            maximum, total, weighted, tile_maximum, tl.sum(e, axis=1), tl.sum(e * away, axis=1)
+        maximum, total, weighted, wanted = add_tile(
+            maximum, total, weighted, wanted, x, columns, column_inside, target_at
         )
-
-    at = partial_ptr + span.to(tl.int64) * 4 * n_tokens + rows
-    stride = tl.cast(n_tokens, tl.int64)
-    tl.store(at, maximum, mask=row_inside)
-    tl.store(at + stride, total, mask=row_inside)
-    tl.store(at + 2 * stride, weighted, mask=row_inside)
-    tl.store(at + 3 * stride, wanted, mask=row_inside)
+    store_span(partial_ptr, span, rows, row_inside, n_tokens, maximum, total, weighted, wanted)
 
 
 FLOAT32_SCORES = triton.autotune(FLOAT32_SCORE_CONFIGS, SCORE_KEY)(token_scores_kernel.fn)
-
-
-@triton.jit
-def token_scores_merge_kernel(
-    partial_ptr,  # float32 [span, 4, token]
-    targets_ptr,  # [token] contiguous, like all that follow
-    mask_ptr,  # int8
-    log_prob_ptr,
-    entropy_ptr,
-    lse_ptr,
-    n_tokens,
-    vocab,
-    n_spans,
-    BLOCK: tl.constexpr,
-):
-    """A block of tokens: log π, H, and the log-sum-exp in units of log 2; 0 if masked."""
-    rows = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = rows < n_tokens
-    counts = tl.load(mask_ptr + rows, mask=inside, other=0) != 0
-    target = tl.load(targets_ptr + rows, mask=counts, other=0).to(tl.int64)
-    stride = tl.cast(n_tokens, tl.int64)
-    at = partial_ptr + rows
-    maximum = tl.full([BLOCK], _LOWEST, tl.float32)
-    total = tl.zeros([BLOCK], tl.float32)
-    weighted = tl.zeros([BLOCK], tl.float32)
-    wanted = tl.zeros([BLOCK], tl.float32)
-    for _ in range(0, n_spans):
-        maximum, total, weighted = merge(
-            maximum,
-            total,
-            weighted,
-            tl.load(at, mask=counts, other=0.0),
-            tl.load(at + stride, mask=counts, other=1.0),
-            tl.load(at + 2 * stride, mask=counts, other=0.0),
-        )
-        wanted += tl.load(at + 3 * stride, mask=counts, other=0.0)
-        at += 4 * stride
-
-    log_total = tl.log2(total)
-    # In exact arithmetic one is ≤ 0, the other ≥ 0: the clamps undo a logarithm's rounding. They
-    # would also make 0 of NaN, and a diverged model's loss with it.
-    log_prob = tl.minimum(wanted - maximum - log_total, 0.0, _PROPAGATE) * _LN_2
-    log_prob = tl.where((target >= 0) & (target < vocab), log_prob, float("nan"))
-    entropy = tl.maximum(log_total - weighted / total, 0.0, _PROPAGATE) * _LN_2
-    lse = maximum + log_total
-    tl.store(log_prob_ptr + rows, tl.where(counts, log_prob, 0.0), mask=inside)
-    tl.store(entropy_ptr + rows, tl.where(counts, entropy, 0.0), mask=inside)
-    tl.store(lse_ptr + rows, tl.where(counts, lse, 0.0), mask=inside)
 
 
 @triton.jit
@@ -308,7 +232,7 @@ def token_scores_d_logits_kernel(
     if d_entropy_ptr is not None:
         entropy = tl.load(entropy_ptr + rows, mask=counts, other=0.0)
         d_entropy = tl.load(d_entropy_ptr + rows, mask=counts, other=0.0) * inverse_temperature
-        d_x -= p * (log2_p * _LN_2 + entropy[:, None]) * d_entropy[:, None]
+        d_x -= p * (log2_p * LN_2 + entropy[:, None]) * d_entropy[:, None]
     d_x = tl.where(counts[:, None], d_x, 0.0)
     at = d_logits_ptr + rows[:, None] * d_logits_row_stride + columns[None, :]
     tl.store(at, d_x, mask=row_inside[:, None] & column_inside[None, :])
@@ -356,39 +280,6 @@ def score(
         SPAN=SPAN,
     )
     return merge_spans(partials, targets, mask, vocab)
-
-
-def merge_spans(
-    partials: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, vocab: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Launch the kernel that joins what was found in each span.
-
-    Parameters
-    ----------
-    partials : torch.Tensor [span, 4, token]
-        m, S, E and the target's logit, in units of log 2.
-    targets : torch.Tensor of int [token]
-    mask : torch.Tensor of int8 [token]
-    vocab : int
-
-    Returns
-    -------
-    log_prob, entropy, lse : torch.Tensor [token]
-        As `score` returns them.
-    """
-    n_spans, _, n_tokens = partials.shape
-    # Each in memory of its own: to write into one must not change what is kept for backward.
-    log_prob, entropy, lse = (
-        torch.empty(n_tokens, dtype=torch.float32, device=partials.device) for _ in range(3)
-    )
-    block = 128
-    launch(
-        token_scores_merge_kernel,
-        (triton.cdiv(n_tokens, block),),
-        *(partials, targets, mask, log_prob, entropy, lse, n_tokens, vocab, n_spans),
-        BLOCK=block,
-    )
-    return log_prob, entropy, lse
 
 
 @registered

@@ -7,11 +7,8 @@ from hypothesis import strategies as st
 
 from ....core.language import cross_entropy as core_cross_entropy
 from ....kernels.language import cross_entropy as triton_cross_entropy
-from ....kernels.language.token_scores import (
-    D_LOGITS_KERNELS,
-    token_scores_kernel,
-    token_scores_merge_kernel,
-)
+from ....kernels.language.spans import token_scores_merge_kernel
+from ....kernels.language.token_scores import D_LOGITS_KERNELS, token_scores_kernel
 from ....kernels.layers.product import PRODUCT_KERNELS
 from ..strategies import any_tensors, sizes
 from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ....core.language import director_scores as core_director_scores
 from ....kernels.language import director_scores as triton_director_scores
-from ....kernels.language.token_scores import token_scores_merge_kernel
+from ....kernels.language.spans import token_scores_merge_kernel
 from ....kernels.layers.product import PRODUCT_KERNELS
 from ..strategies import any_tensors, sizes
 from ..twin import Case, Cost, Draw, Inputs, Rows, Twin, floats

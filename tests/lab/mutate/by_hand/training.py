@@ -5,7 +5,7 @@ MUTANTS = {
     "spans merged without their rescale": (
         "cross_entropy",
         "float32",
-        "kernels/language/token_scores.py",
+        "kernels/language/spans.py",
         "return new, total * factor + tile_total * tile_factor, weighted",
         "return new, total * factor + tile_total, weighted",
     ),

@@ -84,9 +84,9 @@ BREAKS = (
           "weights = tl.exp2(scores * scale_log2_e - pivot[:, None] - 1e-7 * (keys == 0)[None, :])",
           "attention"),
     # cross-entropy
-    Break("the entropy forgets the fall by 1e-7", "language/token_scores", "merge",
+    Break("the entropy forgets the fall by 1e-7", "language/spans", "merge",
           "(weighted + fell * total)", "(weighted + fell * total * 0.9999999)", "cross_entropy"),
-    Break("no min(., 0): rounding alone", "language/token_scores", "token_scores_merge_kernel",
+    Break("no min(., 0): rounding alone", "language/spans", "token_scores_merge_kernel",
           "tl.minimum(wanted - maximum - log_total, 0.0, _PROPAGATE)",
           "(wanted - maximum - log_total)", "cross_entropy", changes=False),
     Break("label smoothing of 1e-7", "language/token_scores", "token_scores_d_logits_kernel",
