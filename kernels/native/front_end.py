@@ -31,7 +31,7 @@ from triton.compiler import code_generator
 from triton.compiler.compiler import ASTSource
 from triton.runtime import cache, jit
 
-from . import compiler
+from . import backend, compiler
 
 _ANY_OTHER = 2
 
@@ -84,7 +84,7 @@ def _key(source: Any, options: Any) -> str:
 
 @functools.cache
 def _hash_of_these_files() -> str:
-    files = (Path(file).read_bytes() for file in (__file__, compiler.__file__))
+    files = (Path(file).read_bytes() for file in (__file__, backend.__file__, compiler.__file__))
     return hashlib.sha256(b"".join(files)).hexdigest()
 
 

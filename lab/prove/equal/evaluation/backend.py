@@ -6,68 +6,32 @@ here is the interpreter's, so neither can hide the other's fault.
 
 import contextlib
 import dataclasses
-import hashlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from triton._C.libtriton import ir, passes
 from triton.backends import Backend, backends
-from triton.backends.compiler import BaseBackend, GPUTarget
+from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
-from triton.backends.nvidia.compiler import CUDAOptions
 from triton.runtime import driver as runtime
 
 from .....kernels.common import launch
+from .....kernels.native.backend import FrontEnd, make_ttir, options_class
 from .....kernels.native.instructions.ttir import parse
 from .evaluate import Machine
 
 NAME = "field"
 
 
-def _options() -> type:
-    """Make the class of a kernel's options: what this version of Triton knows."""
-    ours = [
-        ("warp_size", int, 1), ("backend_name", str, NAME), ("arch", str, NAME),
-        ("extern_libs", tuple, ()), ("supported_fp8_dtypes", tuple, ()),
-    ]  # fmt: skip
-    names = {name for name, _, _ in ours}
-    theirs = [
-        (f.name, f.type, None if f.default is dataclasses.MISSING else f.default)
-        for f in dataclasses.fields(CUDAOptions)
-        if f.name not in names
-    ]
-    return dataclasses.make_dataclass(
-        "FieldOptions",
-        [*ours, *theirs],
-        frozen=True,
-        namespace={"hash": lambda self: hashlib.sha256(repr(self).encode()).hexdigest()},
-    )
+FieldOptions = options_class("FieldOptions", NAME, supported_fp8_dtypes=())
 
 
-FieldOptions = _options()
+class FieldBackend(FrontEnd):
+    """Stops at TTIR; nothing on the way changes what is computed."""
 
-
-class FieldBackend(BaseBackend):
-    """Stops at TTIR."""
-
+    name = NAME
     binary_ext = "ttir"
-    supports_native_tensor_specialization = False
-
-    @staticmethod
-    def get_int_specialization(arg: Any, **kwargs: Any) -> str:
-        """Compile nothing anew for multiples of 16."""
-        return ""
-
-    @staticmethod
-    def get_tensor_specialization(arg: Any, **kwargs: Any) -> str:
-        """Do likewise for addresses."""
-        return ""
-
-    @staticmethod
-    def supports_target(target: GPUTarget) -> bool:
-        """Say whether a target is this backend's."""
-        return target.backend == NAME
 
     def hash(self) -> str:
         """Change when the passes below do: Triton's cache on disk is keyed by it."""
@@ -79,42 +43,9 @@ class FieldBackend(BaseBackend):
         known = {name: v for name, v in opts.items() if name in names and v is not None}
         return FieldOptions(**known | {"sanitize_overflow": False, "debug": False})
 
-    def pack_metadata(self, metadata: Any) -> tuple:
-        """Give the launcher nothing that it has not."""
-        return ()
-
-    def get_codegen_implementation(self, options: Any) -> dict[str, Any]:
-        """Say which sizes a product takes: any."""
-        return {"min_dot_size": lambda lhs, rhs: (1, 1, 1)}
-
-    def get_module_map(self) -> dict[str, Any]:
-        """Say which functions `tl.extra.libdevice` holds: CUDA's."""
-        from triton.language.extra.cuda import libdevice
-
-        return {"triton.language.extra.libdevice": libdevice}
-
-    def load_dialects(self, ctx: Any) -> None:
-        """Add no dialect."""
-
     def add_stages(self, stages: dict[str, Any], options: Any, language: Any = None) -> None:
         """Name the only step."""
-        stages["ttir"] = _make_ttir
-
-
-def _make_ttir(module: Any, metadata: dict[str, Any]) -> Any:
-    """Inline calls, and rewrite what has two forms; nothing that changes what is computed."""
-    pm = ir.pass_manager(module.context)
-    pm.enable_debug()
-    passes.common.add_inliner(pm)
-    passes.ttir.add_rewrite_tensor_descriptor_to_pointer(pm)
-    passes.common.add_canonicalizer(pm)
-    passes.ttir.add_combine(pm)
-    passes.common.add_cse(pm)
-    passes.common.add_symbol_dce(pm)
-    pm.run(module, "make_ttir")
-    metadata["shared"] = 0
-    metadata["name"] = module.get_entry_func_name()
-    return module
+        stages["ttir"] = functools.partial(make_ttir, combine=True, move=False)
 
 
 class _Utils:

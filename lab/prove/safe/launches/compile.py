@@ -6,6 +6,7 @@ its mask of rows is safe.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver as runtime
 
 from .....kernels.common._triton import tl
+from .....kernels.native.backend import make_ttir
 from .....kernels.native.compiler import CPUBackend
 from .call import Call
 
@@ -25,38 +27,17 @@ NARROW, WIDE = 7, 2**40 + 7
 class _FrontEnd(CPUBackend):
     """Triton's front end, and nothing behind it."""
 
+    name = "ttir"
     binary_ext = "nothing"
-
-    @staticmethod
-    def supports_target(target: GPUTarget) -> bool:
-        """Say whether a target is this one."""
-        return target.backend == "ttir"
 
     def hash(self) -> str:
         """Name what is made: Triton's cache on disk is keyed by it."""
         return "ttir without specialisation, 2"
 
     def add_stages(self, stages: dict[str, Any], options: Any, language: Any = None) -> None:
-        """Stop at TTIR."""
-        stages["ttir"] = _make_ttir
+        """Stop at TTIR; nothing leaves the condition that it stands under."""
+        stages["ttir"] = functools.partial(make_ttir, combine=False, move=False)
         stages["nothing"] = lambda module, metadata: b""
-
-
-def _make_ttir(module: Any, metadata: dict[str, Any]) -> Any:
-    """Take calls and descriptors apart; move nothing out of the condition that it stands under."""
-    from triton._C.libtriton import ir, passes
-
-    pm = ir.pass_manager(module.context)
-    pm.enable_debug()
-    passes.common.add_inliner(pm)
-    passes.ttir.add_rewrite_tensor_descriptor_to_pointer(pm)
-    passes.common.add_canonicalizer(pm)
-    passes.common.add_cse(pm)
-    passes.common.add_symbol_dce(pm)
-    pm.run(module, "make_ttir")
-    metadata["shared"] = 0
-    metadata["name"] = module.get_entry_func_name()
-    return module
 
 
 class _Nowhere:
