@@ -21,9 +21,7 @@ from ..models import Settings
 from ..timing import Finding
 
 INSPECTED = Path(__file__).resolve().parents[1] / "results" / "inspect.jsonl"
-COMMAND = (
-    "gptwin inspect --typical --arch sm_80 --arch sm_90 --json benchmarks/results/inspect.jsonl"
-)
+COMMAND = "gptwin inspect --typical --json benchmarks/results/inspect.jsonl"
 PREDICTED = "predicted"
 RESOURCES = ("registers", "spill_bytes", "shared_bytes")
 
