@@ -13,7 +13,7 @@ from .mutants import Verdict
 INIT = r"(mbarrier\.init|new_\w+)\("
 WAIT = r"(mbarrier\.wait|tma\.store_wait|warpgroup_mma_wait|arrived)\("
 ARRIVE = r"(mbarrier\.arrive|release)\("
-COPY = r"(tma\.async_\w+|copy_tile)\("
+COPY = r"((tma|cp|async_copy)\.async_\w+|copy_tile)\("
 TOUCH = rf"({COPY}|\.store\(|\.load\(|numbers_of\(|warpgroup_mma\(|begin_\w+\()"
 
 

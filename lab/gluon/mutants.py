@@ -7,6 +7,7 @@ bit. Which orders would show it does not matter: one run finds what any order co
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import CodeType
 
 import torch
@@ -31,7 +32,7 @@ class Verdict:
     found : str
         The finding's kind, "other results", or "" if nothing was noticed.
     where : str
-        The finding's line.
+        The finding's line, "file:line" without folders.
     """
 
     what: str
@@ -101,7 +102,7 @@ def _first(played: Played) -> tuple[str, str]:
     first = played.findings[0]
     if first.kind == "failure" and first.detail.startswith(("UnboundLocalError", "NameError")):
         return "no program", ""
-    return first.kind, first.where
+    return first.kind, Path(first.where).name
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -150,13 +150,13 @@ def _launch(
         raise NotImplementedError("num_ctas: clusters of several programs are not modelled")
     bound = signature.bind(*args, **{n: v for n, v in named.items() if n not in options})
     bound.apply_defaults()
+    functions = Functions(how.changed, how.wrap)
     received = {
-        name: argument(value, _is_constant(signature.parameters[name]))
+        name: functions.model(argument(value, _is_constant(signature.parameters[name])))
         for name, value in bound.arguments.items()
     }
     grid = grid(dict(bound.arguments)) if callable(grid) else grid
     grid = (grid,) if isinstance(grid, int) else tuple(map(int, grid))
-    functions = Functions(how.changed, how.wrap)
     body = functions.function(kernel.fn)
     findings: dict[tuple, Finding] = {finding.key: finding for finding in played.findings}
     order, name = Schedule(how.schedule), kernel.fn.__name__

@@ -109,7 +109,7 @@ class Functions:
 
     def _aggregate(self, original: Any) -> type:
         """Make a class of an aggregate: its fields, and its methods as the model runs them."""
-        members: dict[str, Any] = {}
+        members: dict[str, Any] = {"__setattr__": _set_field}
         for name, member in vars(original).items():
             static = isinstance(member, staticmethod)
             inner = member.__func__ if static else member
@@ -132,6 +132,11 @@ def _set_fields(self: Any, fields: Any, defaults: Any, *args: Any, **named: Any)
     given = dict(zip(fields, args, strict=False)) | named
     for name in fields:
         setattr(self, name, given[name] if name in given else defaults[name])
+
+
+def _set_field(self: Any, name: str, value: Any) -> None:
+    """Keep a constant as the plain value that it is here."""
+    object.__setattr__(self, name, value.value if isinstance(value, gl.constexpr) else value)
 
 
 class _Module:

@@ -24,31 +24,46 @@ class View:
     dtype : triton.language.dtype
     layout : object
         Gluon's.
+    outside : str
+        Why it must not be used; "" if it may. An operation whose predicate is false may name it.
     """
 
     def __init__(
-        self, allocation: Allocation, positions: np.ndarray, dtype: Any, layout: Any
+        self,
+        allocation: Allocation,
+        positions: np.ndarray,
+        dtype: Any,
+        layout: Any,
+        outside: str = "",
     ) -> None:
         self.allocation = allocation
-        self.positions = positions
+        self._positions = positions
+        self.outside = outside
         self.dtype = dtype
         self.layout = layout
         self.known: Cells | None = None
 
     @property
+    def positions(self) -> np.ndarray:
+        """Where its elements lie, if it may be used."""
+        if self.outside:
+            raise IndexError(self.outside)
+        return self._positions
+
+    @property
     def shape(self) -> list[int]:
         """The length of each axis."""
-        return list(self.positions.shape)
+        return list(self._positions.shape)
 
     @property
     def rank(self) -> int:
         """The number of axes."""
-        return self.positions.ndim
+        return self._positions.ndim
 
     @property
     def numel(self) -> int:
         """The number of elements."""
-        return self.positions.size
+        return self._positions.size
 
     @property
     def type(self) -> Any:
@@ -83,9 +98,11 @@ class View:
     def index(self, index: Any) -> "View":
         """Choose a stage."""
         stage, n_stages = int(index), self.positions.shape[0]
-        if not 0 <= stage < n_stages:
-            raise IndexError(f"{self.allocation.name} has {n_stages} stages, and no stage {stage}")
-        return View(self.allocation, self.positions[stage], self.dtype, self.layout)
+        outside = f"{self.allocation.name} has {n_stages} stages, and no stage {stage}"
+        if 0 <= stage < n_stages:
+            outside = ""
+        chosen = self.positions[stage % n_stages]
+        return View(self.allocation, chosen, self.dtype, self.layout, outside)
 
     def slice(self, start: Any, length: Any, dim: int = 0) -> "View":
         """Choose some of an axis."""
