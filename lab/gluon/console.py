@@ -153,6 +153,7 @@ def _judged(name: str, launch: Launch, strict: bool, console: Console) -> list[V
     with pretend_gpu():
         verdicts = [*track(mutants(launch, strict), name, console=console, transient=True)]
     table = Table("what", "how", "mutants", "found", "harmless", "not found", box=SIMPLE_HEAD)
+    table.columns[0].no_wrap = True
     for column in table.columns[2:]:
         column.justify = "right"
     groups = Counter((v.what.partition(" ")[0], v.kind) for v in verdicts)

@@ -3,6 +3,7 @@
 import ast
 import functools
 import linecache
+import os
 import sys
 import traceback
 from collections.abc import Iterable
@@ -24,9 +25,9 @@ def is_a_kernels(code: CodeType) -> None:
 
 
 def line() -> str:
-    """Name the kernel's line that is being run, "file:line"."""
-    frame = next(iter(frames()), None)
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
+    """Name the kernel's line that is being run, "file:line < caller:line"."""
+    lines = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in frames()]
+    return " < ".join([*lines[:1], *(line.rpartition(os.sep)[2] for line in lines[1:])])
 
 
 def line_of(error: BaseException) -> str:

@@ -73,7 +73,7 @@ class Finding:
     kind : str
         One of `KINDS`.
     where : str
-        "file:line" of the kernel.
+        "file:line" of the kernel, and the lines of the calls that led there.
     kernel : str
         The launched kernel.
     program : tuple of int

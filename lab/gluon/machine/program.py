@@ -118,8 +118,8 @@ class Program:
     to_the_end : bool
         Whether to go on after a finding.
     line, line_of : callable
-        Name the kernel's line that is being run, and that at which an error was raised,
-        "file:line".
+        Name the kernel's line that is being run, with its callers, and that at which an error
+        was raised: "file:line < caller:line".
     """
 
     def __init__(
