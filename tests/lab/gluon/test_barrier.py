@@ -172,3 +172,76 @@ def test_another_stage_is_other_memory(program: Program) -> None:
     assert not program.findings
     memory.touch(Cells.at(np.arange(0, 16, 2)), Access.now(program, "load", False))
     assert kinds(program) == ["read before it is filled"]
+
+
+def test_a_phase_that_ends_without_its_copy_is_found(program: Program) -> None:
+    """An arrival that expects nothing: the copy goes on when the phase is over."""
+    barrier = barrier_of(program, 1)
+    program.agent.fence()
+    copy = program.issue("copy", lambda: barrier.land(copy, 64))
+    barrier.brings(copy)
+    barrier.arrive()
+    assert kinds(program) == ["wrong bytes"]
+    copy.perform()
+    assert next(iter(program.findings.values())).count == 2
+
+
+def test_a_copy_that_may_count_for_the_phase_before_is_found(program: Program) -> None:
+    barrier = barrier_of(program, 1)
+    program.agent.fence()
+    kernel = program.agent
+    partition(program, "first")
+    barrier.arrive()
+    program.agent = kernel
+    partition(program, "second")
+    barrier.brings(program.issue("copy", lambda: None))
+    assert kinds(program) == ["arrives too early"]
+
+
+def test_more_arrivals_than_the_count_are_found(program: Program) -> None:
+    barrier = barrier_of(program, 2)
+    barrier.arrive(3)
+    assert kinds(program) == ["arrives too often"]
+
+
+def test_a_barrier_that_a_partition_does_not_know_is_found(program: Program) -> None:
+    """Two partitions, and one of them initialises."""
+    kernel = program.agent
+    partition(program, "one")
+    barrier = barrier_of(program, 2)
+    program.agent = kernel
+    partition(program, "other")
+    barrier.arrive()
+    assert kinds(program) == ["not initialised"]
+
+
+def test_a_fence_before_an_arrival_is_the_waiters_too(program: Program) -> None:
+    barrier = barrier_of(program, 1)
+    memory = Allocation(program, "tiles", (8,), float)
+    cells = Cells.at(np.arange(8))
+    kernel = program.agent
+    partition(program, "writer")
+    memory.touch(cells, Access.now(program, "store", writes=True))
+    program.agent.fence()
+    barrier.arrive()
+    program.agent = kernel
+    barrier.passed()
+    memory.touch(cells, Access.of(program.issue("TMA store", lambda: None), writes=False))
+    assert not program.findings
+
+
+def test_what_races_is_named_by_what_was_there(program: Program) -> None:
+    memory = Allocation(program, "tiles", (8,), float)
+    cells = Cells.at(np.arange(8))
+    kernel = program.agent
+    partition(program, "writer")
+    memory.touch(cells, Access.now(program, "store", writes=True))
+    program.agent = kernel
+    partition(program, "other")
+    memory.touch(cells, Access.now(program, "store", writes=True))
+    assert kinds(program) == ["unordered writes"]
+    memory.touch(cells, Access.now(program, "load", writes=False))
+    program.agent = kernel
+    partition(program, "third")
+    memory.touch(cells, Access.now(program, "store", writes=True))
+    assert "overwritten while read" in kinds(program)
