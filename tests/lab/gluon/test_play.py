@@ -1,6 +1,7 @@
 """Kernels that are right: nothing is found, in no order, and their numbers are the reference's."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -61,11 +62,23 @@ def asks_for_a_cluster(x_ptr):
     gl.nvidia.hopper.cluster.barrier()
 
 
-def test_what_is_not_modelled_is_refused_by_name_and_line() -> None:
-    (finding,) = play(asks_for_a_cluster, (1,), torch.zeros(1)).findings
-    line = asks_for_a_cluster.fn.__code__.co_firstlineno + 3
-    assert finding.where == f"{__file__}:{line}"
-    assert "hopper.cluster.barrier is not modelled" in finding.detail
+@gluon.jit
+def asks_for_tensor_memory(x_ptr):
+    gl.store(x_ptr, 1.0)
+    gl.nvidia.blackwell.allocate_tensor_memory(gl.float32, [128, 128], None)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [
+        (asks_for_a_cluster, "hopper.cluster.barrier"),
+        (asks_for_tensor_memory, "blackwell.allocate_tensor_memory"),
+    ],
+)
+def test_what_is_not_modelled_is_refused_by_name_and_line(kernel: Any, name: str) -> None:
+    (finding,) = play(kernel, (1,), torch.zeros(1)).findings
+    assert finding.where == f"{__file__}:{kernel.fn.__code__.co_firstlineno + 3}"
+    assert f"{name} is not modelled" in finding.detail
 
 
 @gluon.jit
