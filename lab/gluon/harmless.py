@@ -63,6 +63,14 @@ HARMLESS = [
         "the fence still comes between the loads from registers and the arrival",
     ),
     (
+        "warpgroup_mma_wait", "left out|leaves one more", r"start_from\(",
+        "no product is in flight there: the wait is for ptxas, as start_from says",
+    ),
+    (
+        "neighbours", "swapped", r"start_from\(",
+        "its wait has no product to wait for: it is for ptxas, as start_from says",
+    ),
+    (
         r"invalidate of .*", "left out", r"",
         "the memory of the barrier is not used for anything else afterwards",
     ),
@@ -94,7 +102,7 @@ def why_harmless(verdict: Verdict) -> str:
     for what, kind, text, reason in HARMLESS:
         if (
             re.fullmatch(what, verdict.what)
-            and kind == verdict.kind
+            and re.fullmatch(kind, verdict.kind)
             and re.search(text, verdict.text)
         ):
             return reason
