@@ -146,7 +146,7 @@ def test_groups_of_copies_are_waited_for() -> None:
 
 @gluon.jit
 def stage_kernel(stage, used):
-    bars = mbarrier.allocate_mbarrier(batch=2)
+    bars = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     mbarrier.init(bars.index(0), count=1)
     mbarrier.arrive(bars.index(stage), count=1, pred=used)
 
@@ -160,7 +160,7 @@ def test_a_stage_that_is_not_there_may_be_named_and_not_used(stage: int) -> None
 
 @gluon.jit
 def waits_for_ever(x_ptr):
-    ready = mbarrier.allocate_mbarrier()
+    ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(ready, count=3)
     mbarrier.arrive(ready, count=2)
     mbarrier.wait(ready, 0)

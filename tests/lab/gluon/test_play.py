@@ -57,9 +57,9 @@ def test_any_order_gives_the_same_bits() -> None:
 
 
 @gluon.jit
-def asks_for_a_cluster(x_ptr):
+def asks_for_assembly(x_ptr):
     gl.store(x_ptr, 1.0)
-    gl.nvidia.hopper.cluster.barrier()
+    gl.inline_asm_elementwise("", "", [], gl.float32, True, 1)
 
 
 @gluon.jit
@@ -71,7 +71,7 @@ def asks_for_tensor_memory(x_ptr):
 @pytest.mark.parametrize(
     ("kernel", "name"),
     [
-        (asks_for_a_cluster, "hopper.cluster.barrier"),
+        (asks_for_assembly, "inline_asm_elementwise"),
         (asks_for_tensor_memory, "blackwell.allocate_tensor_memory"),
     ],
 )
