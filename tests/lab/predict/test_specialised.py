@@ -20,9 +20,21 @@ MASK = [op(f"FSEL R{n}, R{n}, R9, P3", stall=2) for n in range(40, 60)]
 SPECIALISED = parse(
     listing(
         op("USETMAXREG.DEALLOC.CTAPOOL 0xf0"),
-        *(".L_1", PRODUCT, op("@P2 BRA `(.L_2)"), *MASK, ".L_2", WAIT, op("@P0 BRA `(.L_1)")),
+        *(
+            ".L_1",
+            op("@!P1 BRA `(.L_9)"),
+            PRODUCT,
+            op("@P2 BRA `(.L_2)"),
+            *MASK,
+            ".L_2",
+            WAIT,
+            op("@P0 BRA `(.L_1)"),
+        ),
         *(".L_3", PRODUCT, op("@P2 BRA `(.L_4)"), *MASK, ".L_4", WAIT, op("@P0 BRA `(.L_3)")),
         *(".L_5", *[op("UTMALDG.4D [UR8], [UR14]")] * 9, op("@P0 BRA `(.L_5)"), op("EXIT")),
+        # A wait's stub, which tries again.
+        *(".L_9", op("SYNCS.PHASECHK.TRANS64.TRYWAIT P1, [UR6], R9"), op("@!P1 BRA `(.L_9)")),
+        op("BRA `(.L_1)"),
     )
 )
 TTGIR = """
@@ -51,12 +63,12 @@ def test_each_warpgroup_has_a_loop_and_the_producers_is_none_of_them():
 
 def test_masks_are_left_out_of_a_turn_and_branches_still_meet():
     program, loop = on_most_turns(SPECIALISED, warpgroup_loops(SPECIALISED)[0])
-    assert [i.base for i in loop.body(program)] == ["HGMMA", "BRA", "WARPGROUP", "BRA"]
-    assert program[loop.last].target == loop.first and program[loop.first + 1].target == 3
+    assert [i.base for i in loop.body(program)] == ["BRA", "HGMMA", "BRA", "WARPGROUP", "BRA"]
+    assert program[loop.last].target == loop.first and program[loop.first + 2].target == 4
     assert len(program) == len(SPECIALISED) - len(MASK)
     assert [i.base for i in program[loop.last + 1 :]][:3] == ["HGMMA", "BRA", "FSEL"]  # another's
-    third = program[program[-2].target]
-    assert third.base == "UTMALDG"
+    stub = program[loop.first].target
+    assert stub == len(program) - 3 and program[stub + 2].target == loop.first
 
 
 def test_turns_of_the_loops_around_the_first_product_multiply():
