@@ -11,6 +11,8 @@ from gptwin.core.attention import attention as reference
 from gptwin.kernels.attention.attention import attention
 from gptwin.kernels.hopper import serving
 from gptwin.lab.gluon.play import playing
+from gptwin.lab.twins.catalogue import TWINS
+from gptwin.lab.verify.check import check
 
 HOPPER = [f"hopper_attention_{name}_kernel" for name in ("forward", "backward_key_value",
                                                          "backward_query")]  # fmt: skip
@@ -77,3 +79,16 @@ def test_what_stands_behind_a_head_is_not_read():
     for x, y in zip(before, after, strict=True):
         assert torch.equal(x, y[:, 0]) and not x.isnan().any()
         assert y[:, 1].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_verify_holds_them_to_the_budget_of_the_twin(dtype):
+    """With the switch on, `gptwin verify attention` on a GPU of Hopper judges these kernels."""
+    twin = TWINS["attention"]
+    (case,) = (case for case in twin.corners if case["d_head"] in serving.D_HEADS
+               and not case.get("dropout"))  # fmt: skip
+    with playing() as played:
+        checked = check(twin, case, dtype, "cpu")
+    assert {(name, 0) for name in HOPPER} <= checked.reached and not played.findings
+    assert not checked.wrong, checked.wrong
+    assert len(checked.comparisons) == 5  # output, lse and three gradients
