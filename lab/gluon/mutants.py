@@ -13,7 +13,7 @@ from types import CodeType
 import torch
 
 from .faults import Fault, Faults
-from .play import Played, playing
+from .play import How, Played, playing
 from .swaps import swaps
 
 Launch = Callable[[], list[torch.Tensor]]
@@ -43,14 +43,14 @@ class Verdict:
     where: str = ""
 
 
-def mutants(launch: Launch, strict: bool = True) -> Iterator[Verdict]:
+def mutants(launch: Launch, strict: bool = True, schedule: str = "behind") -> Iterator[Verdict]:
     """Judge every mutant of the kernels that a function launches.
 
     Parameters
     ----------
     launch : callable
         Launches Gluon kernels on the CPU, and returns what they have written.
-    strict : bool
+    strict, schedule
         See `How`.
 
     Yields
@@ -64,11 +64,11 @@ def mutants(launch: Launch, strict: bool = True) -> Iterator[Verdict]:
         If something is found in the kernels as they are.
     """
     faults = Faults()
-    with playing(strict=strict, wrap=faults.wrap) as played:
+    with playing(schedule, strict, wrap=faults.wrap) as played:
         expected = launch()
     if played.findings:
         raise ValueError(f"the kernel itself has findings:\n{played.findings[0]}")
-    judge = functools.partial(_judge, launch, expected, strict)
+    judge = functools.partial(_judge, launch, expected, How(schedule, strict, to_the_end=False))
     for fault in faults.possible:
         site = fault.site
         found = judge(fault=fault)
@@ -85,12 +85,12 @@ def mutants(launch: Launch, strict: bool = True) -> Iterator[Verdict]:
 def _judge(
     launch: Launch,
     expected: list[torch.Tensor],
-    strict: bool,
+    how: How,
     changed: dict[CodeType, CodeType] | None = None,
     fault: Fault | None = None,
 ) -> tuple[str, str]:
     wrap = None if fault is None else Faults(fault).wrap
-    with playing(strict=strict, to_the_end=False, changed=changed, wrap=wrap) as played:
+    with playing(**vars(dataclasses.replace(how, changed=changed, wrap=wrap))) as played:
         results = launch()
     if played.findings:
         return _first(played)

@@ -14,6 +14,7 @@ from triton.experimental.gluon import language as gl
 from ..machine.program import Agent, InFlight
 from ..machine.shared import Access
 from ..machine.turns import here
+from .language import allocate_shared_memory
 from .memory import Descriptor, Pointer, View
 from .served import HOPPER, serves
 from .tiles import Tile, held, ints, is_known, rounded, tile
@@ -27,8 +28,6 @@ AMPERE = "triton.experimental.gluon.language.nvidia.ampere"
 @serves(MBARRIER)
 def allocate_mbarrier(batch: Any = None, two_ctas: bool = False) -> View:
     """Allocate a barrier, or `batch` of them."""
-    from .language import allocate_shared_memory  # it is language's, and language is above
-
     shape = [1] if batch is None else [int(batch), 1]
     return allocate_shared_memory(gl.int64, shape, None)
 

@@ -138,11 +138,9 @@ class Allocation:
             self._find("read before it is filled", access, cells, "nothing has written all of it")
         if access.writes:
             self.written[cells.positions] = True
-            self.accesses = [
-                (other, there)
-                for other, there in self.accesses
-                if not (cells.covers(there) and other.event & access.knows)
-            ]
+            # Who knows of this write knows that what it covers is over, or that has been reported.
+            kept = ((other, there) for other, there in self.accesses if not cells.covers(there))
+            self.accesses = [*kept]
         self.accesses.append((access, cells))
 
     def _judge(self, access: Access, other: Access, cells: Cells) -> None:

@@ -245,3 +245,22 @@ def test_what_races_is_named_by_what_was_there(program: Program) -> None:
     partition(program, "third")
     memory.touch(cells, Access.now(program, "store", writes=True))
     assert "overwritten while read" in kinds(program)
+
+
+def test_what_nothing_has_written_is_not_read(program: Program) -> None:
+    memory = Allocation(program, "tiles", (8,), float)
+    memory.touch(Cells.at(np.arange(4)), Access.now(program, "store", writes=True))
+    memory.touch(Cells.at(np.arange(4)), Access.now(program, "load", writes=False))
+    assert not program.findings
+    memory.touch(Cells.at(np.arange(5)), Access.now(program, "load", writes=False))
+    assert kinds(program) == ["read before it is filled"]
+
+
+def test_columns_side_by_side_are_other_memory(program: Program) -> None:
+    memory = Allocation(program, "tiles", (8,), float)
+    even, odd = Cells.at(np.arange(0, 8, 2)), Cells.at(np.arange(1, 8, 2))
+    memory.touch(even, Access.of(program.issue("TMA load", lambda: None), writes=True))
+    memory.touch(odd, Access.now(program, "store", writes=True))
+    assert not program.findings
+    memory.touch(even, Access.now(program, "store", writes=True))
+    assert kinds(program) == ["unordered writes"]

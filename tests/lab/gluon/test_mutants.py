@@ -1,6 +1,7 @@
 """Every barrier operation, left out, done wrong or swapped with its neighbour, is found."""
 
 import functools
+from collections.abc import Iterable
 
 import pytest
 
@@ -30,6 +31,19 @@ def test_what_is_found_is_named(name: str) -> None:
     """Nothing is found by its numbers alone, or because the model fails."""
     unnamed = [v for v in verdicts(name) if v.found in ("other results", "failure")]
     assert not unnamed, "\n".join(map(str, unnamed))
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"), [("double", "ahead"), ("double", "7"), ("attend", "ahead")]
+)
+def test_what_one_order_shows_every_order_shows(name: str, schedule: str) -> None:
+    """The model says so of all orders: here of the most distant ones, mutant by mutant."""
+
+    def noticed(judged: Iterable[Verdict]) -> dict[tuple[str, ...], bool]:
+        return {(v.what, v.kind, v.at, v.text): bool(v.found) for v in judged}
+
+    others = mutants(LAUNCHED[name], schedule=schedule)
+    assert noticed(verdicts(name)) == noticed(others)
 
 
 def test_every_kind_of_finding_is_some_mutants() -> None:
