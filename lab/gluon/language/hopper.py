@@ -16,7 +16,7 @@ from ..machine.shared import Access
 from ..machine.turns import here
 from .language import allocate_shared_memory
 from .memory import Descriptor, Pointer, View
-from .served import HOPPER, serves
+from .served import HOPPER, Refused, serves
 from .tiles import Tile, held, ints, is_known, rounded, tile
 
 MBARRIER, TMA = f"{HOPPER}.mbarrier", f"{HOPPER}.tma"
@@ -85,6 +85,8 @@ def async_load(
     """Copy a block to shared memory; the barrier counts its bytes."""
     if not pred:
         return
+    if multicast:
+        raise Refused("TMA's multicast to a cluster is not modelled")
     _fits(tensor_desc, result)
     here().breathe()
     program, bar, coordinates = here().program, barrier.barrier, ints(coord)
