@@ -90,6 +90,7 @@ test: environment  ## run the tests
 
 inspect: environment  ## compile every kernel for four GPUs that need not be there, and store it
 	@$(python) -m gptwin inspect --json benchmarks/results/inspect-all.jsonl $(ARGS)
+	@GPTWIN_HOPPER=1 $(python) -m gptwin inspect attention qkv_attention --arch sm_90
 
 mutants: environment  ## break the kernels on purpose, in every way that is listed, and see it caught
 	@GPTWIN_MUTANTS=all $(python) -m pytest tests/lab/mutate/test_by_hand.py \

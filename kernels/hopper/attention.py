@@ -153,7 +153,7 @@ def attend(
     query.store((accumulator / by_row(total, accumulator)).to(DTYPE))
     fence_async_shared()
     output_tile = query_tiles.index(WARPGROUP)
-    tma.async_copy_shared_to_global(output, [batch, head, first_query, 0], output_tile)
+    tma.async_store(output, [batch, head, first_query, 0], output_tile)
     lse = (running_max * scale_log2_e + gl.log2(running_sum)) * LN_2
     gl.store(lse_ptr + batch_head.to(gl.int64) * n_query + queries, lse, mask=queries < n_query)
     tma.store_wait(0)

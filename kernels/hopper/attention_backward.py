@@ -111,7 +111,7 @@ def differentiate(
     query.store((sums * scale).to(query.dtype))
     fence_async_shared()
     d_query_tile = query_tiles.index(WARPGROUP)
-    tma.async_copy_shared_to_global(d_query, [batch, head, first_query, 0], d_query_tile)
+    tma.async_store(d_query, [batch, head, first_query, 0], d_query_tile)
     tma.store_wait(0)
 
 

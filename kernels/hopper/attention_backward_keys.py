@@ -134,8 +134,8 @@ def differentiate(
     value.store(value_sums.to(value.dtype))
     fence_async_shared()
     key_tile, value_tile = key_tiles.index(WARPGROUP), value_tiles.index(WARPGROUP)
-    tma.async_copy_shared_to_global(d_key, [batch, kv_head, first_key, 0], key_tile)
-    tma.async_copy_shared_to_global(d_value, [batch, kv_head, first_key, 0], value_tile)
+    tma.async_store(d_key, [batch, kv_head, first_key, 0], key_tile)
+    tma.async_store(d_value, [batch, kv_head, first_key, 0], value_tile)
     tma.store_wait(0)
 
 

@@ -19,6 +19,10 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
+if not hasattr(tma, "async_load"):  # Triton 3.6 and 3.7 have the old names, 3.9 the new ones alone
+    tma.async_load = tma.async_copy_global_to_shared
+    tma.async_store = tma.async_copy_shared_to_global
+
 
 class Ring(NamedTuple):
     """Places in shared memory for the tiles of one tensor.
@@ -72,7 +76,7 @@ def place_of(ring, turn):
 def copy_tile(x, batch, head, row, barrier, tile):
     """Ask for a copy from row on; beyond the tensor it is 0. Its bytes complete the barrier."""
     mbarrier.expect(barrier, x.block_type.nbytes)
-    tma.async_copy_global_to_shared(x, [batch, head, row, 0], barrier, tile)
+    tma.async_load(x, [batch, head, row, 0], barrier, tile)
 
 
 @gluon.jit
@@ -90,8 +94,8 @@ def fill_both(ring, numbers, turn, x, batch, head, row, statistic, at):
     full = ring.full.index(place)
     mbarrier.wait(ring.empty.index(place), phase ^ 1)
     mbarrier.expect(full, x.block_type.nbytes + statistic.block_type.nbytes)
-    tma.async_copy_global_to_shared(x, [batch, head, row, 0], full, ring.tiles.index(place))
-    tma.async_copy_global_to_shared(statistic, [at], full, numbers.index(place))
+    tma.async_load(x, [batch, head, row, 0], full, ring.tiles.index(place))
+    tma.async_load(statistic, [at], full, numbers.index(place))
 
 
 @gluon.jit
