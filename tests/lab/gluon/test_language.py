@@ -5,10 +5,12 @@ import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma
 from triton.language.core import _aggregate as aggregate
 
 from gptwin.lab.gluon.play import Played, play
+
+from .launches import described
 
 ROW = gl.BlockedLayout([1], [32], [4], [0])
 TILE = gl.BlockedLayout([1, 1], [1, 32], [4, 1], [1, 0])
@@ -171,3 +173,44 @@ def test_a_deadlock_says_what_is_missing() -> None:
     assert (finding.kind, finding.buffer) == ("deadlock", "ready")
     assert "phase 0 of ready (parity 0), which lacks 1 of 3 arrivals" in finding.detail
     assert finding.where.endswith(f":{waits_for_ever.fn.__code__.co_firstlineno + 5}")
+
+
+@gluon.jit
+def waits_for_nothing(x_ptr):
+    ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.wait(ready, 1)
+
+
+def test_a_wait_before_init_is_found() -> None:
+    (finding,) = play(waits_for_nothing, 1, torch.zeros(1)).findings
+    assert (finding.kind, finding.buffer) == ("not initialised", "ready")
+
+
+SUMS = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+
+
+@gluon.jit
+def product_kernel(x_desc, out_ptr, SUMS: gl.constexpr, IS_ASYNC: gl.constexpr):
+    x = gl.allocate_shared_memory(x_desc.dtype, x_desc.block_type.shape, x_desc.layout)
+    ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(ready, count=1)
+    mbarrier.expect(ready, x_desc.block_type.nbytes)
+    tma.async_copy_global_to_shared(x_desc, [0, 0], ready, x)
+    mbarrier.wait(ready, 0)
+    nothing = gl.zeros([64, 64], gl.float32, SUMS)
+    sums = warpgroup_mma(x, x.permute((1, 0)), nothing, is_async=IS_ASYNC)
+    x.store(nothing.to(x.dtype))
+    rows = gl.arange(0, 64, gl.SliceLayout(1, SUMS))[:, None] * 64
+    gl.store(out_ptr + rows + gl.arange(0, 64, gl.SliceLayout(0, SUMS))[None, :], sums)
+
+
+def test_a_product_is_waited_for_unless_it_is_asynchronous() -> None:
+    x, out = torch.randn(64, 64).bfloat16(), torch.zeros(64, 64)
+    played(product_kernel, described(x, 64), out, SUMS, False)
+    torch.testing.assert_close(out, x.float() @ x.float().T)
+    findings = play(product_kernel, 1, described(x, 64), out, SUMS, True).findings
+    assert [finding.kind for finding in findings] == [
+        "overwritten while read",
+        "used before its wait",
+        "in flight at the end",
+    ]
