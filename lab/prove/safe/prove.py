@@ -168,11 +168,27 @@ def target_of(name: str) -> Target:
         own = [v for v in variants if v.kernel == kernel]
         text = texts.get(kernel)
         if text is None:
-            text = outcome.proposed[kernel] = propose([c for v in own for c in v.calls])
+            text = outcome.proposed[kernel] = _proposed(own)
         contract = read(text, kernel)
         outcome.broken += _broken(contract, own)
         kernels.append((own, contract))
     return Target(outcome, kernels)
+
+
+def _proposed(variants: list[Variant]) -> str:
+    """Propose a contract: from the launches, and from which numbers stand in whose addresses."""
+    calls = [call for variant in variants for call in variant.calls]
+    text = propose(calls)
+    try:
+        problem = Problem(variants[0].call, read(text))
+        problem.follow()
+    except Exception:  # the proof says what cannot be followed
+        return text
+    used: dict[str, set[str]] = {}
+    for access in problem.walk.accesses:
+        lanes = tuple(problem.unknowns.new("lane") for _ in access.pointer.shape)
+        used.setdefault(access.base, set()).update(access.pointer.at(lanes).unknowns)
+    return propose(calls, used)
 
 
 def tasks_of(name: str, target: Target) -> list[Task]:

@@ -5,7 +5,7 @@ launches; one that none names gets a name of its own, the same for all axes that
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,25 +14,28 @@ from . import compile as front_end
 from .call import Call
 
 
-def propose(calls: list[Call]) -> str:
+def propose(calls: list[Call], used: Mapping[str, set[str]] | None = None) -> str:
     """Propose a contract.
 
     Parameters
     ----------
     calls : list of Call
         Launches of one kernel; the more sizes they have, the fewer accidents.
+    used : mapping of str to set of str, optional
+        By tensor, the numbers that its addresses are made of: of those its strides are. Without,
+        a stride is whose its name says.
 
     Returns
     -------
     str
         As in contract.py.
     """
-    return _Proposal(calls).text()
+    return _Proposal(calls, used).text()
 
 
 class _Proposal:
-    def __init__(self, calls: list[Call]) -> None:
-        self.calls = calls
+    def __init__(self, calls: list[Call], used: Mapping[str, set[str]] | None) -> None:
+        self.calls, self.used = calls, used
         self.arguments = [front_end.arguments(call) for call in calls]
         self.names: dict[tuple[int, ...], str] = {}
         for name in self.arguments[0]:
@@ -92,6 +95,10 @@ class _Proposal:
             for name in self.arguments[0]
             if "stride" in name and tuple(a.get(name) for a in self.arguments) == wanted
         ]
+        if self.used is not None:
+            return next(
+                (n for n in found if n in self.used.get(tensor.removesuffix(".ptr"), ())), ""
+            )
         own = [name for name in found if self.owner(name) == tensor]
         packed = all(t.is_contiguous() for t in seen)
         return next(iter(own or ([] if packed else found)), "")
@@ -119,7 +126,7 @@ class _Proposal:
             return self.names[key]
         if set(seen) == {1}:
             return "1"
-        tiles = [t for t in self.tiles() if t[1] != seen or True]
+        tiles = self.tiles()
         for text, counts in tiles:
             if counts == seen:
                 return text
@@ -132,7 +139,7 @@ class _Proposal:
         return [(name, list(seen)) for seen, name in self.names.items()]
 
     def tiles(self) -> list[tuple[str, list[int]]]:
-        """List sizes cut into tiles of the kernel's constants."""
+        """List sizes cut into tiles of the kernel's constants, those of a like name first."""
         constants = [self.numbers(call) for call in self.calls]
         return [
             (
@@ -140,7 +147,7 @@ class _Proposal:
                 [-(-n // c[block]) for n, c in zip(seen, constants, strict=True)],
             )
             for seen, size in self.names.items()
-            for block in constants[0]
+            for block in sorted(constants[0], key=lambda name: not _alike(size, name))
             if all(c.get(block, 0) > 0 for c in constants)
         ]
 
@@ -156,3 +163,8 @@ class _Proposal:
                 pairs = [(n, c.get(block, 0)) for n, c in zip(seen, constants, strict=True)]
                 if all(n <= b < 2 * max(n, 1) for n, b in pairs):
                     yield f"{name} <= {block}"
+
+
+def _alike(size: str, block: str) -> bool:
+    """Say whether a block is a size's by its name: BLOCK_SIZE_N is N's, BLOCK_ROWS n_rows'."""
+    return size.lower().split("_")[-1] == block.lower().split("_")[-1]
