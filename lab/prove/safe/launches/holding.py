@@ -1,6 +1,7 @@
 """Does a contract hold of real launches? If not, what is proved from it is about others."""
 
 import ast
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -17,7 +18,7 @@ def violations(contract: Contract, call: Call) -> list[str]:
     ----------
     contract : Contract
     call : Call
-        With tensors, which need no memory.
+        With tensors, which need no memory; of those that have some, tables are looked into.
 
     Returns
     -------
@@ -30,6 +31,7 @@ def violations(contract: Contract, call: Call) -> list[str]:
         *_wrong_shapes(reading, tensors),
         *_wrong_grid(reading, call.grid),
         *_wrong_facts(reading),
+        *_wrong_tables(reading, tensors),
     ]
 
 
@@ -148,3 +150,31 @@ def _wrong_facts(reading: Reading) -> Iterator[str]:
         if not holds:
             x, y = reading.value(one.left), reading.value(one.right)
             yield f"{one.text}, got {x} and {y}"
+
+
+def _wrong_tables(reading: Reading, tensors: dict[str, torch.Tensor]) -> Iterator[str]:
+    """Look into tables: the columns are as promised, and the memory of rows apart."""
+    held = {n: t for n, t in tensors.items() if n in reading.contract.tables and not t.is_meta}
+    for name, table in held.items():
+        for number, row in enumerate(table.tolist()):
+            for column, value in enumerate(row):
+                if not all(reading.of_place(name, number, column, value)):
+                    yield f"{name}[{number}, {column}], got {value}"
+        if name in reading.contract.addresses:
+            yield from _overlapping(reading, name, table.tolist())
+
+
+def _overlapping(reading: Reading, name: str, rows: list[list[int]]) -> Iterator[str]:
+    """Find rows that have memory in common, if each number has a byte at the least."""
+    where, length = reading.contract.addresses[name]
+    assert where.stop is not None
+    columns = range(reading.value(where.first), reading.value(where.stop))
+    n = reading.value(length.first)
+    spans = sorted(
+        (row[column], row[column] + row[n], number)
+        for number, row in enumerate(rows)
+        for column in columns
+    )
+    for (_, end, one), (start, _, other) in itertools.pairwise(spans):
+        if start < end and one != other:
+            yield f"{name}: memory of their own, got rows {one} and {other} at one address"

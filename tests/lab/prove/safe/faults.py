@@ -12,6 +12,7 @@ FAULTS = {
     "extended_too_late_broken": "width",
     "loop_counter": "width",
     "tiles": "width",
+    "two_parts_broken": "width",
     "overlapping_broken": "race",
     "shift_broken": "race",
     "unwritten_broken": "written",

@@ -141,6 +141,46 @@ def tiles(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
     tl.store(y_ptr + at, tl.load(x_ptr + at, mask=at < n), mask=at < n)
 
 
+# The same, mended as they were in the project: extended in time, or sizes so large refused by name.
+
+
+@triton.jit
+def extended_in_time_fixed(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=at < n), mask=at < n)
+
+
+@triton.jit
+def loop_counter_fixed(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, n, BLOCK):
+        inside = tl.arange(0, BLOCK) < n - start
+        at = tl.cast(start, tl.int64) + tl.arange(0, BLOCK)
+        total += tl.load(x_ptr + at, mask=inside)
+    tl.store(y_ptr + tl.arange(0, BLOCK), total)
+
+
+@triton.jit
+def tiles_fixed(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    last = tl.cdiv(n, BLOCK) - 1
+    at = (last - tl.program_id(0)).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=at < n), mask=at < n)
+
+
+@triton.jit
+def two_parts_broken(y_ptr, BLOCK: tl.constexpr):
+    programs = 2 * tl.num_programs(0)  # reward_loss's partial sums, before: 2^31 at 2^30 programs
+    tl.store(y_ptr + tl.program_id(0).to(tl.int64), 0.0)
+    tl.store(y_ptr + (programs - 1 - tl.program_id(0)).to(tl.int64), 1.0)
+
+
+@triton.jit
+def two_parts_fixed(y_ptr, BLOCK: tl.constexpr):
+    programs = 2 * tl.num_programs(0).to(tl.int64)
+    tl.store(y_ptr + tl.program_id(0).to(tl.int64), 0.0)
+    tl.store(y_ptr + programs - 1 - tl.program_id(0), 1.0)
+
+
 # --- no race, all written ---
 
 
@@ -209,6 +249,13 @@ def without_a_contract(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
     tl.store(y_ptr + at, tl.load(x_ptr + at, mask=at < n), mask=at < n)
 
 
+@triton.jit
+def one_stride_for_both(x_ptr, y_ptr, stride, n_columns, BLOCK: tl.constexpr):
+    row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + row * stride + columns, mask=columns < n_columns)
+    tl.store(y_ptr + row * stride + columns, x, mask=columns < n_columns)
+
+
 # --- contracts, and what the kernels are given ---
 
 IDS = "ids_ptr[n]; table_ptr[vocab]; y_ptr[n]; grid[cdiv(n, BLOCK)]"
@@ -231,6 +278,11 @@ CONTRACTS = {
     "extended_too_late_broken": ROWS,
     "loop_counter": SUMS,
     "tiles": ROWS,
+    "extended_in_time_fixed": ROWS,
+    "loop_counter_fixed": SUMS + "; n <= MOST_COUNTED",
+    "tiles_fixed": ROWS + "; n <= MOST_COUNTED",
+    "two_parts_broken": "y_ptr[2 * n]; grid[n]",
+    "two_parts_fixed": "y_ptr[2 * n]; grid[n]",
     "overlapping_broken": ROWS,
     "shift_broken": "x_ptr[n]; grid[cdiv(n, BLOCK)]; partly(x_ptr)",
     "shift_fixed": "x_ptr[n]; grid[cdiv(n, BLOCK)]",
@@ -254,16 +306,26 @@ def drive_vectors():
     x, y = torch.zeros(16), torch.empty(16)
     for kernel in (
         no_mask_broken, no_mask_fixed, off_by_one_broken, extended_too_late_broken, loop_counter,
-        tiles, overlapping_broken, unwritten_broken, while_broken, while_fixed,
+        tiles, extended_in_time_fixed, loop_counter_fixed, tiles_fixed, overlapping_broken,
+        unwritten_broken, while_broken, while_fixed,
         contradicted, never_reached,
     ):  # fmt: skip
         launch(kernel, x, y, 16)
+    for kernel in (two_parts_broken, two_parts_fixed):
+        kernel[(8,)](y, BLOCK=16)
     for kernel in (shift_broken, shift_fixed):
         launch(kernel, x, 16)
     from_a_table[(1,)](torch.zeros(1, dtype=torch.int64), BLOCK=16)
     for n in (16, 100, 37):
         x = torch.zeros(n)
         without_a_contract[(triton.cdiv(n, 16),)](x, torch.empty(n), n, BLOCK=16)
+    return y
+
+
+def drive_rows():
+    for rows, columns in ((3, 16), (5, 12), (7, 13)):
+        x, y = torch.zeros(rows, columns), torch.empty(rows, columns)
+        one_stride_for_both[(rows,)](x, y, columns, columns, BLOCK=16)
     return y
 
 

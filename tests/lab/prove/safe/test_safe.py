@@ -28,6 +28,10 @@ MENDED = [
     "nested_fixed",
     "while_fixed",
     "row_offset_fixed",
+    "extended_in_time_fixed",
+    "loop_counter_fixed",
+    "tiles_fixed",
+    "two_parts_fixed",
     "shift_fixed",
     "reversed_tiles_fixed",
 ]
@@ -135,6 +139,13 @@ def test_a_contract_is_proposed_where_nobody_wrote_one() -> None:
     results_of("without_a_contract")
     lines = outcome().proposed["without_a_contract"].splitlines()
     assert lines == ["x_ptr[n]", "y_ptr[n]", "grid[cdiv(n, BLOCK)]"]
+
+
+def test_a_stride_that_several_tensors_share_is_that_of_each() -> None:
+    findings = [f for r in results_of("one_stride_for_both") for f in r.findings]
+    lines = outcome().proposed["one_stride_for_both"].splitlines()
+    assert lines[:2] == ["x_ptr[size_0:stride, n_columns:1]", "y_ptr[size_0:stride, n_columns:1]"]
+    assert {f.verdict for f in findings} == {PROVED}
 
 
 @pytest.mark.parametrize("text", ["x[n", "x + y", "for i in x: pass", "x[n]; n < misspelt"])

@@ -1,13 +1,19 @@
 """Accesses through addresses that stand in a table: proved by what a contract says it holds."""
 
 import pytest
+import torch
 
 pytest.importorskip("z3")
 
 from proving import proved
 
+from gptwin.kernels.optimizer.ema import BLOCK, ema_kernel
+from gptwin.kernels.optimizer.tensor_table import tensor_table
 from gptwin.lab.prove.safe.asked.questions import PROVED
+from gptwin.lab.prove.safe.launches.call import Call
 from gptwin.lab.prove.safe.launches.contract import read
+from gptwin.lab.prove.safe.launches.holding import violations
+from gptwin.lab.twins.catalogue import TWINS
 
 # What is not proved of each, and nothing else.
 FAULTS = {
@@ -37,3 +43,31 @@ def test_what_a_table_does_not_promise_is_not_proved(kernel: str) -> None:
 def test_addresses_that_say_nothing_are_refused(line: str) -> None:
     with pytest.raises(ValueError, match="addresses"):
         read(line)
+
+
+def _table_of(sizes: list[int], change: dict[tuple[int, int], int]) -> list[str]:
+    """Build a table as `ema` does, change it, and hold it against the kernel's contract."""
+    triples = [tuple(torch.zeros(n) for _ in range(3)) for n in sizes]
+    table, n_blocks = tensor_table(triples, BLOCK)
+    assert table is not None
+    built = [row for row in triples if row[0].numel()]
+    assert table.rows[:, 2:].tolist() == [[t.data_ptr() for t in row] for row in built]
+    assert table.rows[:, 0].tolist() == [row[0].numel() for row in built]
+    for place, value in change.items():
+        table.rows[place] = table.rows[value, place[1]] if place[1] > 1 else value
+    call = Call(ema_kernel, (n_blocks,), (table, 0.1, 0.9), {"PARAMETER_DTYPE": 0, "BLOCK": BLOCK})
+    return violations(read(TWINS["ema"].contracts["ema_kernel"]), call)
+
+
+def test_the_tables_that_are_built_are_as_their_contract_says() -> None:
+    assert not _table_of([3, 0, BLOCK + 1, 1, 2 * BLOCK], {})
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [((0, 1), 1, "[0, 1], got 1"), ((1, 1), 6, "[1, 1], got 6"), ((2, 0), 0, "[2, 0], got 0"),
+     ((1, 3), 0, "rows 0 and 1 at one address")],
+)  # fmt: skip
+def test_another_table_is_told(place: tuple[int, int], value: int, said: str) -> None:
+    (found,) = _table_of([3, 0, BLOCK + 1, 1, 2 * BLOCK], {place: value})
+    assert said in found
