@@ -41,9 +41,9 @@ class Choices(Reports):
         buffer = None if condition.shape is None else self.materialise(condition)
         self.flush()
         self.out = self.scopes[self.control]
-        if buffer is not None:
+        if buffer is not None and condition not in self.rows:
             return self.any_element(buffer, wanted=wanted)
-        held = self.scalars[condition]
+        held = self.scalars[condition] if buffer is None else self.read(buffer, (self.row,)).v
         return held if wanted else self.set(f"xor i1 {held}, true")
 
     def reduce_if(self, chosen: str, reductions: list[Op]) -> None:

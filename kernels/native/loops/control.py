@@ -14,7 +14,8 @@ from ..instructions.ttir import Block, Op, Value
 from ..instructions.writer import Scope, llvm_type
 from .choices import Choices
 from .evaluation import VIRTUAL, Buffer
-from .nests import COSTLY, Copy, Load, Store
+from .nests import COSTLY
+from .roots import Copy, Keep, Load, Store
 
 _NOTHING = {
     "tt.return", "scf.yield", "scf.condition", "llvm.intr.assume", "gpu.barrier", "ttg.barrier",
@@ -42,11 +43,16 @@ class Control(Choices):
 
     def execute_block(self, block: Block) -> None:
         """Write a block, and the roots that wait at its end."""
-        for op in block.ops:
-            self.execute(op)
-        self.flush()
+        with self.row_by_row(block):
+            self.execute_operations(block)
+            self.flush()
         if block.parent is None:
             self.report_what_was_noted()
+
+    def execute_operations(self, block: Block) -> None:
+        """Write a block; the last roots still wait."""
+        for op in block.ops:
+            self.execute(op)
 
     def execute(self, op: Op) -> None:
         """Write one operation, or let it wait, or leave it to those who need it."""
@@ -218,14 +224,17 @@ class Control(Choices):
             self.buffers[c.argument] = Buffer(now[c.argument], element, shape)
             if c.following.block is body and c.following not in self.homes:
                 self.homes[c.following] = Buffer(then[c.argument], element, shape)
-        self.execute_block(body)
-        for c in swapped:
-            home = Buffer(then[c.argument], c.argument.element, c.argument.shape)
-            held = self.buffers.get(c.following)
-            if held is None or held.pointer != home.pointer:
-                self.homes.pop(c.following, None)
-                self.enqueue(Copy(c.following, home))
-        self.flush()
+        with self.row_by_row(body):
+            self.execute_operations(body)
+            for c in swapped:
+                home = Buffer(then[c.argument], c.argument.element, c.argument.shape)
+                held, wanted = self.buffers.get(c.following), self.homes.get(c.following)
+                if held is None and wanted is not None and wanted.pointer == home.pointer:
+                    self.enqueue(Keep([c.following]))
+                elif held is None or held.pointer != home.pointer:
+                    self.homes.pop(c.following, None)
+                    self.enqueue(Copy(c.following, home))
+            self.flush()
         self.out = scope
         if body.ops and body.ops[-1].name == "scf.yield":
             self.done.add(body.ops[-1])

@@ -20,15 +20,21 @@ VIRTUAL = ELEMENTWISE | VIEWS | {"arith.constant", "tt.make_range", "tt.load"}
 
 @dataclasses.dataclass(eq=False)
 class Buffer:
-    """A tile in the arena: row-major, or `flipped`, with neighbours along the last axis but one."""
+    """A tile in the arena: row-major, or `flipped`, with neighbours along the last axis but one.
+
+    There may be room for `one_row`, where tiles are computed row by row.
+    """
 
     pointer: str
     element: str
     shape: tuple[int, ...]
     flipped: bool = False
+    one_row: bool = False
 
     def stride(self, axis: int) -> int:
         """Return how many elements lie between neighbours along an axis."""
+        if self.one_row and axis == 0:
+            return 0
         last = len(self.shape) - 1
         if self.flipped and axis >= last - 1:
             return 1 if axis == last - 1 else self.shape[last - 1]

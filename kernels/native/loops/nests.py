@@ -8,16 +8,17 @@ value that is costly to compute and is needed again later is kept in a buffer; i
 and masks are computed again wherever they are needed.
 """
 
-import dataclasses
+import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from ..instructions.arithmetic import COST, pointee_bytes
-from ..instructions.forms import FIRST, Form, Index
-from ..instructions.ttir import Op, Value
+from ..instructions.forms import FIRST, Index
+from ..instructions.ttir import Block, Op, Value
 from .evaluation import VIEWS, VIRTUAL, Buffer, viewed
-from .parts import WORTH_CUTTING, At, Part, Parts, Place
+from .parts import WORTH_CUTTING, Part, Parts, Place
+from .roots import Load, Nest, Root, Store
+from .rows import rows_of
 
 COSTLY = 4  # about what a store and a load of a buffer cost
 WIDTH = 16  # lanes at a time: two vectors of AVX2, four of NEON
@@ -26,86 +27,6 @@ _SIMPLE = {
     "arith.addi", "arith.subi", "arith.muli", "arith.extsi", "arith.andi", "arith.cmpi",
     "tt.addptr",
 }  # fmt: skip
-
-
-@dataclasses.dataclass(eq=False)
-class Root:
-    """What a nest is written for. `axis` is the one that is reduced."""
-
-    values: list[Value]
-    op: Op | None = None
-    axis: int | None = None
-
-    def before(self, g: Any, nest: "Nest") -> None:
-        """Write code before the nest."""
-
-    def body(self, g: Any, nest: "Nest") -> None:
-        """Write the innermost code."""
-
-    def after_axis(self, g: Any, nest: "Nest") -> None:
-        """Write code behind the loop over the reduced axis."""
-
-
-class Load(Root):
-    """A load: the nest reads it, and keeps it if it is needed later."""
-
-
-class Store(Root):
-    """tt.store."""
-
-    def body(self, g: Any, nest: "Nest") -> None:
-        """Write the store, when everything has been read."""
-        pointer, value, *mask = (g.ev(v, nest.at) for v in self.values)
-        row = g.row_inside(self.values[0], nest.at)
-        g.out = g.scopes[-1]
-        g.store(self.op, pointer, value, mask[0] if mask else None, nest.width, row)
-
-
-class Copy(Root):
-    """Writes a value into a buffer that is not its own."""
-
-    def __init__(self, value: Value, buffer: Buffer) -> None:
-        super().__init__([value])
-        self.buffer = buffer
-
-    def body(self, g: Any, nest: "Nest") -> None:
-        """Note what is to be written at the end of the body."""
-        form = g.ev(self.values[0], nest.at)
-        nest.writes.append((self.buffer, nest.at, form))
-
-
-@dataclasses.dataclass(eq=False)
-class Nest:
-    """Loops over a shape, `width` elements along the axis `lanes` at a time."""
-
-    shape: tuple[int, ...]
-    lanes: int | None
-    width: int | None
-    roots: list[Root]
-    at: tuple[Index, ...] = ()
-    seen: dict[tuple[Value, Place], None] = dataclasses.field(default_factory=dict)
-    places: dict[Value, Place] = dataclasses.field(default_factory=dict)
-    kept: dict[Value, Buffer] = dataclasses.field(default_factory=dict)
-    writes: list[tuple[Buffer, At, Form]] = dataclasses.field(default_factory=list)
-
-    @property
-    def values(self) -> list[Value]:
-        """What the roots need."""
-        return [v for root in self.roots for v in root.values]
-
-    @property
-    def stores(self) -> list[Root]:
-        """Those of the roots that write to a tensor."""
-        return [root for root in self.roots if isinstance(root, Store)]
-
-    @property
-    def everywhere(self) -> Place:
-        """The place of a value that differs along every axis."""
-        return tuple(a if n > 1 else None for a, n in enumerate(self.shape))
-
-    def index_of(self, place: Place) -> At:
-        """Return the index, in the loops that are open, of a value at a place."""
-        return tuple(FIRST if axis is None else self.at[axis] for axis in place)
 
 
 class Nests(Parts):
@@ -118,12 +39,34 @@ class Nests(Parts):
         self.done: set[Op] = set()
         self.pending: list[Root] = []
         self.absorbed: list[Root] = []  # loads that the pending nest reads for itself
+        self.row: Index | None = None  # where a block is run row by row
+        self.rows: set[Value] = set()  # what has rows then, along its first axis
 
     def new_buffer(self, value: Value) -> Buffer:
         """Return memory for a value: where it is wanted, else somewhere."""
         if value in self.homes:
             return self.homes.pop(value)
-        return Buffer(self.arena(value.shape, value.element), value.element, value.shape)
+        one_row = value in self.rows and all(user.block is value.block for user in value.users)
+        place = (1, *value.shape[1:]) if one_row else value.shape
+        return Buffer(self.arena(place, value.element), value.element, value.shape, one_row=one_row)
+
+    @contextlib.contextmanager
+    def row_by_row(self, block: Block) -> Iterator[None]:
+        """Write a block as a loop over its rows, if that is possible and pays."""
+        is_free = self.vectors and self.row is None
+        rows = rows_of(block, self.origin) if is_free else set()
+        if not rows:
+            yield
+            return
+        control = self.control
+        n_rows = max(v.shape[0] for v in rows)
+        name = self.open_loop(n_rows)
+        self.control = len(self.scopes) - 1
+        self.row, self.rows = Index(name, self.control), rows
+        yield
+        self.control, self.row, self.rows = control, None, set()
+        self.close_loop()
+        self.buffers = {v: held for v, held in self.buffers.items() if not held.one_row}
 
     # -- what is worth a buffer ----------------------------------------------------------------
 
@@ -220,7 +163,8 @@ class Nests(Parts):
     ) -> None:
         """Write the loops for some roots, or to keep one value."""
         values = [v for root in roots for v in root.values]
-        nest = Nest(shape, *self.choose_lanes(shape, values, roots), roots)
+        row = 0 if self.row is not None and values[0] in self.rows else None
+        nest = Nest(shape, *self.choose_lanes(shape, values, roots, row), roots, row)
         self.survey(nest)
         self.keep_what_is_needed(nest)
         if keep is not None and keep not in nest.kept:
@@ -228,7 +172,7 @@ class Nests(Parts):
         self.out = self.scopes[self.control]
         for root in roots:
             root.before(self, nest)
-        nest.at = (FIRST,) * len(shape)
+        nest.at = tuple(self.row if axis == row else FIRST for axis in range(len(shape)))
         reduced = next((r.axis for r in roots if r.axis is not None), None)
         self.write_loops(nest, self.order_of_axes(nest, reduced), reduced)
         self.buffers |= nest.kept
@@ -237,7 +181,7 @@ class Nests(Parts):
 
     def order_of_axes(self, nest: Nest, reduced: int | None) -> list[int]:
         """Order the loops: the lanes' farther in than others, over a reduced axis inmost."""
-        order = [a for a in range(len(nest.shape)) if a not in (nest.lanes, reduced)]
+        order = [a for a in range(len(nest.shape)) if a not in (nest.lanes, reduced, nest.row)]
         order += [nest.lanes] if nest.lanes is not None else []
         return order + ([reduced] if reduced is not None and reduced != nest.lanes else [])
 
@@ -319,10 +263,10 @@ class Nests(Parts):
         return index
 
     def choose_lanes(
-        self, shape: tuple[int, ...], values: list[Value], roots: list[Root]
+        self, shape: tuple[int, ...], values: list[Value], roots: list[Root], row: int | None
     ) -> tuple[int | None, int | None]:
         """Choose the axis along which most memory is contiguous; else the last one."""
-        long = [a for a, n in enumerate(shape) if n > 1]
+        long = [a for a, n in enumerate(shape) if n > 1 and a != row]
         if not long or not self.vectors or any(getattr(r, "scalar_only", False) for r in roots):
             return None, None
         votes = dict.fromkeys(long, 0)
@@ -367,21 +311,50 @@ class Nests(Parts):
     def enqueue(self, root: Root) -> None:
         """Let a root share the nest of those that wait, or write them first."""
         if self.pending and not self.fits(root):
-            if self.absorbs(root):
-                self.absorbed, self.pending = self.pending, []
-            else:
+            if isinstance(root, Load) or not self.only_loads_wait():
                 self.flush()
+            else:
+                self.share_loads_with(root)
         self.pending.append(root)
 
+    def only_loads_wait(self) -> bool:
+        """Say whether all that waits are loads; these may have several shapes."""
+        return all(isinstance(root, Load) for root in self.pending)
+
+    def share_loads_with(self, root: Root) -> None:
+        """Leave it to a root's nest to load what it needs, and write the other loads.
+
+        So a row of weights is read beside the rows that it scales, and not copied beforehand.
+        """
+        made_of = self.made_of(root.values)
+        loads, self.pending = self.pending, []
+        alike = [load for load in loads if load.values[0].shape == root.values[0].shape]
+        beside = [
+            load for load in loads
+            if load not in alike and load.values[0] in made_of
+            and not (isinstance(root, Store) and self.may_overlap(root, load))
+        ]  # fmt: skip
+        self.run_nests([load for load in loads if load not in (*alike, *beside)])
+        self.pending, self.absorbed = alike, beside
+        if alike and not self.fits(root):
+            self.pending = []
+            self.run_nests(alike)
+
     def flush(self) -> None:
-        """Write the nest of the roots that wait."""
-        if self.pending:
-            roots, self.pending, self.absorbed = self.pending, [], []
-            self.run_nest(roots[0].values[0].shape, roots)
+        """Write the nests of the roots that wait."""
+        roots, self.pending, self.absorbed = self.pending, [], []
+        self.run_nests(roots)
+
+    def run_nests(self, roots: list[Root]) -> None:
+        """Write a nest for all roots of a shape."""
+        for shape in dict.fromkeys(root.values[0].shape for root in roots):
+            self.run_nest(shape, [root for root in roots if root.values[0].shape == shape])
 
     def fits(self, root: Root) -> bool:
         """Say whether a root can share the pending nest and still see what it should."""
-        if root.values[0].shape != self.pending[0].values[0].shape:
+        if isinstance(root, Load) and self.only_loads_wait():
+            return True
+        if any(root.values[0].shape != waiting.values[0].shape for waiting in self.pending):
             return False
         axes = {r.axis for r in (*self.pending, root) if r.axis is not None}
         if len(axes) > 1 or self.depends_on_pending(root.values):
@@ -394,20 +367,6 @@ class Nests(Parts):
                 self.may_overlap(root, load) for load in self.absorbed
             )
         return True
-
-    def absorbs(self, root: Root) -> bool:
-        """Say whether a nest of another shape can read all that waits where it needs it.
-
-        So a row of weights is read beside the rows that it scales, and not copied beforehand.
-        """
-        if isinstance(root, Load) or not all(isinstance(r, Load) for r in self.pending):
-            return False
-        made_of = self.made_of(root.values)
-        return all(
-            load.values[0] in made_of
-            and not (isinstance(root, Store) and self.may_overlap(root, load))
-            for load in self.pending
-        )
 
     def made_of(self, values: list[Value]) -> set[Value]:
         """Return what a nest will evaluate for some values."""

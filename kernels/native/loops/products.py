@@ -18,7 +18,8 @@ from ..instructions.forms import Uniform, Vector
 from ..instructions.ttir import BITS, Op, Value
 from ..instructions.writer import llvm_type
 from ..machine import has_many_registers
-from .nests import Buffer, Copy, Nest, Root
+from .evaluation import Buffer
+from .roots import Copy, Nest, Root
 from .tiles import Tiles
 
 COLUMNS, UNROLL = 16, 4

@@ -10,7 +10,8 @@ from ..instructions.casts import _wrapped
 from ..instructions.forms import FIRST, Index, Uniform, Vector
 from ..instructions.ttir import BITS, Block, Op
 from ..instructions.writer import Scope, float_literal, llvm_type
-from .nests import WIDTH, Nest, Nests, Root
+from .nests import WIDTH, Nests
+from .roots import Nest, Root
 
 # What leaves the other operand as it is: maxnum and minnum ignore a NaN.
 _IDENTITY = {

@@ -5,8 +5,9 @@ from typing import Any
 from ..instructions.forms import FIRST, TRUE, Index, Uniform
 from ..instructions.ttir import Op
 from ..instructions.writer import Scope, llvm_type
-from .nests import Buffer, Nest, Root
+from .evaluation import Buffer
 from .reductions import Reductions
+from .roots import Nest, Root
 
 
 class Atomic(Root):
