@@ -172,6 +172,14 @@ MUTANTS = {
         "loops/control.py", "now if grows_in_place(carried, body) else", "now if True else",
         f"{COMPILED}::test_a_turn_of_a_loop_does_not_overwrite_what_it_reads",
     ),
+    "a row is stored before the next one is loaded": (
+        "loops/rows.py", "not _in_any_order(block, rows, origin)", "False",
+        f"{LOOPS}::test_rows_that_need_one_another_are_not_run_one_by_one",
+    ),
+    "each row changes what a loop carries": (
+        "loops/rows.py", "not _carries_rows(block, rows)", "False",
+        f"{LOOPS}::test_rows_that_need_one_another_are_not_run_one_by_one",
+    ),
     "programs are numbered with y fastest": (
         "kernel.py", "%pxw = urem i64 %program, %gxw", "%pxw = udiv i64 %program, %gyw",
         f"{OPERATIONS}::test_every_program_has_its_place_in_the_grid",

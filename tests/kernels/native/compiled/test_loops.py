@@ -1,4 +1,4 @@
-"""Loops in parts, with masks and without; sums in place; reductions that are put off.
+"""Loops in parts, with masks and without; sums in place; reductions put off; rows one by one.
 
 Run by ../test_native.py.
 """
@@ -113,3 +113,69 @@ def test_a_sum_in_place_is_read_before_it_is_written():
     before = torch.cat([torch.zeros(1, 64), x.cumsum(0)])
     assert torch.equal(y[:4], before[:4].flip(1))
     assert torch.equal(y[4], (x * torch.tensor([16.0, 8, 4, 2])[:, None]).sum(0))
+
+
+@triton.jit
+def turns_kernel(
+    x_ptr, y_ptr, count_ptr, n_turns, DOWN: tl.constexpr, SHARED: tl.constexpr, R: tl.constexpr,
+    C: tl.constexpr,
+):  # fmt: skip
+    """Move rows down by one, or not, n times; count turns along a row or, if SHARED, in memory."""
+    rows, at = tl.arange(0, R), tl.arange(0, C)
+    place = rows[:, None] * C + at[None, :]
+    total, count = tl.zeros([R, C], tl.float32), tl.zeros([C], tl.float32)
+    for _ in range(n_turns):
+        x = tl.load(x_ptr + place)
+        largest = tl.max(x, axis=1)
+        total += x - largest[:, None]
+        if DOWN:
+            tl.store(x_ptr + C + place, x)
+        else:
+            tl.store(x_ptr + place, x)
+        if SHARED:
+            tl.store(count_ptr + at, tl.load(count_ptr + at) + 1)
+        else:
+            count += 1
+    tl.store(y_ptr + place, total)
+    if not SHARED:
+        tl.store(count_ptr + at, count)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("down", [False, True])
+def test_rows_that_need_one_another_are_not_run_one_by_one(down, shared):
+    """A row is stored where another is loaded, or all rows change one value."""
+    x, y, count = torch.randint(-8, 8, (5, 512)).float(), torch.zeros(4, 512), torch.zeros(512)
+    expected = torch.zeros(4, 512)
+    moved = x.clone()
+    for _ in range(3):
+        tile = moved[:4].clone()
+        expected += tile - tile.amax(1, keepdim=True)
+        moved[down : down + 4] = tile
+    turns_kernel[(1,)](x, y, count, 3, DOWN=down, SHARED=shared, R=4, C=512)
+    assert torch.equal(x, moved) and torch.equal(y, expected) and (count == 3).all()
+
+
+@triton.jit
+def normalised_kernel(x_ptr, y_ptr, mean_ptr, n_rows, n, R: tl.constexpr, C: tl.constexpr):
+    """Rows without their means, and the sum of them over all tiles, row by row of a tile."""
+    at, total = tl.arange(0, C), tl.zeros([R, C], tl.float32)
+    for first in range(0, n_rows, R):
+        rows = first + tl.arange(0, R)
+        inside = (rows < n_rows)[:, None] & (at < n)[None, :]
+        x = tl.load(x_ptr + rows[:, None] * n + at[None, :], mask=inside, other=0.0)
+        mean = tl.sum(x, axis=1) / n
+        tl.store(mean_ptr + rows, mean, mask=rows < n_rows)
+        tl.store(x_ptr + rows[:, None] * n + at[None, :], x - mean[:, None], mask=inside)
+        total += x
+    tl.store(y_ptr + at, tl.sum(total, axis=0), mask=at < n)
+
+
+@pytest.mark.parametrize(("n_rows", "n"), [(8, 512), (7, 500), (1, 3)])
+def test_rows_are_run_one_by_one(n_rows, n):
+    x = torch.randint(-8, 8, (n_rows, n)).double()
+    given, y, mean = x.float(), torch.zeros(n), torch.full((8,), 7.0)
+    normalised_kernel[(1,)](given, y, mean, n_rows, n, R=4, C=512)
+    torch.testing.assert_close(given.double(), x - x.mean(1, keepdim=True), atol=1e-5, rtol=0)
+    torch.testing.assert_close(mean[:n_rows].double(), x.mean(1), atol=1e-6, rtol=0)
+    assert torch.equal(y, x.sum(0).float()) and (mean[n_rows:] == 7).all()
