@@ -84,7 +84,7 @@ class Barrier:
 
     def invalidate(self) -> None:
         """End its life: nobody may use it any more."""
-        self._ready()
+        self.ready()
         for number, phase in enumerate(self.phases, start=-1):
             if phase.contributions & ~self.program.agent.knows:
                 self.program.find(
@@ -96,7 +96,7 @@ class Barrier:
 
     def arrive(self, count: int = 1, bytes: int = 0) -> None:
         """Arrive `count` times, and expect `bytes` more."""
-        self._ready()
+        self.ready()
         self._joins("arrives")
         phase, agent = self.phases[-1], self.program.agent
         if count > phase.pending:
@@ -114,7 +114,7 @@ class Barrier:
 
     def brings(self, copy: InFlight) -> None:
         """Note that a copy that is being issued will bring bytes to the phase that is going on."""
-        self._ready()
+        self.ready()
         self._joins("copies")
         if self.program.strict and not self.initialised & self.program.agent.fenced:
             detail = "mbarrier.init is done through registers, and TMA is to count here"
@@ -179,9 +179,6 @@ class Barrier:
 
     def ready(self) -> None:
         """Report a use before it is initialised, and end the program if it never is."""
-        self._ready()
-
-    def _ready(self) -> None:
         if not self.count:
             self.program.find("not initialised", self.name, "nobody has called mbarrier.init")
             raise Stopped
