@@ -22,6 +22,7 @@ TRAPS = {
     "negative_product_broken": "width",
     "narrow_sum_broken": "width",
     "one_too_large_broken": "width",
+    "up_to_n_broken": "width",
     "carried_over_broken": "bounds",
     "last_row_broken": "bounds",
     "larger_of_two_broken": "bounds",
@@ -43,4 +44,11 @@ TRAPS = {
 SLOW_TRAPS = {
     "gives_up_broken": "bounds",
     "a_row_too_many_broken": "written",
+    "unlike_n_broken": "width",
+}
+# Of tables.py, about which test_tables.py says more.
+OF_TABLES = {
+    "wrong_length_broken": "bounds",
+    "not_an_address_broken": "bounds",
+    "beyond_the_table_broken": "bounds",
 }

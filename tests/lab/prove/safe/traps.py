@@ -87,6 +87,14 @@ def one_too_large_broken(y_ptr, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def up_to_n_broken(y_ptr, n, m, n_programs, BLOCK: tl.constexpr):
+    # (n − 1)·m fits, and n·m need not.
+    program, lane = tl.program_id(0), tl.arange(0, BLOCK)
+    if program <= n:
+        tl.store(y_ptr + lane, 0.0, mask=lane > program * m)
+
+
+@triton.jit
 def largest_of_each_row_broken(y_ptr, BLOCK: tl.constexpr):
     rows, lanes = tl.arange(0, 2)[:, None], tl.arange(0, BLOCK)[None, :]
     # 0 to 15, and −15 to 0: each row has its own largest, in a lane of its own.
@@ -218,6 +226,9 @@ CONTRACTS = {
     "other_branch_broken": "y_ptr[n]; grid[n + 1]; partly(y_ptr)",
     "narrow_sum_broken": "y_ptr[n]; grid[cdiv(n, BLOCK)]",
     "one_too_large_broken": "y_ptr[n]; partly(y_ptr); n < 2**31",
+    "up_to_n_broken": """y_ptr[BLOCK]; grid[n_programs]; partly(y_ptr)
+        n * m - m < 2**31; n < 2**31; 0 <= m < 2**31; n_programs < 2**31
+    """,
     "largest_of_each_row_broken": "y_ptr[1]; partly(y_ptr)",
     "nothing_read_broken": (
         "ids_ptr[n]; table_ptr[vocab]; y_ptr[n]; 0 <= ids_ptr.value < vocab; n <= BLOCK"
@@ -253,6 +264,7 @@ def drive_traps():
     ):  # fmt: skip
         kernel[(1,)](x, y, 16, 2, BLOCK=16)
     two_products_broken[(1,)](x, y, 16, 2, BLOCK=16)
+    up_to_n_broken[(1,)](y, 16, 2, 1, BLOCK=16)
     for kernel in (moved_once_broken, one_too_large_broken):
         kernel[(1,)](x, 16, BLOCK=16)
     columns_left_over_broken[(1,)](x.view(1, 16), y, 16, 1, BLOCK=16)
