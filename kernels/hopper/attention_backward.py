@@ -49,7 +49,10 @@ from .products import (
 from .rings import arrived, copy_tile, fill, matrix, new_barriers, new_ring, new_tiles, release
 from .statistics import LOG2_E, as_exponent, load_rows
 
-BLOCK_KEYS, STAGES = 64, 2
+BLOCK_KEYS = 64
+# Tiles of a ring: a turn of d_head 64 is over before a copy from memory is there. One program
+# resides on a multiprocessor, whose registers are all taken: shared memory is there for the asking.
+STAGES = 4
 
 
 @gluon.jit
@@ -202,6 +205,7 @@ def attention_backward(
     d_query: torch.Tensor | None,
     d_key: torch.Tensor | None,
     d_value: torch.Tensor | None,
+    stages: int = STAGES,
 ) -> None:
     """Launch the backward kernels for tensors that `why_not` has nothing against.
 
@@ -218,11 +222,14 @@ def attention_backward(
         Written; None if it is not wanted.
     d_key, d_value : torch.Tensor [batch, kv_head, key, d_head] or None
         Written; both or neither.
+    stages : int
+        Tiles of a ring; fewer are played faster (lab/gluon).
     """
     if d_key is not None and d_value is not None:
         key_value_backward(
-            *(query, key, value, d_output, lse, delta, d_key, d_value), causal=causal, scale=scale
-        )
+            *(query, key, value, d_output, lse, delta, d_key, d_value),
+            causal=causal, scale=scale, stages=stages,
+        )  # fmt: skip
     if d_query is not None:
         n_batch, n_head, n_query, _ = query.shape
         n_tiles = -(-n_query // (ROWS.value * WARPGROUPS.value))
@@ -237,7 +244,7 @@ def attention_backward(
             *(lse, delta, n_head, n_query, key.shape[2], scale, scale * LOG2_E.value),
             GROUP=n_head // key.shape[1],
             CAUSAL=causal,
-            STAGES=STAGES,
+            STAGES=stages,
             num_warps=4,
             maxnreg=REGISTERS,
         )

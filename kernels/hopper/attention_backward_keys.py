@@ -52,7 +52,7 @@ from .rings import (
 )
 from .statistics import LOG2_E, as_exponent, new_numbers, numbers_of, only_inside
 
-BLOCK_QUERIES, STAGES = 64, 2
+BLOCK_QUERIES = 64
 
 
 @gluon.jit
@@ -239,6 +239,7 @@ def key_value_backward(
     *,
     causal: bool,
     scale: float,
+    stages: int,
 ) -> None:
     """Launch it; arguments as of `attention_backward`."""
     n_batch, n_kv_head, n_key, _ = key.shape
@@ -254,7 +255,7 @@ def key_value_backward(
         *(n_kv_head, query.shape[2], n_key, scale, scale * LOG2_E.value),
         GROUP=query.shape[1] // n_kv_head,
         CAUSAL=causal,
-        STAGES=STAGES,
+        STAGES=stages,
         num_warps=4,
         maxnreg=REGISTERS,
     )

@@ -111,7 +111,7 @@ def backward(
     attention_backward(
         query, key, value, d_output,
         *(torch.from_numpy(x.astype(np.float32)) for x in (lse, delta)),
-        causal=causal, scale=D_HEAD**-0.5, d_query=d_query, d_key=d_key, d_value=d_value,
+        causal=causal, scale=D_HEAD**-0.5, d_query=d_query, d_key=d_key, d_value=d_value, stages=2,
     )  # fmt: skip
     gradients = {"d_query": d_query, "d_key": d_key, "d_value": d_value}
 
