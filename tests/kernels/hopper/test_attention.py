@@ -9,10 +9,14 @@ import torch
 
 from gptwin.core.attention import attention as reference
 from gptwin.kernels.attention.attention import attention
+from gptwin.kernels.common import launch
 from gptwin.kernels.hopper import serving
 from gptwin.lab.gluon.play import playing
 from gptwin.lab.twins.catalogue import TWINS
 from gptwin.lab.verify.check import check
+
+if not launch.INTERPRETED:
+    pytest.skip("the launches between are interpreted", allow_module_level=True)
 
 HOPPER = [f"hopper_attention_{name}_kernel" for name in ("forward", "backward_key_value",
                                                          "backward_query")]  # fmt: skip

@@ -81,10 +81,12 @@ def test_what_else_is_read_or_written_must_be_copied_too():
     assert "repeated" in serving.why_not(QUERY, KEY, KEY, repeated, masks=CAUSAL, dropout=0.0)
 
 
-def test_a_call_that_they_do_not_serve_runs_the_plain_kernel(monkeypatch):
+def test_a_call_that_they_do_not_serve_runs_the_plain_kernel(monkeypatch, device):
     monkeypatch.setenv(serving.VARIABLE, "1")
     monkeypatch.setattr(serving, "can_run", lambda x: True)
-    tensors = [torch.randn(1, 1, 5, 64, requires_grad=True) for _ in range(3)]  # float32
+    tensors = [
+        torch.randn(1, 1, 5, 64, device=device, requires_grad=True) for _ in range(3)
+    ]  # float32
     with launch.recording() as log:
         output, _ = attention(*tensors, causal=True)
         torch.autograd.grad(output.sum(), tensors)
