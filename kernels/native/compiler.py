@@ -23,17 +23,20 @@ class Settings:
         Report accesses beyond a tensor, and do not make them.
     quick : bool
         Compile fast to slow code, which takes all values of its arguments: for what runs once.
+    ordered : bool
+        Read all of a tile before any of it is written, also through another argument.
     """
 
     checked: bool = True
     quick: bool = False
+    ordered: bool = False
 
 
 settings = Settings()
 
 
 CPUOptions = options_class(
-    "CPUOptions", "cpu", checked=True, quick=False,
+    "CPUOptions", "cpu", checked=True, quick=False, ordered=False,
     supported_fp8_dtypes=("fp8e5", "fp8e4nv", "fp8e5b16", "fp8e4b8"),
 )  # fmt: skip
 
@@ -86,10 +89,13 @@ def _lines_in(text: str) -> dict[str, list[int]]:
 def _make_llvm(module: Any, metadata: dict[str, Any], options: Any) -> str:
     text = str(module)
     metadata["lines"] = _lines_in(text)
-    code = generate(text, checked=options.checked, vectors=not options.quick)
+    code = generate(
+        text, checked=options.checked, vectors=not options.quick, ordered=options.ordered
+    )
     metadata["arena_bytes"] = code.arena_bytes
     metadata["sites"] = code.sites
     metadata["library"] = code.library
     metadata["together"] = code.together
+    metadata["apart"] = code.apart
     metadata["exact"] = code.exact
     return code.text

@@ -62,6 +62,8 @@ class Launcher:
         self.arena_bytes = metadata.arena_bytes
         self.sites = metadata.sites
         self.together = metadata.together
+        self.apart = metadata.apart
+        self.function = getattr(src, "fn", None)  # None: made from TTIR
         self.seconds = 1.0  # of one program, as far as is known
         self.lines = metadata.lines
         self.kinds = list(src.signature.values())
@@ -79,10 +81,14 @@ class Launcher:
         KernelFault
             If a program did something wrong: the first fault that was seen.
         """
-        for launched in _followers:
-            launched.append(self)
         given = _Given()
         given.add(self.kinds, args)
+        if self.function is not None and given.any_overlap(self.apart):
+            with using(ordered=True):
+                self.function.run(*args, grid=(gx, gy, gz), warmup=False)
+            return
+        for launched in _followers:
+            launched.append(self)
         arguments, bounds = array("Q", given.words).tobytes(), array("Q", given.ends).tobytes()
         total, grid = gx * gy * gz, (gx, gy, gz)
 
@@ -116,6 +122,7 @@ class _Given:
     def __init__(self) -> None:
         self.words: list[int] = []
         self.ends: list[int] = []
+        self.tensors: dict[int, torch.Tensor] = {}  # by number of argument
 
     def add(self, kinds: Iterable[Any], args: Iterable[Any]) -> None:
         """Add arguments of these types, in Triton's words."""
@@ -126,6 +133,8 @@ class _Given:
                 self.add(kind, value)
             elif kind[0] == "*":
                 address = value.data_ptr() if hasattr(value, "data_ptr") else int(value)
+                if isinstance(value, torch.Tensor):
+                    self.tensors[len(self.words)] = value
                 self.words.append(address)
                 self.ends += _extent(value, address)
             elif kind.startswith("tensordesc"):
@@ -133,6 +142,24 @@ class _Given:
             else:
                 self.words.append(_number(kind, value))
                 self.ends += _EVERYWHERE
+
+    def any_overlap(self, apart: list[tuple[int, int, bool]]) -> bool:
+        """Say whether arguments share memory that must not; see `kernel.Code`."""
+        for read, written, at_the_same_places in apart:
+            if at_the_same_places and self.words[read] == self.words[written]:
+                continue
+            of_one_memory = self.ends[2 * read] == self.ends[2 * written]
+            if of_one_memory and self._overlap(read, written):
+                return True
+        return False
+
+    def _overlap(self, read: int, written: int) -> bool:
+        """Say whether two tensors of one memory overlap, or lie between one another."""
+        both = self.tensors.get(read), self.tensors.get(written)
+        if both[0] is None or both[1] is None:  # a pointer of which no tensor is known
+            return False
+        (a, a_end), (b, b_end) = (_own_extent(t, t.data_ptr()) for t in both)
+        return a < b_end and b < a_end
 
     def add_descriptor(self, value: Any) -> None:
         """Add a tensor descriptor as Triton's pass takes it apart."""
@@ -159,12 +186,17 @@ def _extent(value: Any, address: int) -> tuple[int, int]:
     if not isinstance(value, torch.Tensor):
         return _EVERYWHERE
     if _tight:
-        sizes = zip(value.shape, value.stride(), strict=True)
-        n_items = 1 + sum((n - 1) * stride for n, stride in sizes) if value.numel() else 0
-        return address, address + n_items * value.element_size()
+        return _own_extent(value, address)
     storage = value.untyped_storage()
     first = storage.data_ptr()
     return first, first + storage.nbytes()
+
+
+def _own_extent(value: torch.Tensor, address: int) -> tuple[int, int]:
+    """Return the address of a tensor's first element and the one behind its last."""
+    sizes = zip(value.shape, value.stride(), strict=True)
+    n_items = 1 + sum((n - 1) * stride for n, stride in sizes) if value.numel() else 0
+    return address, address + n_items * value.element_size()
 
 
 class CPUDriver(DriverBase):
@@ -184,7 +216,8 @@ class CPUDriver(DriverBase):
 
     def get_current_device(self) -> int:
         """Number the settings: Triton keeps compiled kernels by device."""
-        return 2 * compiler.settings.checked + compiler.settings.quick
+        held = compiler.settings
+        return 4 * held.ordered + 2 * held.checked + held.quick
 
     def set_current_device(self, device: int) -> None:
         """Change nothing."""

@@ -54,6 +54,9 @@ class Code:
     exact : bool
         Whether every result is the one that IEEE 754 prescribes: no sum of floats whose order is
         free, and no function that is right to a few units in the last place alone.
+    apart : list of (int, int, bool)
+        Arguments, by number, of which the second may be written before all of the first is read.
+        The bool says if both are accessed at the same places: then they may begin together.
     """
 
     text: str
@@ -62,6 +65,7 @@ class Code:
     library: dict[str, str]
     together: bool
     exact: bool
+    apart: list[tuple[int, int, bool]]
 
 
 class Kernel(Control):
@@ -115,7 +119,9 @@ class Kernel(Control):
                 self.line(f"%{name}{i} = load i64, ptr {at}")
 
 
-def generate(text: str, *, checked: bool = True, vectors: bool = True) -> Code:
+def generate(
+    text: str, *, checked: bool = True, vectors: bool = True, ordered: bool = False
+) -> Code:
     """Translate a module of TTIR with one kernel.
 
     Parameters
@@ -127,6 +133,8 @@ def generate(text: str, *, checked: bool = True, vectors: bool = True) -> Code:
     vectors : bool
         Several lanes at a time. Without, code is slower by an order of magnitude, and is compiled
         faster by as much.
+    ordered : bool
+        Take it that all arguments may share memory.
 
     Returns
     -------
@@ -138,9 +146,10 @@ def generate(text: str, *, checked: bool = True, vectors: bool = True) -> Code:
         Naming the operation that this backend lacks and its line.
     """
     kernel, body = Kernel(checked=checked, vectors=vectors), parse(text)
+    kernel.ordered = ordered
     module = kernel.write_kernel(body)
     told = kernel.arena_bytes, kernel.sites, kernel.library, kernel.waits, _is_exact(body)
-    return Code(module, *told)
+    return Code(module, *told, sorted(kernel.order_free))
 
 
 def _is_exact(block: Block) -> bool:

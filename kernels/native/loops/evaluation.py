@@ -346,6 +346,18 @@ def viewed(op: Op, at: tuple, first: Index | None) -> tuple:
     return tuple(source)
 
 
+def steps_to(pointer: Value) -> list[tuple[str, object]]:
+    """Return how a pointer was made of an argument: the same steps lead to the same place."""
+    steps: list[tuple[str, object]] = []
+    while pointer.op is not None:
+        op, sources = pointer.op, _sources(pointer)
+        if len(sources) != 1:
+            return [("unknown", pointer)]
+        steps.append((op.name, op.operands[1] if op.name == "tt.addptr" else pointer.type))
+        pointer = sources[0]
+    return [*steps, ("of", pointer.type)] if not _sources(pointer) else [("unknown", pointer)]
+
+
 def _sources(pointer: Value) -> list[Value]:
     """Return the values that a pointer was moved from, or that it may be."""
     op = pointer.op

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from ..instructions.arithmetic import COST, pointee_bytes
 from ..instructions.forms import FIRST, Index
 from ..instructions.ttir import Block, Op, Value
-from .evaluation import VIEWS, VIRTUAL, Buffer, viewed
+from .evaluation import VIEWS, VIRTUAL, Buffer, steps_to, viewed
 from .parts import WORTH_CUTTING, Part, Parts, Place
 from .roots import Load, Nest, Root, Store
 from .rows import rows_of
@@ -41,6 +41,10 @@ class Nests(Parts):
         self.absorbed: list[Root] = []  # loads that the pending nest reads for itself
         self.row: Index | None = None  # where a block is run row by row
         self.rows: set[Value] = set()  # what has rows then, along its first axis
+        self.ordered = False  # whether all arguments may share memory
+        self.order_free: set[tuple[int, int, bool]] = (
+            set()
+        )  # those that must not: see `kernel.Code`
 
     def new_buffer(self, value: Value) -> Buffer:
         """Return memory for a value: where it is wanted, else somewhere."""
@@ -54,7 +58,7 @@ class Nests(Parts):
     def row_by_row(self, block: Block) -> Iterator[None]:
         """Write a block as a loop over its rows, if that is possible and pays."""
         is_free = self.vectors and self.row is None
-        rows = rows_of(block, self.origin) if is_free else set()
+        rows = rows_of(block, self.may_be_one) if is_free else set()
         if not rows:
             yield
             return
@@ -384,8 +388,17 @@ class Nests(Parts):
 
     def may_overlap(self, store: Root, load: Root) -> bool:
         """Say whether a store may go where a load reads, as far as their pointers tell."""
-        origins = self.origin(load.op.operands[0]), self.origin(store.values[0])
-        return None in origins or origins[0] is origins[1]
+        return self.may_be_one(load.op.operands[0], store.values[0])
+
+    def may_be_one(self, source: Value, target: Value, *, tested: bool = True) -> bool:
+        """Say whether two pointers may be to one tensor; if not, each launch may test that."""
+        origins = self.origin(source), self.origin(target)
+        if self.ordered or None in origins or origins[0] is origins[1]:
+            return True
+        read, written = self.argument_of(source), self.argument_of(target)
+        if tested and read is not None and written is not None:
+            self.order_free.add((read, written, steps_to(source) == steps_to(target)))
+        return False
 
     def overtakes(self, store: Root, load: Root) -> bool:
         """Say whether a store, in one nest with a load, could overwrite what is yet to be read."""

@@ -20,15 +20,15 @@ _UNDERSTOOD = _ELEMENT_FOR_ELEMENT | {
 _THE_SAME_EVERYWHERE = ("tt.splat", "arith.constant")
 
 
-def rows_of(block: Block, origin: Callable[[Value], Value | None]) -> set[Value]:
+def rows_of(block: Block, may_be_one: Callable[..., bool]) -> set[Value]:
     """Return the tiles whose first axis is a block's rows, if these do not need one another.
 
     Parameters
     ----------
     block : Block
         A kernel's or a loop's body.
-    origin : callable
-        Says which argument a pointer came from.
+    may_be_one : callable
+        Says whether two pointers may be to one tensor.
 
     Returns
     -------
@@ -44,7 +44,11 @@ def rows_of(block: Block, origin: Callable[[Value], Value | None]) -> set[Value]
     if len(heights) != 1 or not is_worth_it or any(len(v.shape) > 2 for v in tiles):
         return set()
     rows, others = _sorted(block, {v for v in tiles if v.shape[0] in heights and len(v.shape) == 2})
-    if rows & others or not _carries_rows(block, rows) or not _in_any_order(block, rows, origin):
+    if (
+        rows & others
+        or not _carries_rows(block, rows)
+        or not _in_any_order(block, rows, may_be_one)
+    ):
         return set()
     return rows
 
@@ -90,7 +94,7 @@ def _carries_rows(block: Block, rows: set[Value]) -> bool:
     return all(a.shape is None or a is following or a in rows for a, following in carried)
 
 
-def _in_any_order(block: Block, rows: set[Value], origin: Callable[[Value], Value | None]) -> bool:
+def _in_any_order(block: Block, rows: set[Value], may_be_one: Callable[..., bool]) -> bool:
     """Say whether a row's stores can be made before another row's loads and stores."""
     loads, stores = _named(block, "tt.load"), _named(block, "tt.store")
     if any(store.operands[0] not in rows for store in stores):
@@ -99,8 +103,8 @@ def _in_any_order(block: Block, rows: set[Value], origin: Callable[[Value], Valu
         target = store.operands[0]
         for other in (*loads, *stores):
             pointer = other.operands[0]
-            origins = origin(pointer), origin(target)
-            if pointer is not target and (None in origins or origins[0] is origins[1]):
+            is_load = other.name == "tt.load"  # stores that overlap are in no order
+            if pointer is not target and may_be_one(pointer, target, tested=is_load):
                 return False
     return True
 

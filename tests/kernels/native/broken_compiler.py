@@ -180,6 +180,15 @@ MUTANTS = {
         "loops/rows.py", "not _carries_rows(block, rows)", "False",
         f"{LOOPS}::test_rows_that_need_one_another_are_not_run_one_by_one",
     ),
+    "arguments never share memory": (
+        "driver.py", "and given.any_overlap(self.apart)", "and False",
+        "native/compiled/test_aliases.py::test_memory_that_overlaps_in_part",
+    ),
+    "every place is the same": (
+        "loops/evaluation.py", 'op.operands[1] if op.name == "tt.addptr" else pointer.type',
+        "pointer.type",
+        "native/compiled/test_aliases.py::test_in_place_through_two_arguments",
+    ),
     "programs are numbered with y fastest": (
         "kernel.py", "%pxw = urem i64 %program, %gxw", "%pxw = udiv i64 %program, %gyw",
         f"{OPERATIONS}::test_every_program_has_its_place_in_the_grid",
