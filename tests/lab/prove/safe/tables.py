@@ -111,11 +111,6 @@ def shifted_in_place_broken(table_ptr, n_tensors, n_bisections, BLOCK: tl.conste
     tl.store(tl.load(row + 3).to(tl.pointer_type(tl.float32)) + start + at, x, mask=at + 1 < left)
 
 
-@triton.jit
-def written_table(table_ptr, n_tensors, n_bisections, BLOCK: tl.constexpr):
-    tl.store(table_ptr + tl.program_id(0), 0)
-
-
 KERNELS = (
     copied_fixed, one_beyond_broken, wrong_length_broken, next_row_broken, beyond_the_table_broken,
     not_an_address_broken, moved_address_broken, twice_broken, shifted_in_place_broken,

@@ -39,6 +39,11 @@ def test_what_a_table_does_not_promise_is_not_proved(kernel: str) -> None:
     assert open_kinds >= FAULTS[kernel]
 
 
+def test_a_promise_of_a_table_that_is_written_is_refused() -> None:
+    with pytest.raises(ValueError, match="which it writes"):
+        proved("written_table.py")
+
+
 @pytest.mark.parametrize("line", ["addresses(x)", "addresses(x.value[:, 1], x.value[:, 0])"])
 def test_addresses_that_say_nothing_are_refused(line: str) -> None:
     with pytest.raises(ValueError, match="addresses"):
