@@ -71,7 +71,7 @@ def mutate(
     table_file : str, optional
         Markdown file to write those scores to.
     prove : bool
-        Ask the second judge of survivors, and of those listed as equivalent (second_judge.py).
+        Ask the second judge of survivors (second_judge.py); `check_listed` asks of those listed.
 
     Returns
     -------
@@ -107,12 +107,12 @@ def mutate(
     scores = _run_with_progress(
         operations or list(TWINS), size, seed, examples, processes or _cores(), store, console
     )
-    asked = [(s.twin, m) for s in scores for m in (*s.survivors, *s.equivalent)] if prove else []
+    asked = [(s.twin, m) for s in scores for m in s.survivors] if prove else []
     second = opinions(asked, processes or _cores())
     for score in scores:
         _show(score, second, console)
     console.print(_table(scores))
-    _tell_second(scores, second, console)
+    _tell_second(second, console)
     n_bad = sum(not score.passed for score in scores)
     n_mutants = sum(len(score.verdicts) for score in scores)
     verdict = f"{n_bad} of {len(scores)} twins below it" if n_bad else "every twin reaches it"
@@ -243,12 +243,8 @@ def _show(score: Score, second: dict[Mutant, Opinion], console: Console) -> None
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _tell_second(scores: list[Score], second: dict[Mutant, Opinion], console: Console) -> None:
-    """Print what the second judge says of mutants that are listed as equivalent, and the count."""
-    for mutant in (m for score in scores for m in score.equivalent):
-        if mutant in second and second[mutant].equal is not True:
-            for line in (f"listed as equivalent, {second[mutant]}", f"  {mutant.name}"):
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _tell_second(second: dict[Mutant, Opinion], console: Console) -> None:
+    """Print what the second judge says, counted."""
     if second:
         said = [opinion.equal for opinion in second.values()]
         console.print(
@@ -344,6 +340,11 @@ def _kind(why: str) -> str:
     return "wrong result" if why.endswith("beyond the budget") else "exception"
 
 
+def _by_prove_alone(row: dict[str, Any]) -> int:
+    """Count the mutants that every check passed, and that are not the kernel's function."""
+    return sum(said.startswith("alive") for said in row.get("second", {}).values())
+
+
 def _markdown(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Mutation scores",
@@ -351,14 +352,15 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
         "Written by `gptwin mutate --json … --table …`; what the columns mean:",
         f"[mutate.md](mutate.md). Required: {REQUIRED_SCORE:.0%}.",
         "",
-        "| twin | mutants | run | killed | survived | equivalent | score | date | seed |",
-        "|---|---:|---:|---:|---:|---:|---:|---|---:|",
+        "| twin | mutants | run | killed | survived | by prove alone | equivalent | score | on "
+        "| date | seed |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|---|---:|",
     ]
     for row in rows:
         lines.append(
             f"| {row['twin']} | {row['mutants']} | {row['run']} | {row['killed']} "
-            f"| {len(row['survived'])} | {len(row['equivalent'])} | {row['score']:.1%} "
-            f"| {row['date']} | {row['seed']} |"
+            f"| {len(row['survived'])} | {_by_prove_alone(row)} | {len(row['equivalent'])} "
+            f"| {row['score']:.1%} | {row.get('on', '')} | {row['date']} | {row['seed']} |"
         )
     lines += ["", "| fault | killed | survived | equivalent |", "|---|---:|---:|---:|"]
     totals: dict[str, list[int]] = {}

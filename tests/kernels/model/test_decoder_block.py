@@ -1,11 +1,13 @@
 """What the decoder block promises beyond agreeing with the reference."""
 
+import functools
+
 import pytest
 import torch
 
 from gptwin.kernels.common import launch
 from gptwin.kernels.common.launch import recording
-from gptwin.kernels.model.decoder_block import decoder_block
+from gptwin.kernels.model.decoder_block import EAGER, decoder_block, run_block
 
 C, N_HEAD, TIME = 16, 2, 9
 
@@ -90,3 +92,12 @@ def test_bad_arguments_are_refused_before_any_launch(position, change, options, 
     with recording() as log, pytest.raises(ValueError, match=message):
         decoder_block(*given, **{"n_head": N_HEAD} | options)
     assert not log
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_dropout_that_keeps_all_changes_nothing(norm):
+    """The twin has no dropout: a mutant that took a branch from the stream survived."""
+    x, *parameters = arguments()
+    attend = functools.partial(EAGER.qkv_attention, n_head=N_HEAD, eps=1e-5)
+    run = functools.partial(run_block, x, parameters, attend, parts=EAGER, norm=norm, eps=1e-5)
+    torch.testing.assert_close(run(dropout=1e-30), run(dropout=0.0))

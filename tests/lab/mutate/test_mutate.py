@@ -376,6 +376,10 @@ def test_the_command_prints_survivors_and_stores_scores(softmax, tmp_path, monke
         table_file=str(table),
     )  # fmt: skip
     assert f"| softmax | {len(some)} | 1 |" in table.read_text()
+    second = {"a": "alive: d_x[0], at softmax.py:9", "b": "equivalent: proved equal in 3 runs"}
+    row |= {"twin": "proved", "second": second}
+    (line,) = [x for x in console._markdown([row]).splitlines() if x.startswith("| proved ")]
+    assert line.split(" | ")[4:7] == ["1", "1", "0"]  # survived, one of them by prove alone, listed
 
 
 KERNEL_SOURCE = (mutation_judge.KERNELS / "layers/softmax.py").read_text(encoding="utf-8")
