@@ -62,7 +62,7 @@ def mutant_of(file, old, new):
 @pytest.mark.parametrize("name", CHOSEN)
 def test_mutant_is_caught(name):
     operation, dtype, file, old, new = MUTANTS[name]
-    twin = dataclasses.replace(TWINS[operation], dtypes=(dtype,))
+    twin = dataclasses.replace(TWINS[operation], dtypes=(dtype,), extremes=())
     trials = mutation_judge.make_trials(twin, 1, 0)
     ((_, verdict),) = mutation_judge.judge(twin, [mutant_of(file, old, new)], trials, processes=1)
     assert verdict.killed, verdict
