@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from gptwin.benchmarks import result_file
-from gptwin.benchmarks.gpu import driver, verification
+from gptwin.benchmarks.gpu import driver, verification, within
 from gptwin.benchmarks.gpu.operations.results import PLAN
 from gptwin.benchmarks.gpu.plan import (
     COMMAND_S,
@@ -165,11 +165,14 @@ def test_the_command_stores_each_piece_and_goes_on(tmp_path, monkeypatch):
         return ("running", "the time was up") if name.startswith("linear") else ("measured", None)
 
     monkeypatch.setattr(driver, "follow", follow)
+    monkeypatch.setattr(driver, "expect_ready", lambda run: asked.append(("ready", (), run.quick)))
+    monkeypatch.setattr(within, "seconds_since_start", lambda: 0.0)  # pytest's may be many
     pieces = (Piece("one", ("gelu/bfloat16",), ("gptwin",), most_s=20),
               Piece("two", ("linear/bfloat16",), most_s=20))  # fmt: skip
     options = {"dry_run": True, "out": str(path), "pieces": pieces}
     assert run_within(5, **options) == driver.OUT_OF_TIME
-    assert asked == [("roofline", ("gptwin",), True), ("gelu/bfloat16", ("gptwin",), True),
+    assert asked == [("ready", (), True),
+                     ("roofline", ("gptwin",), True), ("gelu/bfloat16", ("gptwin",), True),
                      ("linear/bfloat16", (), True)]  # fmt: skip
     stored = result_file.load(path)[PLAN]
     assert [(f["name"], f["status"]) for f in stored["findings"]] == [
@@ -178,7 +181,7 @@ def test_the_command_stores_each_piece_and_goes_on(tmp_path, monkeypatch):
     assert 0 < stored["settings"]["spent_s"] < 60
     asked.clear()
     assert run_within(5, **options) == driver.OUT_OF_TIME
-    assert asked == [("linear/bfloat16", (), True)]  # what was cut alone
+    assert asked == [("ready", (), True), ("linear/bfloat16", (), True)]  # what was cut alone
 
 
 @pytest.mark.parametrize("differs", [False, True])
