@@ -29,12 +29,15 @@ from ..common.strided import block_at, part_of, strided
 from .attention_tiles import Masks
 from .qkv_norm import load_norm, norm_argument, normed_tile, row_statistics
 
+
+def _staged(*stages: int) -> list[triton.Config]:
+    return [triton.Config({"BLOCK_K_BYTES": 64}, num_warps=8, num_stages=n) for n in stages]
+
+
 # 8 warps: three accumulators of 64 x 64 are 48 registers a thread. Steps of 128 bytes would spill
-# in float32 on sm_80. With two stages a turn would begin with waiting for its own copies.
-SHORT_CONFIGS = [
-    triton.Config({"BLOCK_K_BYTES": 64}, num_warps=8, num_stages=stages)
-    for stages in (for_architecture(3, amd=2), 4)
-]
+# in float32 on sm_80, and so do three stages there. With two a turn would begin with waiting for
+# its own copies.
+SHORT_CONFIGS = for_architecture(_staged(3, 4), sm_80=_staged(4), amd=_staged(2, 4))
 # What fits one tile; below MIN_TIME most of a tile would be padding.
 MIN_TIME, MAX_TIME, MAX_D_HEAD = 16, 64, 64
 
