@@ -3,10 +3,14 @@
 Triton decides when it is imported, and so do the kernels: nothing here may import them.
 """
 
+import contextlib
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
+
+# PyTorch and Triton's interpreter alone reserve some of it.
+LEAST_MEMORY = 8 * 2**30
 
 
 def compiling(workers: int = 1) -> ProcessPoolExecutor:
@@ -31,6 +35,18 @@ def _to_compile() -> None:
 
 def _to_interpret() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
+    with contextlib.suppress(ImportError):  # not on Windows
+        _limit_memory()
+
+
+def _limit_memory() -> None:
+    """Let a counterexample fail that takes half of the machine's memory, not the whole command."""
+    import resource
+
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    wanted, (_, most) = max(half, LEAST_MEMORY), resource.getrlimit(resource.RLIMIT_AS)
+    if most == resource.RLIM_INFINITY or wanted < most:
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, most))
 
 
 # A process that proves a variant of a target needs its launches, and keeps them.
