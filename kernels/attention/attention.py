@@ -56,7 +56,7 @@ from ..common.launch import expect_same_dtype, launch, runs_on_triton
 from ..common.registered import registered
 from ..common.strided import strided
 from ..common.widened import product_in_float32
-from ..hopper import serving
+from ..hopper.instead import attended
 from .attention_backward import attention_backward
 from .attention_tiles import (
     LOG2_E,
@@ -235,12 +235,7 @@ def attention_forward(
     n_batch, n_head, n_query, _ = query.shape
     output = torch.empty_like(query, memory_format=torch.contiguous_format) if out is None else out
     lse = torch.empty(n_batch, n_head, n_query, dtype=torch.float32, device=query.device)
-    if serving.serves(query, key, value, output, masks=masks, dropout=dropout):
-        from ..hopper import attention as hopper  # Gluon is imported by who asks for it alone
-
-        hopper.attention_forward(
-            *(query, key, value, output, lse), causal=masks.causal, scale_log2_e=scale * LOG2_E
-        )
+    if attended(*(query, key, value, output, lse), masks=masks, scale=scale, dropout=dropout):
         return output, lse
     launch(
         FLOAT32_KERNEL if query.element_size() == 4 else attention_forward_kernel,

@@ -42,7 +42,7 @@ from ..common._triton import for_architecture, tl, triton
 from ..common.launch import launch
 from ..common.registered import registered
 from ..common.strided import strided
-from ..hopper import serving
+from ..hopper.instead import differentiated
 from .attention_backward_keys import KEY_VALUE_KERNELS, summed_rows_per_tile
 from .attention_tiles import (
     LOG2_E,
@@ -247,15 +247,10 @@ def attention_backward(
     d_query = _buffer(d_query, query) if wants_query else None
     d_key = _buffer(d_key, key) if wants_key_value else None
     d_value = _buffer(d_value, value) if wants_key_value else None
-    written = [x for x in (d_query, d_key, d_value) if x is not None]
-    if serving.serves(query, key, value, d_output, *written, masks=masks, dropout=dropout):
-        from ..hopper import attention_backward as hopper  # as in attention_forward
-
-        hopper.attention_backward(
-            *(query, key, value, d_output, lse, delta), causal=masks.causal, scale=scale,
-            d_query=d_query, d_key=d_key, d_value=d_value,
-        )  # fmt: skip
-        return d_query, d_key, d_value
+    gradients = (d_query, d_key, d_value)
+    saved = (query, key, value, d_output, lse, delta)
+    if differentiated(*saved, gradients, masks=masks, scale=scale, dropout=dropout):
+        return gradients
     tensors = (strided(query), lse, delta, strided(key), strided(value), strided(d_output))
     rest = (*mask_arguments(query, key, masks, dropout, seed), scale, scale * LOG2_E)
     if d_key is not None and d_value is not None:
