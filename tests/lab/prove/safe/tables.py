@@ -111,9 +111,20 @@ def shifted_in_place_broken(table_ptr, n_tensors, n_bisections, BLOCK: tl.conste
     tl.store(tl.load(row + 3).to(tl.pointer_type(tl.float32)) + start + at, x, mask=at + 1 < left)
 
 
+@triton.jit
+def first_block_unknown_broken(table_ptr, n_tensors, n_bisections, BLOCK: tl.constexpr):
+    # Right, but for a contract that does not say that the first tensor begins at block 0.
+    block = tl.program_id(0).to(tl.int64)
+    row = _row_of(table_ptr, n_tensors, n_bisections, block)
+    start = (block - tl.load(row + 1)) * BLOCK
+    at, left = tl.arange(0, BLOCK), tl.load(row) - start
+    tl.store(tl.load(row + 3).to(tl.pointer_type(tl.float32)) + start + at, 0.0, mask=at < left)
+
+
 KERNELS = (
     copied_fixed, one_beyond_broken, wrong_length_broken, next_row_broken, beyond_the_table_broken,
     not_an_address_broken, moved_address_broken, twice_broken, shifted_in_place_broken,
+    first_block_unknown_broken,
 )  # fmt: skip
 TABLE = """
     table_ptr[n_tensors, 4]; 1 <= n_tensors; grid[n_blocks]; table_ptr.value[0, 1] == 0
@@ -121,6 +132,7 @@ TABLE = """
     addresses(table_ptr.value[:, 2:4], table_ptr.value[:, 0])
 """
 CONTRACTS = {kernel.fn.__name__: TABLE for kernel in KERNELS}
+CONTRACTS["first_block_unknown_broken"] = TABLE.replace("table_ptr.value[0, 1] == 0", "")
 
 
 def drive_tables():

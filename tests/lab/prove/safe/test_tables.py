@@ -26,6 +26,7 @@ FAULTS = {
     "moved_address_broken": {"bounds"},
     "twice_broken": {"race"},
     "shifted_in_place_broken": {"race"},
+    "first_block_unknown_broken": {"bounds"},
 }
 
 
