@@ -167,7 +167,8 @@ def targets(name: str, dtypes: list[str]) -> Iterator[TwinTarget | InPlaceTarget
     name : str
         Of a twin, or in `IN_PLACE`.
     dtypes : list of str
-        Those to run; empty for the first one, and the last one with the gaps.
+        Those to run; empty for the first one, and the last one with the gaps and with what the
+        first has not reached.
 
     Yields
     ------
@@ -193,3 +194,10 @@ def targets(name: str, dtypes: list[str]) -> Iterator[TwinTarget | InPlaceTarget
                     target = TwinTarget(twin, corner | {"configuration": configuration}, dtype)
                     yield target
                     left -= target.reached
+    if dtypes or len(twin.dtypes) == 1:
+        return
+    for corner in twin.corners:  # what the first dtype has no list for
+        for configuration in sorted({index for _, index in left}):
+            target = TwinTarget(twin, corner | {"configuration": configuration}, twin.dtypes[-1])
+            yield target
+            left -= target.reached
