@@ -93,8 +93,9 @@ class InPlace:
 
 
 def _adamw_in_place(lists: dict[str, list[torch.Tensor]], options: dict[str, Any]) -> None:
-    """Update all lists in one dtype: what a case mixes is the twin's own."""
-    adamw.adamw_(*lists.values(), **{n: o for n, o in options.items() if n != "mixed"})
+    """Update all lists in one dtype: what a case mixes, and its norm_block, are the twin's own."""
+    own = {n: o for n, o in options.items() if n not in ("mixed", "norm_block")}
+    adamw.adamw_(*lists.values(), **own)
 
 
 IN_PLACE = {
