@@ -115,8 +115,10 @@ def _conditions(
         if old.key != one.before.key or list(new.terms.values()) != [1] or len(new.unknowns) != 1:
             continue
         spelled = spelled_out(condition)
-        # What hangs on this turn says nothing of the next one.
-        if all(unknowns.hangs_on(n, lasting | new.unknowns) for n in unknowns.constants(spelled)):
+        # What hangs on this turn says nothing of the next one; nor does the half of a new value,
+        # a number of its own that does not change where another value is put in.
+        others = unknowns.constants(spelled) - new.unknowns
+        if all(unknowns.hangs_on(name, lasting) for name in others):
             yield _condition(unknowns, spelled, unknowns.unknown(new).variable, i)
 
 
