@@ -3,7 +3,8 @@
 A row of such a table has addresses in some columns and the number of elements in another. All
 columns of a row are taken for one tensor, and different rows for different ones: whether or not a
 parameter is updated in place, two programs that never touch the same element of the same row never
-meet. So an address has two coordinates: the row, and the element.
+meet. So an address has two coordinates: the row, and the element. Elements are as wide everywhere
+as where a column was first used: element 8 of four bytes lies where element 16 of two does.
 """
 
 from typing import Any
@@ -29,12 +30,15 @@ class Pointed:
     ----------
     coordinates : list of Poly
         The row and the element; empty if it is not known which row's address it is.
+    column : int
+        Where in its row the address stands.
     """
 
     def __init__(self, problem: Problem, access: Access, offset: Poly) -> None:
         self.problem = problem
         self.table = access.base.removeprefix("*")
         self.coordinates: list[Poly] = []
+        self.column = -1
         for monomial, c in offset.terms.items():
             name = monomial[0] if len(monomial) == 1 and c == 1 else ""
             made = problem.walk.read.get(name)
@@ -44,7 +48,7 @@ class Pointed:
             found = problem.row_and_column(self.table, place)
             inside = offset - Poly({(name,): 1})
             if found is not None and self._holds_addresses(found[1]) and not self._read_in(inside):
-                self.coordinates = [found[0], inside]
+                self.coordinates, self.column = [found[0], inside], found[1]
 
     def _read_in(self, inside: Poly) -> bool:
         """Say whether another address stands in a sum: a sum of two is none."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import z3
 
+from ..symbolic.evaluate import bytes_of
 from ..symbolic.solver import Answer, Solver
 from ..symbolic.terms import ZERO, Poly, poly
 from ..symbolic.values import reach
@@ -89,6 +90,8 @@ class Questions:
         self.examples = examples
         # The coordinates of what was bounded by them, not as a whole.
         self._apart: dict[Access, tuple[list[Poly], Poly]] = {}
+        # By a table and its column of addresses: how many bytes a number there has.
+        self._widths: dict[tuple[str, int], int] = {}
 
     def expect_premises(self) -> None:
         """Refuse a contract that contradicts itself.
@@ -164,6 +167,8 @@ class Questions:
         finding.reason = "z3 gave up"
         if not pointed.coordinates:
             finding.verdict, finding.reason = NOT_FOLLOWED, "an address from no known row"
+        elif not self._is_of_one_width(pointed, access):
+            finding.verdict, finding.reason = NOT_FOLLOWED, "an address of numbers of two widths"
         elif (reached := self.possible(given)).follows is False:
             finding.verdict, finding.reason = UNREACHED, "no launch makes it: its premises exclude"
         elif self._all_follow(given, pointed.statements):
@@ -171,6 +176,11 @@ class Questions:
             if reached.follows:
                 finding.verdict, finding.reason = PROVED, ""
         return finding
+
+    def _is_of_one_width(self, pointed: Pointed, access: Access) -> bool:
+        """Say whether numbers are as wide as before: elements of other widths overlap."""
+        width = bytes_of(access.pointer.type.pointee)
+        return self._widths.setdefault((pointed.table, pointed.column), width) == width
 
     def _statements(self, coordinates: list[Poly], rest: Poly, tensor: Tensor) -> list[Any]:
         """Say that each coordinate lies on its axis, and that they are all there is."""

@@ -54,7 +54,7 @@ class Evaluate(Values):
         """Say whether an operation leaves numbers, and the units of offsets, as they are."""
         before = op.operands[0].type
         if kind.is_pointer:
-            return _bytes(before.pointee) == _bytes(kind.pointee)
+            return bytes_of(before.pointee) == bytes_of(kind.pointee)
         return before.is_float == kind.is_float and is_integer(before) == is_integer(kind)
 
     def may_wrap(self, op: Op) -> bool:
@@ -302,7 +302,8 @@ class Evaluate(Values):
         return Symbol(kind, element, x.base if x.base == y.base else "")
 
 
-def _bytes(element: str) -> int:
+def bytes_of(element: str) -> int:
+    """Return how many bytes a number of a type has."""
     return -(-BITS.get(element, 64) // 8)
 
 
