@@ -154,6 +154,29 @@ BREAKS = {
         "symbolic/invariants.py", "kept = [guess for guess in guesses if", "kept = [guess for guess"
         " in guesses if True or", "copied_fixed",
     ),
+    "any column of a table holds addresses": (
+        "asked/pointed.py", "return bool(value(where.first) <= column < value(where.stop))",
+        "return True", "a_number_as_address_broken",
+    ),
+    "a sum of two addresses is one": (
+        "asked/pointed.py", " and not self._read_in(inside):", ":", "two_addresses_broken",
+    ),
+    "what is promised of one column holds of each": (
+        "launches/contract.py", "and of_all and self.value(place.first) == column:", "and of_all:",
+        "another_column_broken",
+    ),
+    "what is promised of one row holds of each": (
+        "launches/contract.py", "of_all = place.row is None or place.row == row_number",
+        "of_all = True", "another_row_broken",
+    ),
+    "numbers of any width are one tensor's elements": (
+        "asked/questions.py", "pointed.column), width) == width", "pointed.column), width) > 0",
+        "two_widths_broken",
+    ),
+    "what hangs on a turn's new value is the same in the next": (
+        "symbolic/invariants.py", "unknowns.hangs_on(name, lasting)",
+        "unknowns.hangs_on(name, lasting | new.unknowns)", "of_this_turn_broken",
+    ),
     # races
     "two programs are always told apart": (
         "asked/questions.py", "differ = z3.Or([formula(p) != self.other(formula(p))",
@@ -175,7 +198,18 @@ BREAKS = {
     "steps as long as the grid tell nothing": (
         "asked/questions.py", "self._walk_in_steps(place, known, equal)", "pass", "in_steps_fixed",
     ),
+    "a quotient is below all that it might be below": (
+        "asked/questions.py", "if u.terms and self.solver.excludes(given, z3.Not(below)):",
+        "if u.terms:", "shared_head_broken",
+    ),
+    "of two numbers that differ the first is less": (
+        "asked/questions.py", "return [x < y, x > y]", "return [x < y]", "of_the_next_group_broken",
+    ),
     # what is written
+    "what is likely true of digits is true": (
+        "asked/written.py", "if solver.follows(inside, hint, steps=LINEAR_STEPS).follows:",
+        "if True:", "a_row_left_out_broken",
+    ),
     "a program beyond the grid may write": (
         "asked/written.py",
         "return all(solver.follows(inside, part).follows for part in way.exists) and all(",
@@ -207,6 +241,11 @@ BREAKS = {
     "what is unlike another is multiplied as if it were equal": (
         "symbolic/products.py", "if kind == z3.Z3_OP_EQ and not negated:",
         "if kind == z3.Z3_OP_EQ:", "unlike_n_broken",
+    ),
+    "what is not less is multiplied as if it were": (
+        "symbolic/products.py", "negated = z3.is_not(formula)\n        inside = formula.arg(0) if "
+        "negated else formula", "negated = False\n        inside = formula.arg(0) if "
+        "z3.is_not(formula) else formula", "beyond_n_broken",
     ),
     "all products are one number": (
         "symbolic/solver.py", 'z3.Int("·".join(sorted(factor.sexpr() for factor in factors)))',

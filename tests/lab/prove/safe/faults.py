@@ -32,6 +32,7 @@ TRAPS = {
     "columns_left_over_broken": "bounds",
     "two_products_broken": "bounds",
     "moved_once_broken": "bounds",
+    "of_this_turn_broken": "bounds",
     "nothing_read_broken": "bounds",
     "swapped_broken": "bounds",
     "by_hand_broken": "bounds",
@@ -39,16 +40,25 @@ TRAPS = {
     "read_of_the_next_broken": "race",
     "in_too_short_steps_broken": "race",
     "nobody_there_broken": "written",
+    "a_row_left_out_broken": "written",
 }
 # Of slow_traps.py: z3 thinks about them for long, so they are asked by hand (broken_prover.py).
 SLOW_TRAPS = {
     "gives_up_broken": "bounds",
     "a_row_too_many_broken": "written",
     "unlike_n_broken": "width",
+    "beyond_n_broken": "width",
+    "shared_head_broken": "race",
+    "of_the_next_group_broken": "race",
 }
 # Of tables.py, about which test_tables.py says more.
 OF_TABLES = {
     "wrong_length_broken": "bounds",
     "not_an_address_broken": "bounds",
     "beyond_the_table_broken": "bounds",
+    "a_number_as_address_broken": "bounds",
+    "two_addresses_broken": "bounds",
+    "another_column_broken": "bounds",
+    "another_row_broken": "bounds",
+    "two_widths_broken": "race",
 }

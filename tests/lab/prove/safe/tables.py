@@ -121,10 +121,52 @@ def first_block_unknown_broken(table_ptr, n_tensors, n_bisections, BLOCK: tl.con
     tl.store(tl.load(row + 3).to(tl.pointer_type(tl.float32)) + start + at, 0.0, mask=at < left)
 
 
+@triton.jit
+def a_number_as_address_broken(table_ptr, n_tensors, n_bisections, BLOCK: tl.constexpr):
+    row, at = table_ptr + tl.program_id(0).to(tl.int64) * 4, tl.arange(0, BLOCK)
+    tl.store(tl.load(row + 1).to(tl.pointer_type(tl.float32)) + at, 0.0, mask=at < tl.load(row))
+
+
+@triton.jit
+def two_addresses_broken(table_ptr, n_tensors, n_bisections, BLOCK: tl.constexpr):
+    # The second one counts numbers of four bytes: it is no address here, and the first no index.
+    row = table_ptr + tl.program_id(0).to(tl.int64) * 4
+    first, second = tl.load(row + 2), tl.load(row + 3)
+    at = first.to(tl.pointer_type(tl.float32)) + second
+    tl.store(at, 0.0, mask=(first >= 0) & (first < tl.load(row)))
+
+
+@triton.jit
+def another_column_broken(table_ptr, n_tensors, n_bisections, BLOCK: tl.constexpr):
+    # Only of column 1 a number of a row is promised.
+    row = table_ptr + tl.load(table_ptr + tl.program_id(0).to(tl.int64) * 4) * 4
+    at, length = tl.arange(0, BLOCK), tl.load(row)
+    tl.store(tl.load(row + 3).to(tl.pointer_type(tl.float32)) + at, 0.0, mask=at < length)
+
+
+@triton.jit
+def another_row_broken(table_ptr, n_tensors, n_bisections, BLOCK: tl.constexpr):
+    # Only of the first row it is promised that column 1 holds the number of a row.
+    row = table_ptr + tl.load(table_ptr + tl.program_id(0).to(tl.int64) * 4 + 1) * 4
+    at, length = tl.arange(0, BLOCK), tl.load(row)
+    tl.store(tl.load(row + 3).to(tl.pointer_type(tl.float32)) + at, 0.0, mask=at < length)
+
+
+@triton.jit
+def two_widths_broken(table_ptr, n_tensors, n_bisections, BLOCK: tl.constexpr):
+    # The first program's last numbers of four bytes lie where the second one's of two do.
+    row = table_ptr + tl.program_id(0).to(tl.int64) * 4
+    at = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    address, inside = tl.load(row + 3), at < tl.load(row)
+    tl.store(address.to(tl.pointer_type(tl.float32)) + at, 0.0, mask=inside)
+    tl.store(address.to(tl.pointer_type(tl.float16)) + at, 0.0, mask=inside)
+
+
 KERNELS = (
     copied_fixed, one_beyond_broken, wrong_length_broken, next_row_broken, beyond_the_table_broken,
     not_an_address_broken, moved_address_broken, twice_broken, shifted_in_place_broken,
-    first_block_unknown_broken,
+    first_block_unknown_broken, a_number_as_address_broken, two_addresses_broken,
+    another_column_broken, another_row_broken, two_widths_broken,
 )  # fmt: skip
 TABLE = """
     table_ptr[n_tensors, 4]; 1 <= n_tensors; grid[n_blocks]; table_ptr.value[0, 1] == 0
@@ -133,6 +175,15 @@ TABLE = """
 """
 CONTRACTS = {kernel.fn.__name__: TABLE for kernel in KERNELS}
 CONTRACTS["first_block_unknown_broken"] = TABLE.replace("table_ptr.value[0, 1] == 0", "")
+
+BY_ROW = """
+    table_ptr[n_tensors, 4]; 1 <= n_tensors; grid[n_tensors]; 0 <= table_ptr.value[:, 0] <= 2**40
+    addresses(table_ptr.value[:, 2:4], table_ptr.value[:, 0])
+"""
+CONTRACTS["a_number_as_address_broken"] = CONTRACTS["two_addresses_broken"] = BY_ROW
+CONTRACTS["another_column_broken"] = BY_ROW + "0 <= table_ptr.value[:, 1] < n_tensors"
+CONTRACTS["another_row_broken"] = BY_ROW + "table_ptr.value[0, 1] == 0"
+CONTRACTS["two_widths_broken"] = BY_ROW.replace("grid[n_tensors]", "grid[n_tensors, n_blocks]")
 
 
 def drive_tables():

@@ -27,6 +27,11 @@ FAULTS = {
     "twice_broken": {"race"},
     "shifted_in_place_broken": {"race"},
     "first_block_unknown_broken": {"bounds"},
+    "a_number_as_address_broken": {"bounds"},
+    "two_addresses_broken": {"bounds"},
+    "another_column_broken": {"bounds"},
+    "another_row_broken": {"bounds"},
+    "two_widths_broken": {"bounds", "race"},
 }
 
 

@@ -135,6 +135,16 @@ def moved_once_broken(x_ptr, n, BLOCK: tl.constexpr):
         at += tl.where(turn == 0, 1, 0)
 
 
+@triton.jit
+def of_this_turn_broken(ids_ptr, y_ptr, n, m, BLOCK: tl.constexpr):
+    # What was kept satisfied its own turn's condition, with its own half: no other turn's.
+    kept = tl.program_id(0).to(tl.int64) * 0
+    for turn in range(0, n):
+        new = tl.load(ids_ptr + turn)
+        tl.store(y_ptr + kept, 0.0, mask=new < 2)
+        kept = tl.where(new - new // 2 <= m, new, kept)
+
+
 # --- memory ---
 
 
@@ -204,6 +214,14 @@ def nobody_there_broken(y_ptr, n_rows, n_heads, BLOCK: tl.constexpr):
     tl.store(y_ptr + row * BLOCK + tl.arange(0, BLOCK), 0.0, mask=(tl.arange(0, BLOCK) + head) >= 0)
 
 
+@triton.jit
+def a_row_left_out_broken(y_ptr, n_rows, n_tiles, BLOCK: tl.constexpr):
+    # Of the last row only the hint says that it is one of the grid's.
+    row, tile = tl.program_id(0) // n_tiles, tl.program_id(0) % n_tiles
+    at = row.to(tl.int64) * n_tiles + tile
+    tl.store(y_ptr + at * BLOCK + tl.arange(0, BLOCK), 0.0)
+
+
 TILES = "y_ptr[n_rows, n_tiles, BLOCK]; grid[n_rows * n_tiles]; n_rows <= 2**20; n_tiles <= 2**10"
 ROWS = "x_ptr[n]; y_ptr[n]; grid[cdiv(n, BLOCK)]"
 STEPS = "x_ptr[n]; y_ptr[n]; grid[n_programs]; n <= 2**30"
@@ -212,12 +230,16 @@ CONTRACTS = {
     "carried_over_broken": "y_ptr[n]; grid[n]; n <= 2**20; partly(y_ptr)",
     "last_row_broken": "y_ptr[n_rows - 1]; grid[n_rows * n_tiles]; partly(y_ptr)",
     "rows_and_tiles_fixed": TILES,
+    "a_row_left_out_broken": TILES.replace("y_ptr[n_rows,", "y_ptr[n_rows + 1,"),
     "rows_of_a_group_fixed": TILES,
     "columns_left_over_broken": (
         "x[n_rows:row_stride, BLOCK:column_stride]; y_ptr[n_rows, BLOCK]; grid[n_rows]; "
         "column_stride >= 1; row_stride >= BLOCK * column_stride"
     ),
     "two_products_broken": "y_ptr[n]; grid[n + m]; n <= 2**20; m <= 2**20; partly(y_ptr)",
+    "of_this_turn_broken": (
+        "ids_ptr[n]; y_ptr[m + 1]; 0 <= ids_ptr.value <= 2**40; m <= 2**20; partly(y_ptr)"
+    ),
     "moved_once_broken": "x_ptr[1]; n <= 2**20; partly(x_ptr)",
     "smaller_of_two_fixed": "x_ptr[n]; y_ptr[m]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
     "larger_of_two_broken": "x_ptr[n]; y_ptr[m]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
@@ -255,6 +277,7 @@ def drive_traps():
         kernel[(1,)](y, 16, BLOCK=16)
     for kernel in (
         last_row_broken, rows_and_tiles_fixed, rows_of_a_group_fixed, nobody_there_broken,
+        a_row_left_out_broken,
     ):  # fmt: skip
         kernel[(16,)](y, 1, 1, BLOCK=16)
     for kernel in (swapped_broken, read_of_the_next_broken):
@@ -268,5 +291,6 @@ def drive_traps():
     for kernel in (moved_once_broken, one_too_large_broken):
         kernel[(1,)](x, 16, BLOCK=16)
     columns_left_over_broken[(1,)](x.view(1, 16), y, 16, 1, BLOCK=16)
+    of_this_turn_broken[(1,)](ids, y, 16, 15, BLOCK=16)
     nothing_read_broken[(1,)](ids, x, y, 16, 16, BLOCK=16)
     return y
