@@ -42,6 +42,9 @@ class Problem:
         The contract's, and how large a grid may be.
     of_programs : list of (str, formula)
         That each program is one of the grid's: there is at least one where they hold.
+    factors, launched : set of str
+        Of the grid: unknowns that might be 0, but for a program that is there. And all that are
+        known of a launch before any program computes.
     """
 
     def __init__(self, call: Call, contract: Contract, wide: frozenset[str] = frozenset()) -> None:
@@ -53,6 +56,7 @@ class Problem:
         self.facts: list[tuple[str, Any]] = []
         self.of_programs: list[tuple[str, Any]] = []
         self.promised: dict[str, int] = {}
+        self.factors: set[str] = set()
         self.walk = Walk({})
         self.unknowns = self.walk.unknowns
         parts = front_end.arguments(call)
@@ -63,6 +67,7 @@ class Problem:
         self._assume()
         self._lay_out(parts)
         self._fill_tables()
+        self.launched = set(self.unknowns.by_name)
         self._let_there_be_a_program()
 
     def follow(self) -> None:
@@ -146,6 +151,7 @@ class Problem:
                 continue
             factors = [self.unknowns.by_name[name] for name in sorted(n.unknowns)]
             if all(low is not None and low >= 0 for low, _ in (f.bounds for f in factors)):
+                self.factors |= {x for x in n.unknowns if self.unknowns.by_name[x].bounds[0] == 0}
                 for factor in factors:
                     factor.bounds = max(factor.bounds[0] or 0, 1), factor.bounds[1]
                     self.of_programs.append(("a factor of the grid", factor.variable >= 1))

@@ -9,7 +9,7 @@ nothing that programs compute may be assumed of one that is not in the grid.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import z3
@@ -53,10 +53,12 @@ def _tensor(questions: Questions, tensor: Tensor, accesses: list[Access]) -> Fin
     witnesses = [Witness(questions, tensor, element, owners) for _ in accesses]
     ways = [w.way(access) for w, access in zip(witnesses, accesses, strict=True)]
     solver = questions.without_programs
+    minima = {n for w in witnesses for m in w.minima.values() for n in unknowns.constants(m)}
+    of_programs = lambda f: _is_of_programs(questions, f, minima)  # noqa: E731
     for hint in (hint for witness in witnesses for hint in witness.hints()):
-        if solver.follows(inside, hint, steps=LINEAR_STEPS).follows:
+        if not of_programs(hint) and solver.follows(inside, hint, steps=LINEAR_STEPS).follows:
             inside.append(hint)
-    if _is_written(questions.without_programs, inside, ways):
+    if _some_exist(solver, inside, ways, of_programs) and _is_written(solver, inside, ways):
         finding.verdict = PROVED
         return finding
     nobody = [z3.Not(z3.And([*way.exists, *way.writes])) for way in ways]
@@ -84,6 +86,28 @@ class Way:
     exists: list[Any]
     writes: list[Any]
     definitions: list[Any]
+
+
+def _is_of_programs(questions: Questions, formula: Any, found: set[str]) -> bool:
+    """Say whether a formula hangs on what programs compute, and so on there being one.
+
+    What they compute of a factor of the grid takes for granted that it is not 0.
+    """
+    problem, unknowns = questions.problem, questions.unknowns
+    names = unknowns.behind([formula])[0] - problem.launched - found
+    variables = [unknowns.by_name[name].variable for name in sorted(names)]
+    return any(problem.factors & unknowns.behind([v])[0] for v in variables)
+
+
+def _some_exist(
+    solver: Solver, inside: list[Any], ways: list[Way], of_programs: Callable[[Any], bool]
+) -> bool:
+    """Say whether for each element there is a program, if what is asked takes it for granted."""
+    if any(of_programs(part) for way in ways for part in way.exists):
+        return False
+    if len(ways) == 1 or not any(of_programs(f) for w in ways for f in w.writes + w.definitions):
+        return True
+    return bool(solver.follows(inside, z3.Or([z3.And(way.exists) for way in ways])).follows)
 
 
 def _is_written(solver: Solver, inside: list[Any], ways: list[Way]) -> bool:

@@ -206,9 +206,13 @@ BREAKS = {
         "asked/questions.py", "return [x < y, x > y]", "return [x < y]", "of_the_next_group_broken",
     ),
     # what is written
+    "what programs compute says that there is one": (
+        "asked/written.py", "return any(problem.factors & unknowns.behind([v])[0]",
+        "return False and any(problem.factors & unknowns.behind([v])[0]", "nobody_divides_broken",
+    ),
     "what is likely true of digits is true": (
-        "asked/written.py", "if solver.follows(inside, hint, steps=LINEAR_STEPS).follows:",
-        "if True:", "a_row_left_out_broken",
+        "asked/written.py", "solver.follows(inside, hint, steps=LINEAR_STEPS).follows:", "True:",
+        "a_row_left_out_broken",
     ),
     "a program beyond the grid may write": (
         "asked/written.py",
@@ -216,8 +220,7 @@ BREAKS = {
         "return all(", "a_row_too_many_broken",
     ),
     "there is always a program": (
-        "asked/written.py", "_is_written(questions.without_programs,",
-        "_is_written(questions.solver,",
+        "asked/written.py", "solver = questions.without_programs", "solver = questions.solver",
         "nobody_there_broken",
     ),
     "a store's mask need not hold": (

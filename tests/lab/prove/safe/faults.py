@@ -40,6 +40,7 @@ TRAPS = {
     "read_of_the_next_broken": "race",
     "in_too_short_steps_broken": "race",
     "nobody_there_broken": "written",
+    "nobody_divides_broken": "written",
     "a_row_left_out_broken": "written",
 }
 # Of slow_traps.py: z3 thinks about them for long, so they are asked by hand (broken_prover.py).

@@ -222,6 +222,13 @@ def a_row_left_out_broken(y_ptr, n_rows, n_tiles, BLOCK: tl.constexpr):
     tl.store(y_ptr + at * BLOCK + tl.arange(0, BLOCK), 0.0)
 
 
+@triton.jit
+def nobody_divides_broken(y_ptr, n_rows, n_heads, m, BLOCK: tl.constexpr):
+    # That n_heads divides something is known of programs, and without heads there is none.
+    row = (tl.program_id(0) // n_heads + m // n_heads).to(tl.int64)
+    tl.store(y_ptr + row * BLOCK + tl.arange(0, BLOCK), 0.0)
+
+
 TILES = "y_ptr[n_rows, n_tiles, BLOCK]; grid[n_rows * n_tiles]; n_rows <= 2**20; n_tiles <= 2**10"
 ROWS = "x_ptr[n]; y_ptr[n]; grid[cdiv(n, BLOCK)]"
 STEPS = "x_ptr[n]; y_ptr[n]; grid[n_programs]; n <= 2**30"
@@ -262,6 +269,7 @@ CONTRACTS = {
     "read_of_the_next_broken": "x_ptr[n]; y_ptr[n]; grid[n]",
     "in_steps_fixed": STEPS + "; 1 <= n_programs <= 2**16",
     "in_too_short_steps_broken": STEPS + "; 2 <= n_programs <= 2**16",
+    "nobody_divides_broken": "y_ptr[n_rows, BLOCK]; grid[n_rows * n_heads]; m == 0",
     "nobody_there_broken": "y_ptr[n_rows, BLOCK]; grid[n_rows * n_heads]",
 }
 
@@ -286,6 +294,7 @@ def drive_traps():
         smaller_of_two_fixed, larger_of_two_broken, in_steps_fixed, in_too_short_steps_broken,
     ):  # fmt: skip
         kernel[(1,)](x, y, 16, 2, BLOCK=16)
+    nobody_divides_broken[(16,)](y, 1, 1, 0, BLOCK=16)
     two_products_broken[(1,)](x, y, 16, 2, BLOCK=16)
     up_to_n_broken[(1,)](y, 16, 2, 1, BLOCK=16)
     for kernel in (moved_once_broken, one_too_large_broken):
