@@ -233,7 +233,8 @@ class Unknowns:
             above = [exact, rv >= 0, rv < yv, qv >= 0, qv <= xv]
             facts = [z3.Implies(up, fact) for fact in above]
             facts += [z3.Implies(down, fact) for fact in (exact, rv <= 0, rv > -yv, qv <= 0)]
-            facts += [z3.Implies(yv < 0, fact) for fact in (exact, rv < -yv, rv > yv)]
+            # Not by -1: the least integer has no opposite of its own width.
+            facts += [z3.Implies(yv < -1, fact) for fact in (exact, rv < -yv, rv > yv)]
             # whatever the divisor's sign
             facts.append(z3.Implies(z3.And(xv >= 0, yv != 0), rv >= 0))
         cancelled = self._below_quotient(x, y, q)
