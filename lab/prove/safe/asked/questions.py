@@ -449,7 +449,8 @@ class Questions:
                         equal.add(n)
                         known.append(self._alike(n))
                         changed = True
-                single = len(x.terms) == 1 and len(x.unknowns) == 1
+                # Of a square the root is not known, for it may be negative.
+                single = [len(monomial) for monomial in x.terms] == [1]
                 if pair <= equal and single and not x.unknowns <= equal and self._all(y, equal):
                     positive = self.unknowns.formula(y) > 0
                     if self._follows_twice(known, positive):

@@ -48,6 +48,10 @@ BREAKS = {
         "symbolic/terms.py", "facts = [exact, rv < yv, qv <= xv]", "facts = [rv < yv, qv <= xv]",
         "reversed_tiles_fixed",
     ),
+    "by minus one any integer can be divided": (
+        "symbolic/terms.py", "facts += [z3.Implies(yv < -1, fact)",
+        "facts += [z3.Implies(yv < 0, fact)", "by_minus_one_broken",
+    ),
     "the larger of two is the smaller": (
         "symbolic/terms.py", "[m >= xv, m >= yv] if largest else",
         "[m <= xv, m <= yv] if True else",
@@ -201,6 +205,10 @@ BREAKS = {
     "a quotient is below all that it might be below": (
         "asked/questions.py", "if u.terms and self.solver.excludes(given, z3.Not(below)):",
         "if u.terms:", "shared_head_broken",
+    ),
+    "of two squares that are equal the roots are": (
+        "asked/questions.py", "single = [len(monomial) for monomial in x.terms] == [1]",
+        "single = len(x.terms) == 1 and len(x.unknowns) == 1", "squared_broken",
     ),
     "of two numbers that differ the first is less": (
         "asked/questions.py", "return [x < y, x > y]", "return [x < y]", "of_the_next_group_broken",

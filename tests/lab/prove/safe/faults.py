@@ -33,6 +33,8 @@ TRAPS = {
     "two_products_broken": "bounds",
     "moved_once_broken": "bounds",
     "of_this_turn_broken": "bounds",
+    "by_minus_one_broken": "bounds",
+    "squared_broken": "race",
     "nothing_read_broken": "bounds",
     "swapped_broken": "bounds",
     "by_hand_broken": "bounds",

@@ -145,6 +145,13 @@ def of_this_turn_broken(ids_ptr, y_ptr, n, m, BLOCK: tl.constexpr):
         kept = tl.where(new - new // 2 <= m, new, kept)
 
 
+@triton.jit
+def by_minus_one_broken(y_ptr, n, m, BLOCK: tl.constexpr):
+    # −(−2^31) is −2^31, in 32 bits.
+    at = n // -1
+    tl.store(y_ptr + at, 0.0, mask=at < m)
+
+
 # --- memory ---
 
 
@@ -173,6 +180,16 @@ def by_hand_broken(y_ptr, n, BLOCK: tl.constexpr):
 
 
 # --- programs, and what they leave out ---
+
+
+@triton.jit
+def squared_broken(ids_ptr, y_ptr, BLOCK: tl.constexpr):
+    # Of −1 and 1 the squares are one number.
+    program = tl.program_id(0).to(tl.int64)
+    number = tl.load(ids_ptr + program)
+    mask = program // 5 * 5 + program % 5 == number + 8
+    square = number * number
+    tl.store(y_ptr + square // 3 * 3 + square % 3, 0.0, mask=mask)
 
 
 @triton.jit
@@ -247,6 +264,10 @@ CONTRACTS = {
     "of_this_turn_broken": (
         "ids_ptr[n]; y_ptr[m + 1]; 0 <= ids_ptr.value <= 2**40; m <= 2**20; partly(y_ptr)"
     ),
+    "by_minus_one_broken": "y_ptr[m]; n <= -1; partly(y_ptr)",
+    "squared_broken": """ids_ptr[17]; y_ptr[22, 3]; grid[17]; partly(y_ptr)
+        -8 <= ids_ptr.value <= 8
+    """,
     "moved_once_broken": "x_ptr[1]; n <= 2**20; partly(x_ptr)",
     "smaller_of_two_fixed": "x_ptr[n]; y_ptr[m]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
     "larger_of_two_broken": "x_ptr[n]; y_ptr[m]; grid[cdiv(n, BLOCK)]; partly(y_ptr)",
@@ -301,5 +322,7 @@ def drive_traps():
         kernel[(1,)](x, 16, BLOCK=16)
     columns_left_over_broken[(1,)](x.view(1, 16), y, 16, 1, BLOCK=16)
     of_this_turn_broken[(1,)](ids, y, 16, 15, BLOCK=16)
+    by_minus_one_broken[(1,)](y, -16, 16, BLOCK=16)
+    squared_broken[(17,)](ids, y, BLOCK=16)
     nothing_read_broken[(1,)](ids, x, y, 16, 16, BLOCK=16)
     return y
