@@ -75,10 +75,10 @@ class Problem:
         self.walk.facts = [f for _, f in (*self.facts, *self.of_programs)]
         self.walk.walk(self.body)
         for access in self.walk.accesses:
-            if access.kind != "load" and access.base in self.contract.tables:
+            if access.kind != "load" and access.base in self.contract.promised:
                 refuse(
-                    f"contract of {self.name}", "tables that the kernel only reads",
-                    f"a promise of what {access.base} holds, which it writes",
+                    f"contract of {self.name}", "promises of tensors that the kernel only reads",
+                    f"one of what {access.base} holds, which it writes",
                 )  # fmt: skip
 
     @property

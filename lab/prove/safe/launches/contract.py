@@ -12,7 +12,8 @@ Statements of Python, one a line or several with semicolons between them:
     grid[a, b]                  how many programs there are along each axis; 1 beyond.
     a <= b < c                  a fact about sizes.
     x_ptr and a <= b            the same, where that argument is not None.
-    0 <= ids_ptr.value < n      a fact about what a tensor holds: its addresses hang on it.
+    0 <= ids_ptr.value < n      a fact about what a tensor holds: its addresses hang on it. Of one
+                                that the kernel writes nothing can be promised.
     0 <= x_ptr.value[:, 1] < n  the same of one column of a table that nobody writes; of its first
                                 row alone with [0, 1].
     addresses(x_ptr.value[:, 2:4], x_ptr.value[:, 0])
@@ -124,6 +125,11 @@ class Contract:
     def tables(self) -> set[str]:
         """The tensors of whose columns something is said."""
         return {place.tensor for place, _, _ in self.columns} | self.addresses.keys()
+
+    @property
+    def promised(self) -> set[str]:
+        """The tensors of whose contents something is said."""
+        return self.tables | {_holder(one) for one in self.held}
 
     def sizes_in_shapes(self) -> Iterable[str]:
         """Name all that stands in a shape or in the grid."""

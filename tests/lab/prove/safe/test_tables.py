@@ -45,9 +45,10 @@ def test_what_a_table_does_not_promise_is_not_proved(kernel: str) -> None:
     assert open_kinds >= FAULTS[kernel]
 
 
-def test_a_promise_of_a_table_that_is_written_is_refused() -> None:
+@pytest.mark.parametrize("file", ["written_table.py", "written_ids.py"])
+def test_a_promise_of_what_is_written_is_refused(file: str) -> None:
     with pytest.raises(ValueError, match="which it writes"):
-        proved("written_table.py")
+        proved(file)
 
 
 @pytest.mark.parametrize("line", ["addresses(x)", "addresses(x.value[:, 1], x.value[:, 0])"])
