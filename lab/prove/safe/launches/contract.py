@@ -19,7 +19,7 @@ Statements of Python, one a line or several with semicolons between them:
     addresses(x_ptr.value[:, 2:4], x_ptr.value[:, 0])
                                 columns 2 and 3 of each row are addresses of as many numbers as
                                 column 0 says. No other row's, and no other argument, has memory in
-                                common with them.
+                                common with them; two of one row are one tensor, or apart.
     name = a                    an abbreviation.
     partly(x_ptr)               this kernel is not to write every element of that.
     anywhere(x_ptr)             of this tensor's addresses nothing is promised: not followed.

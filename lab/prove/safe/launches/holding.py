@@ -165,7 +165,7 @@ def _wrong_tables(reading: Reading, tensors: dict[str, torch.Tensor]) -> Iterato
 
 
 def _overlapping(reading: Reading, name: str, rows: list[list[int]]) -> Iterator[str]:
-    """Find rows that have memory in common, if each number has a byte at the least."""
+    """Find memory of two rows, or of parts of two tensors, if numbers have a byte at the least."""
     where, length = reading.contract.addresses[name]
     assert where.stop is not None
     columns = range(reading.value(where.first), reading.value(where.stop))
@@ -175,6 +175,8 @@ def _overlapping(reading: Reading, name: str, rows: list[list[int]]) -> Iterator
         for number, row in enumerate(rows)
         for column in columns
     )
-    for (_, end, one), (start, _, other) in itertools.pairwise(spans):
+    for (first, end, one), (start, _, other) in itertools.pairwise(spans):
         if start < end and one != other:
             yield f"{name}: memory of their own, got rows {one} and {other} at one address"
+        elif first < start < end:
+            yield f"{name}: one tensor in a row, or tensors apart, got parts of one in row {one}"
