@@ -42,6 +42,7 @@ TRAPS = {
     "read_of_the_next_broken": "race",
     "in_too_short_steps_broken": "race",
     "nobody_there_broken": "written",
+    "another_half_broken": "written",
     "nobody_divides_broken": "written",
     "a_row_left_out_broken": "written",
 }

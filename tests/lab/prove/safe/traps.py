@@ -246,6 +246,15 @@ def nobody_divides_broken(y_ptr, n_rows, n_heads, m, BLOCK: tl.constexpr):
     tl.store(y_ptr + row * BLOCK + tl.arange(0, BLOCK), 0.0)
 
 
+@triton.jit
+def another_half_broken(y_ptr, n, BLOCK: tl.constexpr):
+    # Of a column one row is written. Its least with n, asked of any other row, is another number.
+    column = tl.program_id(0)
+    row = column // 2
+    mask = tl.program_id(1) // (tl.minimum(row, n) + 1) == 0
+    tl.store(y_ptr + row.to(tl.int64) * n + column, 0.0, mask=mask)
+
+
 TILES = "y_ptr[n_rows, n_tiles, BLOCK]; grid[n_rows * n_tiles]; n_rows <= 2**20; n_tiles <= 2**10"
 ROWS = "x_ptr[n]; y_ptr[n]; grid[cdiv(n, BLOCK)]"
 STEPS = "x_ptr[n]; y_ptr[n]; grid[n_programs]; n <= 2**30"
@@ -291,6 +300,7 @@ CONTRACTS = {
     "in_steps_fixed": STEPS + "; 1 <= n_programs <= 2**16",
     "in_too_short_steps_broken": STEPS + "; 2 <= n_programs <= 2**16",
     "nobody_divides_broken": "y_ptr[n_rows, BLOCK]; grid[n_rows * n_heads]; m == 0",
+    "another_half_broken": "y_ptr[n, n]; grid[n, n + 1]; n <= 2**15",
     "nobody_there_broken": "y_ptr[n_rows, BLOCK]; grid[n_rows * n_heads]",
 }
 
@@ -301,7 +311,7 @@ def drive_traps():
         kernel[(1,)](y, BLOCK=16)
     for kernel in (
         carried_over_broken, chosen_broken, chosen_fixed, other_branch_broken, narrow_sum_broken,
-        by_hand_broken, added_up_fixed, all_to_one_broken,
+        by_hand_broken, added_up_fixed, all_to_one_broken, another_half_broken,
     ):  # fmt: skip
         kernel[(1,)](y, 16, BLOCK=16)
     for kernel in (
