@@ -173,7 +173,7 @@ MUTANTS = {
         f"{COMPILED}::test_a_turn_of_a_loop_does_not_overwrite_what_it_reads",
     ),
     "a row is stored before the next one is loaded": (
-        "loops/rows.py", "not _in_any_order(block, rows, origin)", "False",
+        "loops/rows.py", "not _in_any_order(block, rows, may_be_one)", "False",
         f"{LOOPS}::test_rows_that_need_one_another_are_not_run_one_by_one",
     ),
     "each row changes what a loop carries": (
