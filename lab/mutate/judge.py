@@ -281,11 +281,8 @@ def relevant(mutant: Mutant, trials: list[Trial]) -> list[Trial]:
     if mutant.in_kernel and not INTERPRETED:
         lines = lines_of(mutant)
     chosen = [t for t in trials if not t.lines.get(name, set()).isdisjoint(lines)]
-    if mutant.in_kernel and not INTERPRETED:
-        # Not all launches tell their lines, and code that computes constants alone has none.
-        told = set(map(id, chosen))
-        chosen = sorted(trials, key=lambda trial: id(trial) not in told)
-    return chosen
+    # Of a function that computes constants alone nothing is left that has a line.
+    return chosen or (trials if mutant.in_kernel and not INTERPRETED else [])
 
 
 # --- the child ------------------------------------------------------------------------------------
