@@ -18,6 +18,7 @@ from triton.runtime import driver as runtime
 
 from . import compiler, machine
 from .front_end import make_faster
+from .instructions.ttir import in_this_checkout
 from .threads import arena, share_out
 
 _FLOATS = {"fp32": "<f", "fp64": "<d"}  # how `struct` writes an argument of Triton's type
@@ -65,7 +66,7 @@ class Launcher:
         self.apart = metadata.apart
         self.function = getattr(src, "fn", None)  # None: made from TTIR
         self.seconds = 1.0  # of one program, as far as is known
-        self.lines = metadata.lines
+        self.lines = {in_this_checkout(file): at for file, at in metadata.lines.items()}
         self.kinds = list(src.signature.values())
         for name, text in metadata.library.items():
             machine.link(name, text)
@@ -113,6 +114,8 @@ class Launcher:
             number, (gx, gy, _) = report[1], grid
             program = (number % gx, number // gx % gy, number // (gx * gy))
             said = f"{what} out of bounds" if what in ("load", "store", "atomic") else what
+            file, _, line = where.rpartition(":")
+            where = f"{in_this_checkout(file)}:{line}"
             raise KernelFault(f"{where}: {self.name}, program {program}: {said}")
 
 

@@ -12,14 +12,10 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from ... import kernels
 from ...kernels import native
 from ...kernels.common.launch import INTERPRETED
-
-KERNELS = Path(kernels.__file__).parent  # code objects name files without resolving links
 
 
 @contextlib.contextmanager
@@ -39,17 +35,7 @@ def compiled_lines(lines: dict[str, set[int]]) -> Iterator[None]:
         yield
     for launcher in launched:
         for file, numbers in launcher.lines.items():
-            lines.setdefault(in_this_checkout(file), set()).update(numbers)
-
-
-def in_this_checkout(file: str) -> str:
-    """Name a file as it is named here: what another checkout has compiled names that one's.
-
-    Triton's cache holds both as one, if their sources are the same and begin at the same line.
-    """
-    _, folder, inner = file.rpartition("/kernels/")
-    here = KERNELS / inner
-    return str(here) if folder and here.is_file() else file
+            lines.setdefault(file, set()).update(numbers)
 
 
 def change_source(kernel: Any) -> None:

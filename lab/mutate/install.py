@@ -17,7 +17,7 @@ from ..twins.twin import Twin
 from . import compiled
 from .mutants import Mutant, source_of
 
-KERNELS = compiled.KERNELS
+KERNELS = Path(kernels.__file__).parent  # code objects name files without resolving links
 ROOT = KERNELS.parent
 
 

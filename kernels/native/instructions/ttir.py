@@ -6,9 +6,12 @@ when they are wanted, so that a new operation or attribute needs no new grammar.
 """
 
 import dataclasses
+import functools
 import math
 import re
+from pathlib import Path
 
+KERNELS = Path(__file__).parents[2]  # links are not resolved, as in what Python says of its code
 BITS = {
     "i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "index": 64, "ptr": 64,
     "f16": 16, "bf16": 16, "f32": 32, "f64": 64,
@@ -264,7 +267,7 @@ class _Parser:
     def resolved(self, location: str) -> str:
         for _ in range(20):
             if found := re.search(r'"([^"]+)":(\d+)', location):
-                return f"{found[1]}:{found[2]}"
+                return f"{in_this_checkout(found[1])}:{found[2]}"
             if not (found := re.search(r"#loc\d*", location)):
                 return ""
             location = self.locations.get(found[0], "")
@@ -458,6 +461,27 @@ def _labels(names: str) -> list[str]:
         base, _, count = label.partition(":")
         labels += [f"{base}#{i}" for i in range(int(count))] if count else [base]
     return labels
+
+
+@functools.cache
+def in_this_checkout(file: str) -> str:
+    """Name a file of kernels/ as it is named here.
+
+    Triton's cache holds what two checkouts compile as one, if source and line are the same, and it
+    names the files of whichever came first.
+
+    Parameters
+    ----------
+    file : str
+
+    Returns
+    -------
+    str
+        Files elsewhere, or of a name that this checkout lacks, as they are.
+    """
+    _, folder, inner = file.rpartition("/kernels/")
+    here = KERNELS / inner
+    return str(here) if folder and here.is_file() else file
 
 
 def _without_locations(line: str) -> tuple[str, str]:

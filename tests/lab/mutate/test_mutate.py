@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gptwin.kernels.common.launch import INTERPRETED
-from gptwin.lab.mutate import compiled, console, equivalent, mutate
+from gptwin.lab.mutate import console, equivalent, mutate
 from gptwin.lab.mutate import judge as mutation_judge
 from gptwin.lab.mutate.mutants import derive_from_source
 from gptwin.lab.store import read_rows
@@ -232,13 +232,6 @@ def reaching(mutant, trials):
 def verdict_of(softmax, trials, *mutants):
     found = dict(mutation_judge.judge(softmax, list(mutants), trials, processes=2))
     return [found[mutant] for mutant in mutants]
-
-
-def test_what_another_checkout_has_compiled_names_files_of_this_one():
-    here = str(compiled.KERNELS / "layers/softmax.py")
-    assert compiled.in_this_checkout("/elsewhere/gptwin/kernels/layers/softmax.py") == here
-    assert compiled.in_this_checkout(here) == here
-    assert compiled.in_this_checkout("/triton/language/standard.py").startswith("/triton")
 
 
 @on_the_cpu

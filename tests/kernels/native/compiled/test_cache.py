@@ -19,6 +19,7 @@ from triton.compiler import code_generator
 from gptwin.kernels import native
 from gptwin.kernels.common.strided import strided
 from gptwin.kernels.native import compiler
+from gptwin.kernels.native.instructions import ttir
 
 MODULE = """
 import triton
@@ -112,3 +113,10 @@ def test_quick_code_is_compiled_once_for_all_strides(compiled, tmp_path):
     assert compiled == ["kernel"]
     assert run(tmp_path, stride=2) == run(tmp_path) == [2, 4, 6, 8]
     assert compiled == ["kernel"] * 3  # what runs for long is compiled for its own strides
+
+
+def test_what_another_checkout_has_compiled_names_files_of_this_one():
+    here = str(ttir.KERNELS / "layers/softmax.py")
+    assert ttir.in_this_checkout("/elsewhere/gptwin/kernels/layers/softmax.py") == here
+    assert ttir.in_this_checkout(here) == here
+    assert ttir.in_this_checkout("/triton/language/standard.py") == "/triton/language/standard.py"
