@@ -88,5 +88,6 @@ def test_the_tables_that_are_built_are_as_their_contract_says() -> None:
      ((1, 3), lambda rows: rows[1, 2] + 4, "parts of one in row 1")],
 )  # fmt: skip
 def test_another_table_is_told(place: tuple[int, int], value: Change, said: str) -> None:
-    (found,) = _table_of([3, 0, BLOCK + 1, 1, 2 * BLOCK], {place: value})
-    assert said in found
+    # A row at another's address may reach into what else lies behind that one.
+    found = _table_of([3, 0, BLOCK + 1, 1, 2 * BLOCK], {place: value})
+    assert any(said in one for one in found)
