@@ -22,6 +22,7 @@ from . import workers
 from .asked.launching import Replay, launch_of
 from .asked.problem import Problem
 from .asked.questions import REFUTED, UNKNOWN, Finding, PremisesContradict, Questions
+from .asked.races import Races
 from .asked.written import written
 from .launches import compile as front_end
 from .launches.calls import Variant, calls_of_file, calls_of_twin
@@ -375,7 +376,7 @@ def _prove(variant: Variant, contract: Contract, wide: frozenset[str]) -> Result
     examples = [sizes(contract, call) for call in variant.calls[:3]]
     questions = Questions(problem, examples)
     try:
-        result.findings = [*questions.all(), *written(questions)]
+        result.findings = [*questions.all(), *Races(questions).all(), *written(questions)]
     except PremisesContradict as error:
         result.problem = str(error)
         return result

@@ -183,35 +183,35 @@ BREAKS = {
     ),
     # races
     "two programs are always told apart": (
-        "asked/questions.py", "differ = z3.Or([formula(p) != self.other(formula(p))",
+        "asked/races.py", "differ = z3.Or([formula(p) != self.other(formula(p))",
         "differ = z3.And(z3.BoolVal(False), *[formula(p) != self.other(formula(p))",
         "all_to_one_broken",
     ),
     "a load races with nobody": (
-        "asked/questions.py", 'kinds not in ({"load"}, {"atomic"})', 'kinds == {"store"}',
+        "asked/races.py", 'kinds not in ({"load"}, {"atomic"})', 'kinds == {"store"}',
         "read_of_the_next_broken",
     ),
     "atomics race with each other": (
-        "asked/questions.py", 'kinds not in ({"load"}, {"atomic"})', 'kinds != {"load"}',
+        "asked/races.py", 'kinds not in ({"load"}, {"atomic"})', 'kinds != {"load"}',
         "added_up_fixed",
     ),
     "steps of any length tell programs apart": (
-        "asked/questions.py", "steps = Poly({m: c // factor", "equal |= program.unknowns\n"
+        "asked/races.py", "steps = Poly({m: c // factor", "equal |= program.unknowns\n"
         "            steps = Poly({m: c // factor", "in_too_short_steps_broken",
     ),
     "steps as long as the grid tell nothing": (
-        "asked/questions.py", "self._walk_in_steps(place, known, equal)", "pass", "in_steps_fixed",
+        "asked/races.py", "self._walk_in_steps(place, known, equal)", "pass", "in_steps_fixed",
     ),
     "a quotient is below all that it might be below": (
-        "asked/questions.py", "if u.terms and self.solver.excludes(given, z3.Not(below)):",
+        "asked/races.py", "if u.terms and self.solver.excludes(given, z3.Not(below)):",
         "if u.terms:", "shared_head_broken",
     ),
     "of two squares that are equal the roots are": (
-        "asked/questions.py", "single = [len(monomial) for monomial in x.terms] == [1]",
+        "asked/races.py", "single = [len(monomial) for monomial in x.terms] == [1]",
         "single = len(x.terms) == 1 and len(x.unknowns) == 1", "squared_broken",
     ),
     "of two numbers that differ the first is less": (
-        "asked/questions.py", "return [x < y, x > y]", "return [x < y]", "of_the_next_group_broken",
+        "asked/races.py", "return [x < y, x > y]", "return [x < y]", "of_the_next_group_broken",
     ),
     # what is written
     "a minimum of anything keeps its name": (
