@@ -13,9 +13,10 @@ from .....kernels.native.instructions.ttir import Type, Value, parse
 from ..launches import compile as front_end
 from ..launches.call import Call
 from ..launches.contract import MOST_BYTES, Comparison, Contract, Reading
+from ..symbolic.solver import Solver
 from ..symbolic.terms import ONE, ZERO, Poly, poly
 from ..symbolic.values import Symbol, is_integer, reach
-from ..symbolic.walk import Walk
+from ..symbolic.walk import Access, Walk
 from .coordinates import Tensor, coordinates_of
 
 
@@ -57,7 +58,7 @@ class Problem:
         self.of_programs: list[tuple[str, Any]] = []
         self.promised: dict[str, int] = {}
         self.factors: set[str] = set()
-        self.walk = Walk({})
+        self.walk = Walk({}, promises_numbers=bool(contract.held))
         self.unknowns = self.walk.unknowns
         parts = front_end.arguments(call)
         module = call.function.fn.__globals__
@@ -75,11 +76,31 @@ class Problem:
         self.walk.facts = [f for _, f in (*self.facts, *self.of_programs)]
         self.walk.walk(self.body)
         for access in self.walk.accesses:
-            if access.kind != "load" and access.base in self.contract.promised:
+            promised = access.base in self.contract.promised
+            if access.kind != "load" and promised and not self._keeps_promise(access):
                 refuse(
-                    f"contract of {self.name}", "promises of tensors that the kernel only reads",
+                    f"contract of {self.name}",
+                    "promises of what the kernel only reads, or swaps promised numbers into",
                     f"one of what {access.base} holds, which it writes",
                 )  # fmt: skip
+
+    def _keeps_promise(self, access: Access) -> bool:
+        """Say whether a tensor that was as promised is so after an access that writes.
+
+        So it is if a compare-and-swap can write nothing else: each element holds what it held at
+        the launch, or what one of them wrote.
+        """
+        number = access.swapped
+        if number is None or not is_integer(number.type) or access.base in self.contract.tables:
+            return False
+        lanes = tuple(self.unknowns.new("lane", 0, n - 1) for n in number.shape)
+        formula = self.unknowns.formula
+        low, high = self.reading.limits(access.base)
+        x = formula(number.at(lanes))
+        kept = [x >= formula(low)] if low is not None else []
+        kept += [x <= formula(high)] if high is not None else []
+        solver = Solver(self.unknowns, self.walk.facts)
+        return all(solver.follows(access.path, one).follows for one in kept)
 
     @property
     def name(self) -> str:

@@ -12,8 +12,11 @@ import z3
 
 from ..symbolic.solver import Answer
 from ..symbolic.terms import Poly
-from ..symbolic.walk import Access
+from ..symbolic.walk import SWAP, Access
 from .questions import NOT_FOLLOWED, PROVED, QUICK, REFUTED, UNKNOWN, Finding, Questions
+
+# These wait for each other at an element, so that none sees half of what another does.
+ATOMIC = {"atomic", SWAP}
 
 
 class Races:
@@ -57,7 +60,7 @@ class Races:
         for i, a in enumerate(accesses):
             for b in accesses[i:]:
                 kinds = {a.kind, b.kind}
-                if a.base == b.base and kinds not in ({"load"}, {"atomic"}):
+                if a.base == b.base and not (kinds <= {"load"} or kinds <= ATOMIC):
                     yield self.race(a, b)
 
     def race(self, a: Access, b: Access) -> Finding:

@@ -16,7 +16,7 @@ import z3
 
 from ..symbolic.solver import LINEAR_STEPS, Solver
 from ..symbolic.terms import Poly
-from ..symbolic.walk import Access
+from ..symbolic.walk import SWAP, Access
 from .coordinates import Tensor
 from .questions import PROVED, UNKNOWN, Finding, Questions
 
@@ -47,6 +47,10 @@ def _tensor(questions: Questions, tensor: Tensor, accesses: list[Access]) -> Fin
     unknowns, formula = questions.unknowns, questions.unknowns.formula
     what = f"all of {tensor.name}"
     finding = Finding("written", accesses[0].where, what, UNKNOWN, tensor=tensor.name)
+    accesses = [access for access in accesses if access.kind != SWAP]
+    if not accesses:
+        finding.reason = "a compare-and-swap writes only what it finds as it expects"
+        return finding
     element = [unknowns.new(f"element{i}", 0, uniform=True) for i in range(len(tensor.shape))]
     inside = [formula(e) < formula(n) for e, n in zip(element, tensor.shape, strict=True)]
     owners: dict[Any, dict[str, Any]] = {}

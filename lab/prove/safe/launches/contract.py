@@ -13,7 +13,8 @@ Statements of Python, one a line or several with semicolons between them:
     a <= b < c                  a fact about sizes.
     x_ptr and a <= b            the same, where that argument is not None.
     0 <= ids_ptr.value < n      a fact about what a tensor holds: its addresses hang on it. Of one
-                                that the kernel writes nothing can be promised.
+                                that the kernel writes nothing can be promised, unless it writes by
+                                compare-and-swaps alone and all that they write keeps the promise.
     0 <= x_ptr.value[:, 1] < n  the same of one column of a table that nobody writes; of its first
                                 row alone with [0, 1].
     addresses(x_ptr.value[:, 2:4], x_ptr.value[:, 0])

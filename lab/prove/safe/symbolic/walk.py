@@ -17,8 +17,10 @@ from .kept import Kept
 from .terms import Poly, poly
 from .values import Symbol, is_integer
 
+# A compare-and-swap writes only where it finds what it compares with.
+SWAP = "compare-and-swap"
 _ACCESSES = {"tt.load": "load", "tt.store": "store"}
-_ACCESSES |= {"tt.atomic_rmw": "atomic", "tt.atomic_cas": "atomic"}
+_ACCESSES |= {"tt.atomic_rmw": "atomic", "tt.atomic_cas": SWAP}
 _NOTHING = {
     "scf.yield", "scf.condition", "tt.return", "tt.print", "tt.assert", "llvm.intr.assume",
     "gpu.barrier", "ttg.barrier", "tt.store",
@@ -35,12 +37,12 @@ Limits = dict[str, Any]
 
 @dataclasses.dataclass(eq=False)
 class Access:
-    """One load, store or atomic.
+    """One load, store, atomic or compare-and-swap.
 
     Attributes
     ----------
     kind, where : str
-        "load", "store" or "atomic"; "file:line".
+        "load", "store", "atomic" or `SWAP`; "file:line".
     base : str
         The argument; "" if the address was read from memory.
     pointer : Symbol
@@ -50,6 +52,8 @@ class Access:
         What holds where it stands: of the loops and branches around it.
     loaded : Symbol or None
         What was read.
+    swapped : Symbol or None
+        What a compare-and-swap writes, where it writes.
     """
 
     kind: str
@@ -59,6 +63,7 @@ class Access:
     mask: Symbol | None
     path: list[Any]
     loaded: Symbol | None = None
+    swapped: Symbol | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -87,11 +92,13 @@ class Walk(Kept):
     ----------
     limits : dict
         For an argument the lowest and the highest number that may be read from it.
+    promises_numbers : bool
+        Whether anything is promised of these: what is swapped in must keep it then.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, promises_numbers: bool = False) -> None:
         super().__init__()
-        self.limits = limits
+        self.limits, self.promises_numbers = limits, promises_numbers
         self.accesses: list[Access] = []
         self.widths: list[Width] = []
         self.not_followed: list[str] = []
@@ -100,7 +107,7 @@ class Walk(Kept):
 
     def walk(self, body: Block) -> None:
         """Walk a kernel whose arguments are known."""
-        self.matters = what_matters(body)
+        self.matters = what_matters(body, swapped=self.promises_numbers)
         self.exact = what_must_be_exact(self.matters)
         self.block(body)
 
@@ -157,6 +164,7 @@ class Walk(Kept):
         mask = self.known[given[0]] if given else None
         base = pointer.base or ""
         access = Access(kind, op.where, base, pointer, mask, list(self.path))
+        access.swapped = self.known[op.operands[2]] if kind == SWAP else None
         self.accesses.append(access)
         if not op.results:
             return
@@ -392,8 +400,11 @@ def access_at(access: Access, index: tuple[Poly, ...]) -> Any:
     return access.loaded.at(index)
 
 
-def what_matters(body: Block) -> set[Value]:
-    """Find the values that an address, a mask, a loop's bounds or a branch hang on."""
+def what_matters(body: Block, *, swapped: bool = False) -> set[Value]:
+    """Find the values that an address, a mask, a loop's bounds or a branch hang on.
+
+    And those that compare-and-swaps write, if they matter.
+    """
     found: set[Value] = set()
     waiting: list[Value] = []
 
@@ -401,6 +412,7 @@ def what_matters(body: Block) -> set[Value]:
         for op in block.ops:
             if op.name in _ACCESSES:
                 waiting.extend(v for v in op.operands if _steers(op, v))
+                waiting.extend(op.operands[2:] if swapped and _ACCESSES[op.name] == SWAP else ())
             elif op.name == "scf.for":
                 waiting.extend(op.operands[:3])
             elif op.name == "scf.if" or op.name == "scf.condition":

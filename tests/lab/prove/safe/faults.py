@@ -45,6 +45,9 @@ TRAPS = {
     "another_half_broken": "written",
     "nobody_divides_broken": "written",
     "a_row_left_out_broken": "written",
+    "found_broken": "bounds",
+    "swapped_in_broken": "written",
+    "peeked_broken": "race",
 }
 # Of slow_traps.py: z3 thinks about them for long, so they are asked by hand (broken_prover.py).
 SLOW_TRAPS = {

@@ -37,7 +37,7 @@ MENDED = [
 ]
 HARMLESS = [
     "rows_and_tiles_fixed", "rows_of_a_group_fixed", "smaller_of_two_fixed", "chosen_fixed",
-    "added_up_fixed", "in_steps_fixed",
+    "added_up_fixed", "in_steps_fixed", "claimed_fixed",
 ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def test_what_a_table_does_not_promise_is_not_proved(kernel: str) -> None:
     assert open_kinds >= FAULTS[kernel]
 
 
-@pytest.mark.parametrize("file", ["written_table.py", "written_ids.py"])
+@pytest.mark.parametrize("file", ["written_table.py", "written_ids.py", "swapped_ids.py"])
 def test_a_promise_of_what_is_written_is_refused(file: str) -> None:
     with pytest.raises(ValueError, match="which it writes"):
         proved(file)

@@ -255,9 +255,38 @@ def another_half_broken(y_ptr, n, BLOCK: tl.constexpr):
     tl.store(y_ptr + row.to(tl.int64) * n + column, 0.0, mask=mask)
 
 
+# --- compare-and-swap ---
+
+
+@triton.jit
+def claimed_fixed(state_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    # All programs ask for one element. It held 0 or 1, and nobody puts anything else there.
+    found = tl.atomic_cas(state_ptr, 0, 1)
+    tl.atomic_add(y_ptr + found, 1.0)
+
+
+@triton.jit
+def found_broken(state_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    # What it finds need not be 0, nor 1.
+    found = tl.atomic_cas(state_ptr, 0, 1)
+    tl.atomic_add(y_ptr + found, 1.0)
+
+
+@triton.jit
+def swapped_in_broken(state_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    # Where it does not find 0 it writes nothing.
+    tl.atomic_cas(state_ptr + tl.program_id(0), 0, 1)
+
+
+@triton.jit
+def peeked_broken(state_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    tl.atomic_cas(state_ptr, tl.load(state_ptr), 1)
+
+
 TILES = "y_ptr[n_rows, n_tiles, BLOCK]; grid[n_rows * n_tiles]; n_rows <= 2**20; n_tiles <= 2**10"
 ROWS = "x_ptr[n]; y_ptr[n]; grid[cdiv(n, BLOCK)]"
 STEPS = "x_ptr[n]; y_ptr[n]; grid[n_programs]; n <= 2**30"
+CLAIMED = "state_ptr[1]; y_ptr[2]; grid[n]; partly(state_ptr, y_ptr)"
 CONTRACTS = {
     "negative_product_broken": "y_ptr[BLOCK]; partly(y_ptr)",
     "carried_over_broken": "y_ptr[n]; grid[n]; n <= 2**20; partly(y_ptr)",
@@ -302,6 +331,10 @@ CONTRACTS = {
     "nobody_divides_broken": "y_ptr[n_rows, BLOCK]; grid[n_rows * n_heads]; m == 0",
     "another_half_broken": "y_ptr[n, n]; grid[n, n + 1]; n <= 2**15",
     "nobody_there_broken": "y_ptr[n_rows, BLOCK]; grid[n_rows * n_heads]",
+    "claimed_fixed": CLAIMED + "; 0 <= state_ptr.value <= 1",
+    "found_broken": CLAIMED,
+    "swapped_in_broken": "state_ptr[n]; grid[n]",
+    "peeked_broken": "state_ptr[1]; grid[n]; partly(state_ptr)",
 }
 
 
@@ -335,4 +368,6 @@ def drive_traps():
     by_minus_one_broken[(1,)](y, -16, 16, BLOCK=16)
     squared_broken[(17,)](ids, y, BLOCK=16)
     nothing_read_broken[(1,)](ids, x, y, 16, 16, BLOCK=16)
+    for kernel in (claimed_fixed, found_broken, swapped_in_broken, peeked_broken):
+        kernel[(1,)](torch.zeros(16, dtype=torch.int32), y, 1, BLOCK=16)
     return y
