@@ -105,8 +105,8 @@ ifdef TWINS
 endif
 
 $(other_triton)/.installed: | environment
-	@$(python) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
-		--target $(other_triton) triton==$(TRITON) \
+	@$(python) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+		--upgrade --target $(other_triton) triton==$(TRITON) \
 		|| { echo "make test-triton: could not install Triton $(TRITON) beside the usual one." \
 		"Likely cause: no network, no such release, or no pip in .venv" >&2; exit 1; }
 	@touch $@

@@ -1,7 +1,7 @@
 """Make `.venv`, the environment that every target of the Makefile runs in.
 
     python3 .ci/environment.py [--torch-index URL]     make it, unless it is there and up to date
-    .venv/bin/python .ci/environment.py --add EXTRA    let pip install what an extra still lacks
+    .venv/bin/python .ci/environment.py --add EXTRA... let pip install what extras still lack
 
 A machine that trains models usually has PyTorch and Triton already, built for its own GPU, and
 perhaps no network. So if the Python that runs this file has both, `.venv` borrows that Python's
@@ -51,7 +51,7 @@ def main() -> None:
     """Read the command line and do what it says."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--torch-index", metavar="URL", help="a further index, for PyTorch")
-    arguments.add_argument("--add", metavar="EXTRA", help="install the packages of an extra")
+    arguments.add_argument("--add", metavar="EXTRA", nargs="+", help="install what extras need")
     chosen = arguments.parse_args()
     refuse_unsupported()
     if chosen.add:
@@ -190,13 +190,13 @@ def site_packages() -> Path:
     return Path(sysconfig.get_path("purelib", "posix_prefix", {"base": base, "platbase": base}))
 
 
-def required(extra: str) -> list[str]:
-    """Return what gptwin needs with one of its extras, as written in setup.cfg.
+def required(*extras: str) -> list[str]:
+    """Return what gptwin needs with some of its extras, as written in setup.cfg.
 
     Parameters
     ----------
-    extra : str
-        A name under [options.extras_require].
+    *extras : str
+        Names under [options.extras_require].
 
     Returns
     -------
@@ -215,7 +215,8 @@ def required(extra: str) -> list[str]:
             plain += expand(config["options.extras_require"][name])
         return plain
 
-    return expand(config["options"]["install_requires"] + f"\ngptwin[{extra}]")
+    wanted = [config["options"]["install_requires"], *(f"gptwin[{extra}]" for extra in extras)]
+    return expand("\n".join(wanted))
 
 
 def unmet(requirements: list[str]) -> list[str]:
@@ -258,25 +259,29 @@ def unmet(requirements: list[str]) -> list[str]:
 
 
 def pip_install() -> list[str]:
-    """Return what installs into `.venv`: its own pip, or that of the Python it is made with."""
+    """Return what installs into `.venv`: its own pip, or that of the Python it is made with.
+
+    Python compiles what is imported, and keeps it. pip would compile every file of PyTorch and of
+    all others, which takes as long as the rest of the installation.
+    """
     python = str(VENV / "bin/python")
     pip = [python, "-m", "pip"]
     if not (site_packages() / "pip").is_dir():
         pip = [read_record()["made_with"], "-m", "pip", "--python", python]
-    return [*pip, "install", "--quiet", "--disable-pip-version-check"]
+    return [*pip, "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
 
 
-def add(extra: str) -> None:
-    """Install the packages of an extra that the running Python, that of `.venv`, lacks.
+def add(extras: list[str]) -> None:
+    """Install the packages of extras that the running Python, that of `.venv`, lacks.
 
     Parameters
     ----------
-    extra : str
-        A name under [options.extras_require].
+    extras : list of str
+        Names under [options.extras_require].
     """
-    if not unmet(required(extra)):
+    if not unmet(required(*extras)):
         return
-    command([*pip_install(), *required(extra)], PIP_FAILS)
+    command([*pip_install(), *required(*extras)], PIP_FAILS)
 
 
 def fingerprint() -> str:
