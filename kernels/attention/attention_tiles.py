@@ -423,8 +423,8 @@ def mask_arguments(
         masks, dropout, seed, n_head, n_query, n_key, tuned_for.
     """
     (_, n_head, n_query, _), n_key = query.shape, key.shape[2]
-    # A position and a window are added, in 32 bits.
-    expect_countable("attention", most=2**30, queries=n_query, keys=n_key)
+    # In 32 bits a window, of 2^30 at the most, is added to a position: n_key, if all is padding.
+    expect_countable("attention", most=2**30 - 1, queries=n_query, keys=n_key)
     length_bucket = max(16, triton.next_power_of_2(max(n_query, n_key)))
     drop = Dropout(dropout_threshold(dropout), 1 / (1 - dropout)) if dropout > 0 else None
     flags = (masks.causal, masks.window is not None, masks.document_start is not None, dropout > 0)

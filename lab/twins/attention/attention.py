@@ -131,13 +131,13 @@ _CONTRACTS = {
         masks.key_start[n_batch]; masks.document_start[n_query]; masks.document_end[n_query]
         0 <= masks.document_start.value < n_query; 0 <= masks.document_end.value <= n_query
         masks.document_start and n_query == n_key
-        n_kv_head * GROUP == n_head; n_query <= 2**30; n_key <= 2**30; 1 <= masks.window <= 2**30
+        n_kv_head * GROUP == n_head; n_query < 2**30; n_key < 2**30; 1 <= masks.window <= 2**30
     """,
     "attention_backward_delta_kernel": """
         output[n_batch, n_head, n_query, D_HEAD]; d_output[n_batch, n_head, n_query, D_HEAD]
         d_lse[n_batch, n_head, n_query]; delta_ptr[n_batch * n_head, n_query]
         tile = rows_per_tile(QUERY_TILE_BYTES, D_HEAD, itemsize)
-        grid[cdiv(n_query, tile) * n_batch * n_head]; n_query <= 2**30
+        grid[cdiv(n_query, tile) * n_batch * n_head]; n_query < 2**30
     """,
     "attention_backward_query_kernel": """
         query[n_batch, n_head, n_query, D_HEAD]; d_output[n_batch, n_head, n_query, D_HEAD]
@@ -149,7 +149,7 @@ _CONTRACTS = {
         masks.key_start[n_batch]; masks.document_start[n_query]; masks.document_end[n_query]
         0 <= masks.document_start.value < n_query; 0 <= masks.document_end.value <= n_query
         masks.document_start and n_query == n_key
-        n_kv_head * GROUP == n_head; n_query <= 2**30; n_key <= 2**30; 1 <= masks.window <= 2**30
+        n_kv_head * GROUP == n_head; n_query < 2**30; n_key < 2**30; 1 <= masks.window <= 2**30
     """,
     "attention_backward_key_value_kernel": """
         query[n_batch, n_head, n_query, D_HEAD]; d_output[n_batch, n_head, n_query, D_HEAD]
@@ -161,7 +161,7 @@ _CONTRACTS = {
         masks.key_start[n_batch]; masks.document_start[n_query]; masks.document_end[n_query]
         0 <= masks.document_start.value < n_query; 0 <= masks.document_end.value <= n_query
         masks.document_start and n_query == n_key
-        n_kv_head * GROUP == n_head; n_query <= 2**30; n_key <= 2**30; 1 <= masks.window <= 2**30
+        n_kv_head * GROUP == n_head; n_query < 2**30; n_key < 2**30; 1 <= masks.window <= 2**30
     """,
 }
 

@@ -43,7 +43,7 @@ CALLS = {
     "qkv_attention: expected at most 2147418112 d_model": lambda n: ops.qkv_attention(
         huge(1, 32, n), huge(n, 3), n_head=1
     ),
-    "attention: expected at most 1073741824 keys": lambda n: ops.attention(
+    "attention: expected at most 1073741823 keys": lambda n: ops.attention(
         huge(1, 1, 1, 1), huge(1, 1, n, 1), huge(1, 1, n, 1)
     ),
     "decode_attention: expected at most 2147418112 queries": lambda n: ops.decode_attention(

@@ -3,11 +3,13 @@
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("z3")
 
@@ -15,10 +17,12 @@ from broken_prover import BREAKS, NOTICED, break_of, load
 from faults import FAULTS, TRAPS
 from proving import proved
 
+from gptwin.kernels.attention.attention_tiles import Masks, mask_arguments
 from gptwin.lab.prove.safe import workers
 from gptwin.lab.prove.safe.asked.questions import NOT_FOLLOWED, PROVED, REFUTED, UNREACHED
 from gptwin.lab.prove.safe.launches.contract import Reading, read
 from gptwin.lab.prove.safe.prove import Outcome, Result, confirm
+from gptwin.lab.twins.catalogue import TWINS
 
 HERE = Path(__file__).parent
 MENDED = [
@@ -146,6 +150,28 @@ def test_a_stride_that_several_tensors_share_is_that_of_each() -> None:
     lines = outcome().proposed["one_stride_for_both"].splitlines()
     assert lines[:2] == ["x_ptr[size_0:stride, n_columns:1]", "y_ptr[size_0:stride, n_columns:1]"]
     assert {f.verdict for f in findings} == {PROVED}
+
+
+@pytest.mark.parametrize(("n", "refused"), [(2**30 - 1, False), (2**30, True)])
+def test_of_attention_no_more_is_promised_than_is_refused_otherwise(n: int, refused: bool) -> None:
+    query = torch.empty(1, 1, n, 1, device="meta")
+    masks = Masks.of(n, causal=True, window=2**40)
+    try:
+        (masks, *_), found = mask_arguments(query, query, masks, 0.0, 0), False
+    except ValueError:
+        masks, found = masks.argument(2**30), True
+    assert found == refused
+    known = {"n_query": n, "n_key": n, "masks.window": masks.window}
+    for kernel, text in TWINS["attention"].contracts.items():
+        contract = read(text, kernel)
+        lengths = [f for f in contract.facts if set(re.findall(r"[a-z_.]+", f.text)) <= set(known)]
+        assert "n_query < 2 ** 30" in {f.text for f in lengths}
+        for fact in lengths:
+            assert Reading(contract, known, {}).fact(fact) != (
+                refused and "2 ** 30" in fact.text and "n_" in fact.text
+            )
+        # No check reads the values of key_start, so nothing can be promised of them.
+        assert not any("key_start" in f.text for f in contract.held)
 
 
 @pytest.mark.parametrize("text", ["x[n", "x + y", "for i in x: pass", "x[n]; n < misspelt"])
