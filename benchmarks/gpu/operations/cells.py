@@ -159,7 +159,8 @@ class Measurement:
             found |= arguments.backward(roots, arguments.cotangents(roots))
         if truth is None or provider.yardstick:
             return None
-        budgets = 1.0 if provider.name == OURS else PEERS
+        ours = provider.name.partition(",")[0] == OURS
+        budgets = 1.0 if ours else PEERS
         return {"truth": truth.how, "share": expect_right(arguments, truth, found, budgets)}
 
     def _finding(
