@@ -214,11 +214,11 @@ def ahead(
     from pathlib import Path
 
     from . import records
-    from .benchmarks.gpu.plan import cases_ahead
+    from .benchmarks.gpu.plan import calls_ahead
     from .lab.inspect.ahead import compile_ahead
 
     made = compile_ahead(
-        Path(folder), arch, cases_ahead(op or []), workers or records.available_cores()
+        Path(folder), arch, calls_ahead(op or [], arch), workers or records.available_cores()
     )
     for failure in made.failures:
         print(failure)

@@ -21,7 +21,6 @@ from rich.console import Console
 
 from ... import records
 from ...core.checks import expect_positive, refuse
-from ...kernels.hopper import serving
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.find import find_twin, is_own
 from .. import result_file
@@ -29,11 +28,10 @@ from ..timing import Finding
 from .operations import results
 from .operations.cells import default_dtypes, failures
 from .operations.providers import providers as providers_of
+from .operations.providers import switches
 from .operations.results import (
-    AS_ON_AMPERE,
     CALIBRATION,
     INVARIANCE,
-    ON_HOPPER,
     OURS,
     READY,
     VERIFY,
@@ -111,9 +109,7 @@ class Run:
         variables = dict(os.environ)
         for name in ("GPTWIN_BACKEND", "TRITON_INTERPRET"):
             variables.pop(name, None)
-        if self.only == (AS_ON_AMPERE,):
-            variables["GPTWIN_ARCH"] = "sm_80"
-        variables[serving.VARIABLE] = str(int(self.only == (ON_HOPPER,)))
+        variables |= switches(self.only)
         if self.dry_run:
             variables |= {"TRITON_INTERPRET": "1", "GPTWIN_BACKEND": "triton"}
         return variables

@@ -11,17 +11,19 @@ Whatever is stored is not done again, so a lost connection loses a cell.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from ...core.checks import expect_positive, refuse
+from ...lab.inspect.ahead import Calls
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.twin import Case
+from ..inputs import ROOTS
 from .operations.cells import default_dtypes, directions_of, timed_at
-from .operations.providers import providers
+from .operations.providers import providers, switches
 from .operations.results import (
     AS_ON_AMPERE,
     BATCH_INVARIANT,
@@ -248,18 +250,21 @@ def count_verification(operation: str) -> tuple[int, int]:
     return compiled + nonfinite, compiled + dtypes * extremes
 
 
-def cases_ahead(operations: Sequence[str] = ()) -> dict[str, list[tuple[str, Case]]]:
-    """Return what a run launches of each twin: dtypes and cases, to be compiled ahead.
+def calls_ahead(operations: Sequence[str] = (), arch: str = "sm_90") -> list[Calls]:
+    """Return what a run calls, to be compiled ahead.
 
     Parameters
     ----------
     operations : sequence of str
         Of these alone; empty for all.
+    arch : str
+        What the run's GPU is.
 
     Returns
     -------
-    dict
-        Real sizes in what they are measured in, and the small cases of verification in every dtype.
+    list of Calls
+        The small cases of verification in every dtype, real sizes in what they are measured in, and
+        of each piece whose processes choose other kernels what it measures.
 
     Raises
     ------
@@ -269,12 +274,32 @@ def cases_ahead(operations: Sequence[str] = ()) -> dict[str, list[tuple[str, Cas
     for name in operations:
         if name not in TWINS:
             refuse("op", f"one of {', '.join(TWINS)}", repr(name))
+    twins = {name: TWINS[name] for name in operations or TWINS}
+    usual = switches(())
+    small = {
+        name: [(d, case) for d in twin.dtypes for case in (*twin.corners, *twin.extremes)]
+        for name, twin in twins.items()
+    }
+    real = {
+        name: [(d, case) for d in default_dtypes(twin) for case in shapes(twin).values()]
+        for name, twin in twins.items()
+    }
+    # Elsewhere nothing is for Hopper, and on Ampere its lists are the usual ones.
+    own = [p for p in PIECES if arch == "sm_90" and switches(p.only) != usual]
+    measured = [Calls(switches(p.only), _measured_by(p, twins), ROOTS) for p in own]
+    return [
+        Calls(usual, small), Calls(usual, real, ROOTS), *(one for one in measured if one.cases),
+    ]  # fmt: skip
+
+
+def _measured_by(piece: Piece, operations: Container[str]) -> dict[str, list[tuple[str, Case]]]:
+    """Return the sizes that a piece measures of some operations."""
     found: dict[str, list[tuple[str, Case]]] = {}
-    for name in operations or TWINS:
-        twin = TWINS[name]
-        found[name] = [(d, case) for d in default_dtypes(twin) for case in shapes(twin).values()]
-        small = (*twin.corners, *twin.extremes)
-        found[name] += [(d, case) for d in twin.dtypes for case in small]
+    for part in piece.parts:
+        name, _, dtype = part.partition("/")
+        if name in operations:
+            sizes = shapes(TWINS[name])
+            found[name] = [(dtype, sizes[size]) for size in piece.sizes if size in sizes]
     return found
 
 

@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,25 @@ MADE = "made.json"
 CACHE_VARIABLE = "TRITON_CACHE_DIR"
 GROUP = "__grp__"  # how the files begin that list what belongs to a kernel
 BINARIES = (".cubin", ".hsaco")
-Cases = Mapping[str, Sequence[tuple[str, dict[str, Any]]]]  # twin to dtypes and cases
+
+
+@dataclasses.dataclass(frozen=True)
+class Calls:
+    """What processes of one kind will call.
+
+    Attributes
+    ----------
+    switches : dict
+        Variables of their environment, by which they choose kernels.
+    cases : dict
+        By twin: dtypes and cases.
+    roots : dict
+        By twin: the results that backward starts from; where it is not named, all.
+    """
+
+    switches: Mapping[str, str]
+    cases: Mapping[str, Sequence[tuple[str, dict[str, Any]]]]
+    roots: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +67,7 @@ class Made:
     failures: list[str]
 
 
-def compile_ahead(folder: Path, arch: str, cases: Cases, processes: int) -> Made:
+def compile_ahead(folder: Path, arch: str, calls: Iterable[Calls], processes: int) -> Made:
     """Compile what some calls and their backward passes launch, in every configuration.
 
     Parameters
@@ -58,8 +76,7 @@ def compile_ahead(folder: Path, arch: str, cases: Cases, processes: int) -> Made
         Made if it is not there; what is in it already is not compiled again.
     arch : str
         As in `targets.ARCHITECTURES`.
-    cases : dict
-        By twin: dtypes and cases.
+    calls : iterable of Calls
     processes : int
         Side by side.
 
@@ -79,18 +96,48 @@ def compile_ahead(folder: Path, arch: str, cases: Cases, processes: int) -> Made
     folder.mkdir(parents=True, exist_ok=True)
     expect_fits(folder)
     _point_here(folder)
-    jobs = [(name, dtype, case) for name, some in cases.items() for dtype, case in some]
+    failures: set[str] = set()
+    for one in calls:
+        failures.update(_compile_calls(folder, arch, one, processes))
+    kernels = seal(folder, arch)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return Made(kernels, size, sorted(failures))
+
+
+def _compile_calls(folder: Path, arch: str, calls: Calls, processes: int) -> Iterator[str]:
+    """Compile in processes like those that will call, and yield what failed."""
+    jobs = [
+        (name, dtype, case, calls.roots.get(name, ()))
+        for name, some in calls.cases.items()
+        for dtype, case in some
+    ]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
-        processes, context, initializer=_prepare, initargs=(str(folder), arch)
-    ) as pool:
-        found = list(pool.map(_compile, *zip(*jobs, strict=True))) if jobs else []
-    failures = [failure for some in found for failure in some]
+        min(processes, max(1, len(jobs))), context, initializer=_prepare,
+        initargs=(str(folder), arch, dict(calls.switches)),
+    ) as pool:  # fmt: skip
+        for failures in pool.map(_compile, *zip(*jobs, strict=True)) if jobs else ():
+            yield from failures
+
+
+def seal(folder: Path, arch: str) -> int:
+    """Leave in a folder what is carried, and note what its kernels are of.
+
+    Parameters
+    ----------
+    folder : Path
+        Where Triton kept what it compiled.
+    arch : str
+
+    Returns
+    -------
+    int
+        How many kernels are in it.
+    """
     kernels = slim(folder)
     what = {"arch": arch, "commit": commit(), "kernels": kernels, **triton_made_with()}
     write_whole(folder / MADE, json.dumps(what, indent=2) + "\n")
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Made(kernels, size, sorted(set(failures)))
+    return kernels
 
 
 def triton_made_with() -> dict[str, str]:
@@ -214,24 +261,28 @@ def _groups(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
 # --- in a worker process --------------------------------------------------------------------------
 
 
-def _prepare(folder: str, arch: str) -> None:
+def _prepare(folder: str, arch: str, switches: Mapping[str, str]) -> None:
     """Turn this fresh process into a compiler for one architecture, with a cache of its own."""
     os.environ["TRITON_INTERPRET"] = "0"
     os.environ[CACHE_VARIABLE] = folder
     os.environ.pop("GPTWIN_BACKEND", None)
+    os.environ |= {"GPTWIN_ARCH": arch, **switches}
+    # Kernels choose their lists when they are imported: as on the GPU's machine by the switches,
+    # which may ask for another architecture's, and not by what is compiled for.
+    from ..twins import catalogue  # noqa: F401
     from .targets import compile_for
 
     compile_for(arch)
 
 
-def _compile(name: str, dtype: str, case: dict[str, Any]) -> list[str]:
+def _compile(name: str, dtype: str, case: dict[str, Any], roots: Sequence[str]) -> list[str]:
     """Compile what one call launches; return what failed."""
     from ..twins.find import find_twin
     from .inspect import compile_case
 
     launches: list[Any] = []
     try:
-        compile_case(find_twin(name, try_it=False), case, dtype, launches)
+        compile_case(find_twin(name, try_it=False), case, dtype, launches, roots=roots)
     except Exception as error:  # a compiler may raise anything, and the others are worth having
         return [f"{name} {dtype}: {type(error).__name__}: {error}"[:300]]
     return [f"{name} {dtype}: {launch.error}"[:300] for launch in launches if launch.error]

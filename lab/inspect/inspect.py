@@ -188,7 +188,13 @@ def find(twins: str, name: str) -> Any:
 
 
 def compile_case(
-    twin: Any, case: dict[str, Any], dtype: str, launches: list[Any], *, backward: bool = True
+    twin: Any,
+    case: dict[str, Any],
+    dtype: str,
+    launches: list[Any],
+    *,
+    backward: bool = True,
+    roots: Sequence[str] = (),
 ) -> None:
     """Compile what one call of a twin and its backward pass would launch, on no memory.
 
@@ -199,29 +205,36 @@ def compile_case(
     twin : Twin
         The operation.
     case : dict
-        One of its cases.
+        One of its cases; its layouts are the tensors'.
     dtype : str
         Of its float tensors.
     launches : list of gptwin.kernels.common.launch.Launch
         Every compilation is appended, also those before an exception.
     backward : bool
         Compile the backward pass, too.
+    roots : sequence of str
+        Results that it starts from; empty for all. Kernels for the gradient of one alone may be
+        others.
     """
     import torch
 
     from ...kernels.common.launch import recording
-    from ..twins.draw import ShapesAlone
+    from ..twins.draw import ShapesAlone, lay_out
     from ..twins.twin import as_tuple
 
     inputs = twin.inputs(case, ShapesAlone(getattr(torch, dtype)))
-    tensors = {name: tensor.requires_grad_() for name, tensor in inputs.tensors.items()}
+    layout, d_layout = (case.get(name, "contiguous") for name in ("layout", "d_layout"))
+    tensors = {name: lay_out(x, layout).requires_grad_() for name, x in inputs.tensors.items()}
     with recording(compile_only=True) as log:
         try:
             results = as_tuple(twin.kernel(**tensors, **inputs.options))
-            roots = [result for result in results if result.requires_grad]
-            if roots and backward:
-                cotangents = [torch.empty_like(root) for root in roots]
-                torch.autograd.grad(roots, list(tensors.values()), cotangents, allow_unused=True)
+            starts = [
+                x for i, x in enumerate(results)
+                if x.requires_grad and (not roots or twin.results[i] in roots)
+            ]  # fmt: skip
+            if starts and backward:
+                cotangents = [lay_out(torch.empty_like(x), d_layout) for x in starts]
+                torch.autograd.grad(starts, list(tensors.values()), cotangents, allow_unused=True)
         finally:
             launches.extend(log)
 

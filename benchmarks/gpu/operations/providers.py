@@ -290,6 +290,18 @@ PEERS: dict[str, tuple[Provider, ...]] = {
 }
 
 
+def switches(only: tuple[str, ...]) -> dict[str, str]:
+    """Return the environment's variables of a process that measures these providers alone.
+
+    Parameters
+    ----------
+    only : tuple of str
+        Names; empty for all.
+    """
+    chosen = {serving.VARIABLE: str(int(only == (ON_HOPPER,)))}
+    return chosen | ({"GPTWIN_ARCH": "sm_80"} if only == (AS_ON_AMPERE,) else {})
+
+
 def providers(operation: str) -> tuple[Provider, ...]:
     """Return everyone who computes an operation, gptwin first."""
     return COMMON + PEERS.get(operation, ())

@@ -10,14 +10,15 @@ from rich.console import Console
 
 from gptwin.benchmarks import result_file
 from gptwin.benchmarks.gpu import driver, verification, within
-from gptwin.benchmarks.gpu.operations.results import PLAN
+from gptwin.benchmarks.gpu.operations.results import AS_ON_AMPERE, ON_HOPPER, PLAN
+from gptwin.benchmarks.gpu.operations.shapes import shapes
 from gptwin.benchmarks.gpu.plan import (
     COMMAND_S,
     LEAST_S,
     PIECES,
     Piece,
     Spent,
-    cases_ahead,
+    calls_ahead,
     count_verification,
     expected_seconds,
     make_plan,
@@ -140,10 +141,28 @@ def test_what_is_verified_is_counted():
     counted = [count_cases(Job(n, d, 1, 0, None)) for n in some for d in TWINS[n].dtypes]
     estimated = sum(count_verification(n)[0] - len(TWINS[n].shapes) for n in some)
     assert 0.7 < estimated / sum(counted) < 1.4
-    ahead = cases_ahead(["gelu"])["gelu"]
-    assert {dtype for dtype, _ in ahead} == set(twin.dtypes)
+
+
+def test_what_is_compiled_ahead_is_what_the_pieces_call():
+    small, real = calls_ahead(["gelu"])
+    assert {dtype for dtype, _ in small.cases["gelu"]} == set(TWINS["gelu"].dtypes)
+    assert len(real.cases["gelu"]) == len(shapes(TWINS["gelu"]))
     with pytest.raises(ValueError, match="op: expected one of"):
-        cases_ahead(["gleu"])
+        calls_ahead(["gleu"])
+    _, usual, *others = calls_ahead()
+    own = [piece for piece in PIECES if piece.only in ((AS_ON_AMPERE,), (ON_HOPPER,))]
+    for piece, calls in zip(own, others, strict=True):
+        run = driver.Run(Path("x"), False, piece.only, 1.0, 0.0, 0, "NVIDIA H100")
+        assert calls.switches.items() <= run.environment.items()
+        assert calls.switches != usual.switches
+        for part in piece.parts:
+            name, _, dtype = part.partition("/")
+            sizes = [case for size, case in shapes(TWINS[name]).items() if size in piece.sizes]
+            assert sizes and {str((dtype, case)) for case in sizes} == set(
+                map(str, calls.cases[name])
+            )
+    assert len(calls_ahead(["attention"])) == 4
+    assert len(calls_ahead(["attention"], "sm_80")) == 2
 
 
 def test_the_plan_is_printed_with_what_is_left_out():

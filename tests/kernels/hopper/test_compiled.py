@@ -25,16 +25,17 @@ def compiled():
     command = [sys.executable, str(Path(__file__).with_name("compiled.py"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    *rows, carried = map(json.loads, done.stdout.splitlines())
+    return rows, carried
 
 
 def row_of(kernel):
-    (row,) = [row for row in compiled() if row["kernel"] == kernel]
+    (row,) = [row for row in compiled()[0] if row["kernel"] == kernel]
     return row
 
 
 def test_asked_for_they_take_the_plain_kernels_place():
-    launched = [row["kernel"] for row in compiled()]
+    launched = [row["kernel"] for row in compiled()[0]]
     assert launched == [FORWARD, "attention_backward_delta_kernel", KEYS, QUERIES]
 
 
@@ -49,6 +50,12 @@ def test_they_compile_spill_nothing_and_show_no_fault(kernel):
 @pytest.mark.parametrize("kernel", [FORWARD, KEYS, QUERIES])
 def test_tma_copies_and_warpgroups_multiply_with_registers_of_the_producer(kernel):
     assert row_of(kernel)["instructions"] == ["HGMMA", "USETMAXREG", "UTMALDG", "UTMASTG"]
+
+
+def test_what_was_compiled_ahead_is_found_where_it_was_carried():
+    """`gptwin bench ahead`: Triton's key holds nothing of folder, tensors' memory and device."""
+    found = compiled()[1]["found"]
+    assert found == [[row["kernel"], True] for row in compiled()[0]]
 
 
 def test_an_instrument_sees_what_descriptors_describe():
