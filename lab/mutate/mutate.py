@@ -6,6 +6,7 @@ survives there, the others are asked: they may use the function in ways of their
 """
 
 import dataclasses
+import dis
 import functools
 import hashlib
 import json
@@ -33,6 +34,7 @@ JUDGE = (
     "mutate/judge.py", "mutate/install.py", "mutate/compiled.py",
 )  # fmt: skip
 ON = "interpreter" if INTERPRETED else "native"  # how kernels run
+_LOAD_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 
 
 # --- who answers for what -------------------------------------------------------------------------
@@ -101,7 +103,7 @@ def _reached(twin: Twin, place_of: Callable[[str], str | None]) -> set[tuple[str
                 found.add((place, function.__qualname__))
             if place is not None or item is twin.kernel:
                 names = _names(function.__code__)
-                mentioned |= names
+                mentioned |= _attributes(function.__code__)
                 to_see += _values(function, names)
     return found
 
@@ -110,6 +112,13 @@ def _names(code: types.CodeType) -> set[str]:
     """Return the global names and attributes in a code object and those within it."""
     inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
     return {*code.co_names}.union(*map(_names, inner))
+
+
+def _attributes(code: types.CodeType) -> set[str]:
+    """Return the attributes alone: a global of a menu's field's name is not that field."""
+    loads = (i.argval for i in dis.get_instructions(code) if i.opname in _LOAD_ATTRIBUTE)
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(loads).union(*map(_attributes, inner))
 
 
 def _values(function: types.FunctionType, names: set[str]) -> Iterator[Any]:

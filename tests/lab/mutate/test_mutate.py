@@ -161,6 +161,12 @@ def test_names_are_unique_and_every_mutant_belongs_to_one_twin():
     assert owner == min(users, key=lambda name: len(reached(TWINS[name])))
 
 
+def test_a_menus_function_is_reached_by_an_attribute_of_its_name_alone():
+    """instead.py in kernels/hopper/ has a global `attention`: that is no `parts.attention`."""
+    found = {name for module, name in reached(TWINS["decoder_block"]) if "decoder" in module}
+    assert "_qkv_attention" in found and "_attention_output" not in found
+
+
 def reached(twin):
     return mutate.reached_functions(twin)
 
