@@ -358,5 +358,9 @@ def test_bad_arguments_are_named(device):
             adamw(*lists, step=0, lr=0.1)
         with pytest.raises(TypeError, match="unexpected keyword argument 'weigth_decay'"):
             adamw_(*lists, step=1, lr=0.1, weigth_decay=0.1)
+    elsewhere = [lists[0], [x.to("meta") for x in lists[1]], *lists[2:]]
+    refused = pytest.raises(ValueError, match=r"gradients\[0\]: expected device .* got device meta")
+    with launch.backend("eager"), refused:
+        adamw(*elsewhere, step=1, lr=0.1)
     with pytest.raises(ValueError, match="lr: expected a finite number of at least 0, got -1"):
         AdamW(lists[0], lr=-1.0)
