@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ... import __version__
 from ...core.checks import refuse
-from ...kernels.common._triton import UNAVAILABLE, triton
+from ...kernels.common._triton import UNAVAILABLE, architecture, triton
 from ..pretend.frames import shown_path
 from ..store import expect_writable, made_with, write_rows
 from ..twins.catalogue import TWINS
@@ -149,7 +149,7 @@ def run(
         rows = _run_with_progress(jobs, seed, configs, updates, allow, console)
     _tell(rows, console, f"seed {seed}, {time.monotonic() - started:.0f} s")
     if stored is not None:
-        _write_json(stored, rows, seed)
+        _write_json(stored, rows, dtypes, seed)
     return exit_code or int(any(row.violations or row.problem for row in rows))
 
 
@@ -271,19 +271,26 @@ def _table(rows: list[Row]) -> Table:
 def _tell_unreached(rows: list[Row], console: Console) -> None:
     """Name the kernels and configurations of a twin about which nothing was learnt."""
     for row in rows:
-        if row.reached and not row.violations:  # of a twin
-            left = [v for v in variants(find_twin(row.name)) if v not in row.reached]
-            if left:
-                names = ", ".join(f"{kernel} #{i}" for kernel, i in left)
-                console.print(f"{row.name}: no case launched {names}", highlight=False)
+        if not row.violations and (left := _unreached(row)):
+            names = ", ".join(f"{kernel} #{i}" for kernel, i in left)
+            console.print(f"{row.name}: no case launched {names}", highlight=False)
 
 
-def _write_json(path: Path, rows: list[Row], seed: int) -> None:
+def _unreached(row: Row) -> list[tuple[str, int]]:
+    """List the kernels of a twin that no case launched, each with its configuration."""
+    if not row.reached:  # of no twin
+        return []
+    return [v for v in variants(find_twin(row.name)) if v not in row.reached]
+
+
+def _write_json(path: Path, rows: list[Row], dtypes: list[str], seed: int) -> None:
     found = [
         {
             "name": row.name,
             "cases": row.n_cases,
             "kernels": sorted(row.kernels),
+            "configurations": len(row.reached),
+            "unreached": _unreached(row),
             "launches": row.n_launches,
             "accesses": row.n_accesses,
             "problem": row.problem,
@@ -291,5 +298,6 @@ def _write_json(path: Path, rows: list[Row], seed: int) -> None:
         }
         for row in rows
     ]
-    head = {"seed": seed, "passed": not any(row.violations or row.problem for row in rows)}
+    passed = not any(row.violations or row.problem for row in rows)
+    head = {"seed": seed, "dtypes": dtypes, "tiles": architecture(), "passed": passed}
     write_rows(path, made_with() | head, found)
