@@ -15,7 +15,7 @@ from rich.table import Table
 from ... import __version__
 from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE
-from ...records import write_whole
+from ...records import commit, write_whole
 from ..device import kernel_device
 from ..store import expect_writable, made_with, read_rows, write_rows
 from ..twins.catalogue import TWINS
@@ -295,6 +295,7 @@ def _merge(
         before[score.twin] = {
             "twin": score.twin,
             "date": today,
+            "commit": commit(),
             "seed": seed,
             "sample": size,
             "examples": examples,
@@ -353,14 +354,15 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
         f"[mutate.md](mutate.md). Required: {REQUIRED_SCORE:.0%}.",
         "",
         "| twin | mutants | run | killed | survived | by prove alone | equivalent | score | on "
-        "| date | seed |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---|---|---:|",
+        "| seed | date | commit |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|---:|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row['twin']} | {row['mutants']} | {row['run']} | {row['killed']} "
             f"| {len(row['survived'])} | {_by_prove_alone(row)} | {len(row['equivalent'])} "
-            f"| {row['score']:.1%} | {row.get('on', '')} | {row['date']} | {row['seed']} |"
+            f"| {row['score']:.1%} | {row.get('on', '')} | {row['seed']} | {row['date']} "
+            f"| {row.get('commit', '')[:7]} |"
         )
     lines += ["", "| fault | killed | survived | equivalent |", "|---|---:|---:|---:|"]
     totals: dict[str, list[int]] = {}
