@@ -54,11 +54,11 @@ MIN_ROWS, MAX_ROWS, ROWS_TIMES_D = 16, 32, 2048
 WAVES, KEYS_PER_SPLIT, MAX_SPLITS = 2, 128, 128
 # A tile of keys is given in bytes, so that one list suits every head dimension. With two stages a
 # turn would begin with waiting for its own copies. In float32, from d_head 128 on, both entries
-# would be 16 keys: it has the second alone.
+# would be 16 keys: it has the second alone. Unlimited, sm_100's first spills to fit five programs.
 STAGES = for_architecture(3, amd=2)
 SPLIT_CONFIGS = [
-    triton.Config({"KEY_TILE_BYTES": tile_bytes}, num_warps=4, num_stages=STAGES)
-    for tile_bytes in (8192, 16384)
+    triton.Config({"KEY_TILE_BYTES": tile_bytes}, num_warps=4, num_stages=STAGES, maxnreg=limit)
+    for tile_bytes, limit in ((8192, for_architecture(None, sm_100=128)), (16384, None))
 ]
 SPLIT_KEY = ["BLOCK_D", "BLOCK_ROWS", "size_bucket"]
 COMBINE_COLUMNS = 64
