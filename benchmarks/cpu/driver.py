@@ -26,6 +26,7 @@ from rich.table import Table
 
 from ... import records
 from ...core.checks import expect_positive, refuse
+from ...lab.processes import end_with_parent
 from .. import result_file
 from ..messages import show_messages
 from ..models import Settings
@@ -194,7 +195,10 @@ def run_in_process(name: str, settings: Settings, path: Path) -> str:
     environment.pop("TRITON_INTERPRET", None)
     if name in INTERPRETED:
         environment["TRITON_INTERPRET"] = "1"
-    arguments = {"name": name, "settings": dataclasses.asdict(settings), "path": str(path)}
+    arguments = {
+        "name": name, "settings": dataclasses.asdict(settings), "path": str(path),
+        "parent": os.getpid(),
+    }  # fmt: skip
     result_file.save(path, name, begin(settings))
     with tempfile.TemporaryFile("w+") as messages:
         # A session of its own, and no pipe: torch.compile has processes of its own, which would
@@ -238,6 +242,7 @@ def end(path: Path, name: str, status: str, reason: str) -> None:
 def run_part_of_json(arguments: str) -> None:
     """Run a part in this process, as `run_in_process` asked for it."""
     asked = json.loads(arguments)
+    end_with_parent(asked["parent"])
     run_part(asked["name"], Settings(**asked["settings"]), Path(asked["path"]))
 
 

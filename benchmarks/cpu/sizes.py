@@ -20,6 +20,7 @@ import torch
 
 from ...kernels import native as kernels_native
 from ...kernels.common import launch
+from ...lab.processes import end_with_parent
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.twin import Case
 from ..inputs import Arguments
@@ -177,7 +178,7 @@ def beside_interpreter(size: Size, case: Case, kind: str) -> Finding:
     told = {"operation": size.twin, "case": case, "backward": size.backward}
     try:
         child = subprocess.run(
-            [sys.executable, "-c", _CHILD, json.dumps(told), kind],
+            [sys.executable, "-c", _CHILD, json.dumps(told), kind, str(os.getpid())],
             capture_output=True, text=True, check=False, timeout=LIMIT_S,
             env=os.environ | {"TRITON_INTERPRET": "1"},
         )  # fmt: skip
@@ -214,12 +215,13 @@ from gptwin.kernels import interpreter
 if sys.argv[2] == "own":
     interpreter.install = lambda: None
 from gptwin.benchmarks.cpu.sizes import interpret
-interpret(sys.argv[1])
+interpret(sys.argv[1], int(sys.argv[3]))
 """
 
 
-def interpret(asked: str) -> None:
+def interpret(asked: str, parent: int) -> None:
     """Give one turn to an interpreter, in this process, and print its seconds."""
+    end_with_parent(parent)
     told = json.loads(asked)
     twin = TWINS[told["operation"]]
     given = arguments(twin, told["case"])

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ...lab.processes import end_with_parent
 from ...lab.twins.find import find_twin
 from .end_to_end.generation import generation
 from .end_to_end.phases import Makers, end_to_end
@@ -21,7 +22,6 @@ from .operations.results import (
     parts_of_name,
 )
 from .operations.roofline import measure_roofline
-from .supervise import end_with_parent
 from .verification import verify, verify_batch_invariance
 
 # Loads generation and PPO's makers from the pipeline, which two parts alone need.

@@ -26,7 +26,7 @@ from typing import Any
 
 from ..timing import without_folders
 
-POLL_S, ORPHAN_S = 0.05, 0.5
+POLL_S = 0.05
 CUT_OFF = "cut off"
 
 
@@ -144,22 +144,3 @@ def _follow(
             if now - heard > limit_s:
                 return Outcome(False, at_stake, f"{CUT_OFF}: nothing for {limit_s:.0f} s")
             time.sleep(POLL_S)
-
-
-def end_with_parent(parent: int) -> None:
-    """End this process, and those that it starts, once whoever started it is gone.
-
-    Who is killed cannot end them, and they would share the GPU with the next command.
-
-    Parameters
-    ----------
-    parent : int
-        Its id, as it says itself: it may be gone before this process looks.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(ORPHAN_S)
-        os.killpg(0, signal.SIGKILL)  # the group is its own: see `supervise`
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -6,10 +6,8 @@ Peak memory is asked of a process that runs one of them and nothing else. What r
 is handed in by the command line, since benchmarks do not import it.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
-import multiprocessing
 import os
 import resource
 import sys
@@ -24,6 +22,7 @@ from rich.console import Console
 
 from ...core.checks import expect_positive
 from ...core.model.presets import GPTConfig
+from ...lab.processes import Workers
 from ...records import available_cores
 from .. import result_file
 from ..cpu.driver import print_table
@@ -139,13 +138,9 @@ def bench(
 
 def _alone(messages: list[str], function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in a process of its own, and append what was printed there to `messages`."""
-    context = multiprocessing.get_context("spawn")
     with tempfile.NamedTemporaryFile("r", errors="replace") as printed:
-        pool = concurrent.futures.ProcessPoolExecutor(
-            1, mp_context=context, initializer=_print_into, initargs=(printed.name,)
-        )
         try:
-            with pool:
+            with Workers(1, _print_into, (printed.name,)) as pool:
                 return pool.submit(function, *arguments).result()
         finally:
             messages.append(printed.read())

@@ -11,10 +11,8 @@ folder that does not fit. What is kept of a kernel is its binary and what Triton
 tenth of what the cache holds.
 """
 
-import concurrent.futures
 import dataclasses
 import json
-import multiprocessing
 import os
 import platform
 import shutil
@@ -24,6 +22,7 @@ from typing import Any
 
 from ...core.checks import refuse
 from ...records import commit, write_whole
+from ..processes import Workers
 
 MADE = "made.json"
 CACHE_VARIABLE = "TRITON_CACHE_DIR"
@@ -111,11 +110,8 @@ def _compile_calls(folder: Path, arch: str, calls: Calls, processes: int) -> Ite
         for name, some in calls.cases.items()
         for dtype, case in some
     ]
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        min(processes, max(1, len(jobs))), context, initializer=_prepare,
-        initargs=(str(folder), arch, dict(calls.switches)),
-    ) as pool:  # fmt: skip
+    like = str(folder), arch, dict(calls.switches)
+    with Workers(min(processes, max(1, len(jobs))), _prepare, like) as pool:
         for failures in pool.map(_compile, *zip(*jobs, strict=True)) if jobs else ():
             yield from failures
 

@@ -7,13 +7,12 @@ a twin's first named shape are compiled for batches of several sizes, and of eac
 layouts of all sums, scans and matrix products are compared, as they stand in Triton's GPU IR.
 """
 
-import concurrent.futures
-import multiprocessing
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from ...core.checks import refuse
+from ..processes import Workers
 from .targets import architecture
 
 BATCHES = (1, 2, 3, 16)
@@ -79,10 +78,7 @@ def inspect_batches(names: Sequence[str], archs: Sequence[str], dtypes: Sequence
     for arch in archs or ("sm_90",):
         architecture(arch)
         jobs = [(n, d) for n in chosen for d in dtypes if d in TWINS[n].dtypes]
-        context = multiprocessing.get_context("spawn")  # a process compiles for one architecture
-        with concurrent.futures.ProcessPoolExecutor(
-            1, context, initializer=_prepare, initargs=(arch,)
-        ) as pool:
+        with Workers(1, _prepare, (arch,)) as pool:  # a process compiles for one architecture
             found = pool.map(_compare, *zip(*jobs, strict=True), [arch] * len(jobs))
             lines += [line for some in found for line in some]
     return lines

@@ -13,13 +13,13 @@ cannot compile at all. Triton's cache on disk makes a second run quick.
 import concurrent.futures
 import dataclasses
 import importlib
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from ...core.checks import refuse
+from ..processes import Workers
 from . import assembly, lints
 from .assembly import Resources
 from .lints import Lint
@@ -417,13 +417,9 @@ def _run_alone(job: _Job) -> list[Row]:
             return [Row(job.arch, job.operation, job.dtype, failures=(why,))]
 
 
-def worker_pool(arch: str, size: int) -> concurrent.futures.ProcessPoolExecutor:
+def worker_pool(arch: str, size: int) -> Workers:
     """Start processes that compile for one architecture; the caller closes them."""
-    # spawn, not fork: the children must import Triton afresh, for their own target.
-    fresh = multiprocessing.get_context("spawn")
-    return concurrent.futures.ProcessPoolExecutor(
-        size, mp_context=fresh, initializer=_prepare, initargs=(arch,)
-    )
+    return Workers(size, _prepare, (arch,))
 
 
 def processors() -> int:

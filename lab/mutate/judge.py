@@ -28,6 +28,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from ...kernels.common.launch import INTERPRETED
+from ..processes import end_with_parent
 from ..sanitize.guard import Guard
 from ..twins.find import is_own
 from ..twins.twin import Case, Twin
@@ -400,9 +401,10 @@ def judge(
 
 def _fork(twin: Twin, mutant: Mutant, trials: list[Trial], scratch: str) -> tuple[int, _Child]:
     end, answer = os.pipe()
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid == 0:
         try:
+            end_with_parent(parent)
             os.close(end)
             _be_child(twin, mutant, trials, answer, scratch)
         finally:

@@ -12,14 +12,13 @@ floats are equal.
 
 import contextlib
 import dataclasses
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from ...kernels.common.launch import INTERPRETED
+from ..processes import Workers
 from .mutants import Mutant
 
 # Seconds of the processor after which a mutant is given up.
@@ -76,8 +75,7 @@ def opinions(
             said[mutant] = opinion(name, mutant)
             on_opinion()
         return said
-    context = multiprocessing.get_context("spawn")
-    with _compiling(), ProcessPoolExecutor(min(processes, len(mutants)), context) as pool:
+    with _compiling(), Workers(min(processes, len(mutants))) as pool:
         asked = [pool.submit(opinion, name, mutant) for name, mutant in mutants]
         for (_, mutant), job in zip(mutants, asked, strict=True):
             said[mutant] = job.result()

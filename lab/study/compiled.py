@@ -21,7 +21,9 @@ ARCHITECTURE = "sm_90"
 _LOCATION = re.compile(r"\.loc\s+(\d+) (\d+) ")
 _CHILD = """
 import json, sys
+from gptwin.lab.processes import end_with_parent
 from gptwin.lab.study import compiled
+end_with_parent(int(sys.argv[2]))
 print(json.dumps(compiled.make(*json.loads(sys.argv[1]))))
 """
 
@@ -49,7 +51,8 @@ def table(name: str, kernel: str, arguments: list[str], constants: dict[str, int
         file.write_text(without_marks(hand_out.solution(name)), encoding="utf-8")
         told = json.dumps([str(file), kernel, arguments, constants])
         child = subprocess.run(
-            [sys.executable, "-c", _CHILD, told], capture_output=True, text=True, check=False,
+            [sys.executable, "-c", _CHILD, told, str(os.getpid())],
+            capture_output=True, text=True, check=False,
             env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
         )  # fmt: skip
         if child.returncode:

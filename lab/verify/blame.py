@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ...kernels.common import launch
+from ..processes import end_with_parent
 from ..twins.find import find_twin, nameless
 from ..twins.twin import Case
 from .check import prepare, run
@@ -83,7 +84,7 @@ def find_tile(
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     done = subprocess.run(
-        [sys.executable, "-m", __name__, request],
+        [sys.executable, "-m", __name__, request, str(os.getpid())],
         env=environment,
         capture_output=True,
         text=True,
@@ -139,5 +140,6 @@ def _extent(tensor: torch.Tensor, access: Any) -> tuple[tuple[int, int], ...]:
 
 
 if __name__ == "__main__":
+    end_with_parent(int(sys.argv[2]))
     tile = find_tile(*json.loads(sys.argv[1]))
     print(json.dumps(tile and dataclasses.asdict(tile)))

@@ -2,10 +2,8 @@
 
 import dataclasses
 import gc
-import multiprocessing
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -14,6 +12,7 @@ from rich.table import Table
 
 from ...core.checks import refuse
 from ..device import kernel_device
+from ..processes import Workers
 from ..store import expect_writable, made_with, write_rows
 from ..twins.catalogue import TWINS
 from ..twins.find import expect_twins, find_twin
@@ -90,8 +89,7 @@ def _run(jobs: list[tuple[str, str]], device: str) -> Iterator[Found]:
     if processes <= 1:
         yield from (_check(*job, device) for job in jobs)
         return
-    context = multiprocessing.get_context("spawn")  # CUDA and Triton do not survive a fork
-    with ProcessPoolExecutor(processes, context, initializer=_start_worker) as pool:
+    with Workers(processes, _start_worker) as pool:
         yield from pool.map(_check, *zip(*jobs, strict=True), [device] * len(jobs))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ..processes import end_with_parent
 from ..twins.find import find_twin
 from ..twins.twin import Case
 from .check import check
@@ -56,7 +57,7 @@ class Sample:
         self.jobs = jobs
         requests = [(j.operation, j.dtype, sampled_case(j), j.text) for j in jobs]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", __name__, str(os.getpid())],
             env=os.environ | {
                 "TRITON_INTERPRET": "1",
                 "CUDA_VISIBLE_DEVICES": "",
@@ -119,6 +120,7 @@ def _answer(operation: str, dtype: str, case: Case, text: str | None) -> dict[st
 
 
 if __name__ == "__main__":
+    end_with_parent(int(sys.argv[1]))
     torch.set_num_threads(1)  # others are at work on the other cores
     for request in json.load(sys.stdin):
         print(json.dumps(_answer(*request)), flush=True)

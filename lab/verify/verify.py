@@ -16,10 +16,8 @@ import os
 import queue
 import random
 import shlex
-import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -28,6 +26,7 @@ from hypothesis import strategies as st
 
 from ...kernels import native
 from ...kernels.common.launch import INTERPRETED
+from ..processes import Workers
 from ..twins.find import find_twin
 from ..twins.twin import Case, Twin
 from .blame import Tile, find_tile
@@ -371,24 +370,16 @@ def verify_rows(
         for job in jobs:
             yield verify_row(job, device, on_case)
         return
-    context = multiprocessing.get_context("spawn")  # CUDA and Triton do not survive a fork
-    ticks = context.Queue()
-    with ProcessPoolExecutor(
-        min(processes, len(jobs)), context, initializer=_start_worker, initargs=(ticks,)
-    ) as pool:
+    ticks = multiprocessing.get_context("spawn").Queue()
+    with Workers(min(processes, len(jobs)), _start_worker, (ticks,)) as pool:
         pending = {pool.submit(_work, job, device) for job in jobs}
-        try:
-            while pending:
-                done = {future for future in pending if future.done()}
-                for _ in range(_drain(ticks)):
-                    on_case()
-                for future in done:
-                    yield future.result()
-                pending -= done
-        except BaseException:  # on Ctrl-C the pool would wait for its workers
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
+        while pending:
+            done = {future for future in pending if future.done()}
+            for _ in range(_drain(ticks)):
+                on_case()
+            for future in done:
+                yield future.result()
+            pending -= done
 
 
 def _drain(ticks: Any) -> int:
@@ -410,7 +401,6 @@ _ticks: Any = None
 def _start_worker(ticks: Any) -> None:
     global _ticks
     _ticks = ticks
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     torch.set_num_threads(1)  # the workers share the cores
     gc.freeze()  # what was imported stays; to look through it takes a tenth of a compilation
 

@@ -2,15 +2,14 @@
 
 import dataclasses
 import math
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from typing import Any
 
 import torch
 
+from ...processes import Workers
 from ...twins.twin import Case
 from ...verify.verify import n_configurations, variants
 from .algebra import constants
@@ -247,20 +246,12 @@ def run_units(units: Iterable[Unit], processes: int) -> Iterator[Any]:
     if processes == 1 or len(units) < 2:
         yield from map(run_unit, units)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_start_worker) as pool:
-        pending = [pool.submit(run_unit, unit) for unit in units]
-        try:
-            for future in as_completed(pending):
-                yield future.result()
-        except BaseException:  # on Ctrl-C the pool would wait for its workers
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
+    with Workers(processes, _start_worker) as pool:
+        for future in as_completed([pool.submit(run_unit, unit) for unit in units]):
+            yield future.result()
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     torch.set_num_threads(1)  # the workers share the cores
     os.environ.pop("TRITON_INTERPRET", None)
 

@@ -4,28 +4,23 @@ Triton decides when it is imported, and so do the kernels: nothing here may impo
 """
 
 import contextlib
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
+
+from ...processes import Workers
 
 # PyTorch and Triton's interpreter alone reserve some of it.
 LEAST_MEMORY = 8 * 2**30
 
 
-def compiling(workers: int = 1) -> ProcessPoolExecutor:
+def compiling(size: int = 1) -> Workers:
     """Start processes in which kernels are compiled; `prove` runs there."""
-    return _fresh(workers, _to_compile)
+    return Workers(size, _to_compile)
 
 
-def interpreting() -> ProcessPoolExecutor:
+def interpreting() -> Workers:
     """Start a process in which kernels are interpreted; `replay` runs there."""
-    return _fresh(1, _to_interpret)
-
-
-def _fresh(workers: int, prepare: Any) -> ProcessPoolExecutor:
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=prepare)
+    return Workers(1, _to_interpret)
 
 
 def _to_compile() -> None:

@@ -163,7 +163,7 @@ def test_who_is_interrupted_ends_the_processes_of_other_threads():
 
 ORPHAN = """
 import os, subprocess, sys, time
-child = "from gptwin.benchmarks.gpu.supervise import end_with_parent"
+child = "from gptwin.lab.processes import end_with_parent"
 child += f"; end_with_parent({os.getpid()})"
 child += "; print('watches', flush=True); import time; time.sleep(600)"
 subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
