@@ -14,7 +14,7 @@ import concurrent.futures
 import dataclasses
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -104,6 +104,14 @@ def _prepare(arch: str) -> None:
     from .targets import compile_for
 
     compile_for(arch)
+
+
+def _run_and_count(job: _Job) -> tuple[list[Row], dict[str, int]]:
+    """Compile, and count the configurations of each kernel: they are this architecture's."""
+    kernels = find(job.twins, job.operation).kernels()
+    return _run(job), {
+        name: len(getattr(kernel, "configs", None) or [None]) for name, kernel in kernels.items()
+    }
 
 
 def _run(job: _Job) -> list[Row]:
@@ -367,10 +375,11 @@ def inspect(
         ]
         by_job = _run_all(jobs, arch.name, on_progress)
         for name in dict.fromkeys(job.operation for job in jobs):
-            of_twin = [row for job in jobs if job.operation == name for row in by_job[job]]
-            rows += of_twin
+            of_twin = [by_job[job] for job in jobs if job.operation == name]
+            rows += (own := [row for some, _ in of_twin for row in some])
             if not typical:
-                rows += _never_compiled(known[name], arch.name, of_twin)
+                counts = {kernel: n for _, some in of_twin for kernel, n in some.items()}
+                rows += _never_compiled(known[name], arch.name, own, counts)
     return rows
 
 
@@ -387,14 +396,14 @@ def expect_triton() -> None:
 
 def _run_all(
     jobs: list[_Job], arch: str, on_progress: Callable[[str, int, int], None]
-) -> dict[_Job, list[Row]]:
+) -> dict[_Job, tuple[list[Row], dict[str, int]]]:
     """Run the jobs of one architecture, each process taking the next."""
-    results: dict[_Job, list[Row]] = {}
+    results: dict[_Job, tuple[list[Row], dict[str, int]]] = {}
     if not jobs:
         return results
     on_progress(arch, 0, len(jobs))
     with worker_pool(arch, min(len(jobs), processors())) as pool:
-        futures = {pool.submit(_run, job): job for job in jobs}
+        futures = {pool.submit(_run_and_count, job): job for job in jobs}
         for future in concurrent.futures.as_completed(futures):
             # A compiler that aborts takes the pool with it: the jobs that are left run alone.
             if not isinstance(future.exception(), BrokenProcessPool):
@@ -407,14 +416,14 @@ def _run_all(
     return results
 
 
-def _run_alone(job: _Job) -> list[Row]:
+def _run_alone(job: _Job) -> tuple[list[Row], dict[str, int]]:
     """Run a job in a process of its own, which may die."""
     with worker_pool(job.arch, 1) as pool:
         try:
-            return pool.submit(_run, job).result()
+            return pool.submit(_run_and_count, job).result()
         except BrokenProcessPool:
             why = "the compiler ended its process: an abort in LLVM (see stderr), or out of memory"
-            return [Row(job.arch, job.operation, job.dtype, failures=(why,))]
+            return [Row(job.arch, job.operation, job.dtype, failures=(why,))], {}
 
 
 def worker_pool(arch: str, size: int) -> Workers:
@@ -429,17 +438,20 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def _never_compiled(twin: Any, arch: str, rows: Iterable[Row]) -> Iterator[Row]:
+def _never_compiled(
+    twin: Any, arch: str, rows: Iterable[Row], counts: Mapping[str, int]
+) -> Iterator[Row]:
     """Report the kernels and configurations that no named shape of the twin reached.
 
-    Over all dtypes together: a kernel may well be for one of them alone.
+    Over all dtypes together: a kernel may well be for one of them alone. `counts` are the lengths
+    of the architecture's lists; this process has imported those of none.
     """
     rows = list(rows)
     compiled = {(row.kernel, row.configuration) for row in rows if row.resources}
     stopped = any(row.failures and not row.resources for row in rows)
     none = "a shape failed first" if stopped else f"no shape of {list(twin.shapes)} launches it"
-    for name, kernel in twin.kernels().items():
-        count = len(getattr(kernel, "configs", None) or [None])
+    for name in twin.kernels():
+        count = counts.get(name, 1)
         missing = [i for i in range(count) if (name, i) not in compiled]
         if len(missing) == count:
             yield Row(arch, twin.name, "", name, failures=(f"never compiled: {none}",))

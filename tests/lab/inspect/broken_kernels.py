@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from gptwin.kernels.common._triton import for_architecture
 from gptwin.kernels.common.launch import kernel_name, launch
 from gptwin.kernels.common.strided import strided
 from gptwin.lab.twins.twin import Inputs
@@ -77,6 +78,18 @@ def masked_kernel(x, masks, y, BLOCK: tl.constexpr):
     tl.store(y.ptr + at * y.strides[1], row)
 
 
+@triton.autotune(
+    for_architecture([triton.Config({"SIZE": 16}), triton.Config({"SIZE": 32})],
+                     sm_90=[triton.Config({"SIZE": 16})]),
+    key=[],
+)  # fmt: skip
+@triton.jit
+def shorter_kernel(x_ptr, y_ptr, SIZE: tl.constexpr):
+    """Copy a few numbers, in a list that is shorter for sm_90; nothing is wrong with it."""
+    at = tl.arange(0, SIZE)
+    tl.store(y_ptr + at, tl.load(x_ptr + at))
+
+
 def _mask(x: torch.Tensor, y: torch.Tensor) -> None:
     start = torch.empty(1, dtype=torch.int32, device=x.device)
     for masks in (Masks(tl.constexpr(True), None), Masks(tl.constexpr(False), start)):
@@ -122,6 +135,7 @@ TWINS = {
             lambda x, y: launch(greedy_kernel, (1,), x, y, x.shape[0]),
         ),
         BrokenTwin("masked", (masked_kernel,), _mask),
+        BrokenTwin("shorter", (shorter_kernel,), lambda x, y: launch(shorter_kernel, (1,), x, y)),
         BrokenTwin("wrong", (wrong_kernel,), lambda x, y: launch(wrong_kernel, (1,), x, y)),
         BrokenTwin(
             "forgetful",

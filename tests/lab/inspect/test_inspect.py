@@ -42,7 +42,7 @@ def gated_dtypes(arch: str, name: str) -> tuple[str, ...]:
     return ("bfloat16", "float32") if arch == "sm_80" else ("bfloat16",)
 
 
-BROKEN = ("spilling", "greedy", "masked", "wrong", "forgetful")
+BROKEN = ("spilling", "greedy", "masked", "shorter", "wrong", "forgetful")
 
 # One process of pytest-xdist, under --dist loadgroup: the rows below are shared.
 pytestmark = pytest.mark.xdist_group("inspect")
@@ -121,6 +121,12 @@ def test_a_kernel_that_no_shape_launches_fails(arch: str) -> None:
     assert compiled.kernel == "spilling_kernel" and not compiled.failures
     assert never.kernel == "forgotten_kernel" and never.resources is None
     assert "no shape of ['square'] launches it" in never.failures[0]
+
+
+@pytest.mark.parametrize(("arch", "length"), [("sm_90", 1), ("gfx942", 2)])
+def test_a_list_is_as_long_as_its_architecture_has_it(arch: str, length: int) -> None:
+    rows = broken_rows(arch)["shorter"]
+    assert [(row.configuration, row.failures) for row in rows] == [(i, ()) for i in range(length)]
 
 
 def test_what_is_chosen_within_a_tuple_is_named() -> None:
