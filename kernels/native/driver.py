@@ -1,8 +1,6 @@
 """The CPU as Triton's device: loads machine code and runs the programs of a grid on all cores."""
 
 import contextlib
-import ctypes
-import functools
 import os
 import struct
 import time
@@ -19,15 +17,11 @@ from triton.runtime import driver as runtime
 from . import compiler, machine
 from .front_end import make_faster
 from .instructions.ttir import in_this_checkout
-from .threads import arena, share_out
+from .threads import Task, share_out
 
 _FLOATS = {"fp32": "<f", "fp64": "<d"}  # how `struct` writes an argument of Triton's type
 _HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _64_BITS = 2**64 - 1
-_code_at = functools.cache(ctypes.CFUNCTYPE(
-    None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p,
-    ctypes.c_int64, ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32,
-))  # fmt: skip
 _n_cores = len(os.sched_getaffinity(0))
 _EVERYWHERE = (0, 2**62)  # bounds of a pointer of which no tensor is known
 
@@ -90,33 +84,24 @@ class Launcher:
             return
         for launched in _followers:
             launched.append(self)
-        arguments, bounds = array("Q", given.words).tobytes(), array("Q", given.ends).tobytes()
-        total, grid = gx * gy * gz, (gx, gy, gz)
-
-        def run(first: int, last: int) -> None:
-            self.run(function, arguments, bounds, first, last, grid)
-
-        began = time.perf_counter()
-        share_out(run, total, seconds=self.seconds * total, together=self.together)
-        self.seconds = (time.perf_counter() - began) / max(1, total)
-
-    def run(
-        self, function: int, arguments: bytes, bounds: bytes, first: int, last: int,
-        grid: tuple[int, int, int],
-    ) -> None:  # fmt: skip
-        """Run the programs from `first` to `last`."""
-        report = (ctypes.c_int64 * 2)()
-        _code_at(function)(
-            arguments, bounds, arena.address(self.arena_bytes), report, first, last, *grid
+        grid, total = (gx, gy, gz), gx * gy * gz
+        task = Task(
+            function, array("Q", given.words), array("Q", given.ends), self.arena_bytes, grid
         )
+        began = time.perf_counter()
+        n_threads, report = share_out(task, seconds=self.seconds * total, together=self.together)
+        self.seconds = (time.perf_counter() - began) * n_threads / max(1, total)
         if report[0]:
-            what, where = self.sites[report[0] - 1]
-            number, (gx, gy, _) = report[1], grid
-            program = (number % gx, number // gx % gy, number // (gx * gy))
-            said = f"{what} out of bounds" if what in ("load", "store", "atomic") else what
-            file, _, line = where.rpartition(":")
-            where = f"{in_this_checkout(file)}:{line}"
-            raise KernelFault(f"{where}: {self.name}, program {program}: {said}")
+            raise self.fault(*report, grid)
+
+    def fault(self, number: int, program: int, grid: tuple[int, int, int]) -> KernelFault:
+        """Say what a report means."""
+        what, where = self.sites[number - 1]
+        gx, gy, _ = grid
+        at = (program % gx, program // gx % gy, program // (gx * gy))
+        said = f"{what} out of bounds" if what in ("load", "store", "atomic") else what
+        file, _, line = where.rpartition(":")
+        return KernelFault(f"{in_this_checkout(file)}:{line}: {self.name}, program {at}: {said}")
 
 
 class _Given:

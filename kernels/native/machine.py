@@ -105,15 +105,28 @@ def load(binary: bytes, name: str) -> tuple[Any, int]:
     return engine, engine.get_function_address(name)
 
 
-_linked: dict[str, Any] = {}
+_held: list[Any] = []  # engines: code lives as long as they do
 
 
-def link(name: str, text: str) -> None:
-    """Make a function known, by name, to the kernels that are loaded from now on."""
-    if name not in _linked:
-        engine, address = load(_cached_object(text), name)
-        llvm.add_symbol(name, address)
-        _linked[name] = engine
+@functools.cache
+def link(name: str, text: str) -> int:
+    """Make a function known, by name, to the kernels that are loaded from now on.
+
+    Parameters
+    ----------
+    name : str
+    text : str
+        A module of LLVM IR that has it.
+
+    Returns
+    -------
+    int
+        Its address.
+    """
+    engine, address = load(_cached_object(text), name)
+    llvm.add_symbol(name, address)
+    _held.append(engine)
+    return address
 
 
 def _cached_object(text: str) -> bytes:
