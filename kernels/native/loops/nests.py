@@ -41,6 +41,7 @@ class Nests(Parts):
         self.absorbed: list[Root] = []  # loads that the pending nest reads for itself
         self.row: Index | None = None  # where a block is run row by row
         self.rows: set[Value] = set()  # what has rows then, along its first axis
+        self.written: list[Value] = []  # the pointers by which it is stored
         self.ordered = False  # whether all arguments may share memory
         self.order_free: set[tuple[int, int, bool]] = (
             set()
@@ -67,6 +68,7 @@ class Nests(Parts):
         name = self.open_loop(n_rows)
         self.control = len(self.scopes) - 1
         self.row, self.rows = Index(name, self.control), rows
+        self.written = [op.operands[0] for op in block.ops if op.name == "tt.store"]
         yield
         self.control, self.row, self.rows = control, None, set()
         self.close_loop()
@@ -74,23 +76,37 @@ class Nests(Parts):
 
     # -- what is worth a buffer ----------------------------------------------------------------
 
-    def cost(self, value: Value, limit: int = 30) -> int:
-        """Estimate the instructions that compute an element again, from what is in buffers."""
+    def cost(self, value: Value, limit: int = 30, *, again: bool = False) -> int:
+        """Estimate the instructions that compute an element, from what is in buffers.
+
+        `again` is for a row that was just read: reading it once more costs one, or everything.
+        """
         if value.shape is None or value in self.buffers or limit <= 0:
             return 0
         if value in self.bumped:
-            return self.cost(self.bumped[value][0], limit)
+            return self.cost(self.bumped[value][0], limit, again=again)
         op = value.op
         if op is None or op.name in ("arith.constant", "tt.splat", "tt.make_range"):
             return 0
         if op.name in VIEWS:
-            return self.cost(op.operands[0], limit)
+            return self.cost(op.operands[0], limit, again=again)
         if op.name == "tt.load":
+            if again:
+                return 1 if self.stays_as_it_is(op) else limit
             return COSTLY
         total = COST.get(op.name, 0 if op.name in _SIMPLE else 1)
         for operand in op.operands:
-            total += self.cost(operand, limit - total)
+            total += self.cost(operand, limit - total, again=again)
         return total
+
+    def stays_as_it_is(self, load: Op) -> bool:
+        """Say whether a row can be read again: it is in one piece, and nothing is written there."""
+        pointer, last = load.operands[0], len(load.results[0].shape) - 1
+        return (
+            self.stride(pointer, last) == pointee_bytes(pointer.type)
+            and "isVolatile" not in load.text
+            and not any(steps_to(target) == steps_to(pointer) for target in self.written)
+        )
 
     def needed_later(self, value: Value, here: set[Op], kept: dict[Value, Buffer]) -> bool:
         """Say whether anything but the roots `here` will still need a value."""
@@ -156,9 +172,17 @@ class Nests(Parts):
         """Give buffers to costly values that something behind the nest will read."""
         here = {root.op for root in nest.roots if root.op is not None}
         for value in sorted(nest.places, key=lambda v: -(v.op.position if v.op else -1)):
-            is_costly = value not in nest.kept and self.cost(value) >= COSTLY
-            if is_costly and self.needed_later(value, here, nest.kept):
+            if value in nest.kept or self.cost(value) < COSTLY or self.is_soon_computed(value):
+                continue
+            if self.needed_later(value, here, nest.kept):
                 nest.kept[value] = self.new_buffer(value)
+
+    def is_soon_computed(self, value: Value) -> bool:
+        """Say whether a row's value is sooner computed again than written to a buffer and read.
+
+        The nearest cache holds the row already; buffers beside it would displace it.
+        """
+        return self.row is not None and self.cost(value, again=True) <= COSTLY
 
     # -- writing a nest ------------------------------------------------------------------------
 

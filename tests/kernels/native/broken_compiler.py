@@ -180,6 +180,14 @@ MUTANTS = {
         "loops/rows.py", "not _carries_rows(block, rows)", "False",
         f"{LOOPS}::test_rows_that_need_one_another_are_not_run_one_by_one",
     ),
+    "a row is read again behind a store to the same place": (
+        "loops/nests.py", "steps_to(target) == steps_to(pointer)", "False",
+        "native/compiled/test_aliases.py::test_a_row_is_not_read_again_where_it_was_written",
+    ),
+    "a fault of a later part of the programs is told first": (
+        "threads.py", "for pair in pairs if pair[0]", "for pair in [*pairs][::-1] if pair[0]",
+        "native/test_threads.py::test_the_first_program_with_a_fault_is_told_when_all_have_run",
+    ),
     "arguments never share memory": (
         "driver.py", "and given.any_overlap(self.apart)", "and False",
         "native/compiled/test_aliases.py::test_memory_that_overlaps_in_part",

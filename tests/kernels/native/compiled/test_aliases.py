@@ -67,3 +67,42 @@ def test_a_row_is_not_written_where_the_next_one_is_read():
     expected = whole[:4] - whole[:4].amax(1, keepdim=True)
     rows_kernel[(1,)](whole[:4], whole[1:], R=4, C=512)
     assert torch.equal(whole[1:], expected)
+
+
+@triton.jit
+def in_place_kernel(x_ptr, y_ptr, sum_ptr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """Write rows twice as large, and sum what they were, scaled."""
+    rows = tl.arange(0, ROWS)
+    place = rows[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    x = tl.load(x_ptr + place)
+    largest = tl.max(x, axis=1)
+    tl.store(y_ptr + place, 2 * x)
+    tl.store(sum_ptr + rows, tl.sum(x * largest[:, None], axis=1))
+
+
+def test_a_row_is_not_read_again_where_it_was_written():
+    x = torch.randint(-8, 8, (2, 512)).float()
+    expected, sums = 2 * x, (x * x.amax(1, keepdim=True)).sum(1)
+    found = torch.empty(2)
+    in_place_kernel[(1,)](x, x, found, ROWS=2, BLOCK=512)
+    assert torch.equal(x, expected)
+    assert torch.equal(found, sums)
+
+
+@triton.jit
+def through_one_pointer_kernel(x_ptr, sum_ptr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """The same in place, by the pointer that was read."""
+    rows = tl.arange(0, ROWS)
+    place = x_ptr + rows[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    x = tl.load(place)
+    largest = tl.max(x, axis=1)
+    tl.store(place, 2 * x)
+    tl.store(sum_ptr + rows, tl.sum(x * largest[:, None], axis=1))
+
+
+def test_a_row_is_not_read_again_by_the_pointer_that_wrote_it():
+    x, found = torch.randint(-8, 8, (2, 512)).float(), torch.empty(2)
+    expected, sums = 2 * x, (x * x.amax(1, keepdim=True)).sum(1)
+    through_one_pointer_kernel[(1,)](x, found, ROWS=2, BLOCK=512)
+    assert torch.equal(x, expected)
+    assert torch.equal(found, sums)
