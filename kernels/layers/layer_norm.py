@@ -9,13 +9,13 @@ features. Wider rows take the kernels of layer_norm_wide.py, which walk along th
 width alone decides.
 
     forward                          backward
-    one program = BLOCK_ROWS rows    program p of n takes tiles p, p + n, … (here n = 2)
+    one program = BLOCK_ROWS rows    each of n programs takes ⌈tiles / n⌉ in turn (here n = 2)
     ┌────────────────────────┐       ┌────────────────────────┐
     │ program 0              │ y     │ tile 0    program 0    │ d_x
     ├────────────────────────┤       ├────────────────────────┤
-    │ program 1              │ y     │ tile 1    program 1    │ d_x
+    │ program 1              │ y     │ tile 1    program 0    │ d_x
     ├────────────────────────┤       ├────────────────────────┤
-    │ program 2              │ y     │ tile 2    program 0    │ d_x
+    │ program 2              │ y     │ tile 2    program 1    │ d_x
     └────────────────────────┘       └────────────────────────┘
                                        ▼ and a row of float32 partial sums for each program
                                      ┌────────────┬───────────┐
@@ -161,7 +161,7 @@ def layer_norm_backward_kernel(
     TILE: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """d_x of every n-th tile of whole rows, and this program's share of d_weight and d_bias."""
+    """d_x of neighbouring tiles of whole rows, and what they add to d_weight and d_bias."""
     BLOCK_ROWS: tl.constexpr = (TILE + BLOCK_FEATURES - 1) // BLOCK_FEATURES
     features = tl.arange(0, BLOCK_FEATURES)
     feature_inside = features < n_features
@@ -173,7 +173,9 @@ def layer_norm_backward_kernel(
     # A third stage of rows of 32 kB is more shared memory than sm_80 has.
     BITS: tl.constexpr = BLOCK_ROWS * BLOCK_FEATURES * x.ptr.dtype.element_ty.primitive_bitwidth
     FITTING: tl.constexpr = min(STAGES, 3 if BITS < 8 * 32768 else 2)
-    for tile in tl.range(tl.program_id(0), n_tiles, tl.num_programs(0), num_stages=FITTING):
+    n_own = tl.cdiv(n_tiles, tl.num_programs(0))
+    first = tl.program_id(0) * n_own
+    for tile in tl.range(first, tl.minimum(first + n_own, n_tiles), num_stages=FITTING):
         rows = tl.cast(tile, tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         inside = (rows < n_rows)[:, None] & feature_inside[None, :]
         x_tile = load_tile(x, rows, features, inside)

@@ -7,13 +7,13 @@ backward's d_x two means over the row. d_weight and d_bias are sums down the col
 get a kernel of their own, whose programs stay in one block of columns.
 
     forward, and backward's d_x               backward's d_weight, d_bias
-    one program = one row                     one program = every n-th tile of a block of columns
+    one program = one row                     one program = ⌈tiles / n⌉ of a block of columns
     ┌───────┬───────┬───────┬──┐              ┌───────┬───────┬───────┬──┐
-    │ ──────► its statistics   │ pass 1       │ 0,0   │ 1,0   │ 2,0   │  │  here n = 2: the tiles of
-    ├───────┼───────┼───────┼──┤              ├───────┼───────┼───────┼──┤  programs (·, 0) and
-    │ ──────► y, or d_x        │ pass 2       │ 0,1   │ 1,1   │ 2,1   │  │  (·, 1) alternate
+    │ ──────► its statistics   │ pass 1       │ 0,0   │ 1,0   │ 2,0   │  │  n = 2: programs (·, 0)
+    ├───────┼───────┼───────┼──┤              ├───────┼───────┼───────┼──┤  have the first tiles,
+    │ ──────► y, or d_x        │ pass 2       │ 0,0   │ 1,0   │ 2,0   │  │  (·, 1) the rest
     └───────┴───────┴───────┴──┘              ├───────┼───────┼───────┼──┤
-                                              │ 0,0   │ 1,0   │ 2,0   │  │
+                                              │ 0,1   │ 1,1   │ 2,1   │  │
                                               └───────┴───────┴───────┴──┘
                                                 ▼ partial[1] and so on: a row of partial sums
 """
@@ -166,12 +166,15 @@ def layer_norm_backward_parameters_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
 ):
-    """Sum a block of columns over every n-th tile of rows, for d_weight and d_bias."""
+    """Sum a block of columns over neighbouring tiles of rows, for d_weight and d_bias."""
     features = tl.program_id(0) * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
     feature_inside = features < n_features
     d_weight = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
     d_bias = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
-    for tile in range(tl.program_id(1), tl.cdiv(n_rows, BLOCK_ROWS), tl.num_programs(1)):
+    n_tiles = tl.cdiv(n_rows, BLOCK_ROWS)
+    n_own = tl.cdiv(n_tiles, tl.num_programs(1))
+    first = tl.program_id(1) * n_own
+    for tile in range(first, tl.minimum(first + n_own, n_tiles)):
         rows = tl.cast(tile, tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         inside = (rows < n_rows)[:, None] & feature_inside[None, :]
         x_tile = load_tile(x, rows, features, inside)
