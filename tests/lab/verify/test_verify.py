@@ -13,8 +13,11 @@ from gptwin.lab.twins.catalogue import TWINS
 from gptwin.lab.verify import sample, verify
 from gptwin.lab.verify.blame import find_tile
 
+from ...tools import command
+
 
 def gptwin(*arguments, **environment):
+    """Run it in a process of its own: it chooses what kernels are imported for."""
     done = subprocess.run(
         [sys.executable, "-m", "gptwin", *arguments],
         env={**os.environ, "COLUMNS": "200", **environment},
@@ -62,7 +65,7 @@ def test_a_case_can_be_run_alone():
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message):
-    status, printed, errors = gptwin("verify", *arguments)
+    status, printed, errors = command.gptwin("verify", *arguments)
     assert status == 2
     assert message in errors and errors.count("\n") == 1
     assert "Traceback" not in printed + errors
@@ -74,7 +77,7 @@ def test_text_from_a_file(tmp_path):
     arguments = ("softmax", "--dtype", "float32", "--examples", "1", "--text", str(text))
     assert gptwin("verify", *arguments)[0] == 0
     text.write_text("too short")
-    status, _, errors = gptwin("verify", *arguments)
+    status, _, errors = command.gptwin("verify", *arguments)
     assert status == 2 and "text: expected a file of at least 48 bytes" in errors
 
 
