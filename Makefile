@@ -86,7 +86,7 @@ gpu-plots: environment  ## draw what is stored of a GPU, and fill in README's ta
 
 # At most 8 processes: on a GPU, each holds a CUDA context of its own.
 test: environment  ## run the tests
-	@$(python) -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
+	@$(python) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 inspect: environment  ## compile every kernel for four GPUs that need not be there, and store it
 	@$(python) -m gptwin inspect --json benchmarks/results/inspect-all.jsonl $(ARGS)
