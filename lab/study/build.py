@@ -15,6 +15,7 @@ PAGES = Path(__file__).resolve().parents[2] / "docs/study"
 STATIC = Path(__file__).parent / "static"
 LANGUAGES = ("en", "ko")
 DOMAIN = "study"  # one catalogue of translations for all pages
+TRACES = "traces"
 
 
 def build(out: str, pages: Path = PAGES) -> int:
@@ -52,6 +53,9 @@ def build(out: str, pages: Path = PAGES) -> int:
     folder = Path(out)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not is_site(folder)):
         refuse("out", "a new or empty folder, or a site built before", out)
+    from . import directives
+
+    directives.forget()
     faults = [fault for language in LANGUAGES for fault in _build(folder, pages, language)]
     for line in faults:
         print(line)
@@ -84,6 +88,8 @@ def _build(folder: Path, pages: Path, language: str) -> list[str]:
     faults = [line for line in told.getvalue().splitlines() if line.strip()]
     if language != "en":
         faults += _untranslated(app, translated)
+        if (folder / TRACES).is_dir():  # made in English
+            shutil.copytree(folder / TRACES, out / TRACES, dirs_exist_ok=True)
     return faults
 
 
@@ -133,7 +139,7 @@ def settings(folder: Path, language: str, texts: str) -> dict[str, object]:
     dict
     """
     return {
-        "gptwin_traces": str(folder / "traces"),
+        "gptwin_traces": str(folder / TRACES),
         "project": "gptwin, the study",
         "extensions": ["myst_parser", "gptwin.lab.study.directives"],
         "myst_enable_extensions": ["colon_fence"],

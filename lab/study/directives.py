@@ -1,7 +1,7 @@
 """What a page may ask for: source, a run, a number, a plot, a trace, machine code, an exercise.
 
 Each is made when the site is built, and a name that is not there or code that raises is a fault of
-the build: no page can go stale.
+the build: no page can go stale. It is made once for all languages.
 """
 
 import contextlib
@@ -22,6 +22,15 @@ from ..exercises import hand_out
 from . import compiled, six_tokens, traced
 
 ROOT = Path(__file__).resolve().parents[2]
+# Of the site being built: what each page asked for, by its place, and what its code has run.
+MADE: dict[tuple[str, int], list[nodes.Node]] = {}
+NAMESPACES: dict[str, dict[str, Any]] = {}
+
+
+def forget() -> None:
+    """Begin another site."""
+    MADE.clear()
+    NAMESPACES.clear()
 
 
 class Made(SphinxDirective):
@@ -32,11 +41,14 @@ class Made(SphinxDirective):
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
-        """Make it, or report why not."""
-        try:
-            return self.make()
-        except Exception as error:
-            raise self.error(f"{self.name}: {type(error).__name__}: {error}") from error
+        """Make it, unless another language has, or report why not."""
+        place = self.env.docname, self.lineno
+        if place not in MADE:
+            try:
+                MADE[place] = self.make()
+            except Exception as error:
+                raise self.error(f"{self.name}: {type(error).__name__}: {error}") from error
+        return [node.deepcopy() for node in MADE[place]]
 
 
 class Source(Made):
@@ -150,8 +162,7 @@ def namespace(env: Any) -> dict[str, Any]:
     -------
     dict
     """
-    known: dict[str, Any] = env.temp_data.setdefault("gptwin_namespace", {})
-    return known
+    return NAMESPACES.setdefault(env.docname, {})
 
 
 class Exercise(Made):

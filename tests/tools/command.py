@@ -43,7 +43,7 @@ def _run(
     try:
         for file, stream in ((printed, 1), (errors, 2)):
             os.dup2(file.fileno(), stream)
-        sys.stdout, sys.stderr = (open(stream, "w", encoding="utf-8") for stream in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(stream, "w", encoding="utf-8") for stream in (1, 2))
         os.environ.update(environment)
         sys.argv = ["gptwin", *arguments]
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
