@@ -136,7 +136,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "benchmarks/gpu/operations": ("benchmarks",),
     "benchmarks/gpu/end_to_end": ("benchmarks/gpu/operations",),
     "benchmarks/gpu/shown": ("benchmarks/gpu/operations",),
-    "benchmarks/gpu": ("benchmarks/gpu/end_to_end", "benchmarks/gpu/shown"),
+    "benchmarks/gpu": ("benchmarks/gpu/end_to_end", "benchmarks/gpu/shown", "lab/inspect"),
     "cli_agents": ("rl",),
     "cli_bench": ("rl", "benchmarks/ppo", "benchmarks/gpu", "lab/inspect", "lab/predict"),
     "cli_corpus": ("rl",),
