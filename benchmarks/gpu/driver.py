@@ -31,6 +31,7 @@ from .operations.providers import providers as providers_of
 from .operations.providers import switches
 from .operations.results import (
     CALIBRATION,
+    HOPPER,
     INVARIANCE,
     OURS,
     READY,
@@ -42,7 +43,7 @@ from .supervise import CUT_OFF, Outcome, supervise
 
 ROOFLINE, OPERATIONS = "roofline", "operations"
 # Parts without a roofline or a truth beside them.
-CHECKS = (READY, VERIFY, INVARIANCE, CALIBRATION)
+CHECKS = (READY, VERIFY, INVARIANCE, HOPPER, CALIBRATION)
 ASKED_FOR = (*TWINS, OPERATIONS, *results.END_TO_END, VERIFY)
 # The operations of README's goals come first, since the time may not suffice for all.
 ORDER = (

@@ -16,13 +16,14 @@ from .operations.ready import ready
 from .operations.results import (
     CALIBRATION,
     END_TO_END,
+    HOPPER,
     INVARIANCE,
     READY,
     not_measured,
     parts_of_name,
 )
 from .operations.roofline import measure_roofline
-from .verification import verify, verify_batch_invariance
+from .verification import verify, verify_batch_invariance, verify_hopper
 
 # Loads generation and PPO's makers from the pipeline, which two parts alone need.
 Workloads = Callable[[], Mapping[str, Callable[..., Any]]]
@@ -73,6 +74,9 @@ def events(job: Mapping[str, Any], workloads: Workloads) -> Iterator[Event]:
         return
     if part == INVARIANCE:
         yield from verify_batch_invariance(dry_run)
+        return
+    if part == HOPPER:
+        yield from verify_hopper()
         return
     clock = None if job["compile_only"] else the_clock(dry_run)
     if part == CALIBRATION:

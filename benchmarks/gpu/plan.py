@@ -19,6 +19,8 @@ from rich.table import Table
 
 from ...core.checks import expect_positive, refuse
 from ...lab.inspect.ahead import Calls
+from ...lab.twins.attention.hopper import CASES as CASES_FOR_HOPPER
+from ...lab.twins.attention.hopper import DTYPES as FOR_HOPPER
 from ...lab.twins.catalogue import TWINS
 from ...lab.twins.twin import Case
 from ..inputs import ROOTS
@@ -28,6 +30,7 @@ from .operations.results import (
     AS_ON_AMPERE,
     BATCH_INVARIANT,
     CALIBRATION,
+    HOPPER,
     INVARIANCE,
     ON_HOPPER,
     OURS,
@@ -99,8 +102,8 @@ PIECES: tuple[Piece, ...] = (
           (*_LONG, *_LISTED), 75),
     Piece("attention: after, and peers", _of("attention"),
           (OURS, "SDPA flash", "SDPA cuDNN", "flash-attn"), _LONG, 100),
-    Piece("attention for Hopper, in Gluon: right or not, then timed", _of("attention"),
-          (ON_HOPPER,), _LONG, 40),
+    Piece("attention for Hopper, in Gluon: right or not, then timed",
+          (HOPPER, *_of("attention")), (ON_HOPPER,), _LONG, 60),
     Piece("layer norm and softmax", _of("layer_norm", "softmax"),
           (OURS, _COMPILED, "Liger"), _NORMS, 70),
     Piece("the head and its loss", _of("cross_entropy"), (OURS, "Liger", "bare matmuls"),
@@ -209,7 +212,9 @@ def expected_seconds(piece: Piece, carried: bool) -> float:
 def _part_seconds(part: str, piece: Piece, carried: bool) -> float:
     operation = part.partition("/")[0]
     if operation not in TWINS:
-        return PROCESS_S + {CALIBRATION: 10.0, INVARIANCE: 40.0}.get(part, WHOLE_MODEL_S)
+        return PROCESS_S + {CALIBRATION: 10.0, HOPPER: 15.0, INVARIANCE: 40.0}.get(
+            part, WHOLE_MODEL_S
+        )
     twin = TWINS[operation]
     directions = len(directions_of(twin))
     total = PROCESS_S
@@ -286,10 +291,10 @@ def calls_ahead(operations: Sequence[str] = (), arch: str = "sm_90") -> list[Cal
     }
     # Elsewhere nothing is for Hopper, and on Ampere its lists are the usual ones.
     own = [p for p in PIECES if arch == "sm_90" and switches(p.only) != usual]
-    measured = [Calls(switches(p.only), _measured_by(p, twins), ROOTS) for p in own]
-    return [
-        Calls(usual, small), Calls(usual, real, ROOTS), *(one for one in measured if one.cases),
-    ]  # fmt: skip
+    found = [Calls(usual, small), Calls(usual, real, ROOTS)]
+    found += [Calls(switches(p.only), _measured_by(p, twins), ROOTS) for p in own]
+    found += [Calls(switches(p.only), _verified_by(p, twins)) for p in own]
+    return [calls for calls in found if calls.cases]
 
 
 def _measured_by(piece: Piece, operations: Container[str]) -> dict[str, list[tuple[str, Case]]]:
@@ -301,6 +306,14 @@ def _measured_by(piece: Piece, operations: Container[str]) -> dict[str, list[tup
             sizes = shapes(TWINS[name])
             found[name] = [(dtype, sizes[size]) for size in piece.sizes if size in sizes]
     return found
+
+
+def _verified_by(piece: Piece, operations: Container[str]) -> dict[str, list[tuple[str, Case]]]:
+    """Return the cases that a piece verifies beside those of every verification."""
+    if HOPPER not in piece.parts or "attention" not in operations:
+        return {}
+    corners = (*CASES_FOR_HOPPER, *TWINS["attention"].corners)
+    return {"attention": [(dtype, case) for dtype in FOR_HOPPER for case in corners]}
 
 
 # --- running it -----------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ Where time is short (plan.py), it runs the corners and one random case in every 
 then each size that people run, through the gate of operations/gate.py.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -13,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from ...kernels.common import launch
+from ...kernels.hopper.answers import why_not_here
+from ...lab.store import read_rows
+from ...lab.twins.attention.hopper import DTYPES
 from ...lab.twins.find import find_twin
-from ...records import read_json_lines
 from ..inputs import draw_arguments
 from ..timing import Finding, describe, without_folders
 from .operations.cells import Event, default_dtypes, free
 from .operations.gate import expect_right, find_truth, run
-from .operations.results import INVARIANCE
+from .operations.results import HOPPER, INVARIANCE
 from .operations.shapes import tiny_shapes
 
 
@@ -40,24 +41,60 @@ def verify(operation: str, dry_run: bool, quick_on: str | None = None) -> Iterat
         An event with the rows as findings, and one with the part's status.
     """
     yield {"begin": [operation]}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "verify.json"
-        command = [sys.executable, "-m", "gptwin", "verify", operation, "--json", str(path)]
-        command += ["--examples", "1"] if dry_run or quick_on else []
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if not path.exists():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            yield {"status": "failed", "reason": without_folders(last)[:300]}
-            return
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    document = _verify(operation, *(("--examples", "1") if dry_run or quick_on else ()))
+    if isinstance(document, str):
+        yield {"status": "failed", "reason": document}
+        return
     yield {"finding": {"name": operation, "status": "measured", "reason": None, **document}}
-    wrong = [f"gptwin verify {operation} disagrees"] if done.returncode else []
+    wrong = [] if document["passed"] else [f"gptwin verify {operation} disagrees"]
     if quick_on:
         for found in real_sizes(operation, quick_on, dry_run):
             yield {"finding": found}
             wrong += [found["reason"]] if found["status"] == "failed" else []
     status = "failed" if wrong else "measured"
     yield {"status": status, "reason": "; ".join(wrong)[:300] or None}
+
+
+def verify_hopper() -> Iterator[Event]:
+    """Run `gptwin verify attention` in this process's environment, which asks for Hopper's kernels.
+
+    Yields
+    ------
+    dict
+        As of `verify`; the part has failed, too, if no case ran these kernels.
+    """
+    yield {"begin": [HOPPER]}
+    if here := why_not_here():
+        yield {
+            "status": "skipped",
+            "reason": f"a GPU's of capability 9.0 alone, and here is {here}",
+        }
+        return
+    dtypes = [word for dtype in DTYPES for word in ("--dtype", dtype)]
+    document = _verify("attention", *dtypes, "--examples", "1")
+    if isinstance(document, str):
+        yield {"status": "failed", "reason": document}
+        return
+    yield {"finding": {"name": HOPPER, "status": "measured", "reason": None, **document}}
+    reason = document["on_hopper"]["unproved"]
+    if not (reason or document["passed"]):
+        reason = "gptwin verify attention disagrees"
+    yield {"status": "failed" if reason else "measured", "reason": reason[:300] or None}
+
+
+def _verify(*arguments: str) -> dict[str, Any] | str:
+    """Run `gptwin verify` in a process of its own; return what it stored, or its last words."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "verify.json"
+        done = subprocess.run(
+            [sys.executable, "-m", "gptwin", "verify", *arguments, "--json", str(path)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if not path.exists():
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            return without_folders(last)[:300]
+        document: dict[str, Any] = read_rows(path)
+        return document
 
 
 def verify_batch_invariance(dry_run: bool) -> Iterator[Event]:
@@ -74,25 +111,19 @@ def verify_batch_invariance(dry_run: bool) -> Iterator[Event]:
         An event with each row as a finding, and one with the part's status.
     """
     yield {"begin": [INVARIANCE]}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.json"
-        command = [sys.executable, "-m", "gptwin", "verify", "--batch-invariant"]
-        command += ["kl"] if dry_run else ["--dtype", "bfloat16", "--dtype", "float32"]
-        done = subprocess.run(
-            [*command, "--json", str(path)], capture_output=True, text=True, check=False
-        )
-        if not path.exists():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            yield {"status": "failed", "reason": without_folders(last)[:300]}
-            return
-        _, *rows = read_json_lines(path)
-    for row in rows:
+    which = ("kl",) if dry_run else ("--dtype", "bfloat16", "--dtype", "float32")
+    document = _verify("--batch-invariant", *which)
+    if isinstance(document, str):
+        yield {"status": "failed", "reason": document}
+        return
+    for row in document["rows"]:
         status = "failed" if row["faults"] else "skipped" if row["reason"] else "measured"
         reason = row["reason"] or "; ".join(row["faults"])[:300] or None
         name = f"{row['name']} | {row['dtype']}"
         about = {"name": name, "status": status, "reason": reason}
         yield {"finding": about | {"compared": row["n_compared"]}}
-    wrong = "gptwin verify --batch-invariant: rows differ" if done.returncode else None
+    differ = any(row["faults"] for row in document["rows"])
+    wrong = "gptwin verify --batch-invariant: rows differ" if differ else None
     yield {"status": "failed" if wrong else "measured", "reason": wrong}
 
 

@@ -6,6 +6,7 @@ them for sm_90.
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ DTYPES = (torch.float16, torch.bfloat16)
 # TMA wants the start of every row at a multiple of so many bytes.
 ALIGNMENT = 16
 LONGEST = 2**30  # positions are added, in 32 bits; so are places among all heads' queries
+CANNOT = "they run on a GPU of capability 9.0, and not under batch_invariant"
+# Who wants to hear why a call is not served, or "" if it is (answers.py).
+listeners: list[Callable[[str], None]] = []
 
 
 def asked_for() -> bool:
@@ -75,9 +79,12 @@ def serves(
     -------
     bool
     """
-    if not (asked_for() and can_run(query)):
+    if not asked_for():
         return False
-    return not why_not(query, key, *others, masks=masks, dropout=dropout)
+    why = why_not(query, key, *others, masks=masks, dropout=dropout) if can_run(query) else CANNOT
+    for listen in listeners:
+        listen(why)
+    return not why
 
 
 def why_not(

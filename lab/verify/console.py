@@ -6,7 +6,6 @@ import json
 import math
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,8 @@ from ... import __version__
 from ...core.checks import refuse
 from ...kernels.common._triton import UNAVAILABLE, triton
 from ...kernels.common.launch import INTERPRETED
+from ...kernels.hopper import serving
+from ...kernels.hopper.answers import Answers, expect_here
 from ..device import kernel_device
 from ..store import expect_writable, made_with, write_rows
 from ..twins.catalogue import TWINS
@@ -88,12 +89,13 @@ def verify(
     Returns
     -------
     int
-        0 if everything agreed, else 1.
+        0 if everything agreed, else 1; also if `GPTWIN_HOPPER=1` asked for kernels that no case
+        ran.
 
     Raises
     ------
     ValueError
-        If an argument makes no sense.
+        If an argument makes no sense, or kernels for Hopper are asked for and cannot run here.
     RuntimeError
         If Triton is missing.
     """
@@ -102,6 +104,7 @@ def verify(
             f"verify: expected Triton to be installed, but importing it failed: {UNAVAILABLE} "
             f"(likely cause: Triton ships for Linux alone; this is {platform.system()})"
         )
+    expect_here()
     only_case = read_case(case, operations, dtypes)
     if examples is None:
         examples = THOROUGH_EXAMPLES if thorough else DEFAULT_EXAMPLES
@@ -147,17 +150,26 @@ def verify(
         console.print(f"[bold red]{name}[/bold red]: no case launched {', '.join(kernels)}")
     if sampled is not None:
         _show_sample(sampled, console)
+    on_hopper = _on_hopper(rows) if serving.asked_for() else None
+    unproved = on_hopper.missing(whole=only_case is None) if on_hopper else ""
+    if on_hopper:
+        said = f"[bold red]{unproved}[/bold red]" if unproved else str(on_hopper)
+        console.print(said, highlight=False, soft_wrap=True)
     n_failed = sum(not row.passed for row in rows)
     verdict = f"{n_failed} of {len(rows)} rows disagree" if n_failed else "all agree"
+    verdict += ", but nothing was proved for Hopper" if unproved else ""
     launched = {(row.job.operation, *variant) for row in rows for variant in row.reached}
     console.print(
         f"{sum(row.n_cases for row in rows)} cases, {len(launched)} kernel variants, seed {seed}, "
         f"{time.monotonic() - started:.0f} s: [bold]{verdict}[/bold]",
         highlight=False,
     )
-    passed = not n_failed and not missing and not (sampled and sampled.faults)
+    passed = not (n_failed or missing or unproved or (sampled and sampled.faults))
     if stored is not None:
-        _write_json(stored, rows, device, seed, passed)
+        head = {"device": device_name(device), "seed": seed, "passed": passed}
+        if on_hopper:
+            head["on_hopper"] = {**vars(on_hopper), "unproved": unproved}
+        write_rows(stored, made_with() | head, [_row_as_json(row) for row in rows])
     return 0 if passed else 1
 
 
@@ -320,6 +332,14 @@ def _show_sample(sampled: Sampled, console: Console) -> None:
         )
 
 
+def _on_hopper(rows: list[Row]) -> Answers:
+    """Count over all rows which cases ran attention's kernels for Hopper."""
+    total = Answers()
+    for row in rows:
+        total.add(row.on_hopper)
+    return total
+
+
 def _explain(row: Row, console: Console) -> None:
     """Print what a person needs to find the fault."""
     if row.failure is None:
@@ -361,16 +381,6 @@ def explain(row: Row) -> list[str]:
         if row.tile is not None and wrong is failure.wrong[0]:
             lines.append(f"  written by {row.tile}")
     return lines
-
-
-def _write_json(path: Path, rows: list[Row], device: str, seed: int, passed: bool) -> None:
-    """Store the findings."""
-    head = {
-        "device": device_name(device),
-        "seed": seed,
-        "passed": passed,
-    }
-    write_rows(path, made_with() | head, [_row_as_json(row) for row in rows])
 
 
 def _row_as_json(row: Row) -> dict[str, Any]:

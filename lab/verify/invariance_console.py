@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...core.checks import refuse
+from ...kernels.hopper import serving
 from ..device import kernel_device
 from ..processes import Workers
 from ..store import expect_writable, made_with, write_rows
@@ -48,6 +49,9 @@ def verify_invariance(
     RuntimeError
         If kernels cannot run here.
     """
+    if serving.asked_for():
+        refuse(serving.VARIABLE, "unset beside --batch-invariant", "1",
+               "batch_invariant stays with the plain kernels")  # fmt: skip
     expect_twins(operations)
     for dtype in dtypes:
         if dtype not in DTYPES:

@@ -26,7 +26,9 @@ from hypothesis import strategies as st
 
 from ...kernels import native
 from ...kernels.common.launch import INTERPRETED
+from ...kernels.hopper.answers import Answers, heard
 from ..processes import Workers
+from ..twins.attention.hopper import cases_for_hopper
 from ..twins.find import find_twin
 from ..twins.twin import Case, Twin
 from .blame import Tile, find_tile
@@ -85,6 +87,8 @@ class Row:
         Which tile wrote the first wrong element of the first wrong result.
     sampled : Checked or None
         The case that the interpreter runs beside a compiled kernel (sample.py).
+    on_hopper : Answers
+        Which cases ran attention's kernels for Hopper.
     """
 
     job: Job
@@ -94,6 +98,7 @@ class Row:
     failure: Checked | None
     tile: Tile | None
     sampled: Checked | None = None
+    on_hopper: Answers = dataclasses.field(default_factory=Answers)
 
     @property
     def passed(self) -> bool:
@@ -153,6 +158,8 @@ def fixed_cases(twin: Twin) -> Iterator[Case]:
     for case in (*twin.corners, *text):
         for index in range(n_configurations(twin)):
             yield case | {"configuration": index}
+    for case in cases_for_hopper(twin):  # of one configuration each
+        yield case | {"configuration": 0}
 
 
 def sampled_case(job: Job) -> Case:
@@ -223,15 +230,18 @@ class _RowRunner:
         self.twin = find_twin(job.operation)
         self.n_cases = 0
         self.reached: set[tuple[str, int]] = set()
+        self.on_hopper = Answers()
         self.worst: Checked | None = None
         self.failures: dict[str, Checked] = {}
         self.first_failure_at: float | None = None
 
     def check(self, case: Case) -> Checked:
-        if "nonfinite" in case:
-            checked = check_nonfinite(self.twin, case, self.job.dtype, self.device)
-        else:
-            checked = check(self.twin, case, self.job.dtype, self.device, self.job.text)
+        with heard() as said:
+            if "nonfinite" in case:
+                checked = check_nonfinite(self.twin, case, self.job.dtype, self.device)
+            else:
+                checked = check(self.twin, case, self.job.dtype, self.device, self.job.text)
+        self.on_hopper.add_case(said, (kernel for kernel, _ in checked.reached))
         self.n_cases += 1
         self.reached |= checked.reached
         # What is compared coarsely uses up no budget.
@@ -311,7 +321,7 @@ def verify_row(job: Job, device: str, on_case: Callable[[], None]) -> Row:
         wrong = failure.wrong[0]
         tile = find_tile(job.operation, failure.case, job.dtype, wrong.name, wrong.index, job.text)
     reached = frozenset(runner.reached)
-    return Row(job, runner.n_cases, reached, runner.worst, failure, tile, sampled)
+    return Row(job, runner.n_cases, reached, runner.worst, failure, tile, sampled, runner.on_hopper)
 
 
 def unreached(rows: list[Row]) -> dict[str, list[str]]:

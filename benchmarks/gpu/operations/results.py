@@ -38,10 +38,10 @@ A *finding* is a cell: one shape, one direction, one provider.
      "gate":       {"truth": "NumPy float64", "eager float64" or "eager float32",
                     "share": of the error budget that was used up}; null for a yardstick}
 
-"roofline", "verify/<twin>", "batch-invariance", "calibration" and "plan" hold findings of their
-own: rates, `gptwin verify`'s rows and how real sizes came through the gate, its rows with
-`--batch-invariant`, numbers of lab/predict/machines.py, and what became of each piece of plan.py
-with the seconds that it took.
+"roofline", "verify/<twin>", "batch-invariance", "for-hopper", "calibration" and "plan" hold
+findings of their own: rates, `gptwin verify`'s rows and how real sizes came through the gate, its
+rows with `--batch-invariant`, those of attention with `GPTWIN_HOPPER=1`, numbers of
+lab/predict/machines.py, and what became of each piece of plan.py with the seconds that it took.
 
 End-to-end findings have "name", "provider", "status", "reason", "unit", "value", "samples",
 "extra_bytes" as above, and "settings"; training has "mfu" and what it was computed from; generation
@@ -68,6 +68,7 @@ ON_HOPPER = f"{OURS}, for Hopper"  # with the kernels in Gluon, which are switch
 # Parts of their own.
 READY, VERIFY, CALIBRATION, PLAN = "ready", "verify", "calibration", "plan"
 INVARIANCE = "batch-invariance"
+HOPPER = "for-hopper"
 END_TO_END = ("training", "generation", "ppo")
 END_TO_END_PROVIDERS = ("gptwin", "eager", "nanoGPT", "transformers", "TRL")  # each in several ways
 

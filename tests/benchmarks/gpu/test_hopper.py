@@ -1,16 +1,19 @@
 """The kernels in Gluon on a GPU: switched on for their own piece alone, and past the gate."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from gptwin.benchmarks.gpu import verification
 from gptwin.benchmarks.gpu.driver import Run
 from gptwin.benchmarks.gpu.operations import providers
-from gptwin.benchmarks.gpu.operations.results import ON_HOPPER, OURS
+from gptwin.benchmarks.gpu.operations.results import HOPPER, ON_HOPPER, OURS
 from gptwin.benchmarks.gpu.plan import PIECES
 from gptwin.benchmarks.inputs import draw_arguments
 from gptwin.benchmarks.timing import Skipped
 from gptwin.kernels.hopper import serving
+from gptwin.lab.store import write_rows
 from gptwin.lab.twins.catalogue import TWINS
 
 
@@ -31,7 +34,7 @@ def test_their_results_pass_the_gate_before_they_are_timed():
     (provider,) = (p for p in providers.providers("attention") if p.name == ON_HOPPER)
     assert not provider.yardstick
     (piece,) = (piece for piece in PIECES if piece.only == (ON_HOPPER,))
-    assert piece.parts == ("attention/bfloat16",) and piece.most_s <= 60
+    assert piece.parts == (HOPPER, "attention/bfloat16") and piece.most_s <= 60
 
 
 def test_where_they_cannot_run_the_plain_kernel_is_not_timed_in_their_name(monkeypatch, arguments):
@@ -44,5 +47,25 @@ def test_where_they_cannot_run_the_plain_kernel_is_not_timed_in_their_name(monke
     monkeypatch.setattr(serving, "can_run", lambda x: True)
     assert callable(providers.on_hopper(arguments, ""))
     arguments.options["dropout"] = 0.1
-    with pytest.raises(Skipped, match="dropout"):
+    with pytest.raises(ValueError, match=r"GPTWIN_HOPPER=1 was asked for, .*: dropout"):
         providers.on_hopper(arguments, "")
+
+
+@pytest.mark.parametrize(
+    ("unproved", "passed", "status"),
+    [("", True, "measured"), ("", False, "failed"), ("no case ran d_query", False, "failed")],
+)
+def test_they_are_verified_before_they_are_timed(monkeypatch, unproved, passed, status):
+    """What `gptwin verify` does there is tested in tests/kernels/hopper/test_verified.py."""
+    assert [event.get("status") for event in verification.verify_hopper()] == [None, "skipped"]
+
+    def run(command, **_):
+        head = {"passed": passed, "on_hopper": {"unproved": unproved}}
+        write_rows(Path(command[-1]), head, [])
+        return subprocess.CompletedProcess(command, int(not passed))
+
+    monkeypatch.setattr(verification.subprocess, "run", run)
+    monkeypatch.setattr(verification, "why_not_here", lambda: "")
+    *_, last = verification.verify_hopper()
+    assert last["status"] == status and (unproved or "disagrees" in str(last) or passed)
+    assert unproved in (last["reason"] or "")

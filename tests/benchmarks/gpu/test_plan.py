@@ -1,7 +1,6 @@
 """A plan for some minutes of a GPU: never longer than they are, and nothing found is lost."""
 
 import itertools
-import json
 import subprocess
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from rich.console import Console
 
 from gptwin.benchmarks import result_file
 from gptwin.benchmarks.gpu import driver, verification, within
-from gptwin.benchmarks.gpu.operations.results import AS_ON_AMPERE, ON_HOPPER, PLAN
+from gptwin.benchmarks.gpu.operations.results import AS_ON_AMPERE, HOPPER, ON_HOPPER, PLAN
 from gptwin.benchmarks.gpu.operations.shapes import shapes
 from gptwin.benchmarks.gpu.plan import (
     COMMAND_S,
@@ -26,6 +25,8 @@ from gptwin.benchmarks.gpu.plan import (
     run_plan,
 )
 from gptwin.benchmarks.gpu.within import run_within
+from gptwin.kernels.hopper import serving
+from gptwin.lab.store import write_rows
 from gptwin.lab.twins.catalogue import TWINS
 from gptwin.lab.verify.verify import Job, count_cases
 
@@ -151,17 +152,18 @@ def test_what_is_compiled_ahead_is_what_the_pieces_call():
         calls_ahead(["gleu"])
     _, usual, *others = calls_ahead()
     own = [piece for piece in PIECES if piece.only in ((AS_ON_AMPERE,), (ON_HOPPER,))]
+    *others, verified = others
+    assert verified.switches == {serving.VARIABLE: "1"} and not verified.roots
     for piece, calls in zip(own, others, strict=True):
         run = driver.Run(Path("x"), False, piece.only, 1.0, 0.0, 0, "NVIDIA H100")
         assert calls.switches.items() <= run.environment.items()
         assert calls.switches != usual.switches
-        for part in piece.parts:
-            name, _, dtype = part.partition("/")
+        for name, dtype in (part.split("/") for part in piece.parts if part != HOPPER):
             sizes = [case for size, case in shapes(TWINS[name]).items() if size in piece.sizes]
             assert sizes and {str((dtype, case)) for case in sizes} == set(
                 map(str, calls.cases[name])
             )
-    assert len(calls_ahead(["attention"])) == 4
+    assert len(calls_ahead(["attention"])) == 5
     assert len(calls_ahead(["attention"], "sm_80")) == 2
 
 
@@ -212,8 +214,7 @@ def test_batch_invariance_is_a_part(differs, monkeypatch):
                  "faults": ["kl differ"] if differs else []},
                 {"name": "ema", "dtype": "float32", "n_compared": 0, "reason": "no rows",
                  "faults": []}]  # fmt: skip
-        lines = [{"device": "none"}, *rows]
-        Path(command[-1]).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_rows(Path(command[-1]), {"device": "none"}, rows)  # as the command stores them
         return subprocess.CompletedProcess(command, int(differs))
 
     monkeypatch.setattr(verification.subprocess, "run", run)

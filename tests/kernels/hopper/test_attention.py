@@ -4,6 +4,8 @@ tests/lab/gluon plays the forward kernel in many orders and breaks its barriers.
 operation's three launches, on lengths that divide no tile, in layouts that people use.
 """
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from gptwin.kernels.common import launch
 from gptwin.kernels.hopper import serving
 from gptwin.lab.gluon.play import playing
 from gptwin.lab.twins.catalogue import TWINS
-from gptwin.lab.verify.check import check
+from gptwin.lab.verify.verify import Job, verify_row
 
 if not launch.INTERPRETED:
     pytest.skip("the launches between are interpreted", allow_module_level=True)
@@ -92,7 +94,8 @@ def test_verify_holds_them_to_the_budget_of_the_twin(dtype):
     (case,) = (case for case in twin.corners if case["d_head"] in serving.D_HEADS
                and not case.get("dropout"))  # fmt: skip
     with playing() as played:
-        checked = check(twin, case, dtype, "cpu")
-    assert {(name, 0) for name in HOPPER} <= checked.reached and not played.findings
-    assert not checked.wrong, checked.wrong
-    assert len(checked.comparisons) == 5  # output, lse and three gradients
+        row = verify_row(Job("attention", dtype, 0, 0, None, case), "cpu", lambda: None)
+    assert {(name, 0) for name in HOPPER} <= row.reached and not played.findings
+    assert row.passed, row.failure
+    assert len(row.worst.comparisons) == 5  # output, lse and three gradients
+    assert row.on_hopper.launched == Counter(HOPPER) and not row.on_hopper.refused
