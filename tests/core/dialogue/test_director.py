@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from gptwin.core.dialogue.cringe import alternatives, cringe, unlikelihood
-from gptwin.core.dialogue.director import class_loss, director_loss, guided_world, spoken
+from gptwin.core.dialogue.director import (
+    class_loss,
+    director_loss,
+    guided_world,
+    neutrality,
+    spoken,
+)
 from gptwin.core.dialogue.factual_nucleus import nucleus, nucleus_share, sentence_ends
 
 G, C = np.array([2.0, 1.0, 0.0, -1.0]), np.array([-2.0, 0.0, 2.0, 1.0])
@@ -55,6 +61,20 @@ def test_a_labelled_token_alone_is_a_binary_cross_entropy():
     np.testing.assert_allclose(found, [0.126928, math.log(2), 0], atol=1e-6)
 
 
+def test_one_token_of_each_kind_is_divided_by_one():
+    one = ((0,), (True,), (0,))
+    expected = 0.440190 + 0.5 * 0.126928
+    assert loss(one, per="token") == pytest.approx(expected, abs=1e-6)
+    assert loss(one) == pytest.approx(expected / 2, abs=1e-6)
+
+
+def test_of_two_words_the_other_one_is_held_at_a_half():
+    c = np.array([[3.0, math.log(3)], [3.0, math.log(3)]])
+    found = neutrality(c, np.array([0, 1]))
+    np.testing.assert_allclose(found, [0.0625, (1 / (1 + math.exp(-3)) - 0.5) ** 2])
+    assert neutrality(c[:, :1], np.array([0, 0])).tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("wrong", [{"per": "batch"}, {"gamma": -1.0}, {"neutral": math.inf}])
 def test_a_wrong_option_is_refused(wrong):
     with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: expected"):
@@ -73,11 +93,24 @@ def test_the_exact_world(gamma, expected):
     np.testing.assert_allclose(guided_world(gamma), expected, atol=1e-6)
 
 
+def test_the_word_is_that_of_the_first_place():
+    table = np.random.default_rng(0).normal(size=(31, 5))
+    opinion = np.array([2.0, 2, 2, 2, -2])
+    first = np.exp(spoken(table[0], opinion, 1.0))[4]
+    assert guided_world(1.0, generator=table).word == pytest.approx(first)
+
+
 def test_in_any_world_more_guidance_breaks_the_rule_less_and_goes_further():
     table = np.random.default_rng(0).normal(size=(31, 5))
     found = [guided_world(gamma, generator=table, forbidden=2) for gamma in (0.0, 0.5, 1.0, 2.0)]
     assert np.all(np.diff([f.violation for f in found]) < 0)
     assert np.all(np.diff([f.kl for f in found]) > 0) and found[0].kl == pytest.approx(0, abs=1e-12)
+
+
+def test_nobody_is_guided_backwards():
+    for guide in (lambda: spoken(G, C, -1.0), lambda: guided_world(-1.0)):
+        with pytest.raises(ValueError, match=r"^gamma: expected"):
+            guide()
 
 
 def test_what_is_spoken_is_a_distribution():
@@ -114,6 +147,8 @@ def test_cringe_draws_what_to_say_instead():
     found = cringe(g, targets, 2, drawn=np.array([0.0, 0.73, 0.74]))
     first, second = math.log1p(math.e), math.log1p(math.e**2)
     np.testing.assert_allclose(found, [first, first, second])
+    # Numbers below a chance draw the first: one that is equal to it draws the second.
+    assert cringe(g[:1], targets[:1], 2, drawn=instead.chances[:1, 0]) == pytest.approx(second)
     # A target that is none of the likeliest leaves out the last of these.
     assert alternatives(g[:1], np.array([3]), 2).logits.tolist() == [[2, 1]]
     with pytest.raises(ValueError, match=r"^k: expected 1 to 3"):

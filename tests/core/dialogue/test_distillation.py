@@ -72,6 +72,9 @@ def test_float32_stays_float32_and_extreme_logits_stay_finite():
     gradient = context_distillation_backward(saved, np.ones(1, np.float32))
     assert kl.dtype == gradient.dtype == np.float32
     assert np.isfinite(kl).all() and np.isfinite(gradient).all()
+    # Of the teacher's cells, a quarter, a quarter and the rest, the student fills the first.
+    entropy = 0.5 * np.log(0.25) + 0.5 * np.log(0.5)
+    assert kl == pytest.approx([entropy - 0.75 * LOG_FLOOR], rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +85,10 @@ def test_float32_stays_float32_and_extreme_logits_stay_finite():
         ([0, 1], [2.0, 1.0], "sum to 1 at most"),
         ([0, 1, 2], [-1.0, -2.0], "top_log_probs"),
         ([0.0, 1.0], [-1.0, -2.0], "integers"),
+        ([0, 1, 1], [-2.0, -2.0, -2.0], "each id once"),
+        ([0, 1], [np.log(0.7), np.log(0.8)], "sum to 1 at most"),
+        ([[0, 1]], [[-1.0, -2.0]], "top_ids: expected shape"),
+        ([0, 1], [-1, -2], "top_log_probs: expected floats"),
     ],
 )
 def test_what_is_refused(ids, stored, what):
@@ -93,3 +100,35 @@ def test_how_many_may_be_stored():
     for k in (0, 7):
         with pytest.raises(ValueError, match="k: expected from 1 to the vocabulary's 6"):
             top_log_probs(np.log(TEACHER), k)
+
+
+def test_every_row_is_looked_at():
+    ids, half = np.array([[0, 1], [0, 1]]), np.log(0.5)
+    for wrong in (0, 1):
+        stored = np.full((2, 2), half)
+        stored[wrong] = 0.0
+        with pytest.raises(ValueError, match="sum to 1 at most"):
+            context_distillation(np.zeros((2, 6)), ids, stored)
+        twice = ids.copy()
+        twice[wrong] = 1
+        with pytest.raises(ValueError, match="each id once"):
+            context_distillation(np.zeros((2, 6)), twice, np.full((2, 2), half))
+
+
+def test_the_likeliest_token_alone_may_be_stored():
+    ids, stored = top_log_probs(np.log(TEACHER), 1)
+    assert (ids.tolist(), stored.tolist()) == ([0], [pytest.approx(np.log(0.5))])
+    with pytest.raises(ValueError, match="k: expected from 1"):
+        context_distillation(np.zeros(6), np.zeros(0, int), np.zeros(0))
+    with pytest.raises(ValueError, match="logits: expected floats"):
+        top_log_probs(np.arange(6), 2)
+
+
+def test_a_cell_at_the_floor_has_a_gradient_still():
+    logits, ids, stored = np.array([0.0, LOG_FLOOR]), np.array([0, 1]), np.log([0.5, 0.5])
+    for below, pulled in ((0.0, -0.5), (1e-9, 0.0)):
+        _, saved = context_distillation_forward(logits - [0, below], ids, stored)
+        gradient = context_distillation_backward(saved, np.ones(()))
+        assert gradient[1] == pytest.approx(pulled, abs=1e-12)
+    with pytest.raises(ValueError, match="d_kl: expected shape"):
+        context_distillation_backward(saved, np.ones(2))

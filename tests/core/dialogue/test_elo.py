@@ -105,6 +105,14 @@ def test_players_who_never_met_are_refused_even_with_halves():
     assert fit_ratings(apart).nats.tolist() == pytest.approx([0, 0, 0, 0], abs=1e-9)
 
 
+def test_a_long_ring_of_wins_connects_everyone():
+    for n in (5, 8, 9):
+        ring = np.roll(np.eye(n), 1, axis=1)  # each won once, against the next
+        np.testing.assert_allclose(fit_ratings(ring).nats, 0, atol=1e-9)
+        with pytest.raises(ValueError, match="a chain of wins"):
+            fit_ratings(np.triu(ring))
+
+
 @pytest.mark.parametrize(
     ("wins", "what"),
     [

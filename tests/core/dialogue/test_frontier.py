@@ -52,6 +52,14 @@ def test_best_of_n_with_ties(n, policy, reward, kl):
         assert found.kl < math.log(n) - (n - 1) / n
 
 
+def test_of_what_never_happens_best_of_n_keeps_nothing():
+    reference = np.array([0.5, 0.5, 0.0])
+    found = best_of_n(reference, np.array([0.0, 1.0, 2.0]), 2)
+    np.testing.assert_allclose(found.policy, [0.25, 0.75, 0.0])
+    with pytest.raises(ValueError, match="n: expected"):
+        best_of_n(reference, REWARDS[:3], 0)
+
+
 def test_outcomes_of_one_reward_share_what_is_won_as_they_were():
     rng, rewards = np.random.default_rng(0), np.array([1.0, 2.0, 2.0, 0.0])
     reference = np.array([0.2, 0.3, 0.1, 0.4])

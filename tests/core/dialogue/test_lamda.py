@@ -25,6 +25,9 @@ RATINGS, SAFE = CANDIDATES[:, :3], CANDIDATES[:, 3]
 
 def test_quality_counts_sense_three_times():
     np.testing.assert_allclose(quality(RATINGS), [3.0, 3.9, 3.45, 3.45])
+    for of_two in (quality, ssi):
+        with pytest.raises(ValueError, match=r"expected shape \(4, 3\)"):
+            of_two(RATINGS[:, :2])
 
 
 @pytest.mark.parametrize(
@@ -98,5 +101,15 @@ def test_grounded_informative_and_cited():
     np.testing.assert_allclose(found, (0.75, 0.6, 0.8333), atol=1e-4)
     assert grounding(3, 0, 0) == (None, 0.0, None)  # who claims nothing is not informative
     assert grounding(0, 0, 0) == (None, None, None)
-    with pytest.raises(ValueError, match="counts: expected supported and uncommon within"):
-        grounding(10, 5, 6)
+    assert grounding(4, 4, 4, uncommon=4, cited=4) == (1.0, 1.0, 1.0)
+    # supported, claiming, uncommon and cited, each beyond its whole or below 0
+    for counts in (
+        (10, 5, 6),
+        (4, 5, 5),
+        (4, 4, -1),
+        (4, 3, 3, 4),
+        (4, 4, 4, 2, 3),
+        (4, 4, 4, 2, -1),
+    ):
+        with pytest.raises(ValueError, match="counts: expected supported and uncommon within"):
+            grounding(*counts)

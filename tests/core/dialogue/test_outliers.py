@@ -67,12 +67,33 @@ def test_fewer_states_than_dimensions_need_a_ridge():
     assert np.isfinite(mahalanobis(states, fit_gaussian(states, ridge=0.1))).all()
 
 
+def test_a_gaussian_is_fitted_without_a_bias_and_the_ridge_is_a_share_of_the_mean_variance():
+    states = np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 7.0]])  # variances 4 and 12, together 6
+    for ridge, added in ((0.0, 0.0), (0.5, 4.0)):
+        found = fit_gaussian(states, ridge)
+        np.testing.assert_allclose(found.mean, [2, 3])
+        np.testing.assert_allclose(found.covariance, [[4 + added, 6], [6, 12 + added]])
+    assert fit_gaussian(states[:, :1]).covariance.tolist() == [[4]]
+    assert fit_gaussian(states[:2, :1]).covariance.tolist() == [[2]]
+
+
+def test_outliers_show_how_much_nearer_a_state_is_to_their_mean():
+    one = Gaussian(np.zeros(2), np.eye(2))
+    found = exposed(np.array([[1.0, 0.0], [0.0, 3.0]]), one, np.array([[3.0, 1.0], [1.0, -1.0]]))
+    np.testing.assert_allclose(found, [1 - 1, 9 - 13])
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match="two states at least"):
         fit_gaussian(np.zeros((1, 3)))
     with pytest.raises(ValueError, match="states of another model"):
         mahalanobis(np.zeros((2, 3)), TILTED)
-    with pytest.raises(ValueError, match="a score of each"):
-        auroc(np.array([]), np.array([1.0]))
+    with pytest.raises(ValueError, match="x: expected at least 1 dimension"):
+        mahalanobis(np.array(1.0), TILTED)
+    with pytest.raises(ValueError, match="states: expected floats"):
+        fit_gaussian(np.zeros((3, 3), int))
+    for known, strange in (([], [1.0]), ([1.0], [])):
+        with pytest.raises(ValueError, match="a score of each"):
+            auroc(np.array(known), np.array(strange))
     with pytest.raises(ValueError, match="outliers"):
         exposed(np.zeros((2, 2)), TILTED, np.zeros((0, 2)))

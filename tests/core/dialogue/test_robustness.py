@@ -39,5 +39,6 @@ def test_a_simulation_says_the_same():
 def test_what_is_refused():
     with pytest.raises(ValueError, match="n: expected"):
         mean_of_greatest(0)
-    with pytest.raises(ValueError, match="error_variance"):
-        best_of_n_judged(2, -1.0)
+    for variance in (-1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="error_variance"):
+            best_of_n_judged(2, variance)

@@ -101,6 +101,20 @@ def test_refusals(preferences, kept, named):
 # --- the reward ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("preferences", "kept", "applies", "named"),
+    [
+        (np.zeros(3, int), np.zeros((3, 2)), np.ones((3, 2), bool), "preferences: expected floats"),
+        (np.zeros(3), np.zeros(3), np.ones(3, bool), "kept: expected at least 2 dimensions"),
+        (np.zeros(3), np.zeros((2, 2)), np.ones((2, 2), bool), r"kept: expected shape \(3, 2\)"),
+        (np.zeros(3), np.zeros((3, 2)), np.ones((3, 1), bool), "applies: expected shape"),
+    ],
+)
+def test_what_has_no_reward(preferences, kept, applies, named):
+    with pytest.raises(ValueError, match=named):
+        rl_reward(preferences, kept, applies, Running(2, 0.0, 2.0))
+
+
 def test_the_reward_of_three_answers():
     running = Running(10, 0.5, 10 * 0.8**2)
     applies = np.ones(KEPT.shape, bool)
@@ -167,6 +181,17 @@ def test_the_loss_is_the_mean_over_what_is_known_and_the_unknown_has_no_gradient
     loss, saved = rule_loss_forward(logits, violated, nothing)
     assert loss == 0
     np.testing.assert_array_equal(rule_loss_backward(saved, 1.0), 0)
+
+
+def test_what_has_no_loss():
+    logits, labels = np.zeros((2, 3)), np.ones((2, 3), bool)
+    for given_, named in (
+        ((logits.astype(int), labels, labels), "logits: expected floats"),
+        ((logits, labels[:1], labels), "violated: expected shape"),
+        ((logits, labels, labels[:, :1]), "known: expected shape"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            rule_loss(*given_)
 
 
 def test_an_unknown_label_is_not_taken_for_a_kept_rule():
@@ -249,6 +274,17 @@ def test_ppo_on_samples_comes_near_the_trade_off():
     logits, _ = train_ppo(world, seed=0, iterations=40)
     violation = world.probabilities(logits) @ BREAKS[first]
     assert violation == pytest.approx(EXACT[2][1], abs=0.03)
+
+
+def test_the_weight_that_is_found_grows_with_beta():
+    for beta in (0.5, 2.0):
+        violation = trade_off(REFERENCE, REWARDS, BREAKS, 1.5, beta).violation
+        assert weight_for(REFERENCE, REWARDS, BREAKS, violation, beta) == pytest.approx(1.5)
+    for violation in (0.0, -0.1):
+        with pytest.raises(ValueError, match="violation: expected"):
+            weight_for(REFERENCE, REWARDS, BREAKS, violation)
+    with pytest.raises(ValueError, match="violated: expected shape"):
+        trade_off(REFERENCE, REWARDS, BREAKS[:3], 1.0)
 
 
 def test_another_beta_is_another_scale_of_both():

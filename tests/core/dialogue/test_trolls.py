@@ -64,8 +64,11 @@ def test_soft_purr_adds_what_is_thought_of_the_users_others():
 def test_a_user_of_one_label_has_the_own_mistrust_alone():
     mistrust = np.array([0.9, 0.2, 0.4])
     np.testing.assert_allclose(mean_of_user(mistrust, ["a", "b", "b"]), [0.9, 0.4, 0.2])
+    np.testing.assert_allclose(mean_of_user(mistrust, ["b"] * 3), [0.3, 0.65, 0.55])
+    np.testing.assert_allclose(purr(mistrust, ["a", "b", "b"], alpha=2.0), [0.9, 1.0, 0.8])
 
 
 def test_nobody_left_is_no_division_by_zero():
     assert left_after(0.7, by_user=True, most=0) == Kept(0.0, 0.0)
     assert left_after(1.0, by_example=True).wrong == 0
+    assert left_after(0.0, by_example=True, trolls=0.0) == Kept(0.0, 0.0)  # all are contradicted
