@@ -68,6 +68,15 @@ INTERPRETED = ("interpreter",)  # parts that run kernels
 # Where NumPy and PyTorch take turns at small sizes, one library's threads spin while the other
 # works. With two threads the exponents found for eager PyTorch were off by as much as 1.
 ONE_THREAD = ("growth-length", "growth-width", "compile", "interpreter")
+# Here calls of a millisecond return tensors of megabytes. The C library gives such memory back to
+# the system, or not, as its heap happens to lie, and to get 16 MB again takes several milliseconds:
+# so a process keeps what it once had.
+KEEPING = ("native", "native-sizes")
+KEEP = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
 
 CHILD = (
     "import sys; from gptwin.benchmarks.cpu.driver import run_part_of_json; "

@@ -92,10 +92,11 @@ class Launcher:
         n_threads, report = share_out(task, seconds=self.seconds * total, together=self.together)
         self.seconds = (time.perf_counter() - began) * n_threads / max(1, total)
         if report[0]:
-            raise self.fault(*report, grid)
+            raise self.fault(report, grid)
 
-    def fault(self, number: int, program: int, grid: tuple[int, int, int]) -> KernelFault:
+    def fault(self, report: tuple[int, int], grid: tuple[int, int, int]) -> KernelFault:
         """Say what a report means."""
+        number, program = report
         what, where = self.sites[number - 1]
         gx, gy, _ = grid
         at = (program % gx, program // gx % gy, program // (gx * gy))

@@ -146,7 +146,9 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def share_out(task: Task, *, seconds: float = 1.0, together: bool = False) -> tuple[int, list[int]]:
+def share_out(
+    task: Task, *, seconds: float = 1.0, together: bool = False
+) -> tuple[int, tuple[int, int]]:
     """Run the programs of a grid.
 
     Parameters
@@ -161,8 +163,8 @@ def share_out(task: Task, *, seconds: float = 1.0, together: bool = False) -> tu
     -------
     n_threads : int
         On which they ran.
-    report : list of int
-        What the first of the programs with a fault reported: the fault and the program; [0, 0] if
+    report : tuple of int
+        What the first of the programs with a fault reported: the fault and the program; (0, 0) if
         there was none.
     """
     gx, gy, gz = task.grid
@@ -179,8 +181,8 @@ def share_out(task: Task, *, seconds: float = 1.0, together: bool = False) -> tu
         total, n_parts, *task.grid, 0, 0,
     ))  # fmt: skip
     _run(work.buffer_info()[0], n_threads, together=together)
-    pairs = (reports[i : i + 2].tolist() for i in range(0, len(reports), 2))
-    return n_threads, next((pair for pair in pairs if pair[0]), [0, 0])
+    pairs = zip(reports[::2], reports[1::2], strict=True)
+    return n_threads, next((pair for pair in pairs if pair[0]), (0, 0))
 
 
 def _run(work: int, n_threads: int, *, together: bool) -> None:

@@ -49,7 +49,7 @@ def test_each_program_runs_once(total, seconds):
 
     n_threads, report = share_out(run, total, seconds=seconds)
     assert sorted(ran) == list(range(total))
-    assert report == [0, 0]
+    assert report == (0, 0)
     assert n_threads == min(total, 3 if seconds else 1)
     assert seconds or on <= {threading.get_ident()}, "little work is not worth a thread"
 
