@@ -212,6 +212,7 @@ def measure(
     settings: Mapping[str, Any],
     rounds: int,
     budget_s: float = math.inf,
+    warm_up: int = 1,
 ) -> list[Finding]:
     """Make the providers, send each through the gate, time those that passed, judge the claims.
 
@@ -225,7 +226,7 @@ def measure(
         For each name in the providers' results, as in `expect_same`.
     settings : dict
         Kept beside the figures.
-    rounds, budget_s
+    rounds, budget_s, warm_up
         As in `side_by_side`.
 
     Returns
@@ -253,7 +254,7 @@ def measure(
             reasons[name] = f"{name}: {describe(error)}"
     wanted = {name for claim in claims for name in (claim.ours, claim.other)}
     calls = {name: run for name, run in ready.items() if name in wanted}
-    seconds = side_by_side(calls, rounds=rounds, budget_s=budget_s)
+    seconds = side_by_side(calls, rounds=rounds, budget_s=budget_s, warm_up=warm_up)
     findings = []
     for claim in claims:
         missing = [reasons[name] for name in (claim.ours, claim.other) if name in reasons]

@@ -204,6 +204,8 @@ def run_in_process(name: str, settings: Settings, path: Path) -> str:
     environment.pop("TRITON_INTERPRET", None)
     if name in INTERPRETED:
         environment["TRITON_INTERPRET"] = "1"
+    if name in KEEPING:
+        environment |= KEEP
     arguments = {
         "name": name, "settings": dataclasses.asdict(settings), "path": str(path),
         "parent": os.getpid(),

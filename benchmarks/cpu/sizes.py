@@ -37,6 +37,7 @@ LIMIT_S = 90.0  # for an interpreter's process
 TURNS = 3  # of an interpreter; none begins after so many seconds:
 ENOUGH_S = 20.0
 OUR_TURNS = 15
+WARM_UP = 6  # until memory is where it stays: the first turns take up to twice as long
 
 
 class Size(NamedTuple):
@@ -171,7 +172,7 @@ def beside_eager(size: Size, case: Case, settings: Settings) -> Finding:
         {EAGER: lambda: make(twin.eager), OURS: lambda: make(on_triton(twin.kernel))},
         tolerances={name: NORM_TOLERANCE.get(name, TOLERANCE) for name in results},
         settings={"operation": size.twin, "case": case, "backward": size.backward},
-        rounds=3 if settings.quick else 20, budget_s=10.0,
+        rounds=3 if settings.quick else 20, budget_s=10.0, warm_up=WARM_UP,
     )  # fmt: skip
     return found
 
