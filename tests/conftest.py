@@ -16,6 +16,8 @@ if IN_WORKER:
     # NumPy's libraries read this when they are loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A test that asks for more waits asleep: spinning, it would keep its own threads from a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch

@@ -13,6 +13,8 @@ from gptwin.rl.formats.tokenizer import Tokenizer
 from gptwin.rl.formats.tokenizer_files import END_OF_TEXT
 from gptwin.rl.formats.weights import save_gpt2
 
+from ..tools import command
+
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
@@ -37,9 +39,9 @@ def test_both_twins_write_the_same(directory, prompt, options):
 
 
 def test_the_command_prints_prompt_and_continuation(directory):
-    command = [sys.executable, "-m", "gptwin", "generate", "--weights", str(directory)]
-    command += ["--prompt", "the dog", "--max-new-tokens", "6", "--temperature", "0"]
-    done = subprocess.run(command, capture_output=True, check=False)
+    words = [sys.executable, "-m", "gptwin", "generate", "--weights", str(directory)]
+    words += ["--prompt", "the dog", "--max-new-tokens", "6", "--temperature", "0"]
+    done = subprocess.run(words, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     expected = continue_text(directory, "the dog", max_new_tokens=6, temperature=0.0).text
     assert done.stdout.decode("utf-8", "replace").startswith("the dog")
@@ -47,8 +49,7 @@ def test_the_command_prints_prompt_and_continuation(directory):
 
 
 def test_too_long_a_text_is_one_line_and_exit_code_2(directory):
-    command = [sys.executable, "-m", "gptwin", "generate", "--weights", str(directory)]
-    command += ["--max-new-tokens", "100"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "max_new_tokens: expected at most n_ctx = 32" in done.stderr
+    done = command.gptwin("generate", "--weights", str(directory), "--max-new-tokens", "100")
+    assert done.status == 2
+    assert "max_new_tokens: expected at most n_ctx = 32" in done.errors
+    assert done.errors.count("\n") == 1

@@ -26,6 +26,8 @@ from gptwin.rl.studies import reproduce, verdicts
 from gptwin.rl.studies.chatgpt import make_chatgpt
 from gptwin.rl.training.run import read_log
 
+from ..tools import command
+
 
 @pytest.fixture(scope="module", autouse=True)
 def few_exercises():
@@ -244,10 +246,10 @@ def test_the_command_line(run, tmp_path):
     done = gptwin("train", "pretrain", "--config", "few.toml", "pretrain.steps=2", "--quiet")
     assert done.returncode == 0, done.stderr
     assert [record["step"] for record in read_log(tmp_path / "run/pretrain")] == [0, 1, 2]
-    again = gptwin("train", "pretrain", "--config", "few.toml", "--quiet")
-    assert again.returncode == 2
-    assert again.stderr.count("\n") == 1
-    assert "--resume" in again.stderr
+    again = command.gptwin("train", "pretrain", "--config", str(tmp_path / "few.toml"), "--quiet")
+    assert again.status == 2
+    assert again.errors.count("\n") == 1
+    assert "--resume" in again.errors
     lines = "caf\udce9\nHello\n/quit\n"  # a byte that is no UTF-8
     said = gptwin("chat", str(run), "--max-new-tokens", "3", input=lines)
     assert said.returncode == 0, said.stderr

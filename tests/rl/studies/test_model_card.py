@@ -1,7 +1,6 @@
 """`gptwin model` as a user meets it: exact figures, one screen, clear refusals."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from gptwin.cli import app
 from gptwin.core.model.presets import PRESETS
 from gptwin.rl.studies import model_card
 from gptwin.rl.studies.model_card import in_words
+
+from ...tools import command
 
 # The published sizes, to the last digit.
 PARAMETERS = {
@@ -32,18 +33,6 @@ def model(*arguments):
         raise result.exception
     assert result.exit_code == 0
     return result.output
-
-
-def command(*arguments):
-    """Run it as a user does."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gptwin", "model", *arguments],
-        env={**os.environ, "COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def numbers(text):
@@ -134,9 +123,10 @@ def test_the_band_of_gpt3_changes_the_masked_flops_alone():
 
 
 def test_the_command_itself():
-    status, printed, errors = command("gpt2")
-    assert (status, errors) == (0, "")
-    assert "124,439,808" in printed
+    words = [sys.executable, "-m", "gptwin", "model", "gpt2"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "124,439,808" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -156,7 +146,7 @@ def test_what_cannot_be_said_is_refused_in_one_line(arguments, message):
 
 
 def test_a_refusal_is_exit_code_2():
-    status, printed, errors = command("chatgpt")
+    status, printed, errors = command.gptwin("model", "chatgpt")
     assert (status, printed) == (2, "")
     assert "unpublished" in errors and errors.count("\n") == 1
 
