@@ -169,6 +169,7 @@ def test_the_share_of_the_nucleus_decays_within_a_sentence():
         0.313811, 0.3, 0.3,
     ]  # fmt: skip
     np.testing.assert_allclose(nucleus_share(np.arange(14)), expected, atol=1e-6)
+    assert nucleus_share(np.array([5]), p=1.0, decay=1.0, floor=1.0) == [1.0]  # everything, always
     for wrong in ({"floor": 0.95}, {"p": 0.0}, {"decay": 1.5}):
         with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: expected"):
             nucleus_share(np.arange(3), **wrong)

@@ -82,6 +82,12 @@ def test_far_from_the_start_newton_still_arrives():
     assert found.nats[0] == pytest.approx(math.log(100_000))
 
 
+def test_who_has_arrived_does_not_stop_the_others():
+    # By symmetry the second is never moved from where the last is held.
+    found = fit_ratings(np.array([[0, 8, 8], [2, 0, 5], [2, 5, 0]]))
+    np.testing.assert_allclose(found.nats, [math.log(4), 0, 0], atol=1e-12)
+
+
 def test_no_top_is_refused_and_halves_are_added_only_on_request():
     always = np.array([[0, 10], [0, 0]])
     with pytest.raises(ValueError, match=r"a chain of wins.*add_half"):

@@ -62,6 +62,7 @@ def test_two_ratings_share_the_whole_and_the_rest_is_told():
     np.testing.assert_allclose(elsewhere, [0.2, 0.6])
     p, elsewhere = rating(np.array([1000.0, 0.0, 0.0]), 1, 2)  # far from any rating
     assert (p, elsewhere) == (0.5, 1.0)
+    assert rating(np.array([0.0, 0.0, 1000.0]), 1, 2) == (1.0, 0.0)
 
 
 def test_labels_follow_from_each_other():

@@ -81,6 +81,7 @@ def test_outliers_show_how_much_nearer_a_state_is_to_their_mean():
     one = Gaussian(np.zeros(2), np.eye(2))
     found = exposed(np.array([[1.0, 0.0], [0.0, 3.0]]), one, np.array([[3.0, 1.0], [1.0, -1.0]]))
     np.testing.assert_allclose(found, [1 - 1, 9 - 13])
+    assert exposed(np.array([1.0, 0.0]), one, np.array([[3.0, 0.0]])) == pytest.approx(1 - 4)
 
 
 def test_what_is_refused():

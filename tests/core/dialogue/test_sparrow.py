@@ -62,6 +62,12 @@ def test_without_a_rule_the_preference_factor_is_left():
         np.testing.assert_allclose(np.exp(found), preference_factor(PREFERENCES), rtol=1e-12)
 
 
+def test_of_one_rule_the_root_is_the_chance_itself():
+    for root in (True, False):
+        found = rerank_scores(PREFERENCES, KEPT[:, :1], root=root)
+        np.testing.assert_allclose(np.exp(found), preference_factor(PREFERENCES) * KEPT[:, 0])
+
+
 def test_one_candidate_has_half_whatever_its_preference():
     for preference in (-1e6, 0.0, 1e6):
         assert np.exp(rerank_scores(np.array([preference]), np.zeros((1, 0)))) == [0.5]
@@ -86,6 +92,7 @@ def test_of_equal_scores_the_first_is_chosen_even_if_they_are_rounded_otherwise(
         (np.zeros(0), np.zeros((0, 2)), "preferences: expected a candidate at least"),
         (np.zeros(3), np.zeros((2, 3)), r"kept: expected shape \(3, 3\)"),
         (np.zeros(3), np.zeros(3), "kept: expected at least 2 dimensions"),
+        (np.array(1.0), np.zeros((1, 1)), "preferences: expected at least 1 dimension"),
         (np.zeros((3, 3)), np.zeros((3, 3)), "preferences: expected shape"),
         (np.zeros(1), np.array([[1.5]]), "kept: expected probabilities"),
         (np.zeros(1), np.array([[-0.1]]), "kept: expected probabilities"),
