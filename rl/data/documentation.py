@@ -7,6 +7,8 @@ standard library's modules: a few megabytes of technical English, with no downlo
 import ast
 import functools
 import sysconfig
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -36,11 +38,21 @@ def library_docstrings() -> list[str]:
     for file in sorted(library.glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8", errors="ignore"))
         documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-        nodes = [node for node in ast.walk(tree) if isinstance(node, documented)]
+        nodes = [node for node in _statements(tree) if isinstance(node, documented)]
         docstrings = [text for node in nodes if (text := ast.get_docstring(node))]
         if docstrings:
             texts.append("\n\n".join(docstrings))
     return texts
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Walk a tree as `ast.walk` does, but into no expression: most nodes are in one."""
+    waiting: deque[ast.AST] = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        children = ast.iter_child_nodes(node)
+        waiting.extend(child for child in children if not isinstance(child, ast.expr))
+        yield node
 
 
 @functools.cache

@@ -242,7 +242,10 @@ def test_the_command_line(run, tmp_path):
             **options,
         )  # fmt: skip
 
-    (tmp_path / "few.toml").write_text(dump(tiny.configuration(tmp_path / "run")))
+    text = tmp_path / "text.jsonl"  # read sooner than what is built in
+    text.write_text((json.dumps({"text": "Some words to read. " * 20}) + "\n") * 20)
+    own = tiny.configuration(tmp_path / "run", pretrain={"data": str(text)})
+    (tmp_path / "few.toml").write_text(dump(own))
     done = gptwin("train", "pretrain", "--config", "few.toml", "pretrain.steps=2", "--quiet")
     assert done.returncode == 0, done.stderr
     assert [record["step"] for record in read_log(tmp_path / "run/pretrain")] == [0, 1, 2]
