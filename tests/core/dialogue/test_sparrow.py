@@ -68,6 +68,12 @@ def test_of_one_rule_the_root_is_the_chance_itself():
         np.testing.assert_allclose(np.exp(found), preference_factor(PREFERENCES) * KEPT[:, 0])
 
 
+def test_a_rule_that_is_surely_kept_changes_nothing():
+    sure = np.concatenate([KEPT, np.ones((3, 1))], axis=1)
+    found = (rerank_scores(PREFERENCES, kept, root=False) for kept in (sure, KEPT))
+    np.testing.assert_array_equal(*found)
+
+
 def test_one_candidate_has_half_whatever_its_preference():
     for preference in (-1e6, 0.0, 1e6):
         assert np.exp(rerank_scores(np.array([preference]), np.zeros((1, 0)))) == [0.5]
