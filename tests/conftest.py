@@ -1,9 +1,13 @@
 """What all tests share: where they run, how Hypothesis draws, and how the files are imported."""
 
+import gc
 import os
 import sys
 from importlib import metadata
 from pathlib import Path
+
+# What the tests import stays: to look through all of it for garbage, again and again, finds none.
+gc.disable()
 
 # `python -m pytest` puts the checkout itself on the path; transformers would then take kernels/ for
 # Hugging Face's package of that name, and import it.
@@ -63,6 +67,11 @@ class RootIsNoTestPackage:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RootIsNoTestPackage())
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_report_header() -> str:
