@@ -231,9 +231,9 @@ def layer_norm_forward(
     x_rows = x.reshape(-1, n_features)  # [..., d_model] -> [row, d_model]: a view if strides allow
     n_rows = x_rows.shape[0]
     expect_countable("layer_norm", rows=n_rows, features=n_features)
+    statistics = torch.empty(3, n_rows, dtype=torch.float32, device=x.device)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     summed = None if residual is None else torch.empty_like(y)
-    statistics = torch.empty(3, n_rows, dtype=torch.float32, device=x.device)
     args = (
         strided(x_rows),
         strided(None if residual is None else residual.reshape(-1, n_features)),
