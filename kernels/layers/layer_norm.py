@@ -174,7 +174,7 @@ def layer_norm_backward_kernel(
     BITS: tl.constexpr = BLOCK_ROWS * BLOCK_FEATURES * x.ptr.dtype.element_ty.primitive_bitwidth
     FITTING: tl.constexpr = min(STAGES, 3 if BITS < 8 * 32768 else 2)
     n_own = tl.cdiv(n_tiles, tl.num_programs(0))
-    first = tl.program_id(0) * n_own
+    first = tl.program_id(0).to(tl.int64) * n_own
     for tile in tl.range(first, tl.minimum(first + n_own, n_tiles), num_stages=FITTING):
         rows = tl.cast(tile, tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         inside = (rows < n_rows)[:, None] & feature_inside[None, :]

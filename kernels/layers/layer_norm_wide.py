@@ -173,7 +173,7 @@ def layer_norm_backward_parameters_kernel(
     d_bias = tl.zeros([BLOCK_ROWS, BLOCK_FEATURES], tl.float32)
     n_tiles = tl.cdiv(n_rows, BLOCK_ROWS)
     n_own = tl.cdiv(n_tiles, tl.num_programs(1))
-    first = tl.program_id(1) * n_own
+    first = tl.program_id(1).to(tl.int64) * n_own
     for tile in range(first, tl.minimum(first + n_own, n_tiles)):
         rows = tl.cast(tile, tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         inside = (rows < n_rows)[:, None] & feature_inside[None, :]
