@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import threading
 from array import array
 
@@ -90,7 +91,10 @@ def test_a_child_does_not_wait_for_threads_of_its_parent():
     share_out(lambda *_: None, 12)
     child = os.fork()
     if child == 0:
+        signal.alarm(20)  # ends a child that waits for what never comes
         ran = []
-        share_out(lambda arena, first, last: ran.append(first), 12)
-        os._exit(len(ran))
+        try:
+            share_out(lambda arena, first, last: ran.append(first), 12)
+        finally:
+            os._exit(len(ran))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 12
